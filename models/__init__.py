@@ -1,0 +1,1 @@
+"""One file an architecture, one file a part that architectures share."""

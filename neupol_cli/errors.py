@@ -1,0 +1,53 @@
+"""What can go wrong, and the exit code that each kind of trouble has.
+
+The codes follow sysexits.h where it has a word for it, so that a Makefile or a queue can tell a
+bad file (do not retry) from a busy one (retry).
+"""
+
+from __future__ import annotations
+
+
+class NeupolError(Exception):
+    """Trouble that the user can act on: one line, one exit code. Exit code 1 is a bug of ours."""
+
+    code = 1
+
+    def __str__(self) -> str:
+        # One line, whatever a library put into the text that we pass on.
+        return " ".join(super().__str__().split())
+
+
+class Usage(NeupolError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+    code = 2
+
+
+class BadInput(NeupolError):
+    """A file or a structure is not what it claims to be: ``file:line: what, and what to do``."""
+
+    code = 65
+
+
+class IOFailure(NeupolError):
+    """Reading or writing failed below us (disk full, no permission); earlier files are intact."""
+
+    code = 74
+
+
+class TryAgain(NeupolError):
+    """Nothing is wrong with the input: out of memory, locked by another process, a lost rank."""
+
+    code = 75
+
+
+class Diverged(NeupolError):
+    """Training met a loss that is not finite; the last good checkpoint is still there."""
+
+    code = 76
+
+
+class Refused(NeupolError):
+    """A checkpoint that is damaged, foreign, or not of the format that it claims."""
+
+    code = 78
