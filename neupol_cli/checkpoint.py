@@ -1,0 +1,199 @@
+"""Weights and training states on disk: safetensors with a JSON header, checked, never pickled.
+
+A file is a set of named tensors plus one JSON object in the metadata of the safetensors format
+(key ``neupol``). The object carries a SHA-256 over itself and over every tensor's name, dtype,
+shape and bytes, so that one flipped bit anywhere is found before the numbers are used.
+
+Two kinds exist: ``weights`` (what `predict` needs: the model's name, its config, its units, what it
+was trained on and how well it does) and ``state`` (what `fit --resume` needs: everything else).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
+from torch import Tensor, nn
+
+from neupol_cli import files
+from neupol_cli.errors import IOFailure, Refused
+
+FORMAT = 1
+KEY = "neupol"
+TENSOR = "__tensor__"  # stands in the JSON for a tensor that is stored beside it
+
+
+def digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over the header without its own sum, and over every tensor in name order."""
+    total = hashlib.sha256()
+    plain = {key: value for key, value in header.items() if key != "sha256"}
+    total.update(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        total.update(memoryview(_bytes(tensor)))
+    return total.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The tensor's memory as a flat numpy array of bytes (any dtype, bfloat16 included)."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes one checked file atomically: a reader sees the old file or the new one, whole.
+
+    Errors: IOFailure when the disk refuses; the earlier file is then untouched.
+    """
+    # Copies, because tensors that share memory cannot be stored and views would store their base.
+    owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    # Through JSON once, so that the sum is over what a reader will see (lists, text keys).
+    full = json.loads(json.dumps({"format": FORMAT, "kind": kind, **header}))
+    full["sha256"] = digest(full, owned)
+    data = safetensors_torch.save(owned, metadata={KEY: json.dumps(full, sort_keys=True)})
+    with files.atomic(path) as partial:
+        partial.write_bytes(data)
+
+
+def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors (on the CPU) of a file written by `write`.
+
+    Errors: IOFailure when it cannot be read; Refused when it is not ours, damaged or cut short.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise IOFailure(f"{path}: {error.strerror or error}") from error
+    header = _header(path, data)
+    if header.get("format") != FORMAT:
+        raise Refused(
+            f"{path}: has format {header.get('format')!r}, this version of neupol reads {FORMAT}"
+        )
+    if header.get("kind") != kind:
+        raise Refused(f"{path}: holds a {header.get('kind')!r} file where {kind!r} is needed")
+    try:
+        tensors = safetensors_torch.load(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise Refused(f"{path}: damaged: {error}") from error
+    if digest(header, tensors) != header.get("sha256"):
+        raise Refused(f"{path}: the checksum does not agree: the file was damaged or edited")
+    return header, tensors
+
+
+def _header(path: Path, data: bytes) -> dict[str, Any]:
+    """The JSON object of a file's metadata, or Refused with what the file is instead."""
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        raise Refused(f"{path}: is a pickle or a PyTorch archive, which could run code: not loaded")
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 2 <= size <= len(data) - 8:
+        raise Refused(f"{path}: is not a safetensors file, or was cut short")
+    try:
+        text = json.loads(data[8 : 8 + size])["__metadata__"][KEY]
+        header = json.loads(text)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Refused(f"{path}: carries no neupol header: not a checkpoint of neupol") from error
+    if not hasattr(header, "keys"):
+        raise Refused(f"{path}: its neupol header is not an object")
+    return header
+
+
+def save(path: Path, model_name: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
+    """Writes a model's weights and what a reader must know to use them.
+
+    ``meta`` may hold ``targets`` ({name: unit}), ``data`` (source and fingerprint), ``test``
+    ({name: {"value", "unit"}}), ``training`` (settings) and ``text``. The config is the model's.
+    """
+    config: Any = model.config
+    header = {"model": model_name, "config": dataclasses.asdict(config), **meta}
+    write(path, "weights", header, model.state_dict())
+
+
+def load_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """``(meta, tensors)`` of a weights file. Errors: IOFailure, Refused (see `read`)."""
+    meta, tensors = read(path, "weights")
+    for key in ("model", "config"):
+        if key not in meta:
+            raise Refused(f"{path}: its header does not name the {key}")
+    return meta, tensors
+
+
+def restore(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copies tensors into a model, all of them and only if every name and shape agrees.
+
+    Errors: Refused, naming the first tensor that is missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    for name, value in own.items():
+        if name not in tensors:
+            raise Refused(f"{source}: has no tensor {name}, which the model needs")
+        if tensors[name].shape != value.shape:
+            raise Refused(
+                f"{source}: tensor {name} has shape {tuple(tensors[name].shape)}, "
+                f"the model's is {tuple(value.shape)}"
+            )
+    for name in tensors:
+        if name not in own:
+            raise Refused(f"{source}: holds the tensor {name}, which the model does not have")
+    model.load_state_dict(dict(tensors))
+
+
+def load_published(path: Path) -> Any:
+    """What a published ``.pt`` file holds, read by torch's loader that executes nothing.
+
+    Errors: IOFailure; Refused for anything but plain tensors, numbers, strings and containers.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise IOFailure(f"{path}: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
+            AttributeError, IndexError) as error:  # fmt: skip
+        reason = str(error).strip().split("\n")[0]
+        raise Refused(f"{path}: not loadable as plain weights: {reason}") from error
+
+
+def save_state(path: Path, tree: Mapping[str, Any]) -> None:
+    """Writes nested dictionaries and lists of tensors, numbers and strings, tensors bit for bit."""
+    tensors: dict[str, Tensor] = {}
+    write(path, "state", {"tree": _flatten(tree, "", tensors)}, tensors)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The tree that `save_state` wrote (tensors on the CPU). Errors: IOFailure, Refused."""
+    header, tensors = read(path, "state")
+    try:
+        tree: dict[str, Any] = _unflatten(header["tree"], tensors)
+    except (KeyError, TypeError) as error:
+        raise Refused(f"{path}: its tree does not agree with its tensors") from error
+    return tree
+
+
+def _flatten(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A JSON copy of a tree in which each tensor became a reference to an entry of ``tensors``."""
+    if torch.is_tensor(tree):
+        tensors[name] = tree
+        return {TENSOR: name}
+    if hasattr(tree, "items"):
+        return {str(k): _flatten(v, f"{name}/{k}", tensors) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_flatten(v, f"{name}/{i}", tensors) for i, v in enumerate(tree)]
+    return tree
+
+
+def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_flatten`."""
+    if isinstance(tree, dict):
+        if TENSOR in tree:
+            return tensors[tree[TENSOR]]
+        return {key: _unflatten(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_unflatten(value, tensors) for value in tree]
+    return tree
