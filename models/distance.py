@@ -1,0 +1,206 @@
+"""A distance (or an angle) as a vector: the parts that are handed to whatever embeds one.
+
+Cutoff envelopes stay outside. Every encoding answers ``encoding(edges) -> (E, size)`` and is
+differentiable twice, at zero distance too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.errors import Usage
+from neupol_cli.models.graph import Edges
+from neupol_cli.models.linear import Linear
+
+
+@dataclass(frozen=True)
+class Range:
+    """How finely distances are resolved: ``size`` numbers over [0, ``high``] Angstrom.
+
+    ``bins`` is the number of bin centres of a learned table; the others do not read it.
+    """
+
+    size: int
+    high: float
+    bins: int = 64
+
+
+class Squared(nn.Module):
+    """r^2 itself, as in EGNN (Satorras et al. 2021, eq. 3)."""
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size = 1
+
+    def forward(self, edges: Edges) -> Tensor:
+        return edges.squared[:, None]
+
+
+class Gaussian(nn.Module):
+    """``size`` Gaussians at equal steps over [0, high], as wide as the step."""
+
+    centres: Tensor
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size = scope.size
+        self.step = scope.high / max(scope.size - 1, 1)
+        self.register_buffer("centres", torch.linspace(0, scope.high, scope.size))
+
+    def forward(self, edges: Edges) -> Tensor:
+        return torch.exp(-0.5 * ((edges.lengths[:, None] - self.centres) / self.step).square())
+
+
+class Bessel(nn.Module):
+    """sqrt(2/c) sin(n pi r/c)/r, n = 1..size (Gasteiger et al. 2020, eq. 7), without an envelope."""
+
+    orders: Tensor
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size = scope.size
+        self.high = scope.high
+        self.register_buffer("orders", torch.arange(1, scope.size + 1.0))
+
+    def forward(self, edges: Edges) -> Tensor:
+        height = math.sqrt(2 / self.high) * math.pi / self.high * self.orders
+        return height * torch.sinc(edges.lengths[:, None] * (self.orders / self.high))
+
+
+class ExpNormal(nn.Module):
+    """exp(-beta (exp(-alpha r) - mu_k)^2), alpha = 5/high (Unke and Meuwly 2019, eq. 7)."""
+
+    means: Tensor
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size = scope.size
+        self.alpha = 5 / scope.high
+        last = math.exp(-scope.high)
+        self.beta = (2 / scope.size * (1 - last)) ** -2
+        self.register_buffer("means", torch.linspace(last, 1, scope.size))
+
+    def forward(self, edges: Edges) -> Tensor:
+        closeness = torch.exp(-self.alpha * edges.lengths)[:, None]
+        return torch.exp(-self.beta * (closeness - self.means).square())
+
+
+class Perceptron(nn.Module):
+    """Two layers with a ReLU between them: the baseline ``+MLP`` of Gao et al. 2022, Table 2."""
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size = scope.size
+        self.layers = nn.Sequential(
+            Linear(1, scope.size), nn.ReLU(), Linear(scope.size, scope.size)
+        )
+
+    def forward(self, edges: Edges) -> Tensor:
+        return self.layers(edges.lengths[:, None])
+
+
+class HermiteTable(nn.Module):
+    """x in [low, high] as ``size`` learned curves, cubic between bins (Gao et al. 2022, 3.1).
+
+    Heights h and slopes g (in units of a bin) at ``bins`` equally spaced centres are both learned;
+    the curves and their first derivatives are continuous. Outside [low, high] they are constant.
+
+    The paper does not say how a table starts. Ours starts as random smooth curves, sums of four
+    cosines of falling amplitude, of mean square about one, with the slopes that belong to them: a
+    table of independent numbers would make the first forces as rough as it is.
+    """
+
+    def __init__(self, size: int, bins: int, low: float, high: float) -> None:
+        super().__init__()
+        if bins < 2 or not high > low:
+            raise Usage(f"a learned table needs two bins and a range, got {bins} over {low}..{high}")
+        self.size = size
+        self.low, self.high = low, high
+        self.step = (high - low) / (bins - 1)
+        waves = torch.arange(4.0)
+        phase = torch.arange(bins)[:, None] * (math.pi * waves / (bins - 1))  # (bins, 4)
+        mix = torch.randn(4, size) / (1 + waves)[:, None] * math.sqrt(1.4)
+        slopes = -(math.pi * waves / (bins - 1)) * torch.sin(phase)
+        self.heights = nn.Parameter(torch.cos(phase) @ mix)  # (bins, size)
+        self.slopes = nn.Parameter(slopes @ mix)  # (bins, size), per bin
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(E,) values -> (E, size)."""
+        bins = self.heights.shape[0]
+        place = ((x - self.low) / self.step).clamp(0, bins - 1)
+        left = place.detach().floor().clamp(max=bins - 2).long()  # (E,)
+        return hermite(torch.cat((self.heights, self.slopes), 1), left, place - left)
+
+    def smoothness(self) -> Tensor:
+        """L_smooth = sum_k |h_{k+1} - h_k| / sum_k |h_k|, k = 1..bins-1 (Gao et al. 2022, 3.2)."""
+        steps = torch.linalg.vector_norm(self.heights.diff(dim=0), dim=1)
+        return steps.sum() / torch.linalg.vector_norm(self.heights[:-1], dim=1).sum()
+
+
+def hermite(table: Tensor, left: Tensor, t: Tensor) -> Tensor:
+    """Cubic Hermite interpolation between rows of a table.
+
+    Args:
+        table: (bins, 2 s) heights, then slopes per bin.
+        left: (E,) the row to the left of each value.
+        t: (E,) the distance from that row, in bins.
+
+    Returns:
+        (E, s): c1 h_k + c2 h_{k+1} + c3 g_k + c4 g_{k+1} of the learned encoding's equation.
+    """
+    size = table.shape[1] // 2
+    a, b = table.index_select(0, left), table.index_select(0, left + 1)  # (E, 2 s)
+    t = t[:, None]
+    c2 = t * t * (3 - 2 * t)
+    c4 = t * t * (t - 1)
+    c3 = c4 - t * (t - 1)
+    h = a[:, :size] + c2 * (b[:, :size] - a[:, :size])
+    return h + c3 * a[:, size:] + c4 * b[:, size:]
+
+
+class Learned(HermiteTable):
+    """The learned encoding of a distance over [0, high]."""
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__(scope.size, scope.bins, 0.0, scope.high)
+
+    def forward(self, edges: Edges) -> Tensor:  # type: ignore[override]
+        return super().forward(edges.lengths)
+
+
+ENCODINGS: dict[str, Callable[[Range], nn.Module]] = {
+    "squared": Squared,
+    "gaussian": Gaussian,
+    "bessel": Bessel,
+    "expnormal": ExpNormal,
+    "mlp": Perceptron,
+    "learned": Learned,
+}
+
+
+def encoding(name: str, scope: Range) -> nn.Module:
+    """The encoding of that name; its ``size`` says how many numbers it makes of a distance.
+
+    Raises:
+        Usage: there is no such encoding; the message lists them.
+    """
+    if name not in ENCODINGS:
+        raise Usage(f"no distance encoding is called {name!r}; there are {', '.join(ENCODINGS)}")
+    return ENCODINGS[name](scope)
+
+
+def cosine_envelope(lengths: Tensor, cutoff: float) -> Tensor:
+    """(cos(pi r / cutoff) + 1) / 2 inside the cutoff and zero beyond it: (E,) -> (E,)."""
+    inside = (lengths < cutoff).to(lengths.dtype)
+    return 0.5 * (torch.cos(lengths * (math.pi / cutoff)) + 1) * inside
+
+
+def smoothness(model: nn.Module) -> Tensor | None:
+    """L_smooth averaged over a model's learned tables, or None if it has none."""
+    tables = [m.smoothness() for m in model.modules() if hasattr(m, "smoothness")]
+    return torch.stack(tables).mean() if tables else None

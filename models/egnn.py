@@ -1,0 +1,198 @@
+"""EGNN (Satorras, Hoogeboom and Welling 2021), the QM9 network, with movable points if wanted.
+
+    m_ij = att(silu(L(silu(L[h_i, h_j, e(r_ij)]))))     att(m) = sigmoid(w m + b) m
+    h_i += L(silu(L[h_i, sum_j m_ij]))
+    y    = L(silu(L(sum_i L(silu(L h_i)))))             one such readout a target
+
+The first layer of m is split: L[h_i, h_j, e] = A h_i + B h_j + C e, two products an atom and one
+narrow one a pair, instead of one wide product a pair. The published code also computes padded and
+self pairs and multiplies them by zero; here there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neupol_cli.models.backbone import Backbone
+from neupol_cli.models.backbone import Config as PropertyConfig
+from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.linear import Linear, product
+
+
+@dataclass(frozen=True)
+class Config(PropertyConfig):
+    """EGNN's sizes; the defaults are the published QM9 network.
+
+    Attributes:
+        hidden: width H of every feature.
+        layers: message passing steps.
+        cutoff: Angstrom; None joins all pairs, as published.
+        encoding: how a distance enters a message (models/distance.py).
+        encoding_size, encoding_bins, encoding_range: its resolution; the range is in Angstrom and
+            is the cutoff where there is one.
+        charge_power: highest power of Z / charge_scale in an atom's input.
+    """
+
+    hidden: int = 128
+    layers: int = 7
+    cutoff: float | None = None
+    encoding: str = "squared"
+    encoding_size: int = 32
+    encoding_bins: int = 64
+    encoding_range: float = 12.0
+    charge_power: int = 2
+    charge_scale: float = 9.0
+
+
+class Layer(nn.Module):
+    """One step of message passing; with ``moves`` it also answers a displacement a point.
+
+    State (P, H) or, with a displacement behind the scalars, (P, H + 3).
+    """
+
+    def __init__(self, config: Config, moves: bool) -> None:
+        super().__init__()
+        hidden = config.hidden
+        scope = Range(config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins)
+        self.hidden, self.cutoff = hidden, config.cutoff
+        self.encoding = encoding(config.encoding, scope)
+        self.first = Linear(2 * hidden + int(self.encoding.size), hidden)  # type: ignore[arg-type]
+        self.second = Linear(hidden, hidden)
+        self.attention = Linear(hidden, 1)
+        self.update = nn.Sequential(Linear(2 * hidden, hidden), nn.SiLU(), Linear(hidden, hidden))
+        self.push = Push(hidden) if moves else None
+
+    def forward(self, state: Tensor, edges: Edges) -> Tensor:
+        h = state[:, : self.hidden]  # (P, H)
+        m = self.messages(h, edges)  # (E, H)
+        summed = segment_sum(m, edges.receivers, h.shape[0])
+        out = h + self.update(torch.cat((h, summed), 1))
+        if self.push is None:
+            return functional.pad(out, (0, state.shape[1] - self.hidden))
+        return torch.cat((out, self.push(m, edges, h.shape[0])), 1)
+
+    def messages(self, h: Tensor, edges: Edges) -> Tensor:
+        """m_ij: (P, H) -> (E, H)."""
+        to_receiver, to_sender, to_distance = self.first.weight.split(
+            [self.hidden, self.hidden, self.first.in_features - 2 * self.hidden], 1
+        )
+        received = product(h, to_receiver, self.first.bias).index_select(0, edges.receivers)
+        sent = product(h, to_sender).index_select(0, edges.senders)
+        distance = product(self.encoding(edges), to_distance)
+        m = functional.silu(self.second(functional.silu(received + sent + distance)))
+        m = torch.sigmoid(self.attention(m)) * m
+        if self.cutoff is None:
+            return m
+        return m * cosine_envelope(edges.lengths, self.cutoff)[:, None]
+
+
+class Push(nn.Module):
+    """EGNN's own coordinate update, mean_j (x_i - x_j) phi(m_ij), as pi of Neural Polarization.
+
+    phi has one hidden layer, as the paper says. The mean over j and the small start of phi (xavier,
+    gain 0.001) are those of EGNN's published code; the paper on polarization leaves both open.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), Linear(128, 1, bias=False))
+        nn.init.xavier_uniform_(self.phi[2].weight, gain=0.001)
+
+    def forward(self, messages: Tensor, edges: Edges, points: int) -> Tensor:
+        """(E, H) messages -> (P, 3); edges point from receiver to sender, hence the sign."""
+        pulls = -edges.vectors * self.phi(messages)  # (E, 3)
+        number = segment_sum(torch.ones_like(pulls[:, :1]), edges.receivers, points)
+        return segment_sum(pulls, edges.receivers, points) / number.clamp(min=1)
+
+
+class LastThree(nn.Module):
+    """Reads the displacement that an EGNN layer keeps behind its scalars."""
+
+    def forward(self, state: Tensor) -> Tensor:
+        return state[:, -3:]
+
+
+class Readout(nn.Module):
+    """One target: L(silu(L(sum_i L(silu(L h_i)))))."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.atom = nn.Sequential(Linear(hidden, hidden), nn.SiLU(), Linear(hidden, hidden))
+        self.molecule = nn.Sequential(Linear(hidden, hidden), nn.SiLU(), Linear(hidden, 1))
+
+    def forward(self, h: Tensor, batch: Tensor, size: int) -> Tensor:
+        return self.molecule(segment_sum(self.atom(h), batch, size))
+
+
+class EGNN(Backbone):
+    """The backbone; state ``Hx0e``, or ``Hx0e+1x1o`` where points move."""
+
+    Config = Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        moves = config.polarization != "off"
+        self.hidden, self.cutoff = config.hidden, config.cutoff
+        self.irreps = f"{config.hidden}x0e" + ("+1x1o" if moves else "")
+        self.width = config.hidden + (3 if moves else 0)
+        powers = config.charge_power + 1
+        self.embedding = Linear(config.kinds * len(config.species) * powers, config.hidden)
+        last = config.layers - 1
+        self.layers = nn.ModuleList(Layer(config, moves and t < last) for t in range(config.layers))
+        self.heads = nn.ModuleList(Readout(config.hidden) for _ in config.targets)
+        self.register_buffer("inputs", self._inputs(config), persistent=False)
+
+    @staticmethod
+    def _inputs(config: Config) -> Tensor:
+        """(kinds * species, features): one-hot of the type times powers of Z / charge_scale."""
+        charges = torch.tensor(config.species * config.kinds, dtype=torch.float64)
+        powers = (charges / config.charge_scale)[:, None] ** torch.arange(config.charge_power + 1)
+        return torch.block_diag(*powers).to(torch.get_default_dtype())
+
+    def embed(self, types: Tensor, edges: Any) -> Tensor:
+        table = self.embedding(self.inputs)  # a row a type
+        return functional.pad(table, (0, self.width - self.hidden)).index_select(0, types)
+
+    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
+        h = state[:, : self.hidden]
+        return torch.cat([head(h, batch, size) for head in self.heads], 1)
+
+    def projection(self) -> nn.Module:
+        return LastThree()
+
+    @staticmethod
+    def published(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Config, dict]:
+        """Published weights and arguments -> our configuration and state (backbone's names)."""
+        ours = Config(
+            species=tuple(config.get("species", (1, 6, 7, 8, 9))),
+            hidden=config["hidden_nf"],
+            layers=config["n_layers"],
+            charge_power=config.get("charge_power", 2),
+            charge_scale=config.get("charge_scale", 9.0),
+        )
+        parts = {
+            "edge_mlp.0": "first",
+            "edge_mlp.2": "second",
+            "att_mlp.0": "attention",
+            "node_mlp.0": "update.0",
+            "node_mlp.2": "update.2",
+        }
+        names = {"embedding": "embedding"}
+        for k in range(ours.layers):
+            names |= {f"gcl_{k}.{theirs}": f"layers.{k}.{name}" for theirs, name in parts.items()}
+        for index in ("0", "2"):
+            names[f"node_dec.{index}"] = f"heads.0.atom.{index}"
+            names[f"graph_dec.{index}"] = f"heads.0.molecule.{index}"
+        state = {
+            f"{name}.{kind}": weights[f"{theirs}.{kind}"]
+            for theirs, name in names.items()
+            for kind in ("weight", "bias")
+        }
+        return ours, state

@@ -1,0 +1,136 @@
+"""Neural Polarization: every atom gets a second, movable point (Kwak and Jo; eqs. 4-8).
+
+    x~_0 = x
+    [v_{t+1}; v~_{t+1}] = M_t([x; x~_t], [v_t; v~_t])
+    x~_{t+1} = x~_t + pi_t(v~_{t+1})
+
+Written once for every backbone. Points are laid out as all atoms, then all movable points, so
+that either half is a slice. What nobody reads is left out: the last layer updates movable points
+only, and has no pi, since an invariant readout never sees x~_T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.errors import Usage
+from neupol_cli.models.graph import Edges, Graph, Topology, neighbours
+
+
+class Still(nn.Module):
+    """The backbone as published: one point an atom."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+
+    def forward(self, backbone: Any, graph: Graph) -> tuple[Tensor, list[Tensor]]:
+        """The points' last state (A, dim), and no trajectory."""
+        topology = neighbours(graph, graph.positions, backbone.cutoff)
+        edges = Edges.of(topology, graph.positions, graph.batch, graph.cell)
+        state = backbone.embed(backbone.types(graph.numbers), edges)
+        for layer in backbone.layers:
+            state = layer(state, edges)
+        return state, []
+
+
+class Doubled(nn.Module):
+    """The backbone on atoms and movable points; the latter's last state is the answer."""
+
+    moves = True
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        count = len(backbone.layers) - 1
+        self.projections = nn.ModuleList(backbone.projection() for _ in range(count))
+
+    def forward(self, backbone: Any, graph: Graph) -> tuple[Tensor, list[Tensor]]:
+        """The movable points' last state (A, dim), and x~_0 .. x~_{T-1}, each (A, 3)."""
+        fixed = graph.positions
+        atoms = fixed.shape[0]
+        moving, path = fixed, [fixed]
+        edges = doubled_edges(graph, moving, backbone.cutoff)
+        types = backbone.types(graph.numbers)
+        state = backbone.embed(torch.cat((types, types + backbone.species_count)), edges)
+        for layer, projection in zip(backbone.layers, self.projections, strict=False):
+            state = layer(state, edges)
+            if self.moves:
+                moving = moving + projection(state[atoms:])
+                edges = doubled_edges(graph, moving, backbone.cutoff, edges)
+            path.append(moving)
+        state = backbone.layers[-1](state, received_by(edges, atoms))
+        return state[atoms:], path
+
+
+class Frozen(Doubled):
+    """The ablation {x, x} of Table 3: same points, same parameters, no motion."""
+
+    moves = False
+
+
+MODES: dict[str, Callable[[Any], nn.Module]] = {
+    "off": Still,
+    "frozen": Frozen,
+    "movable": Doubled,
+}
+
+
+def mode(name: str, backbone: Any) -> nn.Module:
+    """Neural Polarization of a backbone: ``off``, ``frozen`` or ``movable``.
+
+    Raises:
+        Usage: another name.
+    """
+    if name not in MODES:
+        raise Usage(f"polarization is one of {', '.join(MODES)}, not {name!r}")
+    return MODES[name](backbone)
+
+
+def doubled_edges(
+    graph: Graph, moving: Tensor, cutoff: float | None, before: Edges | None = None
+) -> Edges:
+    """The edges among atoms and movable points at ``moving`` (A, 3).
+
+    Every pair of the 2A points counts, an atom and its own movable point too. Without a cutoff
+    the pairs of ``before`` are still the right ones; with one they are sought anew, so that a
+    point that crosses the cutoff is met by the envelope and not by a jump.
+    """
+    points = torch.cat((graph.positions, moving))
+    batch = torch.cat((graph.batch, graph.batch))
+    if before is not None and cutoff is None:
+        return Edges.of(Topology(before.receivers, before.senders), points, batch)
+    topology = _doubled_topology(graph, points, cutoff)
+    return Edges.of(topology, points, batch, graph.cell)
+
+
+def _doubled_topology(graph: Graph, points: Tensor, cutoff: float | None) -> Topology:
+    """Neighbours are sought structure by structure, [x_s; x~_s]; then renamed to [x; x~]."""
+    atoms = graph.numbers.shape[0]
+    starts = graph.counts.cumsum(0) - graph.counts
+    first = starts.index_select(0, graph.batch)
+    place = torch.arange(atoms, device=points.device) + first  # of an atom among [x_s; x~_s]
+    places = torch.cat((place, place + graph.counts.index_select(0, graph.batch)))
+    name = torch.empty_like(places)
+    name[places] = torch.arange(2 * atoms, device=points.device)
+    twice = Graph(
+        graph.numbers,
+        points,
+        graph.batch.repeat_interleave(2).sort().values,
+        2 * graph.counts,
+        graph.cell,
+        graph.pbc,
+    )
+    found = neighbours(twice, points.index_select(0, name), cutoff)
+    receivers, senders = name[found.receivers], name[found.senders]
+    order = torch.cat(((receivers < atoms).nonzero(), (receivers >= atoms).nonzero())).squeeze(1)
+    shifts = None if found.shifts is None else found.shifts[order]
+    return Topology(receivers[order], senders[order], shifts)
+
+
+def received_by(edges: Edges, first: int) -> Edges:
+    """The edges whose receiver is point ``first`` or a later one."""
+    start = int(torch.searchsorted(edges.receivers, first))
+    return Edges(edges.receivers[start:], edges.senders[start:], edges.vectors[start:])
