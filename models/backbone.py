@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class PropertyConfig:
     """What every property network's configuration has; each adds its own fields.
 
     Attributes:
@@ -49,13 +49,13 @@ class Backbone(nn.Module):
     :meth:`readout` and, if its points can move, :meth:`projection`.
     """
 
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[PropertyConfig]] = PropertyConfig
     cutoff: float | None = None
     irreps: str
     layers: nn.ModuleList
     index: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PropertyConfig) -> None:
         super().__init__()
         self.config = config
         self.species_count = len(config.species)
@@ -157,7 +157,9 @@ class PropertyModel(nn.Module):
         with torch.enable_grad():
             positions = graph.positions.detach().requires_grad_()
             strain = positions.new_zeros(graph.size, 3, 3, requires_grad=stress)
-            values = self(self._strained(graph, positions, strain) if stress else graph.at(positions))
+            values = self(
+                self._strained(graph, positions, strain) if stress else graph.at(positions)
+            )
             inputs = [positions, strain] if stress else [positions]
             gradients = torch.autograd.grad(
                 values[:, target].sum(), inputs, create_graph=create_graph

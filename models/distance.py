@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class Gaussian(nn.Module):
 
 
 class Bessel(nn.Module):
-    """sqrt(2/c) sin(n pi r/c)/r, n = 1..size (Gasteiger et al. 2020, eq. 7), without an envelope."""
+    """sqrt(2/c) sin(n pi r/c)/r, n = 1..size (Gasteiger et al. 2020, eq. 7), no envelope."""
 
     orders: Tensor
 
@@ -118,7 +119,9 @@ class HermiteTable(nn.Module):
     def __init__(self, size: int, bins: int, low: float, high: float) -> None:
         super().__init__()
         if bins < 2 or not high > low:
-            raise Usage(f"a learned table needs two bins and a range, got {bins} over {low}..{high}")
+            raise Usage(
+                f"a learned table needs two bins and a range, got {bins} over {low}..{high}"
+            )
         self.size = size
         self.low, self.high = low, high
         self.step = (high - low) / (bins - 1)
@@ -202,5 +205,6 @@ def cosine_envelope(lengths: Tensor, cutoff: float) -> Tensor:
 
 def smoothness(model: nn.Module) -> Tensor | None:
     """L_smooth averaged over a model's learned tables, or None if it has none."""
-    tables = [m.smoothness() for m in model.modules() if hasattr(m, "smoothness")]
+    asked: list[Any] = [getattr(module, "smoothness", None) for module in model.modules()]
+    tables = [each() for each in asked if each is not None]
     return torch.stack(tables).mean() if tables else None

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.backbone import Backbone
-from neupol_cli.models.backbone import Config as PropertyConfig
+from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.graph import Edges, segment_sum
 from neupol_cli.models.linear import Linear, product
 
 
 @dataclass(frozen=True)
-class Config(PropertyConfig):
+class EGNNConfig(PropertyConfig):
     """EGNN's sizes; the defaults are the published QM9 network.
 
     Attributes:
@@ -57,10 +56,12 @@ class Layer(nn.Module):
     State (P, H) or, with a displacement behind the scalars, (P, H + 3).
     """
 
-    def __init__(self, config: Config, moves: bool) -> None:
+    def __init__(self, config: EGNNConfig, moves: bool) -> None:
         super().__init__()
         hidden = config.hidden
-        scope = Range(config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins)
+        scope = Range(
+            config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins
+        )
         self.hidden, self.cutoff = hidden, config.cutoff
         self.encoding = encoding(config.encoding, scope)
         self.first = Linear(2 * hidden + int(self.encoding.size), hidden)  # type: ignore[arg-type]
@@ -102,8 +103,9 @@ class Push(nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), Linear(128, 1, bias=False))
-        nn.init.xavier_uniform_(self.phi[2].weight, gain=0.001)
+        last = Linear(128, 1, bias=False)
+        nn.init.xavier_uniform_(last.weight, gain=0.001)
+        self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), last)
 
     def forward(self, messages: Tensor, edges: Edges, points: int) -> Tensor:
         """(E, H) messages -> (P, 3); edges point from receiver to sender, hence the sign."""
@@ -134,9 +136,9 @@ class Readout(nn.Module):
 class EGNN(Backbone):
     """The backbone; state ``Hx0e``, or ``Hx0e+1x1o`` where points move."""
 
-    Config = Config
+    Config = EGNNConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EGNNConfig) -> None:
         super().__init__(config)
         moves = config.polarization != "off"
         self.hidden, self.cutoff = config.hidden, config.cutoff
@@ -150,7 +152,7 @@ class EGNN(Backbone):
         self.register_buffer("inputs", self._inputs(config), persistent=False)
 
     @staticmethod
-    def _inputs(config: Config) -> Tensor:
+    def _inputs(config: EGNNConfig) -> Tensor:
         """(kinds * species, features): one-hot of the type times powers of Z / charge_scale."""
         charges = torch.tensor(config.species * config.kinds, dtype=torch.float64)
         powers = (charges / config.charge_scale)[:, None] ** torch.arange(config.charge_power + 1)
@@ -168,9 +170,11 @@ class EGNN(Backbone):
         return LastThree()
 
     @staticmethod
-    def published(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[Config, dict]:
+    def published(
+        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> tuple[EGNNConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state (backbone's names)."""
-        ours = Config(
+        ours = EGNNConfig(
             species=tuple(config.get("species", (1, 6, 7, 8, 9))),
             hidden=config["hidden_nf"],
             layers=config["n_layers"],

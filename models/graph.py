@@ -188,7 +188,9 @@ def neighbours(graph: Graph, positions: Tensor, cutoff: float | None) -> Topolog
     with torch.no_grad():
         if graph.pbc is not None:
             if cutoff is None:
-                raise BadInput("a periodic structure needs a model with a cutoff; this one has none")
+                raise BadInput(
+                    "a periodic structure needs a model with a cutoff; this one has none"
+                )
             return _listed(graph, positions.detach(), cutoff)
         largest = int(graph.counts.max())
         if cutoff is not None and largest > ALL_PAIRS:

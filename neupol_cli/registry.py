@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neupol_cli.errors import Refused, Usage
+from neupol_cli.errors import BadInput, Refused, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +75,14 @@ def configure(name: str, config: Mapping[str, Any]) -> Any:
     return kind(**plain)
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """Every setting of a network with its default."""
+    return {
+        field.name: None if field.default is MISSING else field.default
+        for field in fields(entry(name).load().Config)
+    }
+
+
 def build(name: str, config: Mapping[str, Any]) -> Any:
     """A new network with random weights, from plain values of its Config.
 
@@ -88,6 +99,99 @@ def _wrapped(name: str, network: Any) -> Any:
     from neupol_cli.models.backbone import PropertyModel
 
     return PropertyModel(network)
+
+
+def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Any:
+    """A trained network, ready to predict.
+
+    Args:
+        source: a bundled name, a run folder (its best weights), a ``.safetensors`` file, or a
+            published ``.pt`` / ``.pth`` / ``.ckpt`` file of plain tensors.
+        device: where it shall compute.
+        dtype: the type of number it shall compute with; None keeps that of the file.
+
+    Returns:
+        The model, with the file's header as ``model.meta``.
+
+    Raises:
+        BadInput: there is nothing of that name.
+        Refused: the file is damaged, foreign, or wants to run code.
+    """
+    from neupol_cli import checkpoint
+
+    path = located(source)
+    if path.suffix in PUBLISHED:
+        return recognised(path).to(device=device, dtype=dtype)
+    meta, tensors = checkpoint.load_file(path)
+    model = _built(path, meta)
+    kinds = {t.dtype for k, t in tensors.items() if k.startswith("backbone.") or "." in k}
+    floating = [kind for kind in kinds if kind.is_floating_point]
+    if floating:
+        model = model.to(max(floating, key=lambda kind: kind.itemsize))
+    checkpoint.restore(model, tensors, path)
+    model.meta = meta
+    return model.to(device=device, dtype=dtype).eval()
+
+
+PUBLISHED = {".pt", ".pth", ".ckpt"}
+
+
+def located(source: str) -> Path:
+    """The file behind what a user passes to ``-m``."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / "best.safetensors"
+        if not path.exists():
+            raise BadInput(f"{source}: a folder without best.safetensors; has `fit` run there?")
+    if path.is_file():
+        return path
+    if source in bundled():
+        return bundled()[source]
+    known = ", ".join(bundled()) or "none"
+    raise BadInput(f"{source}: neither a file, a run folder nor a bundled model (bundled: {known})")
+
+
+def _built(path: Path, meta: Mapping[str, Any]) -> Any:
+    """The network that a header describes; what does not fit this version is refused."""
+    try:
+        return build(meta["model"], meta["config"])
+    except (Usage, TypeError, ValueError) as error:
+        raise Refused(f"{path}: describes no network of this version: {error}") from error
+
+
+def recognised(path: Path) -> Any:
+    """A published checkpoint, whose network is told from the names of its weights."""
+    from neupol_cli import checkpoint
+
+    content = checkpoint.load_published(path)
+    for each in ENTRIES.values():
+        recognise = getattr(each.load(), "recognise", None)
+        found = recognise(content) if recognise else None
+        if found:
+            weights, config = found
+            model = from_published(each.name, weights, config)
+            model.meta = {"model": each.name, "source": str(path)}
+            return model
+    raise Refused(f"{path}: not a published checkpoint that neupol knows")
+
+
+def bundled() -> dict[str, Path]:
+    """The bundled models by name."""
+    folder = Path(str(resources.files("neupol_cli.models.weights")))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def bundled_header(name: str) -> dict[str, Any]:
+    """What a bundled file says of itself; read without its tensors."""
+    with bundled()[name].open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(json.loads(stream.read(size))["__metadata__"]["neupol"])
+    return header
+
+
+def bundled_card(name: str) -> str:
+    """The model's card: how it was made, how well it does, where it ends."""
+    return bundled()[name].with_suffix(".md").read_text()
 
 
 def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, Any]) -> Any:

@@ -1,0 +1,133 @@
+"""The command line: one table of commands, one place where trouble becomes an exit code.
+
+Command modules import typer and the registry only; torch is imported when a command runs, so that
+every ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import typer
+
+from neupol_cli import __version__
+from neupol_cli.commands import models
+from neupol_cli.errors import IOFailure, NeupolError, TryAgain
+
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+INTERRUPTED = 130  # 128 + SIGINT
+BUG = 1
+
+app = typer.Typer(
+    name="neupol",
+    help="Molecular properties, forces and electron densities from equivariant networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# name -> a function with typer's annotations; a group of subcommands is mounted below.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "models": models.models,
+}
+GROUPS: dict[str, typer.Typer] = {}
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"neupol {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def neupol(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Molecular properties, forces and electron densities from equivariant networks.
+
+    Exit codes: 0 done, 2 usage, 65 bad input, 74 input/output, 75 try again, 76 diverged,
+    78 checkpoint refused, 130/143 signals, 141 broken pipe; 1 is a bug of ours.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits with the code that fits what happened."""
+    signal.signal(signal.SIGTERM, _terminate)
+    from neupol_cli.allocator import keep_large_blocks
+
+    keep_large_blocks()
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_flushed(code))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds the stack, so that half-written files are removed on the way."""
+    raise SystemExit(128 + number)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = app(arguments, prog_name="neupol", standalone_mode=False)
+        return result if type(result) is int else 0
+    except NeupolError as error:
+        return _say(str(error), error.code)
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return _say(_oserror(error), IOFailure.code)
+    except MemoryError as error:
+        return _say(f"out of memory: {error}; use a smaller batch or --memory", TryAgain.code)
+    except Exception as error:
+        return _other(error)
+
+
+def _other(error: Exception) -> int:
+    """Usage errors of typer carry their message and code; anything else is a bug of ours."""
+    message: Any = getattr(error, "format_message", None)
+    if message is not None:
+        return _say(message(), getattr(error, "exit_code", 2))
+    if type(error).__name__ == "OutOfMemoryError":
+        return _say(f"out of device memory: {error}", TryAgain.code)
+    if isinstance(error, typer.Abort):
+        return INTERRUPTED
+    traceback.print_exc()
+    return _say("this is a bug in neupol; please report the lines above", BUG)
+
+
+def _oserror(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
+
+
+def _say(message: str, code: int) -> int:
+    print(f"neupol: {message}", file=sys.stderr)
+    return code
+
+
+def _flushed(code: int) -> int:
+    """Flushes stdout while the reader's absence can still be told from a bug."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit; give it somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _say(_oserror(error), IOFailure.code)
+    return code
