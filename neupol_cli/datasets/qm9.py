@@ -1,0 +1,139 @@
+"""QM9: 130,831 small organic molecules with twelve properties each.
+
+Ramakrishnan, Dral, Rupp, von Lilienfeld, Sci. Data 1, 140022 (2014): B3LYP/6-31G(2df,p). Of its
+133,885 molecules, 3,054 did not keep their bonds in the relaxation ("uncharacterized") and are
+left out, as everybody does.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from neupol_cli import units
+from neupol_cli.datasets import splits
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.hdf5 import Dataset, Target
+
+SIZE = 130_831
+PAPER = (100_000, 17_748, 13_083)  # the usual split
+NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
+SOURCE = "QM9, Ramakrishnan et al., Sci. Data 1, 140022 (2014), doi 10.6084/m9.figshare.978904"
+
+# target -> (column of qm9pack's CSV files, unit there)
+COLUMNS = {
+    "mu": ("Dipole_debye", "D"),
+    "alpha": ("Polarizability_bohr3", "bohr^3"),
+    "homo": ("HOMO_au", "Hartree"),
+    "lumo": ("LUMO_au", "Hartree"),
+    "gap": ("HOMO_LUMO_gap_au", "Hartree"),
+    "r2": ("R2_bohr2", "bohr^2"),
+    "zpve": ("ZPVE_au", "Hartree"),
+    "U0": ("InternalEnergy_0K_au", "Hartree"),
+    "U": ("InternalEnergy_298K_au", "Hartree"),
+    "H": ("Enthalphy_298K_au", "Hartree"),
+    "G": ("GibbsFreeEnergy_298K_au", "Hartree"),
+    "Cv": ("Heatcapacity_Cv_cal_mol_K", "cal/mol/K"),
+}
+
+# Free atoms at the same level: atomref.txt of the data set (doi 10.6084/m9.figshare.1057643),
+# Hartree, Cv in cal/mol/K; order H C N O F. zpve is zero for all of them.
+ATOMS = {
+    "U0": (-0.500273, -37.846772, -54.583861, -75.064579, -99.718730),
+    "U": (-0.498857, -37.845355, -54.582445, -75.063163, -99.717314),
+    "H": (-0.497912, -37.844411, -54.581501, -75.062219, -99.716370),
+    "G": (-0.510927, -37.861317, -54.598897, -75.079532, -99.733544),
+    "Cv": (2.981, 2.981, 2.981, 2.981, 2.981),
+}
+
+Tick = Callable[[int], None]  # told the number of molecules read so far
+
+
+def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Dataset:
+    """QM9 from the CSV files of the ``qm9pack`` package, which has 130,831 molecules.
+
+    The package is found and not imported: its code needs modules that Python no longer ships.
+    Errors: Usage when it is not installed, BadInput ``file:line`` when a row is damaged.
+    """
+    found = importlib.util.find_spec("qm9pack")
+    if found is None or not found.submodule_search_locations:
+        raise Usage("the package qm9pack is not installed: pip install 'neupol[qm9]', or --source")
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    table = _Table()
+    for path in sorted(folder.glob("qm9_part*.csv")):
+        _read_csv(path, table, limit, tick)
+    return table.dataset(f"{SOURCE}; qm9pack")
+
+
+class _Table:
+    """Columns as text while rows come in; numbers at once at the end, which is the fast way."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.elements: list[list[str]] = []
+        self.positions: list[str] = []
+        self.targets: list[list[str]] = []
+
+    def dataset(self, source: str) -> Dataset:
+        counts = np.array([len(symbols) for symbols in self.elements])
+        numbers = [NUMBERS[symbol] for symbol in chain.from_iterable(self.elements)]
+        positions = np.fromstring(",".join(self.positions), sep=",").reshape(-1, 3)
+        columns = np.array(self.targets, dtype=np.float64).T  # (12, N)
+        targets = {
+            name: Target(units.convert(values, unit, units.QM9_UNITS[name]), units.QM9_UNITS[name])
+            for (name, (_, unit)), values in zip(COLUMNS.items(), columns, strict=True)
+        }
+        return Dataset(
+            "structures",
+            numbers=np.array(numbers, np.int64),
+            positions=positions,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            targets=targets,
+            references=references(),
+            source=source,
+            ids=np.array(self.ids, np.int64),
+        )
+
+
+def _read_csv(path: Path, table: _Table, limit: int | None, tick: Tick) -> None:
+    with path.open(newline="") as lines:
+        rows = csv.reader(lines)
+        where = {name: column for column, name in enumerate(next(rows, []))}
+        columns = [where[column] for column, _ in COLUMNS.values()]
+        index, elements, positions = where["Index"], where["Elements"], where["XYZ_Ang"]
+        for row in rows:
+            if len(table.ids) == limit:
+                return
+            symbols = row[elements][2:-2].split("','")
+            text = row[positions].replace("[", "").replace("]", "")
+            if text.count(",") + 1 != 3 * len(symbols) or len(row) != len(where):
+                raise BadInput(f"{path}:{rows.line_num}: positions and elements do not match")
+            table.ids.append(int(row[index]))
+            table.elements.append(symbols)
+            table.positions.append(text)
+            table.targets.append([row[column] for column in columns])
+            if len(table.ids) % 1000 == 0:
+                tick(len(table.ids))
+
+
+def references() -> dict[str, dict[int, float]]:
+    """Energies of free atoms, in the units of the targets: target -> atomic number -> value."""
+    found = {}
+    for name, values in ATOMS.items():
+        size = units.factor(COLUMNS[name][1], units.QM9_UNITS[name])
+        pairs = zip(NUMBERS.values(), values, strict=True)
+        found[name] = {number: size * value for number, value in pairs}
+    return found
+
+
+def paper_split(size: int, seed: int) -> dict[str, np.ndarray]:
+    """100,000 / 17,748 / 13,083 of a permutation with ``seed``; the same shares of a part."""
+    if size == SIZE:
+        return splits.shuffled(size, PAPER, seed)
+    train, valid = (max(1, size * count // SIZE) for count in PAPER[:2])
+    return splits.shuffled(size, (train, valid), seed)
