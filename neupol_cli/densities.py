@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +25,8 @@ from neupol_cli.files import atomic
 if TYPE_CHECKING:
     import ase
     import h5py
+
+    from neupol_cli.hdf5 import Target
 
 CHUNK = 32_768  # points: 128 KB as float32
 
@@ -102,6 +104,8 @@ class DensityWriter:
         self._digests: list[bytes] = []
         self._ids: list[int] = []
         self._splits: dict[str, dict[str, np.ndarray]] = {}
+        self._targets: dict[str, Target] = {}
+        self._references: dict[str, dict[int, float]] = {}
 
     def __enter__(self) -> Self:
         import h5py
@@ -151,12 +155,21 @@ class DensityWriter:
         """Add a split: ``{"train": indices, "valid": ..., "test": ...}``."""
         self._splits[name] = parts_of
 
+    def label(
+        self, targets: dict[str, Target], references: dict[str, dict[int, float]] | None = None
+    ) -> None:
+        """Add values a structure (electrons, energy, dipole) and what free atoms have of them."""
+        self._targets, self._references = targets, references or {}
+
     def _finish(self) -> None:
         from neupol_cli.hdf5 import from_atoms, put_dataset, validate
 
         if not self._atoms:
             raise BadInput(f"{self.path}: no density was added")
-        dataset = from_atoms(self._atoms, "density", self.source, self._ids, splits=self._splits)
+        dataset = from_atoms(
+            self._atoms, "density", self.source, self._ids, self._targets, self._splits
+        )
+        dataset = replace(dataset, references=self._references)
         validate(dataset, str(self.path))
         put_dataset(self._file, dataset)
         shape, origin, step = (np.array(column) for column in zip(*self._grids, strict=True))

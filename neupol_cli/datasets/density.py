@@ -1,0 +1,291 @@
+"""Electron densities from the files that people have: cubes, CHGCARs, folders and tars of them.
+
+Tars are read member by member in the order in which they come, so that a data set larger than
+memory passes through; members may be plain, ``.gz``, ``.zz`` (zlib) or ``.lz4``, as DeepDFT's
+published sets are (Jorgensen, Bhowmik, npj Comput. Mater. 8, 183, 2022).
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from neupol_cli import volumetric
+from neupol_cli.datasets import splits
+from neupol_cli.densities import DensityWriter
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.hdf5 import Target
+from neupol_cli.hdf5 import read as read_hdf5
+from neupol_cli.volumetric import Volume
+from neupol_cli.volumetric.h5 import channels, volume_of
+from neupol_cli.volumetric.text import open_text
+
+PACKED = (".gz", ".zz", ".lz4")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+UNITS = {"electrons": "e", "energy": "eV", "dipole": "D"}
+Opener = Callable[[], Volume]
+
+
+def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
+    """Every density in files, folders, tars and density HDF5 files: its name, and how to read it.
+
+    Each must be read, or left, before the next one is asked for (a tar is a stream). Errors: Usage
+    for a path that holds no density, BadInput for a damaged tar.
+    """
+    for path in paths:
+        found = False
+        for item in _volumes_of(path):
+            found = True
+            yield item
+        if not found:
+            raise Usage(f"{path}: no cube, CHGCAR or HDF5 density in it")
+
+
+def _volumes_of(path: Path) -> Iterator[tuple[str, Opener]]:
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
+    if path.is_dir():
+        for child in sorted(path.rglob("*")):
+            if child.is_file() and _kind(child.name) is not None:
+                yield str(child), _file_opener(child)
+    elif path.name.lower().endswith(TARS):
+        yield from _members(path)
+    elif path.suffix in (".h5", ".hdf5"):
+        yield from _structures(path)
+    else:
+        volumetric.format_of(_unpacked(path.name))  # Usage when the name says nothing
+        yield str(path), _file_opener(path)
+
+
+def _unpacked(name: str) -> str:
+    return name.removesuffix(Path(name).suffix) if name.endswith(PACKED) else name
+
+
+def _kind(name: str) -> str | None:
+    """The format of a density file that can be read, None for anything else."""
+    base = _unpacked(Path(name).name)
+    try:
+        kind = volumetric.format_of(base)
+    except Usage:
+        return None
+    return kind if kind in volumetric.READERS else None
+
+
+def _file_opener(path: Path) -> Opener:
+    def read() -> Volume:
+        if not path.name.endswith((".zz", ".lz4")):
+            return volumetric.read(path)
+        with open_text(path)[0] as stream:
+            return _read_packed(stream, path.name, str(path))
+
+    return read
+
+
+def _members(path: Path) -> Iterator[tuple[str, Opener]]:
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                if member.isfile() and _kind(member.name) is not None:
+                    stream = archive.extractfile(member)
+                    assert stream is not None  # isfile
+                    yield member.name, _member_opener(stream, path, member.name)
+    except (tarfile.TarError, EOFError, zlib.error) as trouble:
+        raise BadInput(f"{path}: the tar is damaged or cut short ({trouble})") from trouble
+
+
+def _member_opener(stream: Any, path: Path, name: str) -> Opener:
+    return lambda: _read_packed(stream, name, f"{path}({name})")
+
+
+def _read_packed(stream: BinaryIO, name: str, label: str) -> Volume:
+    """The density in a stream that may be compressed; `label` is for messages."""
+    unpack = {".gz": _gunzip, ".zz": _inflate, ".lz4": _unlz4}.get(Path(name).suffix)
+    try:
+        content = stream.read()
+    except (tarfile.TarError, EOFError, zlib.error) as trouble:
+        raise BadInput(f"{label}: the tar is damaged or cut short ({trouble})") from trouble
+    text = content if unpack is None else unpack(content, label)
+    kind = _kind(name)
+    assert kind is not None  # only such names come here
+    return volumetric.read_stream(io.BytesIO(text), kind, label, len(text))
+
+
+def _gunzip(content: bytes, label: str) -> bytes:
+    import gzip
+
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as trouble:
+        raise BadInput(f"{label}: damaged gzip ({trouble})") from trouble
+
+
+def _inflate(content: bytes, label: str) -> bytes:
+    try:
+        return zlib.decompress(content)
+    except zlib.error as trouble:
+        raise BadInput(f"{label}: damaged zlib ({trouble})") from trouble
+
+
+def _unlz4(content: bytes, label: str) -> bytes:
+    try:
+        frame = importlib.import_module("lz4.frame")
+    except ImportError as trouble:
+        raise Usage(f"{label}: is compressed with lz4: pip install lz4, or unpack it") from trouble
+    try:
+        return bytes(frame.decompress(content))
+    except (RuntimeError, EOFError) as trouble:
+        raise BadInput(f"{label}: damaged lz4 ({trouble})") from trouble
+
+
+def _structures(path: Path) -> Iterator[tuple[str, Opener]]:
+    dataset = read_hdf5(path)
+    if dataset.density is None:
+        raise BadInput(f"{path}: holds no densities")
+    for index in range(dataset.size):
+        yield f"{path}[{index}]", lambda index=index: volume_of(dataset, index)  # type: ignore[misc]
+
+
+@dataclass
+class Report:
+    """What became of the files: how many were read, which were not and why, what looks odd."""
+
+    read: int = 0
+    failed: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+    sum_errors: list[float] = field(default_factory=list)  # |sum - electrons| / electrons
+    valence: dict[int, float] = field(default_factory=dict)
+    split: dict[str, int] = field(default_factory=dict)
+
+
+class Collector:
+    """Puts volumes into a density file, one at a time, and keeps what the file must say of them."""
+
+    def __init__(self, writer: DensityWriter) -> None:
+        self.writer = writer
+        self.report = Report()
+        self.numbers: list[np.ndarray] = []
+        self.electrons: list[float] = []
+        self.labels: dict[str, list[Any]] = {"energy": [], "dipole": []}
+        self.identities: set[int] = set()
+
+    def add(self, name: str, volume: Volume) -> None:
+        """Append one density; BadInput when its electrons are not those that it claims."""
+        electrons = self._plausible(name, volume)
+        values = channels(volume, self.writer.spin)
+        identity = self._identity(name)
+        grid = volume.grid
+        self.writer.add(volume.atoms, values, grid.origin, grid.step, identity)
+        self.identities.add(identity)
+        self.numbers.append(volume.atoms.numbers)
+        self.electrons.append(electrons)
+        for label, column in self.labels.items():
+            column.append(volume.notes.get(label))
+        self.report.read += 1
+
+    def _plausible(self, name: str, volume: Volume) -> float:
+        """Electrons as stated by the file, or else the sum over the grid."""
+        found = volume.electrons
+        stated = volume.notes.get("electrons")
+        protons = int(volume.atoms.numbers.sum())
+        if stated is not None:
+            error = abs(found - stated) / abs(stated) if stated else float("inf")
+            if error > 0.25:
+                raise BadInput(
+                    f"{name}: its values sum to {found:.3f} electrons, it says {stated:g}"
+                )
+            self.report.sum_errors.append(error)
+            return float(stated)
+        if found <= 0 or found > 1.1 * protons + 2:
+            raise BadInput(
+                f"{name}: {found:.3f} electrons on {protons} protons; the density must be in the "
+                "unit of its format (cube: e/bohr^3, CHGCAR: density x volume)"
+            )
+        if abs(found - round(found)) > 0.05:
+            self.report.odd.append(f"{name}: {found:.3f} electrons, not a whole number")
+        return found
+
+    def _identity(self, name: str) -> int:
+        """The last number in the name, if no other structure has it; else the count."""
+        digits = re.findall(r"\d+", Path(_unpacked(Path(name).name)).stem)
+        identity = int(digits[-1]) if digits and len(digits[-1]) < 18 else self.report.read
+        while identity in self.identities:
+            identity = max(self.identities) + 1
+        return identity
+
+    def finish(self, counts: tuple[int, ...] | None, seed: int) -> Report:
+        """Store labels, valences and the split."""
+        if not self.report.read:
+            raise BadInput(f"{self.writer.path}: not one density could be read")
+        targets = {"electrons": Target(np.array(self.electrons), "e")}
+        for name, column in self.labels.items():
+            if all(value is not None for value in column):
+                targets[name] = Target(np.array(column, dtype=np.float64), UNITS[name])
+        self.report.valence = valence(self.numbers, np.array(self.electrons))
+        self.writer.label(targets, {"electrons": self.report.valence})
+        parts = splits.shuffled(self.report.read, counts or default_split(self.report.read), seed)
+        self.writer.split("random", parts)
+        self.report.split = {name: len(indices) for name, indices in parts.items()}
+        return self.report
+
+
+def default_split(size: int) -> tuple[int, int, int]:
+    """At most 50 structures to test on and 40 to validate on, a twelfth of a small set each."""
+    test, valid = min(50, size // 12 + (size > 2)), min(40, size // 12 + (size > 1))
+    return size - test - valid, valid, test
+
+
+def valence(numbers: list[np.ndarray], electrons: np.ndarray) -> dict[int, float]:
+    """Electrons that a neutral atom of each element brings, from structures' counts.
+
+    Least squares of ``electrons = sum of valences``, rounded; elements for which no whole number
+    fits (charged or all too few structures) are left out.
+    """
+    elements = np.unique(np.concatenate(numbers))
+    table = np.array([[(row == element).sum() for element in elements] for row in numbers], float)
+    if np.linalg.matrix_rank(table) < len(elements):
+        return {}  # every structure has the same composition, say: nothing to tell them apart by
+    fitted = np.linalg.lstsq(table, electrons, rcond=None)[0]
+    whole = np.round(fitted)
+    misfit = np.abs(table @ whole - electrons) / np.maximum(electrons, 1.0)
+    if np.median(misfit) > 0.03 or (whole < 1).any():
+        return {}
+    return {int(element): float(n) for element, n in np.stack([elements, whole], axis=1)}
+
+
+def collect(
+    paths: Iterable[Path],
+    output: Path,
+    counts: tuple[int, ...] | None = None,
+    seed: int = 0,
+    skip: bool = True,
+    spin: bool = False,
+    tick: Callable[[str, str | None], None] = lambda name, trouble: None,
+) -> Report:
+    """Write the density file `output` from every density in `paths`, one at a time.
+
+    ``skip`` goes on after a file that is wrong (it is in the report); otherwise its error is
+    raised and no file is written. ``tick`` hears of every structure and of its trouble, if any.
+    """
+    names = [str(path) for path in paths]
+    with DensityWriter(output, source=", ".join(Path(n).name for n in names), spin=spin) as writer:
+        collector = Collector(writer)
+        for name, opener in volumes(Path(n) for n in names):
+            trouble = None
+            try:
+                collector.add(name, opener())
+            except BadInput as error:
+                if not skip:
+                    raise
+                trouble = str(error)
+                collector.report.failed.append(trouble)
+            tick(name, trouble)
+        return collector.finish(counts, seed)
