@@ -21,13 +21,17 @@ def _onednn() -> Any:
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
+# Products narrower than this on any side are quicker in PyTorch's own library.
+NARROW = 32
+
+
 class _Product(torch.autograd.Function):
     """x Wᵀ + b through oneDNN; its derivatives are products of the same kind, to any order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, "none", [], "")
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -37,6 +41,11 @@ class _Product(torch.autograd.Function):
         dw = product(g.t(), x.t()) if ctx.needs_input_grad[1] else None
         db = g.sum(0) if ctx.needs_input_grad[2] else None
         return dx, dw, db
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """The matrix itself if it or its transpose is contiguous; oneDNN crawls on a slice."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -51,7 +60,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., out), differentiable to any order.
     """
     fast = x.device.type == "cpu" and x.dtype == torch.float32 and _onednn() is not None
-    if not fast or x.numel() == 0:
+    if not fast or min(weight.shape) < NARROW or x.numel() < NARROW * x.shape[-1]:
         return functional.linear(x, weight, bias)
     if x.dim() == 2:
         return _Product.apply(x, weight, bias)
