@@ -90,10 +90,11 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
     """The JSON object of a file's metadata, or Refused with what the file is instead."""
-    if data[:2] == b"PK" or data[:1] == b"\x80":
-        raise Refused(f"{path}: is a pickle or a PyTorch archive, which could run code: not loaded")
+    # A length, then an object: checked first, since a length may begin with any two bytes.
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= len(data) - 8:
+    if not 2 <= size <= len(data) - 8 or data[8:9] != b"{":
+        if data[:2] == b"PK" or data[:1] == b"\x80":
+            raise Refused(f"{path}: is a pickle, which could run code: not loaded")
         raise Refused(f"{path}: is not a safetensors file, or was cut short")
     try:
         text = json.loads(data[8 : 8 + size])["__metadata__"][KEY]

@@ -60,6 +60,15 @@ def test_equal_models_give_equal_files(saved: tuple[Path, Toy], tmp_path: Path) 
     assert (tmp_path / "b").read_bytes() == path.read_bytes()
 
 
+def test_any_length_of_header_is_read(tmp_path: Path) -> None:
+    first = set()
+    for size in range(0, 300, 4):
+        checkpoint.save(tmp_path / "m", "toy", Toy(Config()), {"text": "x" * size})
+        first.add((tmp_path / "m").read_bytes()[0])
+        assert checkpoint.load_file(tmp_path / "m")[0]["text"] == "x" * size
+    assert 0x80 in first  # the byte with which a pickle begins
+
+
 def test_every_flipped_bit_is_found(saved: tuple[Path, Toy]) -> None:
     path, _ = saved
     whole = path.read_bytes()

@@ -1,0 +1,147 @@
+"""neupol fit: trains a network on a dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neupol_cli import registry
+
+NETWORK, DATA, LIMIT = "Network", "Data and loss", "How long"
+OPTIMISER, RUN = "Optimiser", "Run"
+
+
+def _panel(name: str, text: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=text, rich_help_panel=name, **more)
+
+
+def fit(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(help=f"A network: {', '.join(registry.ENTRIES)}.")
+    ] = None,
+    data: Annotated[Path | None, typer.Argument(help="A dataset made by `neupol data`.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")] = Path("run"),
+    target: Annotated[
+        list[str], _panel(DATA, "Labels to learn, e.g. U0 or energy,forces.", show_default="all")
+    ] = [],  # noqa: B006 - typer copies it
+    split: Annotated[str, _panel(DATA, "Which split of the file; needed if it has several.")] = "",
+    limit: Annotated[int, _panel(DATA, "At most so many training items; 0: all.", min=0)] = 0,
+    references: Annotated[
+        str,
+        _panel(
+            DATA, "Element reference energies: fitted (where they halve the spread), atoms, none."
+        ),
+    ] = "fitted",
+    scale: Annotated[str, _panel(DATA, "Spread that targets are divided by: mad or std.")] = "mad",
+    loss: Annotated[str, _panel(DATA, "l1 or l2.")] = "l1",
+    weight: Annotated[
+        list[str], _panel(DATA, "NAME=W in the loss.", show_default="1; with forces 0.2, 0.8")
+    ] = [],  # noqa: B006
+    polarization: Annotated[
+        str | None, _panel(NETWORK, "Neural Polarization: off, frozen or movable.")
+    ] = None,
+    encoding: Annotated[
+        str | None, _panel(NETWORK, "How distances are encoded, e.g. bessel, mlp, learned.")
+    ] = None,
+    smoothness: Annotated[
+        float, _panel(DATA, "Weight of L_smooth of learned encodings.", min=0.0)
+    ] = 0.0,
+    set_: Annotated[
+        list[str],
+        _panel(
+            NETWORK,
+            "A setting of the network; a wrong one lists them.",
+            "--set",
+            metavar="KEY=VALUE",
+        ),
+    ] = [],  # noqa: B006
+    epochs: Annotated[
+        float | None, _panel(LIMIT, "Passes over the data.", show_default="1000")
+    ] = None,
+    steps: Annotated[int | None, _panel(LIMIT, "Steps of the optimiser.")] = None,
+    minutes: Annotated[
+        float | None, _panel(LIMIT, "Time; the learning rate follows it (not bit-reproducible).")
+    ] = None,
+    patience: Annotated[
+        int, _panel(LIMIT, "Stop after so many validations without improvement; 0: never.", min=0)
+    ] = 0,
+    batch_size: Annotated[int, _panel(OPTIMISER, "Items a step.", min=1)] = 96,
+    lr: Annotated[float, _panel(OPTIMISER, "Highest learning rate.", min=0.0)] = 1e-3,
+    optimizer: Annotated[str, _panel(OPTIMISER, "adam, adamw or amsgrad.")] = "adam",
+    weight_decay: Annotated[float, _panel(OPTIMISER, "Weight decay.", min=0.0)] = 0.0,
+    schedule: Annotated[
+        str,
+        _panel(
+            OPTIMISER,
+            "constant, cosine[:LAST], plateau[:PATIENCE] or exponential[:BETA] (0.96^(step/BETA)).",
+        ),
+    ] = "cosine",
+    warmup: Annotated[int, _panel(OPTIMISER, "Steps of linear warm-up.", min=0)] = 0,
+    ema: Annotated[
+        float,
+        _panel(OPTIMISER, "Decay of averaged weights, e.g. 0.999; 0: none.", min=0.0, max=1.0),
+    ] = 0.0,
+    clip: Annotated[float, _panel(OPTIMISER, "Largest gradient norm; 0: any.", min=0.0)] = 0.0,
+    seed: Annotated[int, _panel(RUN, "All random numbers derive from it.")] = 0,
+    device: Annotated[str, _panel(RUN, "auto, cpu, cuda, cuda:1 …")] = "auto",
+    dtype: Annotated[str, _panel(RUN, "float32 or float64.", "--default-dtype")] = "float32",
+    valid_every: Annotated[
+        int, _panel(RUN, "Steps between validations.", min=0, show_default="an epoch, at least 500")
+    ] = 0,
+    save_every: Annotated[
+        str, _panel(RUN, "What a kill may cost: 60s (seconds), 500 (steps) or 500,60s.")
+    ] = "60s",
+    resume: Annotated[
+        bool, _panel(RUN, "Go on exactly where the run stopped.", "--resume")
+    ] = False,
+    force: Annotated[bool, _panel(RUN, "Discard the run in the folder.", "--force")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a network on a dataset and test it.
+
+    The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
+    and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
+    """
+    from neupol_cli import fitting
+    from neupol_cli.interrupt import Interrupted
+
+    ours = {"output", "resume", "force", "as_json"}
+    options = {key: value for key, value in ctx.params.items() if key not in ours}
+    options["data"] = str(data.absolute()) if data else None
+    given = {key for key in options if _typed(ctx, key)}
+    try:
+        result = fitting.fit(output, options, given, resume, force)
+    except Interrupted as stop:
+        typer.echo(f"stopped by {stop}; go on with: neupol fit --resume -o {output}", err=True)
+        raise typer.Exit(stop.code) from stop
+    if as_json:
+        typer.echo(json.dumps({"run": str(output), **result}))
+        return
+    _print(result, output)
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    """Whether an option stood on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _print(result: dict[str, Any], output: Path) -> None:
+    """The errors as a table on stdout; where the model is, on stderr."""
+    from rich.table import Table
+
+    from neupol_cli.console import stdout
+
+    table = Table("target", "validation error", "test error", "unit", box=None, pad_edge=False)
+    errors = {**result["valid"], **result["test"]}
+    for name, error in errors.items():
+        columns = [result[part].get(name) for part in ("valid", "test")]
+        values = [f"{c['value']:.5g}" if c else "" for c in columns]
+        table.add_row(name, *values, error["unit"])
+    stdout().print(table)
+    steps = f"{result['steps']} steps in {result['seconds']:.0f} s"
+    typer.echo(f"{steps}; weights: {output}/best.safetensors", err=True)
