@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from neupol_cli import __version__
-from neupol_cli.commands import models
+from neupol_cli.commands import fit, models
 from neupol_cli.errors import IOFailure, NeupolError, TryAgain
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -34,6 +34,7 @@ app = typer.Typer(
 
 # name -> a function with typer's annotations; a group of subcommands is mounted below.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "fit": fit.fit,
     "models": models.models,
 }
 GROUPS: dict[str, typer.Typer] = {}
