@@ -23,6 +23,7 @@ from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.graph import Edges, segment_sum
 from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.messages import Parts, messages, summed_messages
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,16 @@ class EGNNConfig(PropertyConfig):
 
 
 class Layer(nn.Module):
-    """One step of message passing; with ``moves`` it also answers a displacement a point.
+    """One step of message passing; where points move it also answers each one's displacement.
 
     State (P, H) or, with a displacement behind the scalars, (P, H + 3).
     """
 
-    def __init__(self, config: EGNNConfig, moves: bool) -> None:
+    def __init__(self, config: EGNNConfig, has_push: bool) -> None:
         super().__init__()
         hidden = config.hidden
+        # The ablation of frozen points keeps the parameters of pi and never reads it.
+        self.moves = has_push and config.polarization == "movable"
         scope = Range(
             config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins
         )
@@ -68,30 +71,39 @@ class Layer(nn.Module):
         self.second = Linear(hidden, hidden)
         self.attention = Linear(hidden, 1)
         self.update = nn.Sequential(Linear(2 * hidden, hidden), nn.SiLU(), Linear(hidden, hidden))
-        self.push = Push(hidden) if moves else None
+        self.push = Push(hidden) if has_push else nn.Identity()
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         h = state[:, : self.hidden]  # (P, H)
-        m = self.messages(h, edges)  # (E, H)
-        summed = segment_sum(m, edges.receivers, h.shape[0])
-        out = h + self.update(torch.cat((h, summed), 1))
-        if self.push is None:
-            return functional.pad(out, (0, state.shape[1] - self.hidden))
-        return torch.cat((out, self.push(m, edges, h.shape[0])), 1)
+        parts = self._parts(h, edges)
+        if not self.moves:
+            summed = summed_messages(parts, edges.receivers, edges.senders)
+            push = functional.pad(h[:, :0], (0, state.shape[1] - self.hidden))
+        else:
+            m = messages(parts, edges.receivers, edges.senders)  # (E, H)
+            summed = segment_sum(m, edges.receivers, h.shape[0])
+            push = self.push(m, edges, h.shape[0])
+        return torch.cat((h + self.update(torch.cat((h, summed), 1)), push), 1)
 
-    def messages(self, h: Tensor, edges: Edges) -> Tensor:
-        """m_ij: (P, H) -> (E, H)."""
+    def _parts(self, h: Tensor, edges: Edges) -> Parts:
+        """L[h_i, h_j, e] as a product an atom and receiver, one an atom and sender, one a pair."""
         to_receiver, to_sender, to_distance = self.first.weight.split(
             [self.hidden, self.hidden, self.first.in_features - 2 * self.hidden], 1
         )
-        received = product(h, to_receiver, self.first.bias).index_select(0, edges.receivers)
-        sent = product(h, to_sender).index_select(0, edges.senders)
-        distance = product(self.encoding(edges), to_distance)
-        m = functional.silu(self.second(functional.silu(received + sent + distance)))
-        m = torch.sigmoid(self.attention(m)) * m
-        if self.cutoff is None:
-            return m
-        return m * cosine_envelope(edges.lengths, self.cutoff)[:, None]
+        inside = None
+        if self.cutoff is not None:
+            inside = cosine_envelope(edges.lengths, self.cutoff)[:, None]
+        return Parts(
+            product(h, to_receiver, self.first.bias),
+            product(h, to_sender),
+            self.encoding(edges),
+            to_distance,
+            self.second.weight,
+            self.second.bias,
+            self.attention.weight,
+            self.attention.bias,
+            inside,
+        )
 
 
 class Push(nn.Module):

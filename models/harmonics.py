@@ -18,21 +18,38 @@ def wigner_3j(l1: int, l2: int, l3: int) -> Tensor:
     """The real Wigner 3j symbol (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), sum of squares 1, float64."""
     from e3nn.o3 import wigner_3j as symbol
 
-    with torch.inference_mode(False):
-        return symbol(l1, l2, l3, dtype=torch.float64).clone()
+    return symbol(l1, l2, l3, dtype=torch.float64).clone()
+
+
+class Constant:
+    """A float64 table that follows the tensors it meets in type and device.
+
+    It is no buffer: a model that goes to float32 and back must find its constants exact.
+    """
+
+    def __init__(self, exact: Tensor) -> None:
+        self.exact = exact
+        self.casts: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def like(self, other: Tensor) -> Tensor:
+        """The table in the other tensor's type, on its device."""
+        key = (other.dtype, other.device)
+        if key not in self.casts:
+            self.casts[key] = self.exact.to(other)
+        return self.casts[key]
 
 
 class Harmonics(nn.Module):
     """Y_0 .. Y_lmax of unit vectors, each from the one before it and Y_1.
 
-    Y_l = k_l (Y_{l-1} x Y_1)_l with one constant k_l: a product of two polynomials of the right
-    degree has no other part of degree l that is a harmonic. Vectors of length zero give
-    Y_0 = 1 and zero otherwise, gradients included.
+    Y_l = k_l (Y_{l-1} x Y_1)_l with one constant k_l: the product's part of degree l is a
+    harmonic, and there is one for each m. Vectors of length zero give Y_0 = 1 and zero otherwise.
     """
 
     def __init__(self, lmax: int) -> None:
         super().__init__()
         self.lmax = lmax
+        self.couplings: list[Constant] = []
         pole = torch.tensor([[0.0, math.sqrt(3), 0.0]], dtype=torch.float64)  # Y_1 at y = 1
         last = pole
         for degree in range(2, lmax + 1):
@@ -40,15 +57,14 @@ class Harmonics(nn.Module):
             raised = _outer(last, pole) @ coupling  # (1, 2l + 1), all of it in m = 0
             scale = math.sqrt(2 * degree + 1) / raised[0, degree]
             last = raised * scale
-            self.register_buffer(f"coupling_{degree}", coupling * scale, persistent=False)
+            self.couplings.append(Constant(coupling * scale))
 
     def forward(self, directions: Tensor) -> Tensor:
         """(E, 3) unit vectors -> (E, (lmax + 1)^2)."""
         first = directions * math.sqrt(3)
         found = [torch.ones_like(directions[:, :1]), first][: self.lmax + 1]
-        for degree in range(2, self.lmax + 1):
-            coupling = getattr(self, f"coupling_{degree}").to(directions.dtype)
-            found.append(_outer(found[-1], first) @ coupling)
+        for coupling in self.couplings:
+            found.append(_outer(found[-1], first) @ coupling.like(directions))
         return torch.cat(found, 1)
 
 

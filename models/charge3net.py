@@ -1,0 +1,331 @@
+"""ChargE3Net (Koker et al., arXiv 2312.05388): the electron density at any point of a structure.
+
+Atoms exchange equivariant messages; probes receive from the atoms within the cutoff. As coded
+by its authors, and computed by the exact reduction that :mod:`probe_stack` explains. The density
+has a small jump where an atom crosses a probe's cutoff: the published basis has no envelope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.models.graph import Edges, Graph, neighbours, segment_sum
+from neupol_cli.models.harmonics import Harmonics
+from neupol_cli.models.linear import product
+from neupol_cli.models.polarization import doubled_edges
+from neupol_cli.models.probe_stack import ProbeStack
+from neupol_cli.models.probes import images, slots
+from neupol_cli.models.promolecule import Promolecule
+from neupol_cli.models.radial_table import (
+    GaussianBasis,
+    LearnedRadial,
+    RadialNetwork,
+    Spots,
+    bins_for,
+    nodes_for,
+)
+from neupol_cli.models.tensor_product import (
+    EVEN_SCALAR,
+    ODD_SCALAR,
+    AtomConvolution,
+    BlockLinear,
+    EdgeTensors,
+    Features,
+    Multiplicities,
+    hidden_irreps,
+    natural,
+    reachable,
+)
+
+VECTOR = (1, -1)  # 1o
+# polarization -> (a second point an atom, which moves)
+MODES = {"off": (False, False), "frozen": (True, False), "movable": (True, True)}
+# Nodes of the radial table that a training step makes: its error is about 1e-7 of R.
+TRAINING_STEP = 4.0 / 256
+
+
+@dataclass(frozen=True)
+class Config:
+    """ChargE3Net's settings; the defaults are the paper's.
+
+    Attributes:
+        species: atomic numbers that the network knows; others are refused.
+        mul, lmax: irreps round(mul / (lmax + 1) / (2l + 1)) of both parities, l = 0..lmax.
+        layers: of atoms and of probes.
+        cutoff: Angstrom.
+        basis_size: Gaussians of the radial basis.
+        hidden: width of the radial network.
+        embedding: channels of the first layer's messages; None takes one a species, as published.
+        num_neighbors: typical number of neighbours, for scale.
+        spin: two columns, (total, up - down), from two even scalars.
+        pseudoscalar_spin: read spin as the published code does: (a + b, a), b a pseudoscalar.
+        polarization: ``off``; ``movable`` adds a second, movable point to every atom, and
+            ``frozen`` the same without motion.
+        encoding: ``gaussian``, the published radial network, or ``learned``, a table.
+        bins: nodes of a learned table.
+        promolecule: Gaussians an element of the spherical atoms that are summed and added;
+            0 for none, as published.
+    """
+
+    species: tuple[int, ...] = (1, 6, 7, 8, 9)
+    mul: int = 500
+    lmax: int = 4
+    layers: int = 3
+    cutoff: float = 4.0
+    basis_size: int = 20
+    hidden: int = 100
+    embedding: int | None = None
+    num_neighbors: float = 20.0
+    spin: bool = False
+    pseudoscalar_spin: bool = False
+    polarization: str = "off"
+    encoding: str = "gaussian"
+    bins: int = 64
+    promolecule: int = 0
+
+    @property
+    def kinds(self) -> int:
+        """How many embeddings an element has: atom, and movable point."""
+        return 1 if self.polarization == "off" else 2
+
+
+RADIALS: dict[str, Callable[[Config, int], nn.Module]] = {
+    "gaussian": lambda c, channels: RadialNetwork(c.basis_size, c.hidden, channels),
+    "learned": lambda c, channels: LearnedRadial(c.cutoff, c.bins, channels),
+}
+
+
+def atom_irreps(config: Config) -> list[Multiplicities]:
+    """The irreps of the published atom features: the one-hot, then after each layer."""
+    hidden = hidden_irreps(config.mul, config.lmax)
+    kinds = config.kinds * len(config.species)
+    found: list[Multiplicities] = [{EVEN_SCALAR: config.embedding or kinds}]
+    for _ in range(config.layers):
+        found.append(reachable(found[-1], config.lmax, hidden))
+    return found
+
+
+class AtomStack(nn.Module):
+    """The layers among atoms; the last keeps only what probes read."""
+
+    def __init__(self, config: Config, radial: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        irreps = atom_irreps(config)
+        kinds = config.kinds * len(config.species)
+        self.layers = nn.ModuleList()
+        for n, (before, after) in enumerate(zip(irreps, irreps[1:], strict=False)):
+            last = n == config.layers - 1
+            kept = [k for k in after if natural(k) or config.pseudoscalar_spin or not last]
+            ins, inner = (before, None) if n else ({EVEN_SCALAR: kinds}, before)
+            self.layers.append(
+                AtomConvolution(ins, after, kept, config.lmax, radial, config.num_neighbors, inner)
+            )
+
+    @property
+    def irreps(self) -> list[Multiplicities]:
+        """What each layer hands on."""
+        return [layer.outs for layer in self.layers]
+
+
+class Motion(nn.Module):
+    """Where the senders are: the atoms alone, or atoms and movable points (Kwak and Jo, eqs. 4-6).
+
+    x~_{t+1} = x~_t + pi_t(v~_{t+1}) with pi_t one linear map without bias from the 1o features.
+    The papers leave open at which x~_t a probe reads layer t: here at x~_T, for every layer. The
+    maps start at zero.
+    """
+
+    def __init__(self, config: Config, irreps: list[Multiplicities]) -> None:
+        super().__init__()
+        self.doubled, self.moves = MODES[config.polarization]
+        if self.moves and config.lmax < 1:
+            raise Usage("movable points need vectors: lmax of at least 1")
+        widths = [after[VECTOR] for after in irreps] if self.moves else []
+        self.maps = nn.ParameterList(nn.Parameter(torch.zeros(width, 1)) for width in widths)
+
+    def step(self, layer: int, features: Features, moving: Tensor) -> Tensor:
+        """x~_{t+1} (A, 3) from the features of all 2A points after a layer."""
+        if not self.moves:
+            return moving
+        vectors = features[VECTOR][moving.shape[0] :]  # (A, 3, channels)
+        weight = self.maps[layer]
+        return moving + (vectors @ weight).squeeze(2) * weight.shape[0] ** -0.5
+
+    def edges(self, graph: Graph, moving: Tensor, cutoff: float) -> Edges:
+        """The edges among all senders, with the movable points at ``moving`` (A, 3)."""
+        if self.doubled:
+            return doubled_edges(graph, moving, cutoff)
+        topology = neighbours(graph, graph.positions, cutoff)
+        return Edges.of(topology, graph.positions, graph.batch, graph.cell)
+
+
+@dataclass(frozen=True)
+class AtomFeatures:
+    """All that probes read of some structures.
+
+    Attributes:
+        points: the atoms, and behind them their movable points if there are any.
+        types: (A,) index of each point's element; movable points count on from the elements.
+        layers: every layer's features, {(l, p): (A, 2l + 1, channels)}.
+        sources: for every l, (A, 2l + 1, columns): what the harmonics of a probe edge multiply.
+    """
+
+    points: Graph
+    types: Tensor
+    layers: list[Features]
+    sources: list[Tensor]
+
+
+class ChargE3Net(nn.Module):
+    """The network from a structure to its electron density in e/Angstrom^3.
+
+    With spin the density has two columns, (total, up - down).
+    """
+
+    Config = Config
+    lookup: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        _check(config)
+        self.config = config
+        radial = partial(RADIALS[config.encoding], config)
+        self.harmonics = Harmonics(config.lmax)
+        self.basis = GaussianBasis(config.cutoff, config.basis_size)
+        self.atoms = AtomStack(config, radial)
+        self.motion = Motion(config, self.atoms.irreps)
+        self.probes = ProbeStack(
+            self.atoms.irreps,
+            hidden_irreps(config.mul, config.lmax),
+            config.lmax,
+            config.pseudoscalar_spin,
+            radial,
+            config.num_neighbors,
+        )
+        self.readout = BlockLinear(self.probes.scalars, outputs(config))
+        self.promolecule = Promolecule(config) if config.promolecule else None
+        lookup = torch.full((max(config.species) + 1,), -1)
+        lookup[list(config.species)] = torch.arange(len(config.species))
+        self.register_buffer("lookup", lookup, persistent=False)
+
+    def types(self, numbers: Tensor) -> Tensor:
+        """(A,) atomic numbers -> (A,) indices of elements.
+
+        Raises:
+            BadInput: an element that the network never saw, naming the first such atom.
+        """
+        found = self.lookup[numbers.clamp(0, self.lookup.shape[0] - 1)]
+        found = torch.where(numbers < self.lookup.shape[0], found, -1)
+        if bool((found < 0).any()):
+            atom = int((found < 0).nonzero()[0])
+            known = ", ".join(str(z) for z in self.config.species)
+            raise BadInput(
+                f"atom {atom + 1} has atomic number {int(numbers[atom])}; this model was trained "
+                f"on {known}"
+            )
+        return found
+
+    def encode(self, graph: Graph) -> AtomFeatures:
+        """The atom stack on a batch of structures."""
+        types = self.types(graph.numbers)
+        batch, moving = graph.batch, graph.positions
+        if self.motion.doubled:
+            types = torch.cat((types, types + len(self.config.species)))
+            batch = torch.cat((batch, batch))
+        kinds = self.config.kinds * len(self.config.species)
+        one_hot = nn.functional.one_hot(types, kinds).to(graph.positions.dtype)
+        features: Features = {EVEN_SCALAR: one_hot[:, None]}
+        layers: list[Features] = []
+        edges, geometry = self._geometry(graph, moving)
+        for n, layer in enumerate(self.atoms.layers):
+            features = layer(features, edges.receivers, edges.senders, geometry)
+            layers.append(features)
+            moving = self.motion.step(n, features, moving)
+            if self.motion.moves and n + 1 < len(self.atoms.layers):
+                edges, geometry = self._geometry(graph, moving)
+        positions = torch.cat((graph.positions, moving)) if self.motion.doubled else moving
+        points = replace(graph, positions=positions, batch=batch)
+        return AtomFeatures(points, types, layers, self.probes.senders(layers))
+
+    def _geometry(self, graph: Graph, moving: Tensor) -> tuple[Edges, EdgeTensors]:
+        edges = self.motion.edges(graph, moving, self.config.cutoff)
+        harmonics = self.harmonics(-edges.directions)  # receiver - sender
+        return edges, EdgeTensors(edges.lengths, harmonics, self.basis(edges.lengths))
+
+    def forward(self, graph: Graph, probes: Tensor) -> Tensor:
+        """Densities at the same number of probes of each structure, for training.
+
+        Args:
+            graph: B structures.
+            probes: (B, P, 3) Angstrom.
+
+        Returns:
+            (B P,), or (B P, 2) with spin: e/Angstrom^3.
+        """
+        features = self.encode(graph)
+        points = features.points
+        cutoff = self.config.cutoff
+        found = slots(points, images(points, cutoff), points.positions, probes, cutoff)
+        geometry = Edges(found.receivers, found.receivers, found.vectors)
+        bins = bins_for(TRAINING_STEP, cutoff)
+        table = self.probes.table(nodes_for(bins, self.basis), self.basis)
+        spots = Spots.of(geometry.lengths, table.shape[0] // 2, cutoff).masked(found.filled)
+        coupled = self._coupled(self.harmonics(geometry.directions), features.sources, found.width)
+        count = probes.shape[0] * probes.shape[1]
+        summed = segment_sum(coupled * spots.read(table), found.receivers, count)
+        density = self._read(summed)
+        if self.promolecule is None:
+            return density
+        types = features.types.repeat_interleave(found.width)
+        spherical = self.promolecule(geometry.squared, types) * found.filled
+        return self._added(density, segment_sum(spherical, found.receivers, count))
+
+    def _coupled(self, harmonics: Tensor, sources: list[Tensor], width: int) -> Tensor:
+        """(A K, (lmax+1)^2) harmonics of K slots an atom times its sources -> (A K, columns)."""
+        rows = harmonics.view(-1, width, harmonics.shape[1])
+        parts = rows.split([2 * n + 1 for n in range(len(sources))], 2)
+        products = [torch.bmm(y, source) for y, source in zip(parts, sources, strict=True)]
+        return torch.cat(products, 2).flatten(0, 1)
+
+    def _read(self, summed: Tensor) -> Tensor:
+        """(P, columns) summed over neighbours -> (P,) or (P, 2) densities of the network."""
+        scalars = self.probes(summed)
+        found = {
+            k: product(v, self.readout.matrix(k).t())
+            for k, v in scalars.items()
+            if self.readout.reaches(k)
+        }
+        even = found[EVEN_SCALAR]
+        if self.config.pseudoscalar_spin:
+            # As coded: the first column is overwritten with a + b before a - b would read it.
+            return torch.cat((even + found[ODD_SCALAR], even), 1)
+        return even if self.config.spin else even.squeeze(1)
+
+    def _added(self, density: Tensor, spherical: Tensor) -> Tensor:
+        """The sum of spherical atoms, (P,), joins the total density and not the spin."""
+        if density.dim() == 1:
+            return density + spherical
+        return torch.cat((density[:, :1] + spherical[:, None], density[:, 1:]), 1)
+
+
+def outputs(config: Config) -> Multiplicities:
+    """The readout's irreps: total; with spin 2x0e, or the published 1x0e + 1x0o."""
+    if config.pseudoscalar_spin:
+        return {ODD_SCALAR: 1, EVEN_SCALAR: 1}
+    return {EVEN_SCALAR: 2 if config.spin else 1}
+
+
+def _check(config: Config) -> None:
+    """Raises Usage for settings that do not exist."""
+    for label, value, known in (
+        ("encoding", config.encoding, RADIALS),
+        ("polarization", config.polarization, MODES),
+    ):
+        if value not in known:
+            raise Usage(f"{label} is one of {', '.join(known)}, not {value!r}")

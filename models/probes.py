@@ -1,0 +1,255 @@
+"""Which atoms a probe sees: periodic images, random probes of a batch, tiles of a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neupol_cli.models.graph import Graph
+
+
+class Grid(Protocol):
+    """A regular grid: point (i, j, k) is origin + i step[0] + j step[1] + k step[2], Angstrom."""
+
+    @property
+    def origin(self) -> object: ...
+    @property
+    def step(self) -> object: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """Atoms and those of their periodic images that a probe may see.
+
+    Attributes:
+        owners: (G,) which atom each is an image of, ascending.
+        points: (G, 3) where it is, float64, Angstrom.
+        shifts: (G, 3) its position less its atom's.
+    """
+
+    owners: Tensor
+    points: Tensor
+    shifts: Tensor
+
+
+def images(
+    graph: Graph, cutoff: float, low: Tensor | None = None, high: Tensor | None = None
+) -> Images:
+    """All images within ``cutoff`` of the box of fractional coordinates [low, high].
+
+    Args:
+        graph: structures; without periodicity every atom is its own only image.
+        cutoff: Angstrom.
+        low, high: (B, 3) fractional, along periodic directions; [0, 1] if not given.
+    """
+    positions = graph.positions.detach().double()
+    atoms = torch.arange(positions.shape[0], device=positions.device)
+    if graph.cell is None or graph.pbc is None:
+        return Images(atoms, positions, torch.zeros_like(positions))
+    cell = completed(graph.cell.double(), graph.pbc)
+    inverse = torch.linalg.inv(cell)
+    margin = cutoff * torch.linalg.vector_norm(inverse, dim=1) + 1e-9  # (B, 3): cutoff / heights
+    low = (torch.zeros_like(margin) if low is None else low) - margin
+    high = (torch.ones_like(margin) if high is None else high) + margin
+    place = torch.einsum("ax,axk->ak", positions, inverse[graph.batch])  # (A, 3) fractional
+    first = (low[graph.batch] - place).ceil()
+    last = (high[graph.batch] - place).floor()
+    open_ = ~graph.pbc[graph.batch]
+    first, last = first.masked_fill(open_, 0), last.masked_fill(open_, 0)
+    owners, turns = _box_points(first.long(), last.long())
+    shifts = torch.einsum("gk,gkx->gx", turns.double(), cell[graph.batch[owners]])
+    return Images(owners, positions[owners] + shifts, shifts)
+
+
+def completed(cell: Tensor, pbc: Tensor) -> Tensor:
+    """Cells (B, 3, 3) whose open directions carry a unit vector orthogonal to the others."""
+    from ase.geometry import complete_cell
+
+    closed = torch.where(pbc[:, :, None], cell, 0.0).cpu().numpy()
+    boxes = [torch.as_tensor(complete_cell(c), dtype=cell.dtype) for c in closed]
+    return torch.stack(boxes).to(cell.device)
+
+
+def _box_points(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """All integer points of the boxes [first, last] (A, 3): (G,) whose, ascending, and (G, 3)."""
+    sizes = (last - first + 1).clamp(min=0)  # (A, 3)
+    counts = sizes.prod(1)
+    owners = torch.arange(counts.shape[0], device=counts.device).repeat_interleave(counts)
+    rank = torch.arange(owners.shape[0], device=counts.device)
+    rank = rank - (counts.cumsum(0) - counts)[owners]
+    _, b, c = sizes[owners].unbind(1)
+    turns = torch.stack((rank // (b * c), rank // c % b, rank % c), 1)
+    return owners, turns + first[owners]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Probe edges in a row of K slots for each atom, so that one batched product serves all.
+
+    Attributes:
+        receivers: (A K,) the probe; 0 in an empty slot.
+        vectors: (A K, 3) probe - atom; (cutoff, 0, 0) in an empty slot.
+        filled: (A K,) bool.
+        width: K.
+    """
+
+    receivers: Tensor
+    vectors: Tensor
+    filled: Tensor
+    width: int
+
+
+def slots(graph: Graph, seen: Images, points: Tensor, probes: Tensor, cutoff: float) -> Slots:
+    """Edges from the atoms of a batch to its structures' probes.
+
+    Args:
+        graph: B structures with A atoms.
+        seen: their images.
+        points: (A, 3) where the atoms are; differentiable.
+        probes: (B, P, 3) Angstrom.
+        cutoff: Angstrom.
+    """
+    structure = graph.batch[seen.owners]  # (G,)
+    apart = probes[structure] - seen.points[:, None].to(probes.dtype)  # (G, P, 3)
+    image, probe = (apart.square().sum(-1) < cutoff**2).nonzero(as_tuple=True)  # sorted by image
+    owners = seen.owners[image]
+    receivers = structure[image] * probes.shape[1] + probe
+    shifted = points.index_select(0, owners) + seen.shifts[image].to(points.dtype)
+    vectors = probes.reshape(-1, 3).index_select(0, receivers) - shifted
+    counts = torch.bincount(owners, minlength=points.shape[0])
+    width = max(int(counts.max()), 1)
+    place = torch.arange(owners.shape[0], device=owners.device)
+    place = place + (torch.arange(counts.shape[0], device=owners.device) * width)[owners]
+    place = place - (counts.cumsum(0) - counts)[owners]
+    return _laid_out(place, receivers, vectors, points.shape[0], width, cutoff)
+
+
+def _laid_out(
+    place: Tensor, receivers: Tensor, vectors: Tensor, atoms: int, width: int, cutoff: float
+) -> Slots:
+    size = atoms * width
+    filled = torch.zeros(size, dtype=torch.bool, device=place.device)
+    filled[place] = True
+    slot_receivers = torch.zeros(size, dtype=torch.long, device=place.device)
+    slot_receivers[place] = receivers
+    empty = vectors.new_zeros(size, 3)
+    empty[:, 0] = cutoff
+    return Slots(slot_receivers, empty.index_copy(0, place, vectors), filled, width)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some probes and the edges that reach them.
+
+    Attributes:
+        rows: (P,) where their densities belong.
+        receivers: (E,) index among these probes, for edges sorted by image.
+        owners: image by image, the atom it is an image of.
+        counts: image by image, how many of the edges are its.
+        vectors: (E, 3) probe - atom, float64.
+    """
+
+    rows: Tensor
+    receivers: Tensor
+    owners: list[int]
+    counts: list[int]
+    vectors: Tensor
+
+
+def tile(rows: Tensor, probes: Tensor, seen: Images, near: Tensor, cutoff: float) -> Tile:
+    """The edges between (P, 3) probes and those images that ``near`` (N,) names."""
+    points = seen.points[near]
+    apart = probes[None] - points[:, None]  # (N, P, 3), float64: a probe at the cutoff stays put
+    image, probe = (apart.square().sum(-1) < cutoff**2).nonzero(as_tuple=True)
+    counts = torch.bincount(image, minlength=near.shape[0])
+    owners = seen.owners[near]
+    return Tile(rows, probe, owners.tolist(), counts.tolist(), apart[image, probe])
+
+
+def scattered_tiles(probes: Tensor, seen: Images, cutoff: float, size: int) -> Iterator[Tile]:
+    """Any probes (M, 3), float64, in tiles of at most ``size`` neighbouring ones."""
+    order = _sorted_in_space(probes, 1.5 * cutoff)
+    for rows in order.split(size):
+        part = probes[rows]
+        low, high = part.amin(0) - cutoff, part.amax(0) + cutoff
+        near = ((seen.points > low) & (seen.points < high)).all(1).nonzero().squeeze(1)
+        yield tile(rows, part, seen, near, cutoff)
+
+
+def _sorted_in_space(probes: Tensor, edge: float) -> Tensor:
+    """An order of (M, 3) probes that goes through space box by box."""
+    box = ((probes - probes.amin(0)) / edge).floor().long()
+    sizes = box.amax(0) + 1
+    key = (box[:, 0] * sizes[1] + box[:, 1]) * sizes[2] + box[:, 2]
+    return torch.argsort(key, stable=True)
+
+
+class GridTiles:
+    """A grid cut into blocks of indices; an atom's sphere is a range of indices along each axis.
+
+    No probe is compared with an atom whose range of indices misses its block, and blocks that
+    no atom reaches are not visited at all.
+    """
+
+    def __init__(self, grid: Grid, seen: Images, cutoff: float, size: int) -> None:
+        device = seen.points.device
+        self.origin = torch.as_tensor(grid.origin, dtype=torch.float64, device=device)
+        self.step = torch.as_tensor(grid.step, dtype=torch.float64, device=device)
+        self.shape = tuple(int(n) for n in grid.shape)
+        self.seen, self.cutoff = seen, cutoff
+        self.block = _block(self.step, self.shape, size)
+        inverse = torch.linalg.inv(self.step)
+        reach = cutoff * torch.linalg.vector_norm(inverse, dim=0)  # (3,) in steps
+        centre = (seen.points - self.origin) @ inverse  # (G, 3) in steps
+        self.first = (centre - reach).ceil()
+        self.last = (centre + reach).floor()
+
+    def __len__(self) -> int:
+        return math.prod(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
+
+    def __iter__(self) -> Iterator[Tile | None]:
+        """Every block's tile, or None for a block without atoms, in the order of the indices."""
+        starts = [range(0, n, b) for n, b in zip(self.shape, self.block, strict=True)]
+        for i in starts[0]:
+            slab = self._meeting(
+                0, i, torch.arange(self.seen.owners.shape[0], device=self.step.device)
+            )
+            for j in starts[1]:
+                bar = self._meeting(1, j, slab)
+                for k in starts[2]:
+                    near = self._meeting(2, k, bar)
+                    yield self._tile((i, j, k), near) if near.shape[0] else None
+
+    def _meeting(self, axis: int, start: int, among: Tensor) -> Tensor:
+        """Those images whose range of indices along an axis meets a block's."""
+        stop = start + self.block[axis] - 1
+        meets = (self.first[among, axis] <= stop) & (self.last[among, axis] >= start)
+        return among[meets]
+
+    def _tile(self, start: tuple[int, int, int], near: Tensor) -> Tile:
+        axes = [
+            torch.arange(a, min(a + b, n), device=self.step.device)
+            for a, b, n in zip(start, self.block, self.shape, strict=True)
+        ]
+        i, j, k = (m.flatten() for m in torch.meshgrid(*axes, indexing="ij"))
+        probes = self.origin + torch.stack((i, j, k), 1).double() @ self.step
+        rows = (i * self.shape[1] + j) * self.shape[2] + k
+        return tile(rows, probes, self.seen, near, self.cutoff)
+
+
+def _block(step: Tensor, shape: tuple[int, ...], size: int) -> list[int]:
+    """The sides of blocks of at most ``size`` points that are about as long as wide."""
+    lengths = torch.linalg.vector_norm(step, dim=1).tolist()
+    edge = (size * math.prod(lengths)) ** (1 / 3)
+    block = [max(1, min(n, int(edge / length))) for n, length in zip(shape, lengths, strict=True)]
+    for axis in (2, 1, 0):  # what an axis that is too short or too coarse left over
+        rest = math.prod(block) // block[axis]
+        block[axis] = max(1, min(shape[axis], size // rest))
+    return block
