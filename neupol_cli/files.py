@@ -57,7 +57,8 @@ def reported(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IOFailure(f"{path}: {_reason(error)}") from error
+        # What failed may be another file, one that is read while this one is written.
+        raise IOFailure(f"{error.filename or path}: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:

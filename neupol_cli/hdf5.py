@@ -80,7 +80,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of the content: structures, targets, units, references and splits."""
         state = hashlib.sha256(self.kind.encode())
-        for name, values, labels in _content(self):
+        for name, values, labels in sorted(_content(self), key=lambda item: item[0]):
             state.update(parts.digest(name, values, labels).encode())
         if self.density is not None:
             state.update(self.density.digests.tobytes())
@@ -99,10 +99,10 @@ def _content(dataset: Dataset) -> list[tuple[str, np.ndarray, dict[str, str]]]:
         items.append(("/pbc", dataset.pbc.astype(np.bool_), {}))
     if dataset.ids is not None:
         items.append(("/ids", dataset.ids.astype(np.int64), {}))
-    for name, target in sorted(dataset.targets.items()):
+    for name, target in dataset.targets.items():
         label = {"unit": target.unit, "per": target.per}
         items.append((f"/targets/{name}", target.values.astype(np.float64), label))
-    for name, energies in sorted(dataset.references.items()):
+    for name, energies in dataset.references.items():
         unit = dataset.targets[name].unit
         items.append((f"/references/{name}", _by_number(energies), {"unit": unit}))
     for name, split in sorted(dataset.splits.items()):
@@ -144,26 +144,36 @@ def from_atoms(
 
 
 def write(path: str | Path, dataset: Dataset, single: bool = False) -> None:
-    """Write a dataset atomically under the output lock.
+    """``save`` under the output lock; the file appears whole or not at all.
 
-    ``single`` stores positions as float32: half the size, and each coordinate within 16 Angstrom
-    of the origin is kept to 0.5e-6 Angstrom (checked: 1e-6). Errors: BadInput if the arrays do not
-    fit together, Usage, IOFailure, TryAgain as ``files.atomic``.
+    Errors: those of ``save``, and Usage, IOFailure, TryAgain as ``files.atomic``.
     """
-    import h5py
-
-    validate(dataset, str(path))
-    with atomic(path) as partial, h5py.File(partial, "w", libver=LIBVER, locking=False) as file:
-        put_dataset(file, dataset, single)
-        parts.seal(file, dataset.kind, {"source": dataset.source})
+    with atomic(path) as partial:
+        save(partial, dataset, single)
 
 
 # Object headers of this version carry checksums of their own, so that damage there is seen too.
 LIBVER = ("v110", "v110")
 
 
+def save(partial: Path, dataset: Dataset, single: bool = False) -> None:
+    """Write a dataset to the path that ``files.atomic`` gave.
+
+    ``single`` stores positions as float32: half the size, and each coordinate within 16 Angstrom
+    of the origin is kept to 0.5e-6 Angstrom (checked: 1e-6). Errors: BadInput if the arrays do not
+    fit together.
+    """
+    import h5py
+
+    validate(dataset, partial.name.removesuffix(".partial"))
+    with h5py.File(partial, "w", libver=LIBVER, locking=False) as file:
+        put_dataset(file, dataset, single)
+        parts.seal(file, dataset.kind, {"source": dataset.source})
+
+
 def put_dataset(file: h5py.File, dataset: Dataset, single: bool = False) -> None:
-    """Store every array, as narrow as it goes without loss (positions: see ``write``)."""
+    """Store every array, as narrow as it goes without loss (positions: see ``save``)."""
+    file.create_group("targets", track_order=True)  # they are shown in the order of their source
     for name, values, labels in _content(dataset):
         if name == "/numbers":
             values = values.astype(np.uint8)

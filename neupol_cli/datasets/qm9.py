@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from neupol_cli import units
-from neupol_cli.datasets import splits
+from neupol_cli.datasets import gdb, splits
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.hdf5 import Dataset, Target
+from neupol_cli.numerals import table
+from neupol_cli.progress import Tick
 
 SIZE = 130_831
 PAPER = (100_000, 17_748, 13_083)  # the usual split
@@ -42,16 +42,15 @@ COLUMNS = {
 }
 
 # Free atoms at the same level: atomref.txt of the data set (doi 10.6084/m9.figshare.1057643),
-# Hartree, Cv in cal/mol/K; order H C N O F. zpve is zero for all of them.
-ATOMS = {
+# Hartree, Cv in cal/mol/K; order H C N O F.
+ATOMS: dict[str, tuple[float, ...]] = {
+    "zpve": (0.0, 0.0, 0.0, 0.0, 0.0),
     "U0": (-0.500273, -37.846772, -54.583861, -75.064579, -99.718730),
     "U": (-0.498857, -37.845355, -54.582445, -75.063163, -99.717314),
     "H": (-0.497912, -37.844411, -54.581501, -75.062219, -99.716370),
     "G": (-0.510927, -37.861317, -54.598897, -75.079532, -99.733544),
     "Cv": (2.981, 2.981, 2.981, 2.981, 2.981),
 }
-
-Tick = Callable[[int], None]  # told the number of molecules read so far
 
 
 def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Dataset:
@@ -64,10 +63,30 @@ def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Da
     if found is None or not found.submodule_search_locations:
         raise Usage("the package qm9pack is not installed: pip install 'neupol[qm9]', or --source")
     folder = Path(found.submodule_search_locations[0]) / "data"
-    table = _Table()
+    rows = _Table()
     for path in sorted(folder.glob("qm9_part*.csv")):
-        _read_csv(path, table, limit, tick)
-    return table.dataset(f"{SOURCE}; qm9pack")
+        _read_csv(path, rows, limit, tick)
+    return rows.dataset(f"{SOURCE}; qm9pack")
+
+
+def from_files(source: Path, limit: int | None = None, tick: Tick = lambda done: None) -> Dataset:
+    """QM9 from its original files or archive; the uncharacterised molecules are left out.
+
+    Reference energies come from ``atomref.txt`` where it is there. Errors: BadInput ``file:line``.
+    """
+    unwanted = gdb.uncharacterised(source)
+    rows = _Table()
+    for molecule in gdb.molecules(source):
+        if molecule.index in unwanted:
+            continue
+        rows.add(
+            molecule.index, molecule.symbols, ",".join(molecule.positions), molecule.properties
+        )
+        if len(rows.ids) % 1000 == 0:
+            tick(len(rows.ids))
+        if len(rows.ids) == limit:
+            break
+    return rows.dataset(f"{SOURCE}; original files", gdb.free_atoms(source))
 
 
 class _Table:
@@ -75,56 +94,83 @@ class _Table:
 
     def __init__(self) -> None:
         self.ids: list[int] = []
-        self.elements: list[list[str]] = []
+        self.counts: list[int] = []
+        self.elements: list[str] = []
         self.positions: list[str] = []
         self.targets: list[list[str]] = []
 
-    def dataset(self, source: str) -> Dataset:
-        counts = np.array([len(symbols) for symbols in self.elements])
-        numbers = [NUMBERS[symbol] for symbol in chain.from_iterable(self.elements)]
-        positions = np.fromstring(",".join(self.positions), sep=",").reshape(-1, 3)
-        columns = np.array(self.targets, dtype=np.float64).T  # (12, N)
+    def add(self, index: int, symbols: list[str], positions: str, targets: list[str]) -> None:
+        self.ids.append(index)
+        self.counts.append(len(symbols))
+        self.elements.extend(symbols)
+        self.positions.append(positions)
+        self.targets.append(targets)
+
+    def dataset(self, source: str, atoms: dict[str, list[float]] | None = None) -> Dataset:
+        if not self.ids:
+            raise BadInput(f"{source}: no molecule is left")
+        columns = self._columns(source)
         targets = {
             name: Target(units.convert(values, unit, units.QM9_UNITS[name]), units.QM9_UNITS[name])
             for (name, (_, unit)), values in zip(COLUMNS.items(), columns, strict=True)
         }
         return Dataset(
             "structures",
-            numbers=np.array(numbers, np.int64),
-            positions=positions,
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            numbers=np.array([NUMBERS[symbol] for symbol in self.elements], np.int64),
+            positions=self._positions(source),
+            offsets=np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64),
             targets=targets,
-            references=references(),
+            references=references(atoms),
             source=source,
             ids=np.array(self.ids, np.int64),
         )
 
+    def _columns(self, source: str) -> np.ndarray:
+        """(12,N) properties in the units of the source."""
+        try:
+            return table(self.targets).T
+        except ValueError as error:
+            raise BadInput(f"{source}: a property is damaged ({error})") from error
 
-def _read_csv(path: Path, table: _Table, limit: int | None, tick: Tick) -> None:
+    def _positions(self, source: str) -> np.ndarray:
+        """(A,3) Angstrom; one call reads all numbers, and stops where one is damaged."""
+        positions = np.fromstring(",".join(self.positions), sep=",")
+        if len(positions) != 3 * len(self.elements) or not np.isfinite(positions).all():
+            raise BadInput(f"{source}: a position is not a number, near atom {len(positions) // 3}")
+        return positions.reshape(-1, 3)
+
+
+def _read_csv(path: Path, found: _Table, limit: int | None, tick: Tick) -> None:
     with path.open(newline="") as lines:
         rows = csv.reader(lines)
         where = {name: column for column, name in enumerate(next(rows, []))}
         columns = [where[column] for column, _ in COLUMNS.values()]
         index, elements, positions = where["Index"], where["Elements"], where["XYZ_Ang"]
         for row in rows:
-            if len(table.ids) == limit:
+            if len(found.ids) == limit:
                 return
+            if len(row) != len(where):
+                raise BadInput(f"{path}:{rows.line_num}: expected {len(where)} columns")
             symbols = row[elements][2:-2].split("','")
             text = row[positions].replace("[", "").replace("]", "")
-            if text.count(",") + 1 != 3 * len(symbols) or len(row) != len(where):
+            if text.count(",") + 1 != 3 * len(symbols) or not NUMBERS.keys() >= set(symbols):
                 raise BadInput(f"{path}:{rows.line_num}: positions and elements do not match")
-            table.ids.append(int(row[index]))
-            table.elements.append(symbols)
-            table.positions.append(text)
-            table.targets.append([row[column] for column in columns])
-            if len(table.ids) % 1000 == 0:
-                tick(len(table.ids))
+            found.add(int(row[index]), symbols, text, [row[column] for column in columns])
+            if len(found.ids) % 1000 == 0:
+                tick(len(found.ids))
 
 
-def references() -> dict[str, dict[int, float]]:
-    """Energies of free atoms, in the units of the targets: target -> atomic number -> value."""
+def references(atoms: dict[str, list[float]] | None = None) -> dict[str, dict[int, float]]:
+    """Energies of free atoms in the units of the targets: target -> atomic number -> value.
+
+    ``atoms``: element -> (zpve, U0, U, H, G, Cv) as in ``atomref.txt``; default: as published.
+    """
+    published = ATOMS
+    if atoms:
+        columns = zip(*(atoms[symbol] for symbol in NUMBERS), strict=True)
+        published = dict(zip(ATOMS, columns, strict=True))
     found = {}
-    for name, values in ATOMS.items():
+    for name, values in published.items():
         size = units.factor(COLUMNS[name][1], units.QM9_UNITS[name])
         pairs = zip(NUMBERS.values(), values, strict=True)
         found[name] = {number: size * value for number, value in pairs}
@@ -135,5 +181,5 @@ def paper_split(size: int, seed: int) -> dict[str, np.ndarray]:
     """100,000 / 17,748 / 13,083 of a permutation with ``seed``; the same shares of a part."""
     if size == SIZE:
         return splits.shuffled(size, PAPER, seed)
-    train, valid = (max(1, size * count // SIZE) for count in PAPER[:2])
-    return splits.shuffled(size, (train, valid), seed)
+    train, valid = (size * count // SIZE for count in PAPER[:2])
+    return splits.shuffled(size, (max(1, train), valid), seed)

@@ -1,0 +1,152 @@
+"""``neupol data``: raw data into one HDF5 file with units, and what is in such a file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="data",
+    help="Turn raw data into one HDF5 file with units, and show what is in such a file.",
+    no_args_is_help=True,
+)
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random split.")]
+Split = Annotated[
+    str | None,
+    typer.Option(metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."),
+]
+
+
+class OnError(StrEnum):
+    """What happens when one structure of many is bad."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+@app.command()
+def qm9(
+    output: Output,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the original files (dsgdb9nsd.xyz.tar.bz2 or the 133,885 xyz files, "
+            "uncharacterized.txt, atomref.txt) instead of the qm9pack package."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    split: Split = None,
+    seed: Seed = 0,
+) -> None:
+    """QM9: 130,831 molecules, twelve targets, atom reference energies.
+
+    The split is 100,000 / 17,748 / 13,083 as in the literature (named "paper"), or yours.
+    """
+    from dataclasses import replace
+
+    from neupol_cli import hdf5
+    from neupol_cli.datasets import qm9, splits
+    from neupol_cli.files import atomic
+    from neupol_cli.progress import counted
+
+    counts = splits.parse(split) if split else None
+    with atomic(output) as partial, counted("reading QM9", limit or qm9.SIZE) as tick:
+        dataset = qm9.from_files(source, limit, tick) if source else qm9.from_package(limit, tick)
+        if counts:
+            made = {"default": splits.shuffled(dataset.size, counts, seed)}
+        else:
+            made = {"paper": qm9.paper_split(dataset.size, seed)}
+        hdf5.save(partial, replace(dataset, splits=made), single=True)
+
+
+@app.command()
+def md17(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.npz...", help="Frames to learn from.")
+    ],
+    output: Output,
+    test: Annotated[
+        list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
+    ] = None,
+    split: Split = None,
+    seed: Seed = 0,
+    old: Annotated[
+        bool, typer.Option(help="Of a revised file, take the original MD17 labels.")
+    ] = False,
+) -> None:
+    """MD17, original or revised: energies (eV) and forces (eV/Angstrom) of one molecule."""
+    from neupol_cli import hdf5
+    from neupol_cli.datasets import md17, splits
+    from neupol_cli.files import atomic
+
+    counts = splits.parse(split) if split else None
+    with atomic(output) as partial:
+        hdf5.save(partial, md17.read(files, test or (), counts, seed, old))
+
+
+@app.command()
+def xyz(
+    frames: Annotated[
+        list[str], typer.Argument(metavar="FRAMES...", help="Files, or - for stdin.")
+    ],
+    output: Output,
+    energy_key: Annotated[str | None, typer.Option(help="Label of the energy.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Label of the forces.")] = None,
+    energy_unit: Annotated[str, typer.Option(help="Its unit in the files.")] = "eV",
+    forces_unit: Annotated[str, typer.Option(help="Their unit in the files.")] = "eV/Angstrom",
+    target: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=UNIT", help="Any other label; repeatable.")
+    ] = None,
+    test: Annotated[
+        list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
+    ] = None,
+    split: Split = None,
+    seed: Seed = 0,
+    on_error: Annotated[OnError, typer.Option(help="What to do about a bad frame.")] = OnError.fail,
+) -> None:
+    """Labelled structures in any format of ASE; a label that is not there is an error.
+
+    Without a key, the labels "energy" and, where there are any, "forces" are taken.
+    """
+    from neupol_cli import hdf5
+    from neupol_cli.datasets import splits, xyz
+    from neupol_cli.files import atomic
+    from neupol_cli.progress import counted
+
+    labels = dict(xyz.parse_label(text) for text in target or ())
+    if energy_key:
+        labels["energy"] = (energy_key, energy_unit)
+    if forces_key:
+        labels["forces"] = (forces_key, forces_unit)
+    counts = splits.parse(split) if split else None
+    units = (energy_unit, forces_unit)
+    with atomic(output) as partial, counted("reading frames", None) as tick:
+        dataset = xyz.read(frames, labels, units, test or (), counts, seed, on_error.value, tick)
+        hdf5.save(partial, dataset)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A file that `neupol data` wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """What is in a file: kind, units, counts, elements, ranges, splits, references."""
+    import json
+
+    from neupol_cli import hdf5
+    from neupol_cli.datasets.summary import summary, tables
+
+    found = summary(hdf5.read(file))
+    if as_json:
+        typer.echo(json.dumps({"file": str(file), **found}))
+        return
+    from neupol_cli.console import stdout
+
+    console = stdout()
+    for table in tables(str(file), found):
+        console.print(table)

@@ -1,0 +1,123 @@
+"""Labelled structures in any format of ASE, above all extended xyz, into one dataset.
+
+Labels are looked for in the comment line, in the columns, and in what ASE keeps as results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from neupol_cli import structures, units
+from neupol_cli.datasets import splits
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.hdf5 import Dataset, Target, from_atoms
+from neupol_cli.progress import Tick
+
+GEOMETRY = ("numbers", "positions")
+
+
+def read(
+    sources: Sequence[str | Path],
+    labels: dict[str, tuple[str, str]],
+    units_of: tuple[str, str] = ("eV", "eV/Angstrom"),
+    test: Sequence[str | Path] = (),
+    counts: tuple[int, ...] | None = None,
+    seed: int = 0,
+    on_error: str = "fail",
+    tick: Tick = lambda done: None,
+) -> Dataset:
+    """A dataset of all frames with the given ``labels``: target -> (key in the file, unit).
+
+    Without labels, ``energy`` and, where the first frame has them, ``forces`` are taken, which are
+    in ``units_of``. Values are stored in neupol's unit of the same dimension (kcal/mol become eV).
+    The split is that of ``splits.with_test``. Errors: BadInput for a frame without a label, naming
+    those it has.
+    """
+    frames = list(_counted(structures.read(list(sources), on_error), tick))
+    own = len(frames)
+    frames += structures.read(list(test), on_error)
+    if not frames or not own:
+        raise BadInput(f"{sources[0]}: no structure is left")
+    labels = labels or _default_labels(*frames[0], units_of)
+    targets = {name: _target(frames, key, unit) for name, (key, unit) in labels.items()}
+    return from_atoms(
+        [atoms for _, atoms in frames],
+        "structures",
+        ", ".join(Path(source).name for source in (*sources, *test)),
+        targets=targets,
+        splits={"default": splits.with_test(own, len(frames), counts, seed)},
+    )
+
+
+def _counted(frames: Iterator[tuple[str, Atoms]], tick: Tick) -> Iterator[tuple[str, Atoms]]:
+    for index, frame in enumerate(frames):
+        tick(index + 1)
+        yield frame
+
+
+def _default_labels(
+    label: str, atoms: Atoms, units_of: tuple[str, str]
+) -> dict[str, tuple[str, str]]:
+    there = _labels(atoms)
+    if "energy" not in there:
+        raise BadInput(
+            f"{label}: has no label 'energy'; it has {_names(there)}: "
+            "name yours with --energy-key, --forces-key or --target KEY=UNIT"
+        )
+    pairs = zip(("energy", "forces"), units_of, strict=True)
+    return {name: (name, unit) for name, unit in pairs if name in there}
+
+
+def parse_label(text: str) -> tuple[str, tuple[str, str]]:
+    """``"dipole=D"`` is ("dipole", ("dipole", "D")); Usage without a unit."""
+    key, equals, unit = text.partition("=")
+    if not key or not equals:
+        raise Usage(f"--target {text}: give KEY=UNIT, such as dipole=D")
+    return key, (key, units.canonical_name(unit))
+
+
+def _labels(atoms: Atoms) -> dict[str, tuple[np.ndarray, str]]:
+    """Everything numeric that is attached to a structure: name -> (values, structure or atom)."""
+    found = {}
+    results = {} if atoms.calc is None else atoms.calc.results
+    for name, value in (*results.items(), *atoms.info.items()):
+        values = _numeric(value)
+        if values is not None:
+            rows = "atom" if values.ndim and len(values) == len(atoms) > 3 else "structure"
+            found[name] = (values, "atom" if name == "forces" else rows)
+    for name, value in atoms.arrays.items():
+        values = _numeric(value)
+        if name not in GEOMETRY and values is not None:
+            found[name] = (values, "atom")
+    return found
+
+
+def _numeric(value: object) -> np.ndarray | None:
+    values = np.asarray(value)
+    return values.astype(np.float64) if values.dtype.kind in "iuf" else None
+
+
+def _target(frames: Sequence[tuple[str, Atoms]], key: str, unit: str) -> Target:
+    """One label of all frames as one array, in neupol's unit."""
+    rows = []
+    per = "structure"
+    for label, atoms in frames:
+        there = _labels(atoms)
+        if key not in there:
+            raise BadInput(f"{label}: has no label '{key}'; it has {_names(there)}")
+        values, per = there[key]
+        if not np.isfinite(values).all():
+            raise BadInput(f"{label}: the label '{key}' has values that are not finite")
+        rows.append(values if per == "atom" else values[None])
+    if len({row.shape[1:] for row in rows}) > 1:
+        raise BadInput(f"{frames[0][0]}: the label '{key}' changes its shape between structures")
+    inside = units.canonical_unit(unit)
+    return Target(units.convert(np.concatenate(rows), unit, inside), inside, per)
+
+
+def _names(labels: dict[str, tuple[np.ndarray, str]]) -> str:
+    return ", ".join(sorted(labels)) or "none"
