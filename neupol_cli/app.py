@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from neupol_cli import __version__
-from neupol_cli.commands import fit, models
+from neupol_cli.commands import data, fit, models
 from neupol_cli.errors import IOFailure, NeupolError, TryAgain
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -37,7 +37,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit.fit,
     "models": models.models,
 }
-GROUPS: dict[str, typer.Typer] = {}
+GROUPS: dict[str, typer.Typer] = {
+    "data": data.app,
+}
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
