@@ -7,9 +7,11 @@ has a small jump where an atom crosses a probe's cutoff: the published basis has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +48,12 @@ from neupol_cli.models.tensor_product import (
 VECTOR = (1, -1)  # 1o
 # polarization -> (a second point an atom, which moves)
 MODES = {"off": (False, False), "frozen": (True, False), "movable": (True, True)}
-# Nodes of the radial table that a training step makes: its error is about 1e-7 of R.
-TRAINING_STEP = 4.0 / 256
+# Angstrom between the nodes of the table that a step of training in float32 makes of R.
+TRAINING_STEP = 4.0 / 512
 
 
 @dataclass(frozen=True)
-class Config:
+class ChargE3NetConfig:
     """ChargE3Net's settings; the defaults are the paper's.
 
     Attributes:
@@ -95,13 +97,13 @@ class Config:
         return 1 if self.polarization == "off" else 2
 
 
-RADIALS: dict[str, Callable[[Config, int], nn.Module]] = {
+RADIALS: dict[str, Callable[[ChargE3NetConfig, int], nn.Module]] = {
     "gaussian": lambda c, channels: RadialNetwork(c.basis_size, c.hidden, channels),
     "learned": lambda c, channels: LearnedRadial(c.cutoff, c.bins, channels),
 }
 
 
-def atom_irreps(config: Config) -> list[Multiplicities]:
+def atom_irreps(config: ChargE3NetConfig) -> list[Multiplicities]:
     """The irreps of the published atom features: the one-hot, then after each layer."""
     hidden = hidden_irreps(config.mul, config.lmax)
     kinds = config.kinds * len(config.species)
@@ -114,12 +116,12 @@ def atom_irreps(config: Config) -> list[Multiplicities]:
 class AtomStack(nn.Module):
     """The layers among atoms; the last keeps only what probes read."""
 
-    def __init__(self, config: Config, radial: Callable[[int], nn.Module]) -> None:
+    def __init__(self, config: ChargE3NetConfig, radial: Callable[[int], nn.Module]) -> None:
         super().__init__()
         irreps = atom_irreps(config)
         kinds = config.kinds * len(config.species)
         self.layers = nn.ModuleList()
-        for n, (before, after) in enumerate(zip(irreps, irreps[1:], strict=False)):
+        for n, (before, after) in enumerate(pairwise(irreps)):
             last = n == config.layers - 1
             kept = [k for k in after if natural(k) or config.pseudoscalar_spin or not last]
             ins, inner = (before, None) if n else ({EVEN_SCALAR: kinds}, before)
@@ -130,7 +132,7 @@ class AtomStack(nn.Module):
     @property
     def irreps(self) -> list[Multiplicities]:
         """What each layer hands on."""
-        return [layer.outs for layer in self.layers]
+        return [cast(AtomConvolution, layer).outs for layer in self.layers]
 
 
 class Motion(nn.Module):
@@ -141,7 +143,7 @@ class Motion(nn.Module):
     maps start at zero.
     """
 
-    def __init__(self, config: Config, irreps: list[Multiplicities]) -> None:
+    def __init__(self, config: ChargE3NetConfig, irreps: list[Multiplicities]) -> None:
         super().__init__()
         self.doubled, self.moves = MODES[config.polarization]
         if self.moves and config.lmax < 1:
@@ -188,10 +190,11 @@ class ChargE3Net(nn.Module):
     With spin the density has two columns, (total, up - down).
     """
 
-    Config = Config
+    Config = ChargE3NetConfig
+    config: ChargE3NetConfig
     lookup: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ChargE3NetConfig) -> None:
         super().__init__()
         _check(config)
         self.config = config
@@ -213,6 +216,30 @@ class ChargE3Net(nn.Module):
         lookup = torch.full((max(config.species) + 1,), -1)
         lookup[list(config.species)] = torch.arange(len(config.species))
         self.register_buffer("lookup", lookup, persistent=False)
+
+    @staticmethod
+    def published(
+        tensors: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> tuple[ChargE3NetConfig, dict[str, Tensor]]:
+        """Config and state of published weights: see :mod:`charge3net_published`."""
+        from neupol_cli.models.charge3net_published import published
+
+        return published(tensors, config)
+
+    @classmethod
+    def from_published(
+        cls, tensors: Mapping[str, Any], config: Mapping[str, Any] | None = None
+    ) -> ChargE3Net:
+        """The network with published weights (a state_dict, or a checkpoint around one).
+
+        Raises:
+            KeyError: a weight is missing.
+            Refused: a weight has another size than the arguments give it.
+        """
+        ours, state = cls.published(tensors, config or {})
+        network = cls(ours).to(state["readout.weights.0e"].dtype)
+        network.load_state_dict(state)
+        return network.eval()
 
     def types(self, numbers: Tensor) -> Tensor:
         """(A,) atomic numbers -> (A,) indices of elements.
@@ -273,18 +300,29 @@ class ChargE3Net(nn.Module):
         cutoff = self.config.cutoff
         found = slots(points, images(points, cutoff), points.positions, probes, cutoff)
         geometry = Edges(found.receivers, found.receivers, found.vectors)
-        bins = bins_for(TRAINING_STEP, cutoff)
-        table = self.probes.table(nodes_for(bins, self.basis), self.basis)
-        spots = Spots.of(geometry.lengths, table.shape[0] // 2, cutoff).masked(found.filled)
         coupled = self._coupled(self.harmonics(geometry.directions), features.sources, found.width)
         count = probes.shape[0] * probes.shape[1]
-        summed = segment_sum(coupled * spots.read(table), found.receivers, count)
+        weights = self._radial(geometry.lengths, found.filled)
+        summed = segment_sum(coupled * weights, found.receivers, count)
         density = self._read(summed)
         if self.promolecule is None:
             return density
         types = features.types.repeat_interleave(found.width)
         spherical = self.promolecule(geometry.squared, types) * found.filled
         return self._added(density, segment_sum(spherical, found.receivers, count))
+
+    def _radial(self, lengths: Tensor, filled: Tensor) -> Tensor:
+        """R at (E,) distances, zero where a slot is empty -> (E, columns).
+
+        In float64 from the functions themselves; in float32, where its rounding is no smaller,
+        through a table that is made anew at each step, which is cheaper than E networks.
+        """
+        if lengths.dtype == torch.float64:
+            return self.probes.radial(lengths, self.basis(lengths)) * filled[:, None]
+        nodes = nodes_for(bins_for(TRAINING_STEP, self.config.cutoff), self.basis)
+        table = self.probes.table(nodes, self.basis)
+        spots = Spots.of(lengths, table.shape[0] // 2, self.config.cutoff)
+        return spots.masked(filled).read(table)
 
     def _coupled(self, harmonics: Tensor, sources: list[Tensor], width: int) -> Tensor:
         """(A K, (lmax+1)^2) harmonics of K slots an atom times its sources -> (A K, columns)."""
@@ -314,14 +352,14 @@ class ChargE3Net(nn.Module):
         return torch.cat((density[:, :1] + spherical[:, None], density[:, 1:]), 1)
 
 
-def outputs(config: Config) -> Multiplicities:
+def outputs(config: ChargE3NetConfig) -> Multiplicities:
     """The readout's irreps: total; with spin 2x0e, or the published 1x0e + 1x0o."""
     if config.pseudoscalar_spin:
         return {ODD_SCALAR: 1, EVEN_SCALAR: 1}
     return {EVEN_SCALAR: 2 if config.spin else 1}
 
 
-def _check(config: Config) -> None:
+def _check(config: ChargE3NetConfig) -> None:
     """Raises Usage for settings that do not exist."""
     for label, value, known in (
         ("encoding", config.encoding, RADIALS),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from neupol_cli.errors import Refused
-from neupol_cli.models.charge3net import ChargE3Net, Config, atom_irreps
+from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig, atom_irreps
 from neupol_cli.models.probe_stack import ProbeLayer
 from neupol_cli.models.tensor_product import (
     EVEN_SCALAR,
@@ -41,8 +41,8 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key.removeprefix("network."): value for key, value in inner.items()}
 
 
-def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> Config:
-    """Our Config from the published arguments; those not given are read off the shapes.
+def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ChargE3NetConfig:
+    """Our ChargE3NetConfig from the published arguments; those not given are read off the shapes.
 
     The cutoff and num_neighbors leave no trace in the weights: 4 Angstrom and 20 if not given.
     """
@@ -54,7 +54,7 @@ def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> Config
     layers = sum(key.startswith("probe_model.") and key.endswith(".sc.weight") for key in tensors)
     if given.get("basis", "gaussian") != "gaussian":
         raise Refused(f"the radial basis {given['basis']!r} is not known here, only gaussian")
-    return Config(
+    return ChargE3NetConfig(
         species=SPECIES,
         mul=int(given.get("mul", scalars * (lmax + 1))),
         lmax=lmax,
@@ -69,7 +69,7 @@ def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> Config
 
 def published(
     tensors: Mapping[str, Tensor], given: Mapping[str, Any]
-) -> tuple[Config, dict[str, Tensor]]:
+) -> tuple[ChargE3NetConfig, dict[str, Tensor]]:
     """A Config and our state_dict from published weights.
 
     Args:
@@ -91,13 +91,14 @@ def published(
     for n, layer in enumerate(network.atoms.layers):
         source = Source(tensors, f"atom_model.convolutions.{n}")
         state |= prefixed(
-            f"atoms.layers.{n}", _atoms(source, layer, irreps[n], irreps[n + 1], config)
+            f"atoms.layers.{n}",
+            _atoms(source, cast(AtomConvolution, layer), irreps[n], irreps[n + 1], config),
         )
     receivers: Multiplicities = {EVEN_SCALAR: 1}
     for n, layer in enumerate(network.probes.layers):
         source = Source(tensors, f"probe_model.convolutions.{n}")
         after = reachable(receivers, config.lmax, hidden_irreps(config.mul, config.lmax))
-        found = _probes(source, layer, irreps[n + 1], receivers, after, config)
+        found = _probes(source, cast(ProbeLayer, layer), irreps[n + 1], receivers, after, config)
         state |= prefixed(f"probes.layers.{n}", found)
         receivers = after
     readout = Source(tensors, "probe_model.readout")
@@ -162,7 +163,7 @@ def _atoms(
     layer: AtomConvolution,
     ins: Multiplicities,
     outs: Multiplicities,
-    config: Config,
+    config: ChargE3NetConfig,
 ) -> dict[str, Tensor]:
     paths = all_paths(ins, config.lmax, outs)
     fans = _fans(paths, ins)
@@ -198,7 +199,7 @@ def _probes(
     atoms: Multiplicities,
     before: Multiplicities,
     after: Multiplicities,
-    config: Config,
+    config: ChargE3NetConfig,
 ) -> dict[str, Tensor]:
     paths = all_paths(atoms, config.lmax, after)
     fans = _fans(paths, atoms)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class ProbeLayer(nn.Module):
         odd = sum(mul for k, mul in self.read.items() if not natural(k))
         fans = {EVEN_SCALAR: even} | ({ODD_SCALAR: odd} if ODD_SCALAR in after else {})
         self.lin1 = BlockLinear(self.read, self.read)
-        self.radial = radial(even + odd)
+        self.radial: Any = radial(even + odd)
         self.lin2 = BlockLinear(fans, after)
         self.lin3 = BlockLinear({EVEN_SCALAR: even}, {EVEN_SCALAR: 1})
         self.sc = BlockLinear(before, after)
@@ -126,11 +127,14 @@ class ProbeStack(nn.Module):
         self.width = self.columns[-1].stop
         self.norms = [float(wigner_3j(n, n, 0)[0, 0, 0]) for n in range(lmax + 1)]
 
+    def _own(self) -> list[ProbeLayer]:
+        return [cast(ProbeLayer, layer) for layer in self.layers]
+
     def _columns(self) -> list[Column]:
         """Channels by l, then layer: one product with Y_l serves every layer."""
         found: list[Column] = []
         for degree in range(self.lmax + 1):
-            for n, layer in enumerate(self.layers):
+            for n, layer in enumerate(self._own()):
                 for irrep, mul in layer.read.items():
                     if irrep[0] == degree:
                         start = found[-1].stop if found else 0
@@ -143,7 +147,7 @@ class ProbeStack(nn.Module):
 
     def senders(self, features: list[Features]) -> list[Tensor]:
         """Each layer's atom features -> for each l: (A, 2l + 1, columns of l), factors included."""
-        sent = [layer.lin1(f) for layer, f in zip(self.layers, features, strict=True)]
+        sent = [layer.lin1(f) for layer, f in zip(self._own(), features, strict=True)]
         degrees = range(self.lmax + 1)
         return [
             torch.cat([sent[c.layer][c.irrep] for c in self.columns if c.irrep[0] == n], 2)
@@ -153,12 +157,12 @@ class ProbeStack(nn.Module):
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
         """R of all columns at (bins,) distances: (2 bins, columns) heights, then slopes."""
-        tables = [layer.radial.table(nodes, basis) for layer in self.layers]
+        tables = [layer.radial.table(nodes, basis) for layer in self._own()]
         return torch.cat([tables[n][:, part] for n, part in self._parts()], 1)
 
     def radial(self, lengths: Tensor, basis: Tensor) -> Tensor:
         """R of all columns at (E,) distances, from the functions themselves: (E, columns)."""
-        values = [layer.radial(lengths, basis) for layer in self.layers]
+        values = [layer.radial(lengths, basis) for layer in self._own()]
         return torch.cat([values[n][:, part] for n, part in self._parts()], 1)
 
     def _parts(self) -> list[tuple[int, slice]]:
@@ -168,7 +172,7 @@ class ProbeStack(nn.Module):
         irrep, 0o before 0e.
         """
         starts: dict[tuple[int, Irrep], int] = {}
-        for n, layer in enumerate(self.layers):
+        for n, layer in enumerate(self._own()):
             start = 0
             for irrep, mul in layer.read.items():
                 starts[n, irrep] = start
@@ -181,7 +185,7 @@ class ProbeStack(nn.Module):
         """(P, columns) summed over neighbours -> the probe's last scalars {0e, 0o: (P, n)}."""
         state: Features = {}
         pieces = summed.split([c.stop - c.start for c in self.columns], 1)
-        for n, layer in enumerate(self.layers):
+        for n, layer in enumerate(self._own()):
             own = [(c.irrep, p) for c, p in zip(self.columns, pieces, strict=True) if c.layer == n]
             even = torch.cat([p for irrep, p in own if natural(irrep)], 1)
             rest = [p for irrep, p in own if not natural(irrep)]

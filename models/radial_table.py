@@ -180,7 +180,7 @@ def _spread(gradient: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tenso
 
 
 def error_of(table: Tensor, radial: Any, basis: GaussianBasis, bins: int) -> float:
-    """The largest error of a table between its nodes, relative to the largest value of each curve."""
+    """The largest error of a table between its nodes, relative to each curve's largest value."""
     high = basis.cutoff
     nodes = torch.linspace(0, high, bins, dtype=table.dtype, device=table.device)
     worst = 0.0
