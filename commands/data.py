@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from neupol_cli.commands import data_density
+
 app = typer.Typer(
     name="data",
     help="Turn raw data into one HDF5 file with units, and show what is in such a file.",
@@ -150,3 +152,7 @@ def info(
     console = stdout()
     for table in tables(str(file), found):
         console.print(table)
+
+
+app.command()(data_density.density)
+app.command()(data_density.dft)

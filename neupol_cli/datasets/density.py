@@ -23,15 +23,13 @@ from neupol_cli import volumetric
 from neupol_cli.datasets import splits
 from neupol_cli.densities import DensityWriter
 from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Target
 from neupol_cli.hdf5 import read as read_hdf5
 from neupol_cli.volumetric import Volume
-from neupol_cli.volumetric.h5 import channels, volume_of
+from neupol_cli.volumetric.h5 import channels, labels, volume_of
 from neupol_cli.volumetric.text import open_text
 
 PACKED = (".gz", ".zz", ".lz4")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-UNITS = {"electrons": "e", "energy": "eV", "dipole": "D"}
 Opener = Callable[[], Volume]
 
 
@@ -92,6 +90,7 @@ def _file_opener(path: Path) -> Opener:
 
 def _members(path: Path) -> Iterator[tuple[str, Opener]]:
     try:
+        _check_end(path)
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
                 if member.isfile() and _kind(member.name) is not None:
@@ -100,6 +99,16 @@ def _members(path: Path) -> Iterator[tuple[str, Opener]]:
                     yield member.name, _member_opener(stream, path, member.name)
     except (tarfile.TarError, EOFError, zlib.error) as trouble:
         raise BadInput(f"{path}: the tar is damaged or cut short ({trouble})") from trouble
+
+
+def _check_end(path: Path) -> None:
+    """Python's tarfile takes a tar that is cut between two members for a whole one; a whole one
+    ends in zeros. (A compressed tar that is cut says so itself.)"""
+    with path.open("rb") as stream:
+        plain = stream.read(512)[257:262] == b"ustar"
+        stream.seek(max(0, path.stat().st_size - 512))
+        if plain and stream.read().strip(b"\0"):
+            raise BadInput(f"{path}: the tar is cut short (no end mark)")
 
 
 def _member_opener(stream: Any, path: Path, name: str) -> Opener:
@@ -174,21 +183,20 @@ class Collector:
         self.report = Report()
         self.numbers: list[np.ndarray] = []
         self.electrons: list[float] = []
-        self.labels: dict[str, list[Any]] = {"energy": [], "dipole": []}
+        self.notes: list[dict[str, Any]] = []
         self.identities: set[int] = set()
 
-    def add(self, name: str, volume: Volume) -> None:
+    def add(self, name: str, volume: Volume, identity: int | None = None) -> None:
         """Append one density; BadInput when its electrons are not those that it claims."""
         electrons = self._plausible(name, volume)
         values = channels(volume, self.writer.spin)
-        identity = self._identity(name)
+        identity = self._identity(name) if identity is None else identity
         grid = volume.grid
         self.writer.add(volume.atoms, values, grid.origin, grid.step, identity)
         self.identities.add(identity)
         self.numbers.append(volume.atoms.numbers)
         self.electrons.append(electrons)
-        for label, column in self.labels.items():
-            column.append(volume.notes.get(label))
+        self.notes.append(volume.notes | {"electrons": electrons})
         self.report.read += 1
 
     def _plausible(self, name: str, volume: Volume) -> float:
@@ -221,18 +229,20 @@ class Collector:
             identity = max(self.identities) + 1
         return identity
 
-    def finish(self, counts: tuple[int, ...] | None, seed: int) -> Report:
-        """Store labels, valences and the split."""
+    def finish(
+        self,
+        counts: tuple[int, ...] | None,
+        seed: int,
+        known: dict[int, float] | None = None,
+    ) -> Report:
+        """Store labels, valences (as `known`, or else found from the counts) and the split."""
         if not self.report.read:
             raise BadInput(f"{self.writer.path}: not one density could be read")
-        targets = {"electrons": Target(np.array(self.electrons), "e")}
-        for name, column in self.labels.items():
-            if all(value is not None for value in column):
-                targets[name] = Target(np.array(column, dtype=np.float64), UNITS[name])
-        self.report.valence = valence(self.numbers, np.array(self.electrons))
+        targets = labels(self.notes)
+        self.report.valence = known or valence(self.numbers, np.array(self.electrons))
         self.writer.label(targets, {"electrons": self.report.valence})
         parts = splits.shuffled(self.report.read, counts or default_split(self.report.read), seed)
-        self.writer.split("random", parts)
+        self.writer.split("default", parts)
         self.report.split = {name: len(indices) for name, indices in parts.items()}
         return self.report
 

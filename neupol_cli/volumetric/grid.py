@@ -7,7 +7,7 @@ C order: the third index is the fastest. Lengths are Angstrom, densities electro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -104,11 +104,6 @@ class Volume:
         """The sum over the grid times the voxel volume: a rectangle rule, no more exact than
         the step is fine (see `neupol_cli.density_numbers.sum_error`)."""
         return float(self.values.sum(dtype=np.float64)) * self.grid.element
-
-    def scaled(self, factor: float) -> Volume:
-        """The same with every value (and the spin density) multiplied by `factor`."""
-        spin = None if self.spin is None else self.spin * factor
-        return replace(self, values=self.values * factor, spin=spin)
 
 
 def by_spacing(atoms: Atoms, spacing: float, margin: float) -> Grid:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -10,6 +12,8 @@ from ase import Atoms
 from neupol_cli import hdf5
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.volumetric.grid import Grid, Volume
+
+UNITS = {"electrons": "e", "energy": "eV", "dipole": "D"}
 
 
 def read(path: Path) -> Volume:
@@ -45,8 +49,22 @@ def write(path: Path, volumes: list[Volume], title: str) -> None:
     with hdf5.DensityWriter(path, source=title, spin=spin) as writer:
         for volume in volumes:
             writer.add(volume.atoms, channels(volume, spin), volume.grid.origin, volume.grid.step)
-        electrons = np.array([volume.electrons for volume in volumes])
-        writer.label({"electrons": hdf5.Target(electrons, "e")})
+        writer.label(labels([volume.notes | _counted(volume) for volume in volumes]))
+
+
+def _counted(volume: Volume) -> dict[str, float]:
+    """Its electrons: as stated, or else the sum over the grid."""
+    return {"electrons": volume.notes.get("electrons", volume.electrons)}
+
+
+def labels(notes: Sequence[Mapping[str, Any]]) -> dict[str, hdf5.Target]:
+    """What is known of every structure (electrons, energy, dipole) as targets with units."""
+    found = {}
+    for name, unit in UNITS.items():
+        column = [note.get(name) for note in notes]
+        if all(value is not None for value in column):
+            found[name] = hdf5.Target(np.array(column, dtype=np.float64), unit)
+    return found
 
 
 def channels(volume: Volume, spin: bool) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""``neupol data density`` and ``neupol data dft``: electron densities into one HDF5 file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from neupol_cli.datasets.density import Report
+
+SHOWN = 10  # how many of the failed or odd files are named
+
+
+class OnError(StrEnum):
+    """What a bad file does to the others."""
+
+    skip = "skip"
+    fail = "fail"
+
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random split.")]
+Split = Annotated[
+    str | None,
+    typer.Option(metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."),
+]
+Skip = Annotated[OnError, typer.Option("--on-error", help="What to do about a bad one.")]
+Spin = Annotated[bool, typer.Option("--spin", help="Store up minus down as well.")]
+
+
+def density(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES...", help="Cubes, CHGCARs, HDF5, folders, tars of them."),
+    ],
+    output: Output,
+    split: Split = None,
+    seed: Seed = 0,
+    spin: Spin = False,
+    on_error: Skip = OnError.skip,
+) -> None:
+    """Electron densities from files: cube, CHGCAR/CHG/AECCAR, HDF5, folders and tars.
+
+    Members may be plain, .gz, .zz (zlib) or .lz4. Each density is checked: counts, widths, finite
+    values, and that its electrons are what the file says, or what its atoms can have.
+    Without --split at most 50 structures are held out for testing and 40 for validation.
+    """
+    from neupol_cli.datasets import density, splits
+    from neupol_cli.progress import counted
+
+    counts = splits.parse(split) if split else None
+    done = 0
+    with counted("reading densities", None) as bar:
+
+        def tick(name: str, trouble: str | None) -> None:
+            nonlocal done
+            done += 1
+            bar(done)
+
+        skip = on_error is OnError.skip
+        report = density.collect(files, output, counts, seed, skip, spin, tick)
+    _tell(report, output)
+
+
+def dft(
+    structures: Annotated[
+        list[str], typer.Argument(metavar="STRUCTURES...", help="Molecules; - is xyz on stdin.")
+    ],
+    output: Output,
+    xc: Annotated[str, typer.Option(help="Functional, as PySCF names it.")] = "pbe",
+    basis: Annotated[str, typer.Option(help="Basis set.")] = "gth-dzvp",
+    pseudo: Annotated[str, typer.Option(help="Pseudopotential; none: all electrons.")] = "gth-pbe",
+    spacing: Annotated[float, typer.Option(help="Largest step of the grid, Angstrom.")] = 0.2,
+    margin: Annotated[float, typer.Option(help="Around the molecule, Angstrom.")] = 3.6,
+    split: Split = None,
+    seed: Seed = 0,
+    spin: Spin = False,
+    on_error: Skip = OnError.skip,
+) -> None:
+    """Make densities with PySCF (extra [dft]): Kohn-Sham DFT with density fitting.
+
+    Finished molecules are kept in OUTPUT.molecules until all are there: a call that was
+    interrupted goes on where it was. Charge and unpaired electrons (2S) are read from the
+    structure's "charge" and "spin".
+    """
+    from neupol_cli import structures as reader
+    from neupol_cli.datasets import dft, splits
+    from neupol_cli.progress import counted
+
+    counts = splits.parse(split) if split else None
+    dft.require()
+    settings = dft.Settings(xc, basis, pseudo, spacing, margin)
+    frames = list(reader.read(structures, on_error.value))
+    done = 0
+    with counted("making densities", len(frames)) as bar:
+
+        def tick(name: str, trouble: str | None) -> None:
+            nonlocal done
+            done += 1
+            bar(done)
+            if trouble:
+                typer.echo(f"neupol: {trouble} (skipped)", err=True)
+
+        skip = on_error is OnError.skip
+        report = dft.collect(frames, output, settings, counts, seed, skip, spin, tick)
+    _tell(report, output)
+
+
+def _tell(report: Report, output: Path) -> None:
+    """What became of the files, in a few lines on stderr."""
+    from ase.data import chemical_symbols
+
+    split = ", ".join(f"{name} {size}" for name, size in report.split.items())
+    lines = [f"{output}: {report.read} densities ({split})"]
+    if report.sum_errors:
+        mean = sum(report.sum_errors) / len(report.sum_errors)
+        lines.append(
+            f"electrons: grid sums differ from those stated by {100 * mean:.2f} % on average, "
+            f"{100 * max(report.sum_errors):.2f} % at most (a coarse grid's own error)"
+        )
+    if report.valence:
+        table = " ".join(f"{chemical_symbols[z]} {n:g}" for z, n in sorted(report.valence.items()))
+        lines.append(f"electrons an atom brings: {table}")
+    lines += report.odd[:SHOWN]
+    if report.failed:
+        lines.append(f"{len(report.failed)} could not be used:")
+        lines += [f"  {trouble}" for trouble in report.failed[:SHOWN]]
+    if len(report.failed) > SHOWN:
+        lines.append(f"  and {len(report.failed) - SHOWN} more")
+    for line in lines:
+        typer.echo(line, err=True)
