@@ -60,11 +60,12 @@ def fit(
         ),
     ] = [],  # noqa: B006
     epochs: Annotated[
-        float | None, _panel(LIMIT, "Passes over the data.", show_default="1000")
+        float | None, _panel(LIMIT, "Passes over the data.", min=1e-9, show_default="1000")
     ] = None,
-    steps: Annotated[int | None, _panel(LIMIT, "Steps of the optimiser.")] = None,
+    steps: Annotated[int | None, _panel(LIMIT, "Steps of the optimiser.", min=1)] = None,
     minutes: Annotated[
-        float | None, _panel(LIMIT, "Time; the learning rate follows it (not bit-reproducible).")
+        float | None,
+        _panel(LIMIT, "Time; the learning rate follows it: not bit-reproducible.", min=1e-9),
     ] = None,
     patience: Annotated[
         int, _panel(LIMIT, "Stop after so many validations without improvement; 0: never.", min=0)

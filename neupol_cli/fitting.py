@@ -45,29 +45,30 @@ def fit(
     Errors: all of them; Interrupted with the run saved.
     """
     folder = Folder(output)
-    folder.make()
-    with files.locked(output):
+    with files.locked(folder.reserved()):
         folder.prepare(resume, force)
         earlier = folder.read_config() if resume else {}
-        chosen = _continued(earlier["options"], options, given) if resume else dict(options)
-        _check_limits(chosen)
+        if resume:
+            chosen = _continued(earlier["options"], options, given)
+        else:
+            chosen = _begun(options, given)
         dataset = hdf5.read(_required(chosen, "data"))
         _same_data(earlier, dataset)
         task = _task(chosen, dataset)
-        if not resume:
-            folder.clear()
+        trainer = Trainer(task, _settings(chosen))
+        folder.make(empty=not resume)
         folder.write_config({"options": chosen, "fingerprint": dataset.fingerprint})
-        return _run(folder, task, chosen, resume)
+        return _run(folder, trainer, chosen, resume)
 
 
-def _run(folder: Folder, task: Task, options: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    how = _settings(options)
-    trainer = Trainer(task, how)
+def _run(
+    folder: Folder, trainer: Trainer, options: Mapping[str, Any], resume: bool
+) -> dict[str, Any]:
     voice = reporter()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
         run.start(resume)
-        voice.say(_introduction(options, task, trainer))
+        voice.say(_introduction(options, trainer))
         test = run.work()
     finally:
         voice.close()
@@ -81,10 +82,10 @@ def _run(folder: Folder, task: Task, options: Mapping[str, Any], resume: bool) -
     }
 
 
-def _introduction(options: Mapping[str, Any], task: Task, trainer: Trainer) -> str:
+def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
     weights = sum(p.numel() for p in trainer.parameters)
     text = (
-        f"{options['model']}: {weights:,} weights, {task.size:,} training items, "
+        f"{options['model']}: {weights:,} weights, {trainer.task.size:,} training items, "
         f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
     )
     if options["minutes"] is not None:
@@ -92,6 +93,24 @@ def _introduction(options: Mapping[str, Any], task: Task, trainer: Trainer) -> s
             "; limited by time: the learning rate follows the clock, so not reproducible bitwise"
         )
     return text
+
+
+def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """The options of a new run: as given, then the network's own recipe, then the defaults.
+
+    Errors: Usage for more than one limit.
+    """
+    network = registry.entry(_required(options, "model")).load()
+    recipe: dict[str, Any] = getattr(network, "RECIPE", {})
+    chosen = {**options, **{key: value for key, value in recipe.items() if key not in given}}
+    limits = [name for name in LIMITS if options[name] is not None]
+    if len(limits) > 1:
+        raise Usage(f"choose one of --{' and --'.join(limits)}")
+    if limits:
+        chosen.update({name: options[name] for name in LIMITS})
+    elif all(chosen[name] is None for name in LIMITS):
+        chosen["epochs"] = EPOCHS
+    return chosen
 
 
 def _continued(
@@ -102,10 +121,9 @@ def _continued(
     Errors: Usage for one that was given differently and may not change.
     """
     chosen = dict(earlier)
-    different = [name for name in given if name in earlier and options[name] != earlier[name]]
-    for name in sorted(different):
+    for name in sorted(name for name in given if options[name] != earlier.get(name)):
         if name not in CHANGEABLE:
-            option = "--" + name.replace("_", "-")
+            option = "--" + name.strip("_").replace("_", "-")
             raise Usage(
                 f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
             )
@@ -114,17 +132,6 @@ def _continued(
         chosen[name] = options[name]
         print(f"{name}: {options[name]} (was {earlier[name]})", file=sys.stderr)
     return chosen
-
-
-def _check_limits(options: dict[str, Any]) -> None:
-    """Exactly one limit. Errors: Usage for more."""
-    limits = [name for name in LIMITS if options[name] is not None]
-    if len(limits) > 1:
-        raise Usage(f"choose one of --{' and --'.join(limits)}")
-    if not limits:
-        options["epochs"] = EPOCHS
-    if limits and options[limits[0]] <= 0:
-        raise Usage(f"--{limits[0]} must be more than 0")
 
 
 def _required(options: Mapping[str, Any], name: str) -> Any:

@@ -48,10 +48,19 @@ class Folder:
     def best(self) -> Path:
         return self.path / "best.safetensors"
 
-    def make(self) -> None:
-        """Makes the folder unless it is there. Errors: IOFailure."""
+    def reserved(self) -> Path:
+        """The path to lock; the folder that it stands in is made if it is missing."""
         with files.reported(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        return self.path.absolute()
+
+    def make(self, empty: bool) -> None:
+        """Makes the folder unless it is there; ``empty`` forgets an earlier run in it."""
+        with files.reported(self.path):
+            self.path.mkdir(exist_ok=True)
+            names = ("state", "last", "best") if empty else ()
+            for name in names:
+                self[f"{name}.safetensors"].unlink(missing_ok=True)
 
     def prepare(self, resume: bool, force: bool) -> None:
         """Agrees to what is in the folder.
@@ -66,15 +75,13 @@ class Folder:
             raise Usage(
                 f"{self.path}: holds a run already; go on with --resume or discard: --force"
             )
-        if not begun and any(self.path.iterdir()):
+        if not begun and self.path.exists() and not self._vacant():
             raise Usage(f"{self.path}: is not empty and holds no run; name another folder")
 
-    def clear(self) -> None:
-        """Forgets an earlier run's state, best and last weights and metrics."""
-        with files.reported(self.path):
-            for name in ("state.safetensors", "last.safetensors", "best.safetensors"):
-                self[name].unlink(missing_ok=True)
-            self["metrics.jsonl"].unlink(missing_ok=True)
+    def _vacant(self) -> bool:
+        """Whether there is a folder with nothing in it but leftovers of a run killed at once."""
+        leftovers = {"config.json.partial", "config.json.lock"}
+        return self.path.is_dir() and all(p.name in leftovers for p in self.path.iterdir())
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Stores what was asked for."""

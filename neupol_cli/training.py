@@ -8,7 +8,6 @@ the same steps, bit for bit, as one that never stopped.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from neupol_cli.averages import Average, Window
 from neupol_cli.errors import Diverged, TryAgain, Usage
+from neupol_cli.sampling import Shuffle, mixed
 from neupol_cli.schedule import Progress, Schedule
 
 
@@ -78,66 +79,6 @@ class Settings:
     log_every: int = 50
 
 
-def mixed(*numbers: int) -> int:
-    """A seed (63 bits) that differs wherever any of the numbers does."""
-    text = ",".join(str(number) for number in numbers).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
-
-
-class Shuffle:
-    """Which items a step trains on: a new permutation every epoch, derived from (seed, epoch).
-
-    All ranks draw the same permutation and take turns in it. What does not fill a last batch is
-    left out of that epoch, so that all steps weigh the same.
-    """
-
-    def __init__(
-        self, size: int, batch: int, seed: int, device: torch.device, rank: int = 0, world: int = 1
-    ) -> None:
-        self.size, self.seed, self.device = size, seed, device
-        self.rank, self.world = rank, world
-        self.chunk = min(batch * world, size)
-        self.per_epoch = max(1, size // self.chunk)
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    def batch(self, step: int) -> Tensor:
-        """(b,) indices of the items of a step."""
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
-            order = torch.randperm(self.size, generator=generator)
-            self._order, self._epoch = order.to(self.device), epoch
-        return self._order[place * self.chunk : (place + 1) * self.chunk][self.rank :: self.world]
-
-
-class Average:
-    """Exponential running average of the weights (EMA), young averages forgetting faster."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.values = [p.detach().clone() for p in parameters]
-
-    def update(self, step: int) -> None:
-        """Takes in the weights after step number ``step`` (from 1)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        live = [p.detach() for p in self.parameters]
-        torch._foreach_lerp_(self.values, live, 1.0 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The averages take the place of the weights; by exchange of memory, so exactly undone."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    def _exchange(self) -> None:
-        for k, parameter in enumerate(self.parameters):
-            parameter.data, self.values[k] = self.values[k], parameter.data
-
-
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Adam]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -154,28 +95,6 @@ def optimizer_for(parameters: list[nn.Parameter], settings: Settings) -> torch.o
     kind = OPTIMIZERS[settings.optimizer]
     decay = settings.weight_decay
     return kind(parameters, lr=settings.lr, weight_decay=decay, fused=True)
-
-
-class Window:
-    """Means of logged scalars since the last look, summed on the device without waiting for it."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.sums = torch.zeros(0)
-        self.count = 0
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        values = torch.stack([value.detach() for value in parts.values()]).double()
-        if not self.count:
-            self.names, self.sums = list(parts), torch.zeros_like(values)
-        self.sums += values
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        """The means, by name; the window is empty afterwards. Waits for the device."""
-        means = (self.sums / max(self.count, 1)).tolist()
-        self.count = 0
-        return dict(zip(self.names, means, strict=True))
 
 
 @dataclass

@@ -1,0 +1,41 @@
+"""Which items a step trains on, and where its random numbers begin: from (seed, rank, step)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def mixed(*numbers: int) -> int:
+    """A seed (63 bits) that differs wherever any of the numbers does."""
+    text = ",".join(str(number) for number in numbers).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+class Shuffle:
+    """Which items a step trains on: a new permutation every epoch, derived from (seed, epoch).
+
+    All ranks draw the same permutation and take turns in it. What does not fill a last batch is
+    left out of that epoch, so that all steps weigh the same.
+    """
+
+    def __init__(
+        self, size: int, batch: int, seed: int, device: torch.device, rank: int = 0, world: int = 1
+    ) -> None:
+        self.size, self.seed, self.device = size, seed, device
+        self.rank, self.world = rank, world
+        self.chunk = min(batch * world, size)
+        self.per_epoch = max(1, size // self.chunk)
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def batch(self, step: int) -> Tensor:
+        """(b,) indices of the items of a step."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
+            order = torch.randperm(self.size, generator=generator)
+            self._order, self._epoch = order.to(self.device), epoch
+        return self._order[place * self.chunk : (place + 1) * self.chunk][self.rank :: self.world]
