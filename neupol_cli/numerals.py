@@ -37,3 +37,13 @@ def table(rows: Sequence[Sequence[str]]) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError("not all numbers are finite")
     return values
+
+
+def cut_short(words: Sequence[str]) -> bool:
+    """Whether the last of these numbers, where a text ends without a newline, lacks its end.
+
+    So it does when all others have the same number of decimals, more than two, and it has fewer: a
+    program wrote the column, and the file was truncated.
+    """
+    *others, last = (len(word.partition(".")[2]) for word in words)
+    return bool(others) and min(others) == max(others) > max(last, 2)

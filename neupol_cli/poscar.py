@@ -7,7 +7,7 @@ Format: https://www.vasp.at/wiki/POSCAR. A title, one or three scales, three lat
 from __future__ import annotations
 
 from neupol_cli.errors import BadInput
-from neupol_cli.numerals import number, plain
+from neupol_cli.numerals import cut_short, number, plain
 
 
 def checked(text: str, name: str) -> str:
@@ -31,6 +31,8 @@ def checked(text: str, name: str) -> str:
         raise BadInput(f"{name}:{len(rows)}: ends after {found} of {count} atoms")
     for line in range(first, first + count):
         _numbers([" ".join(rows[line].split()[:3])], 0, name, (3,), line)
+    if len(rows) == first + count and not text.endswith("\n"):
+        _check_end(rows, first, name)
     _no_more(rows, first + count, count, name)
     return "\n".join(rows) + "\n"
 
@@ -75,6 +77,12 @@ def _count(rows: list[str], line: int, name: str) -> int:
     if count > len(rows):
         raise BadInput(f"{name}:{line + 1}: declares {count} atoms in {len(rows)} lines")
     return count
+
+
+def _check_end(rows: list[str], first: int, name: str) -> None:
+    words = [word for row in rows[first:] for word in row.split()[:3]]
+    if len(rows[-1].split()) == 3 and cut_short(words):
+        raise BadInput(f"{name}:{len(rows)}: the file ends within a number ('{words[-1]}')")
 
 
 def _no_more(rows: list[str], line: int, count: int, name: str) -> None:

@@ -20,7 +20,7 @@ from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict
 
 from neupol_cli.errors import BadInput
-from neupol_cli.numerals import number, plain, table
+from neupol_cli.numerals import cut_short, number, plain, table
 
 LONGEST = 1_000_000  # characters in a line
 MOST = 100_000_000  # atoms in a frame
@@ -208,8 +208,7 @@ def _check_end(rows: list[list[str]], columns: Sequence[tuple[str, str, int]]) -
     if columns[-1][1] != "R":
         return
     words = [word for row in rows for word in row[-columns[-1][2] :]]
-    *decimals, last = (len(word.partition(".")[2]) for word in words)
-    if decimals and min(decimals) == max(decimals) > max(last, 2):
+    if cut_short(words):
         raise _Bad(len(rows) - 1, f"the file ends within a number ('{words[-1]}')")
 
 
