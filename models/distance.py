@@ -1,7 +1,8 @@
 """A distance (or an angle) as a vector: the parts that are handed to whatever embeds one.
 
 Cutoff envelopes stay outside. Every encoding answers ``encoding(edges) -> (E, size)`` and is
-differentiable twice, at zero distance too.
+differentiable twice, at zero distance too. Those without weights of their own compute it once for
+the same edges, however many layers ask.
 """
 
 from __future__ import annotations
@@ -42,53 +43,73 @@ class Squared(nn.Module):
         return edges.squared[:, None]
 
 
-class Gaussian(nn.Module):
+class Fixed(nn.Module):
+    """An encoding without weights: layers that have it in common share its values."""
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size = scope.size
+        self.key = (type(self).__name__, scope)
+
+    def forward(self, edges: Edges) -> Tensor:
+        if self.key not in edges.shared:
+            edges.shared[self.key] = self.encode(edges.lengths[:, None])
+        return edges.shared[self.key]
+
+    def encode(self, lengths: Tensor) -> Tensor:
+        """(E, 1) distances -> (E, size)."""
+        raise NotImplementedError
+
+
+# exp(-80) is 2e-35; below it float32 turns to denormal numbers, which are slow and add nothing.
+FAINT = -80.0
+
+
+class Gaussian(Fixed):
     """``size`` Gaussians at equal steps over [0, high], as wide as the step."""
 
     centres: Tensor
 
     def __init__(self, scope: Range) -> None:
-        super().__init__()
-        self.size = scope.size
+        super().__init__(scope)
         self.step = scope.high / max(scope.size - 1, 1)
         self.register_buffer("centres", torch.linspace(0, scope.high, scope.size))
 
-    def forward(self, edges: Edges) -> Tensor:
-        return torch.exp(-0.5 * ((edges.lengths[:, None] - self.centres) / self.step).square())
+    def encode(self, lengths: Tensor) -> Tensor:
+        exponent = -0.5 * ((lengths - self.centres) / self.step).square()
+        return torch.exp(exponent.clamp(min=FAINT))
 
 
-class Bessel(nn.Module):
+class Bessel(Fixed):
     """sqrt(2/c) sin(n pi r/c)/r, n = 1..size (Gasteiger et al. 2020, eq. 7), no envelope."""
 
     orders: Tensor
 
     def __init__(self, scope: Range) -> None:
-        super().__init__()
-        self.size = scope.size
+        super().__init__(scope)
         self.high = scope.high
         self.register_buffer("orders", torch.arange(1, scope.size + 1.0))
 
-    def forward(self, edges: Edges) -> Tensor:
+    def encode(self, lengths: Tensor) -> Tensor:
         height = math.sqrt(2 / self.high) * math.pi / self.high * self.orders
-        return height * torch.sinc(edges.lengths[:, None] * (self.orders / self.high))
+        return height * torch.sinc(lengths * (self.orders / self.high))
 
 
-class ExpNormal(nn.Module):
+class ExpNormal(Fixed):
     """exp(-beta (exp(-alpha r) - mu_k)^2), alpha = 5/high (Unke and Meuwly 2019, eq. 7)."""
 
     means: Tensor
 
     def __init__(self, scope: Range) -> None:
-        super().__init__()
-        self.size = scope.size
+        super().__init__(scope)
         self.alpha = 5 / scope.high
         last = math.exp(-scope.high)
         self.beta = (2 / scope.size * (1 - last)) ** -2
         self.register_buffer("means", torch.linspace(last, 1, scope.size))
 
-    def forward(self, edges: Edges) -> Tensor:
-        closeness = torch.exp(-self.alpha * edges.lengths)[:, None]
-        return torch.exp(-self.beta * (closeness - self.means).square())
+    def encode(self, lengths: Tensor) -> Tensor:
+        closeness = torch.exp(-self.alpha * lengths)
+        return torch.exp((-self.beta * (closeness - self.means).square()).clamp(min=FAINT))
 
 
 class Perceptron(nn.Module):

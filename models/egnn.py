@@ -134,15 +134,21 @@ class LastThree(nn.Module):
 
 
 class Readout(nn.Module):
-    """One target: L(silu(L(sum_i L(silu(L h_i)))))."""
+    """One target: L(silu(L(sum_i L(silu(L h_i))))).
+
+    The second affine map commutes with the sum, so it is applied to molecules and not to atoms.
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.atom = nn.Sequential(Linear(hidden, hidden), nn.SiLU(), Linear(hidden, hidden))
+        self.atom = nn.ModuleList((Linear(hidden, hidden), Linear(hidden, hidden)))
         self.molecule = nn.Sequential(Linear(hidden, hidden), nn.SiLU(), Linear(hidden, 1))
 
-    def forward(self, h: Tensor, batch: Tensor, size: int) -> Tensor:
-        return self.molecule(segment_sum(self.atom(h), batch, size))
+    def forward(self, h: Tensor, batch: Tensor, atoms: Tensor) -> Tensor:
+        """(A, H) atoms' features and (B, 1) their number in each structure -> (B, 1)."""
+        first, second = self.atom
+        pooled = segment_sum(functional.silu(first(h)), batch, atoms.shape[0])
+        return self.molecule(product(pooled, second.weight) + atoms * second.bias)
 
 
 class EGNN(Backbone):
@@ -176,7 +182,8 @@ class EGNN(Backbone):
 
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
         h = state[:, : self.hidden]
-        return torch.cat([head(h, batch, size) for head in self.heads], 1)
+        atoms = segment_sum(torch.ones_like(h[:, :1]), batch, size)
+        return torch.cat([head(h, batch, atoms) for head in self.heads], 1)
 
     def projection(self) -> nn.Module:
         return LastThree()

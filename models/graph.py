@@ -6,7 +6,7 @@ itself; a periodic cell smaller than the cutoff joins it to its own images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -116,12 +116,14 @@ class Edges:
     Attributes:
         receivers, senders: (E,) indices of points.
         vectors: (E, 3) sender + shift - receiver, Angstrom.
+        shared: encodings of these distances that several layers read (models/distance.py).
     """
 
     def __init__(self, receivers: Tensor, senders: Tensor, vectors: Tensor) -> None:
         self.receivers = receivers
         self.senders = senders
         self.vectors = vectors
+        self.shared: dict[Hashable, Tensor] = {}
 
     @classmethod
     def of(

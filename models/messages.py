@@ -47,7 +47,7 @@ def messages(p: Parts, receivers: Tensor, senders: Tensor) -> Tensor:
     """(E, H) f_ij sigmoid(w m_ij + w0) m_ij, one PyTorch operation after another."""
     # index_select made a tensor of its own, so the sums may go into it.
     both = p.received.index_select(0, receivers).add_(p.sent.index_select(0, senders))
-    both = torch.addmm(both, p.encoded, p.to_distance.t())
+    both = both + product(p.encoded, p.to_distance)
     m = functional.silu(product(functional.silu(both), p.weight, p.bias))
     m = torch.sigmoid(functional.linear(m, p.attention, p.attention_bias)) * m
     return m if p.envelope is None else m * p.envelope
@@ -75,7 +75,7 @@ class _Summed(torch.autograd.Function):
         for tile in _tiles(edges, hidden, p.received.device):
             to, of = receivers[tile], senders[tile]
             both = p.received.index_select(0, to).add_(p.sent.index_select(0, of))
-            both.addmm_(p.encoded[tile], p.to_distance.t())
+            both.add_(product(p.encoded[tile], p.to_distance))
             if kept:
                 first[tile] = both
             m = product(functional.silu(both, inplace=True), p.weight, p.bias)
@@ -142,7 +142,7 @@ def _gradients(
         dz = dot * gate * (1 - gate)
         attention.addmm_(dz.t(), m)  # type: ignore[union-attr]
         attention_bias += dz.sum()
-        g.mul_(factor).addmm_(dz, p.attention)
+        g.mul_(factor).addcmul_(dz, p.attention)
         g = torch.ops.aten.silu_backward(g, second[tile])
         inner = functional.silu(first[tile])
         weight += product(g.t(), inner.t())
@@ -150,7 +150,7 @@ def _gradients(
         g = torch.ops.aten.silu_backward(product(g, p.weight.t()), first[tile])
         received.index_add_(0, to, g)  # type: ignore[union-attr]
         sent.index_add_(0, of, g)  # type: ignore[union-attr]
-        to_distance.addmm_(g.t(), p.encoded[tile])  # type: ignore[union-attr]
+        to_distance += product(g.t(), p.encoded[tile].t())
         if wanted[2]:
-            encoded[tile] = g @ p.to_distance  # type: ignore[index]
+            encoded[tile] = product(g, p.to_distance.t())  # type: ignore[index]
     return [each if want else None for each, want in zip(total, wanted, strict=True)]
