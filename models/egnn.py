@@ -210,8 +210,8 @@ class EGNN(Backbone):
         names = {"embedding": "embedding"}
         for k in range(ours.layers):
             names |= {f"gcl_{k}.{theirs}": f"layers.{k}.{name}" for theirs, name in parts.items()}
-        for index in ("0", "2"):
-            names[f"node_dec.{index}"] = f"heads.0.atom.{index}"
+        for place, index in enumerate(("0", "2")):
+            names[f"node_dec.{index}"] = f"heads.0.atom.{place}"
             names[f"graph_dec.{index}"] = f"heads.0.molecule.{index}"
         state = {
             f"{name}.{kind}": weights[f"{theirs}.{kind}"]
