@@ -6,18 +6,15 @@ Whatever is refused is a BadInput that names the file, the line where there is o
 from __future__ import annotations
 
 import io
-import resource
 import sys
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from neupol_cli import poscar, units, xyz
+from neupol_cli import foreign, units, xyz
 from neupol_cli.errors import BadInput, IOFailure
 from neupol_cli.files import atomic
 from neupol_cli.xyz import Frame
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 CLOSEST = 0.1  # Angstrom; two nuclei nearer than this are one by mistake
 THINNEST = 0.3  # Angstrom; the least height of a cell, a fifth of any crystal's
 FARTHEST = 1e6  # Angstrom
-FOREIGN_MEMORY = 100 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
 
 Report = Callable[[BadInput], None]
 
@@ -119,7 +115,7 @@ def _open(path: Path) -> Iterator[Frame]:
     kind = _format(path)
     reader = READERS.get(kind)
     if reader is None:
-        yield from _foreign(path, kind)
+        yield from foreign.frames(path, kind)
         return
     with _text(path) as stream:
         yield from reader(stream, str(path))
@@ -147,66 +143,11 @@ def _format(path: Path) -> str:
     raise BadInput(f"{path}: is in no format that ASE knows; try xyz, extxyz, CIF or POSCAR")
 
 
-def _poscar(stream: TextIO, name: str) -> Iterator[Frame]:
-    from ase.io import read as ase_read
-
-    text = poscar.checked(stream.read(), name)
-    with _bounded(name, "POSCAR", len(text)):
-        yield Frame(ase_read(io.StringIO(text), format="vasp"))
-
-
-def _foreign(path: Path, kind: str) -> Iterator[Frame]:
-    """Every image that ASE finds in a file of another format."""
-    from ase.io import iread
-
-    with _bounded(str(path), kind, path.stat().st_size):
-        found = list(iread(str(path), format=kind, do_not_split_by_at_sign=True))
-    if not found:
-        raise BadInput(f"{path}: holds no structure")
-    yield from (Frame(atoms) for atoms in found)
-
-
 READERS: dict[str, Callable[[TextIO, str], Iterator[Frame]]] = {
     "xyz": xyz.frames,
     "extxyz": xyz.frames,
-    "vasp": _poscar,
+    "vasp": foreign.poscar,
 }
-
-
-@contextmanager
-def _bounded(name: str, kind: str, size: int) -> Iterator[None]:
-    """Run a reader that is not ours on a file of ``size`` bytes: whatever it raises is BadInput.
-
-    Foreign readers allocate what a file declares; a limit on memory, raised with the size of the
-    file, turns a count of 10^12 into an error before it takes long.
-    """
-    base, each, most = FOREIGN_MEMORY
-    try:
-        with warnings.catch_warnings(), _memory(min(base + each * size, most)):
-            warnings.simplefilter("ignore")
-            yield
-    except MemoryError as error:
-        raise BadInput(f"{name}: declares far more data than it holds") from error
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise BadInput(f"{name}: cannot be read as {kind} ({reason})") from error
-
-
-@contextmanager
-def _memory(extra: int) -> Iterator[None]:
-    """Let the process use only ``extra`` bytes more than it does now, where the system can tell."""
-    used = Path("/proc/self/statm")
-    if not used.exists():
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = int(used.read_text().split()[0]) * resource.getpagesize() + extra
-    bounds = [bound for bound in (limit, soft, hard) if bound != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def check(atoms: Atoms, label: str, line: int = 0) -> None:
