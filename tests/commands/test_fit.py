@@ -1,0 +1,219 @@
+"""neupol fit as a user runs it: trains, resumes after any end, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neupol_cli import checkpoint
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+NETWORK = ["--set", "hidden=8", "--set", "layers=2", "--default-dtype", "float64"]
+TRAINING = ["--batch-size", "4", "--valid-every", "40", "--ema", "0.9"]
+Fit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "neupol_cli", *map(str, words)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "ethanol.h5"
+    source = ROOT / "tests" / "data" / "ethanol_80.npz"
+    make = command("data", "md17", source, "-o", path, "--split", "56,12,12")
+    subprocess.run(make, check=True, env=ENVIRONMENT, capture_output=True)
+    return path
+
+
+def fit(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("fit", *words), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+
+
+def begun(*words: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("fit", *words), env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for_state(process: subprocess.Popen[str], run: Path) -> None:
+    """Until the run has stored something; fails if it ends before."""
+    deadline = time.monotonic() + 60
+    while not (run / "state.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def one_line(result: subprocess.CompletedProcess[str], code: int) -> str:
+    """The message of a command that failed with ``code``, in one line and without a traceback."""
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert lines and lines[-1].startswith("neupol: ") and "Traceback" not in result.stderr
+    return lines[-1]
+
+
+def test_fit_leaves_a_whole_run(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--epochs", "3", "--target", "energy,forces", "--encoding", "learned"]
+    words += ["--smoothness", "0.1", "--set", "cutoff=5", "--json"]
+    result = fit("egnn", data, "-o", run, *words, *NETWORK, "--batch-size", "8")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["steps"] == 21 and answer["run"] == str(run)
+    assert (
+        answer["test"]["forces"]["unit"] == "eV/Angstrom" and answer["test"]["energy"]["value"] > 0
+    )
+    names = {p.name for p in run.iterdir()}
+    files = {"best.safetensors", "last.safetensors", "state.safetensors", "config.json"}
+    assert names == files | {"metrics.jsonl", "loss.png"}
+    meta, tensors = checkpoint.load_file(run / "best.safetensors")
+    assert meta["test"] == answer["test"] and meta["config"]["targets"] == ["energy"]
+    assert meta["config"]["units"] == ["eV"] and meta["config"]["encoding"] == "learned"
+    assert meta["data"]["fingerprint"] and tensors["scale"].shape == (1,)
+    assert str(tmp_path) not in json.dumps(meta)  # no paths of this machine
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 21 and {"loss", "lr", "epoch", "smoothness"} <= lines[-1].keys()
+    assert not list(tmp_path.glob("*.lock"))
+
+    table = fit("-o", run, "--resume")  # finished: tests again, as a table
+    assert table.returncode == 0 and "eV/Angstrom" in table.stdout
+    assert f"{answer['test']['forces']['value']:.5g}" in table.stdout
+    refused = fit("egnn", data, "-o", run, "--epochs", "3")
+    assert "--resume" in one_line(refused, 2)
+
+
+def test_killed_and_terminated_runs_end_as_unbroken_ones(data: Path, tmp_path: Path) -> None:
+    words = ["egnn", data, "--target", "energy", "--steps", "400", *NETWORK, *TRAINING]
+    whole = tmp_path / "whole"
+    assert fit(*words, "-o", whole).returncode == 0
+    run = tmp_path / "run"
+    first = begun(*words, "-o", run, "--save-every", "30")
+    wait_for_state(first, run)
+    first.kill()
+    first.communicate()
+    stopped = 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        (run / "state.safetensors").rename(tmp_path / "kept")
+        (tmp_path / "kept").replace(run / "state.safetensors")
+        before = checkpoint.load_state(run / "state.safetensors")["counters"]["step"]
+        process = begun("-o", run, "--resume")
+        line = ""
+        while "resuming" not in line:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+        assert f"step {before}" in line
+        time.sleep(0.2)
+        process.send_signal(number)
+        _, message = process.communicate(timeout=60)
+        if process.returncode:  # else it had come to its end
+            stopped += 1
+            assert process.returncode == 128 + number
+            assert f"go on with: neupol fit --resume -o {run}" in message
+            after = checkpoint.load_state(run / "state.safetensors")["counters"]["step"]
+            assert after >= before
+    assert stopped
+    assert fit("-o", run, "--resume").returncode == 0
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (whole / name).read_bytes() != b""
+        ours, theirs = (checkpoint.load_file(path / name)[1] for path in (run, whole))
+        assert all(ours[key].equal(theirs[key]) for key in theirs)
+    logs = [without_times(path / "metrics.jsonl") for path in (run, whole)]
+    assert logs[0] == logs[1]
+
+
+def without_times(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_divergence_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["egnn", data, "-o", run, "--target", "energy", *NETWORK, *TRAINING]
+    assert fit(*words, "--steps", "20").returncode == 0
+    before = (run / "last.safetensors").read_bytes()
+    result = fit("-o", run, "--resume", "--steps", "40", "--lr", "1e200", "--schedule", "constant")
+    assert "not finite at step 21" in one_line(result, 76)
+    assert (run / "last.safetensors").read_bytes() == before
+    checkpoint.load_state(run / "state.safetensors")
+
+
+def test_two_writers(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["egnn", data, "-o", run, "--target", "energy", "--steps", "1000000", *NETWORK]
+    first = begun(*words, "--save-every", "5", "--batch-size", "4")
+    try:
+        wait_for_state(first, run)
+        assert f"process {first.pid}" in one_line(fit("-o", run, "--resume"), 75)
+    finally:
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=60)
+    assert first.returncode == 143
+
+
+def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert (
+        fit("egnn", data, "-o", run, "--target", "energy", "--steps", "2", *NETWORK).returncode == 0
+    )
+    whole = (run / "state.safetensors").read_bytes()
+    (run / "state.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "checksum" in one_line(fit("-o", run, "--resume"), 78)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--target", "gap"], 65, "there are: energy, forces"),
+        (["--set", "hiden=3"], 2, "it has species"),
+        (["--encoding", "nonsense"], 2, "nonsense"),
+        (["--polarization", "nonsense"], 2, "off, frozen, movable"),
+        (["--schedule", "nonsense"], 2, "cosine"),
+        (["--optimizer", "nonsense"], 2, "adamw"),
+        (["--steps", "3", "--epochs", "3"], 2, "choose one of --epochs and --steps"),
+        (["--split", "nonsense"], 65, "the file has: "),
+        (["--resume"], 2, "holds no run to resume"),
+    ],
+)
+def test_wrong_requests(
+    data: Path, tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    run = tmp_path / "run"
+    assert message in one_line(fit("egnn", data, "-o", run, *words), code)
+    assert not run.exists()
+
+
+def test_what_a_resumed_run_cannot_change(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert (
+        fit("egnn", data, "-o", run, "--target", "energy", "--steps", "2", *NETWORK).returncode == 0
+    )
+    assert "--seed 0" in one_line(fit("-o", run, "--resume", "--seed", "3"), 2)
+    assert fit("-o", run, "--resume", "--steps", "4").returncode == 0
+    assert checkpoint.load_file(run / "last.safetensors")[0]["training"]["step"] == 4
+    forced = fit("egnn", data, "-o", run, "--force", "--target", "energy", "--steps", "1", *NETWORK)
+    assert forced.returncode == 0
+    assert checkpoint.load_file(run / "last.safetensors")[0]["training"]["step"] == 1
+
+
+def test_a_missing_file_and_a_foreign_folder(data: Path, tmp_path: Path) -> None:
+    assert "no such file" in one_line(fit("egnn", tmp_path / "x.h5", "-o", tmp_path / "r"), 65)
+    assert "MODEL is missing" in one_line(fit("-o", tmp_path / "r"), 2)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("precious")
+    assert "holds no run" in one_line(fit("egnn", data, "-o", foreign, "--force"), 2)
+    assert [p.name for p in foreign.iterdir()] == ["thesis.tex"]
