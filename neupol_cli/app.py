@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from neupol_cli import __version__
-from neupol_cli.commands import data, fit, models
+from neupol_cli.commands import data, density, fit, models, predict
 from neupol_cli.errors import IOFailure, NeupolError, TryAgain
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -34,8 +34,10 @@ app = typer.Typer(
 
 # name -> a function with typer's annotations; a group of subcommands is mounted below.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "density": density.density,
     "fit": fit.fit,
     "models": models.models,
+    "predict": predict.predict,
 }
 GROUPS: dict[str, typer.Typer] = {
     "data": data.app,

@@ -1,0 +1,147 @@
+"""neupol density: the electron density of structures, as files that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neupol_cli import registry
+from neupol_cli.errors import BadInput, Usage
+
+if TYPE_CHECKING:
+    from neupol_cli.density_job import Job
+
+
+def density(
+    structure: Annotated[str, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help="rho.cube, CHGCAR, rho.xsf or rho.h5 (.gz after the text formats); "
+            "with several structures .h5, or a name with {} for their numbers.",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint.")
+    ] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Largest step of the grid, Angstrom. [default: 0.2]")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(metavar="N1,N2,N3", help="Points along each axis.")
+    ] = None,
+    grid_from: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The grid of a cube, CHGCAR or HDF5 file.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Around a molecule, Angstrom; cells have none.")
+    ] = 3.6,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale to the right number of electrons.")
+    ] = False,
+    electrons: Annotated[
+        float | None,
+        typer.Option(help="Electrons there should be (ions); else of the neutral structure."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Compare with this density, on its grid: eps_mae."),
+    ] = None,
+    difference: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write predicted minus reference here.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="F.png", help="Draw slices (png, pdf or svg).")
+    ] = None,
+    memory: Annotated[str, typer.Option(help="What grid and tiles may take.")] = "2GB",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
+    on_error: Annotated[str, typer.Option(help="skip or fail, at a bad one.")] = "fail",
+) -> None:
+    """Predict the electron density of structures on a grid.
+
+    Prints electrons (before and after --normalize), the dipole of molecules, time and probes/s.
+    Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, XSF and HDF5 are e/Angstrom^3.
+    """
+    from neupol_cli.density_job import Job
+    from neupol_cli.density_run import GridChoice, parse_counts, parse_memory
+
+    if on_error not in ("skip", "fail"):
+        raise Usage(f"--on-error is skip or fail, not '{on_error}'")
+    if difference and not reference:
+        raise Usage("--difference needs a --reference to subtract")
+    source = reference if reference and spacing is None and grid is None else None
+    choice = GridChoice(spacing, parse_counts(grid), grid_from or source, margin)
+    job = Job(
+        choice=choice,
+        memory=parse_memory(memory),
+        output=output,
+        normalize=normalize,
+        electrons=electrons,
+        reference=reference,
+        difference=difference,
+        plot=plot,
+        device=device,
+        dtype=dtype,
+        load=lambda: _load(model, device, dtype),
+    )
+    _run(job, structure, on_error, as_json)
+
+
+def _load(source: str | None, device: str, dtype: str) -> Any:
+    """The density model: as named, or the first bundled one."""
+    import torch
+
+    from neupol_cli.tasks import device_named
+
+    kinds = {"float32": torch.float32, "float64": torch.float64}
+    if dtype not in kinds:
+        raise Usage(f"--dtype is one of {', '.join(kinds)}, not '{dtype}'")
+    name = source or _bundled()
+    model = registry.load(name, device_named(device), kinds[dtype])
+    if not hasattr(model, "density_grid"):
+        raise Usage(f"{name}: predicts properties, not densities; see `neupol models`")
+    return model
+
+
+def _bundled() -> str:
+    for name in registry.bundled():
+        if registry.entry(registry.bundled_header(name)["model"]).task == "density":
+            return name
+    raise Usage("no density model is bundled with this installation; name one with -m")
+
+
+def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
+    from neupol_cli.density_job import frames
+
+    found = list(frames(structure, on_error))
+    if not found:
+        raise BadInput(f"{structure}: holds no structure that could be read")
+    job.check_outputs(len(found))
+    done = 0
+    with job:
+        for index, (label, atoms) in enumerate(found):
+            try:
+                report = job.run(index, label, atoms)
+            except BadInput as error:
+                if on_error == "fail":
+                    raise
+                typer.echo(f"neupol: {error} (skipped)", err=True)
+                continue
+            _print(report, as_json)
+            done += 1
+    if not done:
+        raise BadInput(f"{structure}: no density was made of any of its structures")
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    from neupol_cli.density_job import lines
+
+    typer.echo(json.dumps(report) if as_json else "\n".join(lines(report)))

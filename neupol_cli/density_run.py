@@ -1,0 +1,171 @@
+"""From a structure and a density model to a density on a grid, within a budget of memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neupol_cli import volumetric
+from neupol_cli.errors import BadInput, TryAgain, Usage
+from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Progress = Callable[[int], None]
+UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*\Z", re.I)
+LEAST = 32 << 20  # bytes: a tile with less than this is mostly overhead
+
+
+@dataclass(frozen=True)
+class GridChoice:
+    """What the user said about the grid; at most one of spacing, counts and source is not None."""
+
+    spacing: float | None = None
+    counts: tuple[int, int, int] | None = None
+    source: Path | None = None
+    margin: float = 3.6
+
+    def __post_init__(self) -> None:
+        given = [x for x in (self.spacing, self.counts, self.source) if x is not None]
+        if len(given) > 1:
+            raise Usage("choose one of --spacing, --grid and --grid-from")
+
+    def grid(self, atoms: Atoms) -> Grid:
+        """The grid for a structure; 0.2 Angstrom where nothing was said."""
+        if self.source is not None:
+            return volumetric.read(self.source).grid
+        if self.counts is not None:
+            return by_counts(atoms, self.counts, self.margin)
+        return by_spacing(atoms, 0.2 if self.spacing is None else self.spacing, self.margin)
+
+
+def parse_counts(text: str | None) -> tuple[int, int, int] | None:
+    """``60,60,80`` as three counts. Usage for anything else."""
+    if text is None:
+        return None
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise Usage(f"--grid takes three counts such as 60,60,80, not '{text}'")
+    n1, n2, n3 = (int(part) for part in parts)
+    return n1, n2, n3
+
+
+def parse_memory(text: str) -> int:
+    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes. Usage for anything else, or less than 64 MB."""
+    match = _SIZE.match(text)
+    size = int(float(match[1]) * UNITS[match[2].lower()]) if match else 0
+    if size < 2 * LEAST:
+        raise Usage(f"--memory takes a size such as 2GB (at least 64MB), not '{text}'")
+    return size
+
+
+def check_size(grid: Grid, memory: int, itemsize: int) -> int:
+    """Bytes of the budget that are left for the network; BadInput when the grid alone is too big.
+
+    Of the memory at most half may be the density itself.
+    """
+    limit = memory // 2 // itemsize
+    if grid.size > limit:
+        counts = " x ".join(f"{n:,}" for n in grid.shape)
+        raise BadInput(
+            f"a grid of {counts} = {grid.size:.3g} points is beyond the {limit:.3g} that --memory "
+            f"{memory / 1e9:.3g}GB allows; take a coarser --spacing, a smaller --margin or more "
+            "memory"
+        )
+    return memory - grid.size * itemsize
+
+
+def check_elements(atoms: Atoms, species: Sequence[int], label: str) -> None:
+    """BadInput naming the first atom that the model has never seen, and what it has seen."""
+    from ase.data import chemical_symbols
+
+    known = set(species)
+    for index, number in enumerate(atoms.numbers):
+        if int(number) not in known:
+            trained = " ".join(chemical_symbols[z] for z in sorted(known))
+            raise BadInput(
+                f"{label}: atom {index} is {chemical_symbols[number]}, which this model has not "
+                f"seen; it was trained on {trained}"
+            )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A density and what it cost: seconds of the atoms' part and of the probes' part."""
+
+    volume: Volume
+    features: Any  # what the model's `density` takes for further probes
+    atom_seconds: float
+    probe_seconds: float
+
+
+def predict(model: Any, atoms: Atoms, grid: Grid, memory: int, progress: Progress) -> Predicted:
+    """The model's density on a grid. Out of memory, its tiles are halved and the work goes on.
+
+    `memory` in bytes is for the network's tiles. Errors: TryAgain when even small tiles do not fit.
+    """
+
+    def tell(done: int, total: int) -> None:
+        progress(done)
+
+    start = time.perf_counter()
+    features = model.atom_features(atoms)
+    middle = time.perf_counter()
+    values = _with_less(
+        lambda budget: model.density_grid(features, grid, memory=budget, progress=tell), memory
+    )
+    end = time.perf_counter()
+    total, spin = split_channels(as_array(values), grid)
+    if not np.isfinite(total.sum(dtype=np.float64)):
+        raise BadInput("the model gave a density that is not finite: its weights are damaged")
+    return Predicted(Volume(atoms, grid, total, spin), features, middle - start, end - middle)
+
+
+def _with_less(work: Callable[[int], Any], memory: int) -> Any:
+    """Call `work` with `memory`, and with half of it for as long as it runs out."""
+    while True:
+        try:
+            return work(memory)
+        except (MemoryError, RuntimeError) as trouble:
+            text = str(trouble).lower()
+            short = not text or "out of memory" in text or "allocate" in text
+            if not short:
+                raise
+            if memory < LEAST:
+                raise TryAgain(
+                    "out of memory with the smallest tiles; use a coarser grid"
+                ) from trouble
+            memory //= 2
+
+
+def as_array(values: Any) -> np.ndarray:
+    """A tensor of any device as a numpy array."""
+    return np.asarray(values.detach().cpu().numpy())
+
+
+def sampler(model: Any, features: Any, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The model's total density times `factor` at any points, (P, 3) Angstrom -> (P,)."""
+
+    import torch
+
+    def sample(points: np.ndarray) -> np.ndarray:
+        found = as_array(model.density(features, torch.from_numpy(points)))
+        return factor * (found if found.ndim == 1 else found[:, 0])
+
+    return sample
+
+
+def split_channels(values: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray | None]:
+    """(P,) or (P, 2), or the same on the grid, as total and spin on the grid."""
+    if values.size == grid.size:
+        return values.reshape(grid.shape), None
+    pairs = values.reshape(grid.size, 2)
+    return pairs[:, 0].reshape(grid.shape), pairs[:, 1].reshape(grid.shape)

@@ -1,0 +1,345 @@
+"""``neupol density`` as a user runs it, with an analytic model in place of a network.
+
+The stand-in is a sum of Gaussian atoms with the valence of its convention, so that every printed
+number is known; checks that come before the model run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.vasp import VaspChargeDensity
+from ase.io import write as ase_write
+from ase.io.cube import read_cube
+from torch import Tensor
+
+from neupol_cli import app, density_numbers, density_plot, hdf5, registry, volumetric
+from neupol_cli.density_run import GridChoice, check_size, parse_counts, parse_memory, predict
+from neupol_cli.errors import BadInput, TryAgain, Usage
+from neupol_cli.units import BOHR, DEBYE
+from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
+from neupol_cli.volumetric.h5 import volume_of
+
+WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
+CELL = np.array([[3.1, 0.2, 0.0], [-1.4, 2.9, 0.3], [0.1, 0.5, 4.0]])
+VALENCE = {1: 1.0, 6: 4.0, 8: 6.0}
+# On hydrogen fewer electrons than its valence, on oxygen more: polar, and two per cent too few.
+EXCESS = {1: 0.76, 6: 3.9, 8: 6.32}
+
+
+@dataclass
+class Settings:
+    species: tuple[int, ...] = (1, 6, 8)
+    spin: bool = False
+
+
+@dataclass
+class Gaussians:
+    """Gaussian atoms: ``EXCESS`` electrons each, exponent 3 / Angstrom^2."""
+
+    config: Settings = field(default_factory=Settings)
+    meta: dict[str, Any] = field(
+        default_factory=lambda: {"model": "charge3net", "valence": {"H": 1, "C": 4, "O": 6}}
+    )
+    budgets: list[int] = field(default_factory=list)
+    fails_above: int = 1 << 60
+
+    def atom_features(self, atoms: Atoms) -> Atoms:
+        return atoms
+
+    def density(self, features: Atoms, probes: Tensor) -> Tensor:
+        points = probes.double()
+        total = torch.zeros(len(points), dtype=torch.float64)
+        shifts = _shifts(features)
+        for number, position in zip(features.numbers, features.positions, strict=True):
+            for shift in shifts:
+                squared = ((points - torch.from_numpy(position + shift)) ** 2).sum(1)
+                total += EXCESS[int(number)] * (3 / np.pi) ** 1.5 * torch.exp(-3 * squared)
+        return torch.stack([total, total / 4], 1) if self.config.spin else total
+
+    def density_grid(self, features: Atoms, grid: Grid, memory: int, progress: Any) -> Tensor:
+        self.budgets.append(memory)
+        if memory > self.fails_above:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        progress(grid.size, grid.size)
+        return self.density(features, torch.from_numpy(grid.points())).float()
+
+
+def _shifts(atoms: Atoms) -> np.ndarray:
+    if not atoms.pbc.any():
+        return np.zeros((1, 3))
+    counts = np.array(np.meshgrid(*[range(-2, 3)] * 3)).reshape(3, -1).T
+    return counts @ atoms.cell.array
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gaussians:
+    found = Gaussians()
+    monkeypatch.setattr(registry, "load", lambda *arguments: found)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "water.xyz").write_text(WATER)
+    return found
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = app._run(["density", *arguments, "-m", "stand-in"])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def result(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_water_counts_its_electrons_before_and_after(model, capsys) -> None:
+    report = result(capsys, "water.xyz", "-o", "rho.cube", "--spacing", "0.15", "--normalize")
+    assert report["electrons_sum"] == pytest.approx(7.84, rel=0, abs=1e-4)
+    assert report["electrons_expected"] == 8.0
+    assert report["electrons"] == pytest.approx(8.0, rel=0, abs=1e-6)
+    assert report["electrons_grid_error"] < 1e-3
+    assert report["points"] == np.prod(report["grid"]) and max(report["spacing_Angstrom"]) <= 0.15
+    # The centre of the electrons, scaled to a neutral whole, against that of the ions.
+    z = np.array([0.1173, -0.4692, -0.4692])
+    electrons = np.array([6.32, 0.76, 0.76]) * 8.0 / 7.84
+    expected = ((np.array([6.0, 1.0, 1.0]) - electrons) @ z) / DEBYE
+    np.testing.assert_allclose(report["dipole_D"], [0, 0, expected], rtol=0, atol=2e-4)
+    with open("rho.cube") as stream:
+        found = read_cube(stream)
+    total = found["data"].sum() * abs(np.linalg.det(found["spacing"])) / BOHR**3
+    assert total == pytest.approx(8.0, rel=0, abs=1e-6)
+
+
+def test_people_get_units_and_the_grids_own_error(model, capsys) -> None:
+    code, out, err = run(capsys, "water.xyz", "-o", "rho.xsf", "--spacing", "0.4")
+    assert code == 0 and err == ""
+    for words in ("points, step 0.", "Angstrom", "of 8, sum over the grid", " D = |", "probes/s"):
+        assert words in out, words
+    assert "the grid's own error: about" in out
+
+
+@pytest.mark.parametrize("name", ["CHGCAR", "rho.cube", "rho.h5", "rho.cube.gz"])
+def test_every_format_holds_the_same_electrons(model, capsys, name: str) -> None:
+    report = result(capsys, "water.xyz", "-o", name, "--grid", "40,42,44", "--normalize")
+    assert report["grid"] == [40, 42, 44]
+    assert volumetric.read(name).electrons == pytest.approx(8.0, rel=0, abs=1e-6)
+
+
+def test_a_chgcar_names_its_grid_and_what_vasp_needs(model, capsys) -> None:
+    code, _, err = run(capsys, "water.xyz", "-o", "CHGCAR", "--grid", "40,42,44", "--normalize")
+    assert code == 0
+    assert "NGXF NGYF NGZF = 40 42 44" in err
+    assert "ICHARG=1" in err and "ICHARG=11 needs" in err
+    found = VaspChargeDensity("CHGCAR")
+    total = found.chg[0].sum() * found.atoms[0].get_volume() / found.chg[0].size
+    assert total == pytest.approx(8.0, rel=0, abs=1e-6)
+
+
+def test_a_crystal_fills_its_cell_and_has_no_dipole(model, capsys) -> None:
+    ase_write("POSCAR", Atoms("OC", [[0.3, 0.2, 0.1], [1.5, 1.2, 2.0]], cell=CELL, pbc=True))
+    report = result(capsys, "POSCAR", "-o", "CHGCAR", "--spacing", "0.2", "--normalize")
+    assert "dipole_D" not in report and report["electrons_expected"] == 10.0
+    assert report["electrons_sum"] == pytest.approx(10.22, rel=0, abs=1e-3)
+    np.testing.assert_allclose(volumetric.read("CHGCAR").grid.box, CELL, rtol=0, atol=1e-9)
+
+
+def test_a_reference_gives_its_grid_the_error_and_the_difference(model, capsys) -> None:
+    atoms = Atoms("OH2", [[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
+    grid = by_counts(atoms, (31, 36, 33), 3.0)
+    values = Gaussians().density(atoms, torch.from_numpy(grid.points())).numpy().reshape(grid.shape)
+    volumetric.write("ref.cube", Volume(atoms, grid, values * 0.9), "reference")
+    report = result(
+        capsys, "ref.cube", "-o", "rho.cube", "--reference", "ref.cube", "--difference", "d.cube"
+    )  # the structure is that of the reference, too
+    assert report["grid"] == [31, 36, 33]
+    assert report["eps_mae_percent"] == pytest.approx(100 / 9, rel=0, abs=1e-3)
+    difference = volumetric.read("d.cube")
+    np.testing.assert_allclose(difference.values, values * 0.1, rtol=0, atol=1e-5)
+    code, _, err = run(
+        capsys, "water.xyz", "-o", "a.cube", "--reference", "ref.cube", "--spacing", "0.3"
+    )
+    assert code == 2 and "reference's grid" in err
+    Path("methane.xyz").write_text("2\n\nC 0 0 0\nO 0 0 1.1\n")
+    code, _, err = run(capsys, "methane.xyz", "-o", "a.cube", "--reference", "ref.cube")
+    assert code == 65 and "other atoms" in err
+
+
+def test_spin_goes_where_a_format_has_room_for_it(model, capsys) -> None:
+    model.config.spin = True
+    report = result(capsys, "water.xyz", "-o", "CHGCAR", "--grid", "40,40,40", "--normalize")
+    assert report["spin_sum"] == pytest.approx(7.84 / 4, rel=0, abs=1e-2)
+    back = volumetric.read("CHGCAR")
+    assert back.spin is not None and back.electrons == pytest.approx(8.0, rel=0, abs=1e-6)
+    result(capsys, "water.xyz", "-o", "rho.h5", "--grid", "40,40,40", "--plot", "spin.png")
+    np.testing.assert_allclose(volumetric.read("rho.h5").spin, back.spin, rtol=0, atol=1e-6)
+
+
+def test_several_structures_go_into_one_hdf5_or_numbered_files(model, capsys) -> None:
+    Path("two.xyz").write_text(WATER + "2\n\nC 0 0 0\nO 0 0 1.1\n")
+    code, out, err = run(capsys, "two.xyz", "-o", "all.h5", "--spacing", "0.5", "--json")
+    assert code == 0, err
+    assert [json.loads(line)["formula"] for line in out.splitlines()] == ["H2O", "CO"]
+    dataset = hdf5.read("all.h5")
+    assert dataset.size == 2 and volume_of(dataset, 1).atoms.get_chemical_formula() == "CO"
+    code, _, err = run(capsys, "two.xyz", "-o", "rho_{}.cube", "--spacing", "0.5")
+    assert code == 0 and Path("rho_0.cube").exists() and Path("rho_1.cube").exists()
+    code, _, err = run(capsys, "two.xyz", "-o", "rho.cube")
+    assert code == 2 and "needs {}" in err
+
+
+def test_an_unseen_element_is_named_and_skipped_only_when_asked(model, capsys) -> None:
+    Path("two.xyz").write_text("2\n\nO 0 0 0\nS 0 0 1.5\n" + WATER)
+    code, _, err = run(capsys, "two.xyz", "-o", "rho.h5", "--spacing", "0.5")
+    assert code == 65
+    assert "two.xyz#0: atom 1 is S" in err and "trained on H C O" in err
+    assert not Path("rho.h5").exists() and not list(Path().glob("*.partial"))
+    code, out, err = run(
+        capsys, "two.xyz", "-o", "rho.h5", "--spacing", "0.5", "--on-error", "skip", "--json"
+    )
+    assert code == 0 and "skipped" in err and len(out.splitlines()) == 1
+    assert hdf5.read("rho.h5").size == 1
+
+
+def test_ions_and_models_of_unknown_convention_need_a_number(model, capsys) -> None:
+    report = result(
+        capsys, "water.xyz", "-o", "a.cube", "--spacing", "0.3", "--electrons", "9", "--normalize"
+    )
+    assert report["electrons"] == pytest.approx(9.0, rel=0, abs=1e-6)
+    model.meta = {"model": "charge3net"}
+    code, _, err = run(capsys, "water.xyz", "-o", "b.cube", "--spacing", "0.3", "--normalize")
+    assert code == 2 and "add --electrons N" in err and not Path("b.cube").exists()
+    report = result(capsys, "water.xyz", "-o", "b.cube", "--spacing", "0.3")
+    assert report["electrons_expected"] is None and "dipole_D" not in report
+
+
+def test_out_of_memory_halves_the_tiles(model, capsys) -> None:
+    model.fails_above = 300_000_000
+    result(capsys, "water.xyz", "-o", "a.cube", "--spacing", "0.5", "--memory", "1GB")
+    assert len(model.budgets) == 3 and model.budgets[2] == pytest.approx(2.5e8, rel=0.01)
+    model.fails_above = 0
+    with pytest.raises(TryAgain, match="smallest tiles"):
+        predict(model, Atoms("H"), by_spacing(Atoms("H"), 0.5, 1.0), 1 << 28, lambda done: None)
+
+
+def test_a_picture_is_drawn(model, capsys) -> None:
+    report = result(
+        capsys, "water.xyz", "-o", "rho.cube", "--spacing", "0.3", "--plot", "slices.png"
+    )
+    assert report["plot"] == "slices.png"
+    assert Path("slices.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("slices.png").stat().st_size > 20_000
+    code, _, err = run(capsys, "water.xyz", "-o", "rho.cube", "--plot", "slices.jpeg")
+    assert code == 2 and ".png" in err
+
+
+def test_the_plane_holds_most_atoms() -> None:
+    ring = [[np.cos(a), np.sin(a), 0.3] for a in np.arange(6) * np.pi / 3]
+    atoms = Atoms("C6H2", [[1.4 * x, 1.4 * y, z] for x, y, z in ring] + [[0, 0, 2.0], [0, 2, 2.5]])
+    flat, across = density_plot.planes(atoms)
+    assert np.abs(flat.seen(atoms.positions)[:6, 2]).max() < 1e-9
+    assert abs(flat.normal @ across.normal) < 1e-12
+    for symbols, positions in {"H": [[0, 0, 0]], "CO": [[0, 0, 0], [0.3, 0.4, 1.0]]}.items():
+        for plane in density_plot.planes(Atoms(symbols, positions)):
+            assert np.isfinite(plane.points()).all()
+            np.testing.assert_allclose(plane.seen(np.array(positions))[:, 2], 0, rtol=0, atol=1e-9)
+
+
+def neupol(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "neupol_cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60, **more)
+
+
+def test_an_absurd_grid_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "water.xyz").write_text(WATER)
+    start = time.perf_counter()
+    found = neupol(
+        "density", "water.xyz", "-o", "rho.cube", "--grid", "10000,10000,10000", cwd=tmp_path
+    )
+    assert time.perf_counter() - start < 5
+    assert found.returncode == 65 and found.stderr.count("\n") == 1
+    assert "= 1e+12 points" in found.stderr and "2.5e+08" in found.stderr and "2GB" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-o", "rho.txt"], "must end in .cube"),
+        (["-o", "nowhere/rho.cube"], "does not exist"),
+        (["-o", "rho.cube", "--grid", "10,10"], "three counts"),
+        (["-o", "rho.cube", "--grid", "10,10,0"], "three counts"),
+        (["-o", "rho.cube", "--spacing", "-1"], "--spacing"),
+        (["-o", "rho.cube", "--spacing", "1", "--grid", "1,1,1"], "choose one of"),
+        (["-o", "rho.cube", "--memory", "lots"], "--memory"),
+        (["-o", "rho.cube", "--on-error", "panic"], "skip or fail"),
+        (["-o", "rho.cube", "--difference", "d.cube"], "--reference"),
+        (["-o", "rho.cube", "--dtype", "float16"], "--dtype"),
+        (["-o", "rho.cube", "-m", "nothing-of-that-name"], "nothing-of-that-name"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(
+    arguments: list[str], says: str, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    (tmp_path / "water.xyz").write_text(WATER)
+    monkeypatch.chdir(tmp_path)
+    code = app._run(["density", "water.xyz", *arguments])
+    err = capsys.readouterr().err
+    assert code in (2, 65) and err.count("\n") == 1 and says in err
+    assert os.listdir(tmp_path) == ["water.xyz"]
+
+
+def test_a_full_disk_leaves_nothing_behind(model, capsys) -> None:
+    os.symlink("/dev/full", "rho.cube")
+    code, _, err = run(capsys, "water.xyz", "-o", "rho.cube", "--spacing", "0.5")
+    assert code == 2 and "plain file" in err
+    Path("rho.cube").unlink()
+
+
+def test_sizes_are_read() -> None:
+    assert parse_memory("2GB") == 2_000_000_000 and parse_memory("1.5 GiB") == 3 << 29
+    assert parse_memory("500mb") == 500_000_000
+    assert parse_counts("10,20,30") == (10, 20, 30) == parse_counts("10x20x30")
+    with pytest.raises(Usage, match="at least 64MB"):
+        parse_memory("1KB")
+    grid = Grid([0, 0, 0], np.eye(3), (100, 100, 100))
+    assert check_size(grid, 1 << 30, 4) == (1 << 30) - 4_000_000
+    with pytest.raises(Usage, match="choose one"):
+        GridChoice(spacing=0.2, counts=(1, 1, 1))
+    with pytest.raises(BadInput, match="grids differ"):
+        density_numbers.check_same_grid(
+            Volume(Atoms("H"), grid, np.zeros(grid.shape)),
+            Volume(Atoms("H"), Grid([0, 0, 1], np.eye(3), grid.shape), np.zeros(grid.shape)),
+        )
+
+
+def test_the_grid_error_is_of_the_errors_size() -> None:
+    """Against the known integral and dipole of Gaussians sharper than the grid."""
+    generator = np.random.default_rng(1)
+    charges = np.array([6.0, 1.0, 1.0])
+    true, told = [], []
+    for _ in range(20):
+        atoms = Atoms("OH2", [[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
+        grid = by_spacing(atoms, 0.4, 3.6)
+        grid = Grid(grid.origin + 0.4 * generator.random(3), grid.step, grid.shape)
+        values = np.zeros(grid.size)
+        for charge, position in zip(charges, atoms.positions, strict=True):
+            squared = ((grid.points() - position) ** 2).sum(axis=1)
+            values += charge * (15 / np.pi) ** 1.5 * np.exp(-15 * squared)
+        volume = Volume(atoms, grid, values.reshape(grid.shape))
+        error, moment_error = density_numbers.grid_errors(volume, charges)
+        moment = density_numbers.dipole(volume, charges, 8.0 / volume.electrons)  # zero if exact
+        true.append((abs(volume.electrons - 8.0), np.linalg.norm(moment)))
+        told.append((error, moment_error))
+    ratio = np.mean(told, axis=0) / np.mean(true, axis=0)
+    assert (ratio > 0.5).all() and (ratio < 20).all()
