@@ -71,6 +71,16 @@ class Backbone(nn.Module):
         """(P,) types -> (P, dim) first state; movable points have types from species_count on."""
         raise NotImplementedError
 
+    def forward(self, types: Tensor, edges: Any) -> Tensor:
+        """(P,) types -> (P, dim) last state; without Neural Polarization, whose points move.
+
+        A network that keeps more than one state a point overrides it.
+        """
+        state = self.embed(types, edges)
+        for layer in self.layers:
+            state = layer(state, edges)
+        return state
+
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
         """(A, dim) last state -> (size, targets) in the network's own units."""
         raise NotImplementedError

@@ -31,10 +31,7 @@ class Still(nn.Module):
         """The points' last state (A, dim), and no trajectory."""
         topology = neighbours(graph, graph.positions, backbone.cutoff)
         edges = Edges.of(topology, graph.positions, graph.batch, graph.cell)
-        state = backbone.embed(backbone.types(graph.numbers), edges)
-        for layer in backbone.layers:
-            state = layer(state, edges)
-        return state, []
+        return backbone(backbone.types(graph.numbers), edges), []
 
 
 class Doubled(nn.Module):

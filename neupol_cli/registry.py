@@ -45,6 +45,13 @@ ENTRIES = {
             "E(n) equivariant graph network: messages from features and distances",
             "Satorras, Hoogeboom, Welling 2021 (arXiv 2102.09844)",
         ),
+        Entry(
+            "dimenet",
+            "neupol_cli.models.dimenet:DimeNet",
+            "property",
+            "DimeNet++: messages on bonds, turned by the angles between them",
+            "Gasteiger, Giri, Margraf, Günnemann 2020 (arXiv 2011.14115)",
+        ),
     )
 }
 

@@ -1,0 +1,58 @@
+"""The angle at j between two edges k -> j -> i as a vector: the angular half of DimeNet's basis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from neupol_cli.models.distance import HermiteTable
+from neupol_cli.models.linear import Linear
+from neupol_cli.models.spherical_basis import legendre
+from neupol_cli.models.triplets import Triplets
+
+
+class LegendreAngles(nn.Module):
+    """F_l = sqrt((2l+1) / 4 pi) P_l(cos angle), l = 0 .. size - 1; no parameters."""
+
+    def __init__(self, size: int, bins: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, triplets: Triplets) -> Tensor:
+        """Triplets -> (P, n, n, size)."""
+        return legendre(triplets.cosines, self.size)
+
+
+class PerceptronAngles(nn.Module):
+    """Two layers with a ReLU between them: the baseline ``+MLP`` of Gao et al. 2022, Table 2."""
+
+    def __init__(self, size: int, bins: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Linear(1, size), nn.ReLU(), Linear(size, size))
+
+    def forward(self, triplets: Triplets) -> Tensor:
+        return self.layers(triplets.angles[..., None])
+
+
+class LearnedAngles(HermiteTable):
+    """A learned table over [0, pi] (Gao et al. 2022, section 3.1)."""
+
+    def __init__(self, size: int, bins: int) -> None:
+        super().__init__(size, bins, 0.0, math.pi)
+
+    def forward(self, triplets: Triplets) -> Tensor:  # type: ignore[override]
+        angles = triplets.angles
+        return super().forward(angles.flatten()).view(*angles.shape, self.size)
+
+
+LEARNT: dict[str, Callable[[int, int], nn.Module]] = {
+    "mlp": PerceptronAngles,
+    "learned": LearnedAngles,
+}
+
+
+def angular(name: str, size: int, bins: int) -> nn.Module:
+    """What goes with the distance encoding of that name; Legendre polynomials with most."""
+    return LEARNT.get(name, LegendreAngles)(size, bins)
