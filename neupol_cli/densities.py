@@ -108,13 +108,9 @@ class DensityWriter:
         self._references: dict[str, dict[int, float]] = {}
 
     def __enter__(self) -> Self:
-        import h5py
-
-        from neupol_cli.hdf5 import LIBVER
-
         partial = self._stack.enter_context(atomic(self.path))
-        self._file = h5py.File(partial, "w", libver=LIBVER, locking=False)
-        self._stack.enter_context(self._file)
+        self._new = self._stack.enter_context(parts.NewFile(partial))
+        self._file = self._new.file
         tail = (2,) if self.spin else ()
         self._values = self._file.create_dataset(
             "/density/values", (0, *tail), "float32", maxshape=(None, *tail),
@@ -134,7 +130,8 @@ class DensityWriter:
         """Append one structure.
 
         ``values`` (X,Y,Z) or (X,Y,Z,2) e/Angstrom^3; ``origin`` (3,) and ``step`` (3,3) Angstrom.
-        BadInput when values are not finite or the channels are not those of the file.
+        BadInput when values are not finite or the channels are not those of the file; OSError when
+        the disk is full, which leaving the block turns into IOFailure.
         """
         tail = (2,) if self.spin else ()
         shape = values.shape[:3]
@@ -146,6 +143,7 @@ class DensityWriter:
         begin = self._values.shape[0]
         self._values.resize(begin + len(flat), axis=0)
         self._values[begin:] = flat
+        self._new.check()
         self._atoms.append(atoms)
         self._grids.append((np.array(shape), np.asarray(origin), np.asarray(step)))
         self._digests.append(hashlib.sha256(flat.data).digest())

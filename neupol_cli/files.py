@@ -104,14 +104,21 @@ def _take(lock: Path) -> int:
                 os.close(handle)
                 continue
             _refuse_living(os.pread(handle, 4096, 0), lock)
-            text = f"{socket.gethostname()} {os.getpid()}\n".encode()
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, text, 0)
+            _sign(handle, lock)
             return handle
         except BaseException:
             with suppress(OSError):
                 os.close(handle)
             raise
+
+
+def _sign(handle: int, lock: Path) -> None:
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+    except OSError:
+        lock.unlink()
+        raise
 
 
 def _flock(handle: int, lock: Path) -> None:

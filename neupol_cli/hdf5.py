@@ -152,10 +152,6 @@ def write(path: str | Path, dataset: Dataset, single: bool = False) -> None:
         save(partial, dataset, single)
 
 
-# Object headers of this version carry checksums of their own, so that damage there is seen too.
-LIBVER = ("v110", "v110")
-
-
 def save(partial: Path, dataset: Dataset, single: bool = False) -> None:
     """Write a dataset to the path that ``files.atomic`` gave.
 
@@ -163,12 +159,10 @@ def save(partial: Path, dataset: Dataset, single: bool = False) -> None:
     of the origin is kept to 0.5e-6 Angstrom (checked: 1e-6). Errors: BadInput if the arrays do not
     fit together.
     """
-    import h5py
-
     validate(dataset, partial.name.removesuffix(".partial"))
-    with h5py.File(partial, "w", libver=LIBVER, locking=False) as file:
-        put_dataset(file, dataset, single)
-        parts.seal(file, dataset.kind, {"source": dataset.source})
+    with parts.NewFile(partial) as new:
+        put_dataset(new.file, dataset, single)
+        parts.seal(new.file, dataset.kind, {"source": dataset.source})
 
 
 def put_dataset(file: h5py.File, dataset: Dataset, single: bool = False) -> None:

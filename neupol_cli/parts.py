@@ -12,18 +12,21 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from neupol_cli.errors import BadInput, IOFailure
+from neupol_cli.errors import BadInput, IOFailure, NeupolError
 
 if TYPE_CHECKING:
     import h5py
 
 FORMAT = "neupol"
 VERSION = 1
+# Object headers of this version carry checksums of their own, so that damage there is seen too.
+LIBVER = ("v110", "v110")
 OBJECTS = 10_000  # groups and arrays a file may have; ours have tens
 EXPANSION = 1100  # deflate cannot do better than 1032 to 1
 
@@ -106,6 +109,75 @@ def _inspect_array(item: h5py.Dataset, name: str, size: int, path: str | Path) -
     bound = stored * EXPANSION if grid else stored
     if stored > size or item.nbytes > bound:
         raise BadInput(f"{path}: {name} declares {item.nbytes} bytes that the file does not hold")
+
+
+class NewFile:
+    """A file to be written: ``with NewFile(partial) as new: put(new.file, ...)``.
+
+    HDF5 cannot close a file whose disk is full, and crashes at exit when it is left open. So it
+    writes through a file object of ours, which keeps the first failure to itself until HDF5 is
+    done, and then raises it (OSError).
+    """
+
+    def __init__(self, partial: Path) -> None:
+        self._partial = partial
+
+    def __enter__(self) -> Self:
+        import h5py
+
+        self._sink = _Sink(self._partial.open("w+b", buffering=0))
+        self.file = h5py.File(self._sink, "w", libver=LIBVER)
+        return self
+
+    def check(self) -> None:
+        """Raise what went wrong so far; for writers that have much more to come."""
+        if self._sink.failure is not None:
+            raise self._sink.failure
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            self.file.close()
+        except (OSError, RuntimeError):
+            if self._sink.failure is None:
+                raise
+        finally:
+            self._sink.raw.close()
+        # A failed write may have made HDF5 complain of something else since: this is the cause.
+        if kind is None or not issubclass(kind, NeupolError):
+            self.check()
+
+
+class _Sink(RawIOBase):
+    """What h5py needs of a file; after a failed write, further ones are lost without a word."""
+
+    def __init__(self, raw: FileIO) -> None:
+        self.raw = raw
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        try:
+            while len(rest) and self.failure is None:
+                rest = rest[self.raw.write(rest) or 0 :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self.raw.truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self.raw.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.raw.tell()
 
 
 def put(group: h5py.Group, name: str, values: np.ndarray, **labels: str) -> None:
