@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Targets whose negative gradient is a force, in the order of preference.
+ENERGIES = ("energy", "U0")
+
+
 @dataclass(frozen=True)
 class PropertyConfig:
     """What every property network's configuration has; each adds its own fields.
@@ -132,6 +136,19 @@ class PropertyModel(nn.Module):
     def device(self) -> torch.device:
         """Where the network is."""
         return self.scale.device
+
+    @property
+    def energy(self) -> str:
+        """The target whose gradient is a force.
+
+        Raises:
+            BadInput: there is none; the message lists the targets.
+        """
+        for name in ENERGIES:
+            if name in self.config.targets:
+                return name
+        known = ", ".join(self.config.targets)
+        raise BadInput(f"forces need an energy ({' or '.join(ENERGIES)}); this model has {known}")
 
     def network(self, graph: Graph) -> Tensor:
         """(B, T) the network's own outputs, before units."""
@@ -270,7 +287,8 @@ class PropertyModel(nn.Module):
         if not forces and not stress:
             with torch.no_grad():
                 return self(graph).cpu(), nothing, nothing
-        values, force, strain = self.derivatives(graph, stress=stress)
+        energy = self.config.targets.index(self.energy)
+        values, force, strain = self.derivatives(graph, energy, stress)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
 

@@ -1,0 +1,116 @@
+"""neupol predict: properties, and forces where there is an energy, of any structures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from neupol_cli.prediction import Committee, Prediction
+
+DEFAULT = "qm9"
+
+
+class OnError(StrEnum):
+    """What happens when one structure of many is bad."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+def predict(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...|-", help="Structures in any format of ASE; - is stdin (xyz)."
+        ),
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint; repeatable."),
+    ] = [DEFAULT],  # noqa: B006
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write .extxyz, .xyz, .csv or .h5 instead of printing."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
+    forces: Annotated[bool, typer.Option(help="Forces, too, as -dE/dx of the energy.")] = False,
+    stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="A bad structure stops everything, or is reported and left out.")
+    ] = OnError.fail,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+) -> None:
+    """Predict properties from structures.
+
+    Results go to stdout as a table, each with its unit; into a pipe as tab-separated lines, or as
+    JSON lines with --json. Several models give mean and spread.
+    """
+    from neupol_cli import registry
+    from neupol_cli.prediction import Committee
+    from neupol_cli.tasks import device_named
+
+    place = device_named(device)
+    committee = Committee([registry.load(name, place) for name in model], model)
+    write = _writer(output, as_json)
+    found = _predictions(committee, files, on_error.value, forces, stress)
+    write(found)
+
+
+def _predictions(
+    committee: Committee, files: list[str], on_error: str, forces: bool, stress: bool
+) -> Iterator[Prediction]:
+    """Predictions in the order of the structures, a chunk at a time."""
+    from neupol_cli import structures
+    from neupol_cli.errors import BadInput
+    from neupol_cli.prediction import chunks
+
+    good = 0
+    answerable = _answerable(committee, structures.read(files, on_error), on_error, stress)
+    for labels, atoms in chunks(answerable):
+        good += len(atoms)
+        yield from committee.predict(labels, atoms, forces, stress)
+    if not good:
+        raise BadInput("no structure was left to predict")
+
+
+def _answerable(
+    committee: Committee, found: Iterator[tuple[str, Atoms]], on_error: str, stress: bool
+) -> Iterator[tuple[str, Atoms]]:
+    """The structures whose elements the models know."""
+    for label, atoms in found:
+        refusal = committee.refusal(label, atoms, stress)
+        if refusal is None:
+            yield label, atoms
+        elif on_error == "skip":
+            print(f"neupol: {refusal} (skipped)", file=sys.stderr)
+        else:
+            raise refusal
+
+
+Writer = Callable[[Iterator["Prediction"]], None]
+
+
+def _writer(output: Path | None, as_json: bool) -> Writer:
+    """How the answers leave; chosen first, so that a wrong file name costs nothing."""
+    from neupol_cli import answers
+    from neupol_cli.errors import Usage
+    from neupol_cli.files import checked_target
+
+    if output is None:
+        return answers.json_lines if as_json else answers.table
+    checked_target(output)
+    if as_json:
+        return lambda found: answers.json_file(output, found)
+    if output.suffix not in answers.FILES:
+        raise Usage(f"{output}: the ending is one of {', '.join(answers.FILES)} (or use --json)")
+    return lambda found: answers.FILES[output.suffix](output, found)

@@ -1,0 +1,61 @@
+"""A trained model as an ASE calculator: relaxations, dynamics, vibrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from neupol_cli import registry
+from neupol_cli.errors import BadInput
+
+
+class NeupolCalculator(Calculator):
+    """Energies (eV), forces (eV/Angstrom) and, in periodic cells, stress (eV/Angstrom^3).
+
+    >>> atoms.calc = NeupolCalculator("my_run")
+    >>> atoms.get_forces()
+
+    Args:
+        model: a bundled name, a run folder, a checkpoint, or a property model itself.
+        device: where to compute.
+        dtype: the type of number, e.g. ``torch.float64``; None keeps the checkpoint's.
+
+    Raises:
+        BadInput: the model answers no energy in eV.
+
+    The model's other properties are in ``calc.results`` under their own names after a calculation.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
+
+    def __init__(self, model: Any, device: str = "cpu", dtype: Any = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        loaded = registry.load(model, device, dtype) if type(model) is str else model
+        self.model = loaded
+        self.energy = loaded.energy
+        config = loaded.config
+        unit = dict(zip(config.targets, config.units, strict=True))[self.energy]
+        if unit != "eV":
+            raise BadInput(f"the model's {self.energy} is in {unit or 'no unit'}; ASE needs eV")
+
+    def calculate(
+        self,
+        atoms: Any = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        wanted = set(properties)
+        stress = "stress" in wanted
+        found = self.model.predict([self.atoms], forces=bool(wanted - {"energy"}), stress=stress)
+        for name in self.model.config.targets:
+            self.results[name] = float(found[name][0])
+        self.results["energy"] = float(found[self.energy][0])
+        self.results["free_energy"] = self.results["energy"]
+        if "forces" in found:
+            self.results["forces"] = found["forces"]
+        if stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0])

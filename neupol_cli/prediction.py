@@ -1,0 +1,155 @@
+"""Structures through one or several trained models, with units, in pieces that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neupol_cli.errors import BadInput
+from neupol_cli.hdf5 import Target
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+CHUNK = 256  # structures that are predicted, and answered, together
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the models say of one structure.
+
+    ``values`` and ``spread`` are by property name; a spread (the sample standard deviation) is
+    there where several models answered. ``forces`` (n, 3) and ``stress`` (3, 3) where asked for.
+    """
+
+    label: str
+    atoms: Atoms
+    values: dict[str, Target]
+    spread: dict[str, float] = field(default_factory=dict)
+    forces: Target | None = None
+    stress: Target | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The prediction as one JSON object."""
+        properties: dict[str, dict[str, Any]] = {
+            name: {"value": float(target.values), "unit": target.unit}
+            for name, target in self.values.items()
+        }
+        for name, spread in self.spread.items():
+            properties[name]["spread"] = spread
+        result: dict[str, Any] = {
+            "structure": self.label,
+            "formula": self.atoms.get_chemical_formula(),
+            "atoms": len(self.atoms),
+            "properties": properties,
+        }
+        for name, target in (("forces", self.forces), ("stress", self.stress)):
+            if target is not None:
+                result[name] = {"value": target.values.tolist(), "unit": target.unit}
+        return result
+
+    def targets(self) -> dict[str, Target]:
+        """Everything by name, for files that keep units."""
+        found = dict(self.values)
+        for name, spread in self.spread.items():
+            found[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
+        if self.forces is not None:
+            found["forces"] = self.forces
+        if self.stress is not None:
+            found["stress"] = self.stress
+        return found
+
+
+class Committee:
+    """One or several property models that answer together."""
+
+    def __init__(self, models: Sequence[Any], names: Sequence[str]) -> None:
+        self.models = models
+        self.names = names
+        self.units = self._units()
+
+    def _units(self) -> dict[str, str]:
+        """The unit of each property; models that name different ones cannot be averaged."""
+        units: dict[str, str] = {}
+        for model, name in zip(self.models, self.names, strict=True):
+            if not hasattr(model, "predict"):
+                raise BadInput(f"{name}: answers densities, not properties; see neupol density")
+            for target, unit in zip(model.config.targets, model.config.units, strict=True):
+                if units.setdefault(target, unit) != unit:
+                    raise BadInput(f"{name}: {target} is in {unit}, elsewhere in {units[target]}")
+        return units
+
+    def refusal(self, label: str, atoms: Atoms, stress: bool = False) -> BadInput | None:
+        """Why these models cannot answer for a structure, if they cannot."""
+        if stress and not atoms.pbc.all():
+            return BadInput(f"{label}: a stress needs a structure that is periodic in 3 directions")
+        for model in self.models:
+            try:
+                model.check([atoms], [label])
+            except BadInput as error:
+                return error
+        return None
+
+    def predict(
+        self, labels: Sequence[str], structures: Sequence[Atoms], forces: bool, stress: bool
+    ) -> list[Prediction]:
+        """A prediction a structure.
+
+        Raises:
+            BadInput: an element that a model never saw; forces of models without an energy.
+            TryAgain: a single structure does not fit in memory.
+        """
+        answers = [model.predict(structures, forces, stress) for model in self.models]
+        starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
+        energy = self.models[0].energy if forces or stress else ""
+        unit = self.units.get(energy, "")
+        result = []
+        for k, (label, atoms) in enumerate(zip(labels, structures, strict=True)):
+            values, spread = self._combined(answers, k)
+            found = Prediction(label, atoms, values, spread)
+            if forces:
+                rows = [answer["forces"][starts[k] : starts[k + 1]] for answer in answers]
+                found = _with(found, "forces", np.mean(rows, 0), f"{unit}/Angstrom", "atom")
+            if stress:
+                tensors = [answer["stress"][k] for answer in answers]
+                found = _with(
+                    found, "stress", np.mean(tensors, 0), f"{unit}/Angstrom^3", "structure"
+                )
+            result.append(found)
+        return result
+
+    def _combined(
+        self, answers: Sequence[dict[str, np.ndarray]], k: int
+    ) -> tuple[dict[str, Target], dict[str, float]]:
+        values, spread = {}, {}
+        for name, unit in self.units.items():
+            said = [float(answer[name][k]) for answer in answers if name in answer]
+            values[name] = Target(np.asarray(np.mean(said)), unit)
+            if len(said) > 1:
+                spread[name] = float(np.std(said, ddof=1))
+        return values, spread
+
+
+def _with(found: Prediction, name: str, values: np.ndarray, unit: str, per: str) -> Prediction:
+    from dataclasses import replace
+
+    return replace(found, **{name: Target(values, unit, per)})  # type: ignore[arg-type]
+
+
+def chunks(
+    structures: Iterable[tuple[str, Atoms]], size: int = CHUNK
+) -> Iterator[tuple[list[str], list[Atoms]]]:
+    """Labels and structures, at most ``size`` at a time."""
+    labels: list[str] = []
+    atoms: list[Atoms] = []
+    for label, one in structures:
+        labels.append(label)
+        atoms.append(one)
+        if len(atoms) == size:
+            yield labels, atoms
+            labels, atoms = [], []
+    if atoms:
+        yield labels, atoms
