@@ -67,9 +67,10 @@ def _run(
     voice = reporter()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
-        run.start(resume)
-        voice.say(_introduction(options, trainer))
-        test = run.work()
+        with run.interruption:
+            run.start(resume)
+            voice.say(_introduction(options, trainer))
+            test = run.work()
     finally:
         voice.close()
     now = trainer.now

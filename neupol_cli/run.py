@@ -140,16 +140,16 @@ class Run:
     def work(self) -> dict[str, float]:
         """Trains to the limit and tests the best weights: name -> error, in the task's units.
 
-        Errors: Interrupted, with everything saved; Diverged, TryAgain.
+        Errors: Interrupted, with everything saved, if ``interruption`` was entered and a signal
+        came; Diverged; TryAgain.
         """
-        with self.interruption:
-            try:
-                self._train()
-                return self._test()
-            except Interrupted:
-                self._save()
-                self._draw()
-                raise
+        try:
+            self._train()
+            return self._test()
+        except Interrupted:
+            self._save()
+            self._draw()
+            raise
 
     def _train(self) -> None:
         trainer, settings = self.trainer, self.trainer.settings
