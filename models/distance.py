@@ -96,20 +96,22 @@ class Bessel(Fixed):
 
 
 class ExpNormal(Fixed):
-    """exp(-beta (exp(-alpha r) - mu_k)^2), alpha = 5/high (Unke and Meuwly 2019, eq. 7)."""
+    """exp(-beta_k (exp(-alpha r) - mu_k)^2), alpha = 5/high (Unke and Meuwly 2019, eq. 7)."""
 
     means: Tensor
+    betas: Tensor
 
     def __init__(self, scope: Range) -> None:
         super().__init__(scope)
         self.alpha = 5 / scope.high
         last = math.exp(-scope.high)
-        self.beta = (2 / scope.size * (1 - last)) ** -2
+        beta = (2 / scope.size * (1 - last)) ** -2
         self.register_buffer("means", torch.linspace(last, 1, scope.size))
+        self.register_buffer("betas", torch.full((scope.size,), beta))
 
     def encode(self, lengths: Tensor) -> Tensor:
         closeness = torch.exp(-self.alpha * lengths)
-        return torch.exp((-self.beta * (closeness - self.means).square()).clamp(min=FAINT))
+        return torch.exp((-self.betas * (closeness - self.means).square()).clamp(min=FAINT))
 
 
 class Perceptron(nn.Module):

@@ -46,6 +46,13 @@ ENTRIES = {
             "Satorras, Hoogeboom, Welling 2021 (arXiv 2102.09844)",
         ),
         Entry(
+            "equivariant-transformer",
+            "neupol_cli.models.equivariant_transformer:EquivariantTransformer",
+            "property",
+            "Equivariant transformer: attention over neighbours with scalars and vectors",
+            "Tholke, de Fabritiis 2022 (arXiv 2202.02541)",
+        ),
+        Entry(
             "dimenet",
             "neupol_cli.models.dimenet:DimeNet",
             "property",

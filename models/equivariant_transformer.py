@@ -1,0 +1,313 @@
+"""The equivariant transformer of TorchMD-NET (Tholke and de Fabritiis 2022), with movable points.
+
+    e(r) = C(r) h(r), C(r) = (cos(pi r / r_c) + 1) / 2            h a distance encoding
+    s_i = L[Emb(z_i), sum_j C(r_ij) L(e(r_ij)) Emb'(z_j)],  V_i = 0
+    a layer, with X and Y from models/vector_attention.py, i its own neighbour at r = 0:
+      (w1, w2, w3) = L V;   (o1, o2, o3) = L X
+      s += <w1, w2> o2 + o3;   V += w3 o1 + Y
+    y = sum_i head(LayerNorm(s_i), V_i)                          two gated equivariant blocks
+
+The same function as the published code for fewer operations: an atom is its own neighbour without
+being in the list of edges; the first layer knows that V is zero; the heads leave out the vectors
+that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neupol_cli.models.backbone import Backbone, PropertyConfig
+from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.equivariant_transformer_published import (
+    recognised,
+    settings_of,
+    state_of,
+)
+from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.linear import Linear
+from neupol_cli.models.pairs import Pairs
+from neupol_cli.models.vector_attention import Parts, Shape, plain
+
+
+@dataclass(frozen=True)
+class EquivariantTransformerConfig(PropertyConfig):
+    """The equivariant transformer's sizes; the defaults are the published QM9 network.
+
+    Attributes:
+        hidden: width H of scalars and vectors.
+        layers: attention layers.
+        heads: attention heads; they share out the H channels.
+        cutoff: Angstrom.
+        encoding: how a distance enters (models/distance.py); ``expnormal`` as published.
+        encoding_size, encoding_bins: its resolution over [0, cutoff].
+        vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
+            energies are continuous; the paper's own numbers were made without.
+    """
+
+    hidden: int = 256
+    layers: int = 8
+    heads: int = 8
+    cutoff: float = 5.0
+    encoding: str = "expnormal"
+    encoding_size: int = 64
+    encoding_bins: int = 64
+    vector_cutoff: bool = True
+
+
+class View(NamedTuple):
+    """What every layer reads of the same edges.
+
+    encoded: (Q, K) e of each pair. envelope: (Q, 1) C. origin: (1, K) e at distance zero.
+    """
+
+    pairs: Pairs
+    encoded: Tensor
+    envelope: Tensor
+    origin: Tensor
+
+
+class Radial(nn.Module):
+    """e(r) = C(r) h(r); one encoding for all layers, as published."""
+
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
+        super().__init__()
+        self.cutoff = config.cutoff
+        scope = Range(config.encoding_size, config.cutoff, config.encoding_bins)
+        self.encoding = encoding(config.encoding, scope)
+        self.size = int(self.encoding.size)  # type: ignore[arg-type]
+
+    def forward(self, edges: Edges) -> View:
+        """The view of some edges; worked out once for the same edges."""
+        kept: dict[Any, Any] = edges.shared
+        if self not in kept:
+            kept[self] = self._view(edges)
+        return kept[self]
+
+    def _view(self, edges: Edges) -> View:
+        pairs = Pairs.of(edges)
+        envelope = cosine_envelope(pairs.edges.lengths, self.cutoff)[:, None]
+        nowhere = edges.receivers.new_zeros(1)
+        itself = Edges(nowhere, nowhere, edges.vectors.new_zeros(1, 3))
+        return View(pairs, self.encoding(pairs.edges) * envelope, envelope, self.encoding(itself))
+
+
+class Neighbourhood(nn.Module):
+    """L[s_i, sum_j C(r_ij) L(e(r_ij)) Emb'(z_j)]: the first scalars know who is near."""
+
+    def __init__(self, types: int, hidden: int, radial: Radial) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(types, hidden)
+        self.distance = xavier(Linear(radial.size, hidden))
+        self.combine = xavier(Linear(2 * hidden, hidden))
+
+    def forward(self, s: Tensor, types: Tensor, view: View) -> Tensor:
+        filters = self.distance(view.encoded) * view.envelope  # (Q, H)
+        sent = self.embedding(types)  # (P, H)
+        near = torch.zeros_like(s)
+        for tile, ways in view.pairs.tiles(len(view.pairs)):
+            for way in ways:
+                message = filters[tile] * sent.index_select(0, way.senders)
+                near = near.index_add(0, way.receivers, message)
+        return self.combine(torch.cat((s, near), 1))
+
+
+class Layer(nn.Module):
+    """One attention layer on states (P, 4 H): H scalars, then H vectors."""
+
+    def __init__(self, config: EquivariantTransformerConfig, radial: Radial, first: bool) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.hidden, self.first = hidden, first
+        self.shape = Shape(config.heads, config.vector_cutoff)
+        # In a tuple: the backbone owns it, and its weights shall be counted once.
+        self.radial = (radial,)
+        self.norm = nn.LayerNorm(hidden)
+        # Without vectors, nothing reads v1, dv1, o1, o2 and the vectors' own product.
+        blocks = (1, 1, 3, 3) if first else (1, 1, 3, 3, 3)
+        self.inputs = xavier(Linear(hidden, len(blocks) * hidden), blocks)
+        self.distances = xavier(Linear(radial.size, len(blocks[1:]) * hidden), blocks[1:])
+        if first:
+            self.outputs = xavier(Linear(hidden, hidden), (3,))
+        else:
+            self.outputs = xavier(Linear(hidden, 3 * hidden))
+            self.vectors = xavier(Linear(hidden, 3 * hidden, bias=False))
+
+    def forward(self, state: Tensor, edges: Edges) -> Tensor:
+        view = self.radial[0](edges)
+        s, v = unpacked(state, self.hidden)  # (P, H), (P, 3, H)
+        q, k, v0, v2, *v1 = self.inputs(self.norm(s)).split(self.hidden, 1)
+        w = None if self.first else v * v1[0][:, None]  # (P, 3, H)
+        sent = torch.cat((k, v0, v2) if w is None else (k, v0, v2, w.flatten(1)), 1)
+        near = plain(self._parts(q, sent, view), view.pairs, self.shape)  # (P, 4, H)
+        own_x, own_y = self._own(q, k, v0, w, view)
+        outputs = self.outputs(near[:, 0] + own_x)
+        y = near[:, 1:]
+        if w is None:
+            return packed(s + outputs, y)
+        o1, o2, o3 = outputs.split(self.hidden, 1)
+        w1, w2, w3 = self.vectors(v).split(self.hidden, 2)
+        s = s + (w1 * w2).sum(1) * o2 + o3
+        return packed(s, v + w3 * o1[:, None] + y + own_y)
+
+    def _parts(self, q: Tensor, sent: Tensor, view: View) -> Parts:
+        return Parts(
+            q,
+            sent,
+            view.encoded,
+            self.distances.weight,
+            self.distances.bias,
+            view.envelope,
+            view.pairs.edges.directions,
+        )
+
+    def _own(
+        self, q: Tensor, k: Tensor, v0: Tensor, w: Tensor | None, view: View
+    ) -> tuple[Tensor, Tensor | float]:
+        """What a point sends to itself, at distance zero and in no direction: (P, H), (P, 3, H)."""
+        radial = functional.silu(self.distances(view.origin))
+        dk, dv0, _, *dv1 = radial.split(self.hidden, 1)  # (1, H)
+        a = functional.silu((q * k * dk).unflatten(1, (self.shape.heads, -1)).sum(2))
+        x = ((v0 * dv0).unflatten(1, (self.shape.heads, -1)) * a[:, :, None]).flatten(1)
+        return x, 0.0 if w is None else w * dv1[0]
+
+
+class Gated(nn.Module):
+    """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only."""
+
+    def __init__(self, hidden: int, out: int, vectors: bool) -> None:
+        super().__init__()
+        self.out = out
+        self.lengths = xavier(Linear(hidden, hidden, bias=False))
+        self.vectors = xavier(Linear(hidden, out, bias=False)) if vectors else None
+        blocks = (2, 2) if vectors else (2,)
+        self.update = nn.Sequential(
+            xavier(Linear(2 * hidden, hidden)),
+            nn.SiLU(),
+            xavier(Linear(hidden, len(blocks) * out), blocks),
+        )
+
+    def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, hidden), (P, 3, hidden) -> (P, out), (P, 3, out); no vectors: (P, 3, 0)."""
+        s, *gate = self.update(torch.cat((s, norm(self.lengths(v))), 1)).split(self.out, 1)
+        return s, v[:, :, :0] if self.vectors is None else self.vectors(v) * gate[0][:, None]
+
+
+class Head(nn.Module):
+    """One target: two gated blocks, H -> H/2 -> 1, summed over a structure."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.first = Gated(hidden, hidden // 2, True)
+        self.second = Gated(hidden // 2, 1, False)
+
+    def forward(self, s: Tensor, v: Tensor, batch: Tensor, size: int) -> Tensor:
+        s, v = self.first(s, v)
+        s, _ = self.second(functional.silu(s), v)
+        return segment_sum(s, batch, size)
+
+
+class Projection(nn.Module):
+    """pi of Neural Polarization: one linear map without bias from the vectors to one vector.
+
+    It starts at a thousandth of xavier's range: points then start to move from where they are, and
+    pi has a gradient from the first step on.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.mix = nn.Linear(hidden, 1, bias=False)
+        nn.init.xavier_uniform_(self.mix.weight, gain=0.001)
+
+    def forward(self, state: Tensor) -> Tensor:
+        vectors = state[:, self.hidden :].unflatten(1, (self.hidden, 3))
+        return torch.einsum("phx,h->px", vectors, self.mix.weight[0])
+
+
+class EquivariantTransformer(Backbone):
+    """The backbone; state ``Hx0e+Hx1o``."""
+
+    Config = EquivariantTransformerConfig
+    mean: Tensor
+
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
+        super().__init__(config)
+        self.hidden, self.cutoff = config.hidden, config.cutoff
+        self.irreps = f"{config.hidden}x0e+{config.hidden}x1o"
+        types = config.kinds * len(config.species)
+        self.radial = Radial(config)
+        self.embedding = nn.Embedding(types, config.hidden)
+        self.neighbourhood = Neighbourhood(types, config.hidden, self.radial)
+        self.layers = nn.ModuleList(
+            Layer(config, self.radial, t == 0) for t in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden)
+        self.heads = nn.ModuleList(Head(config.hidden) for _ in config.targets)
+        # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
+        self.register_buffer("mean", torch.zeros(len(config.targets)))
+
+    def embed(self, types: Tensor, edges: Any) -> Tensor:
+        s = self.neighbourhood(self.embedding(types), types, self.radial(edges))
+        return functional.pad(s, (0, 3 * self.hidden))
+
+    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
+        s, v = unpacked(state, self.hidden)
+        s = self.norm(s)
+        return torch.cat([head(s, v, batch, size) for head in self.heads], 1) + self.mean
+
+    def projection(self) -> nn.Module:
+        return Projection(self.hidden)
+
+    @staticmethod
+    def published(
+        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> tuple[EquivariantTransformerConfig, dict[str, Tensor]]:
+        """Published weights and arguments -> our configuration and state."""
+        settings = settings_of(config)
+        return EquivariantTransformerConfig(**settings), state_of(weights, settings)
+
+    @staticmethod
+    def recognise(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A published checkpoint's weights and arguments, or None if it is another network's."""
+        return recognised(content)
+
+
+def unpacked(state: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """(P, 4 H) -> scalars (P, H), vectors (P, 3, H)."""
+    v = state[:, hidden:].unflatten(1, (hidden, 3))
+    return state[:, :hidden], v.transpose(1, 2).contiguous()
+
+
+def packed(s: Tensor, v: Tensor) -> Tensor:
+    """(P, H), (P, 3, H) -> (P, 4 H), the vectors' components innermost as irreps have them."""
+    return torch.cat((s, v.transpose(1, 2).flatten(1)), 1)
+
+
+def norm(v: Tensor) -> Tensor:
+    """(P, 3, H) -> (P, H) lengths; their gradient is zero at zero vectors."""
+    squared = v.square().sum(1)
+    apart = squared > 0
+    return torch.where(apart, squared, 1.0).sqrt() * apart
+
+
+def xavier(linear: Linear, shares: Sequence[int] = (1,)) -> Linear:
+    """Xavier uniform weights and zero biases, as published.
+
+    The range depends on the height of the layer. Where the published code has several layers and
+    we have one, or where we have a part of one, ``shares`` lists our blocks of equal height: of how
+    many such blocks the published layer of each is made.
+    """
+    height = linear.out_features // len(shares)
+    with torch.no_grad():
+        if linear.bias is not None:
+            linear.bias.zero_()
+        for k, share in enumerate(shares):
+            bound = (6 / (linear.in_features + share * height)) ** 0.5
+            linear.weight[k * height : (k + 1) * height].uniform_(-bound, bound)
+    return linear

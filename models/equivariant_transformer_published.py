@@ -1,0 +1,124 @@
+"""Weights of TorchMD-NET's equivariant transformer, under their published names, as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neupol_cli.errors import Refused
+
+# The published arguments that this network has one value for.
+ONLY: dict[str, Any] = {
+    "activation": "silu",
+    "attn_activation": "silu",
+    "aggr": "add",
+    "reduce_op": "add",
+    "distance_influence": "both",
+    "neighbor_embedding": True,
+    "cutoff_lower": 0.0,
+    "rbf_type": "expnorm",
+    "output_model": "Scalar",
+    "prior_model": None,
+}
+BODY = "representation_model"
+NECK = f"{BODY}.neighbor_embedding"
+HEAD = "output_model.output_network"
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our configuration's fields from the published arguments.
+
+    Raises:
+        Refused: the arguments describe a variant that is not built here.
+    """
+    for key, value in ONLY.items():
+        if config.get(key, value) != value:
+            raise Refused(f"published {key}={config[key]!r} is not built here, only {value!r}")
+    return {
+        "species": tuple(config.get("species", range(1, config.get("max_z", 100)))),
+        "hidden": config["embedding_dimension"],
+        "layers": config["num_layers"],
+        "heads": config["num_heads"],
+        "cutoff": float(config["cutoff_upper"]),
+        "encoding_size": config["num_rbf"],
+        "vector_cutoff": bool(config.get("vector_cutoff", False)),
+    }
+
+
+def state_of(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Our state_dict; what the published network carries and never reads stays behind."""
+    species = torch.tensor(settings["species"])
+    state = {
+        "radial.encoding.means": weights[f"{BODY}.distance_expansion.means"],
+        "radial.encoding.betas": weights[f"{BODY}.distance_expansion.betas"],
+        "embedding.weight": weights[f"{BODY}.embedding.weight"][species],
+        "neighbourhood.embedding.weight": weights[f"{NECK}.embedding.weight"][species],
+    }
+    kinds = ("weight", "bias")
+    for kind in kinds:
+        state[f"neighbourhood.distance.{kind}"] = weights[f"{NECK}.distance_proj.{kind}"]
+        state[f"neighbourhood.combine.{kind}"] = weights[f"{NECK}.combine.{kind}"]
+        state[f"norm.{kind}"] = weights[f"{BODY}.out_norm.{kind}"]
+    for k in range(settings["layers"]):
+        layer = _layer(weights, f"{BODY}.attention_layers.{k}", settings["heads"], k == 0)
+        state |= {f"layers.{k}.{name}": value for name, value in layer}
+    return state | _head(weights)
+
+
+def _layer(
+    weights: Mapping[str, Tensor], name: str, heads: int, first: bool
+) -> Iterator[tuple[str, Tensor]]:
+    """One layer; the published v and dv keep each head's three parts together, ours does not."""
+
+    def part(module: str, k: int) -> Tensor:
+        return weights[module].unflatten(0, (heads, 3, -1))[:, k].flatten(0, 1)
+
+    parts = (0, 2) if first else (0, 2, 1)
+    for kind in ("weight", "bias"):
+        v, dv = f"{name}.v_proj.{kind}", f"{name}.dv_proj.{kind}"
+        inputs = [weights[f"{name}.{each}_proj.{kind}"] for each in ("q", "k")]
+        yield f"inputs.{kind}", torch.cat(inputs + [part(v, k) for k in parts])
+        distances = [weights[f"{name}.dk_proj.{kind}"]]
+        yield f"distances.{kind}", torch.cat(distances + [part(dv, k) for k in parts])
+        outputs = weights[f"{name}.o_proj.{kind}"]
+        yield f"outputs.{kind}", outputs.chunk(3)[2] if first else outputs
+        yield f"norm.{kind}", weights[f"{name}.layernorm.{kind}"]
+    if not first:
+        yield "vectors.weight", weights[f"{name}.vec_proj.weight"]
+
+
+def _head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The two gated blocks; ``std`` goes into the last product, ``mean`` behind the sum."""
+    layers = "update_net.layers"
+    state = {
+        "heads.0.first.lengths.weight": weights[f"{HEAD}.0.vec1_proj.weight"],
+        "heads.0.first.vectors.weight": weights[f"{HEAD}.0.vec2_proj.weight"],
+        "heads.0.second.lengths.weight": weights[f"{HEAD}.1.vec1_proj.weight"],
+        "mean": weights["mean"].reshape(1),
+    }
+    for kind in ("weight", "bias"):
+        state[f"heads.0.first.update.0.{kind}"] = weights[f"{HEAD}.0.{layers}.0.{kind}"]
+        state[f"heads.0.first.update.2.{kind}"] = weights[f"{HEAD}.0.{layers}.2.{kind}"]
+        state[f"heads.0.second.update.0.{kind}"] = weights[f"{HEAD}.1.{layers}.0.{kind}"]
+        last = weights[f"{HEAD}.1.{layers}.2.{kind}"][:1]
+        state[f"heads.0.second.update.2.{kind}"] = last * weights["std"]
+    return state
+
+
+def recognised(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The weights and arguments of a Lightning checkpoint of TorchMD-NET, or None.
+
+    Checkpoints from before 2024 lack ``layers`` in the names of the heads' products.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    config = content.get("hyper_parameters")
+    if not isinstance(config, Mapping) or config.get("model") != "equivariant-transformer":
+        return None
+    found = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
+    old, new = "update_net.", "update_net.layers."
+    weights = {key if new in key else key.replace(old, new): value for key, value in found.items()}
+    return weights, dict(config)
