@@ -155,6 +155,8 @@ class EGNN(Backbone):
     """The backbone; state ``Hx0e``, or ``Hx0e+1x1o`` where points move."""
 
     Config = EGNNConfig
+    config: EGNNConfig
+    charges: Tensor
 
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__(config)
@@ -167,17 +169,16 @@ class EGNN(Backbone):
         last = config.layers - 1
         self.layers = nn.ModuleList(Layer(config, moves and t < last) for t in range(config.layers))
         self.heads = nn.ModuleList(Readout(config.hidden) for _ in config.targets)
-        self.register_buffer("inputs", self._inputs(config), persistent=False)
-
-    @staticmethod
-    def _inputs(config: EGNNConfig) -> Tensor:
-        """(kinds * species, features): one-hot of the type times powers of Z / charge_scale."""
-        charges = torch.tensor(config.species * config.kinds, dtype=torch.float64)
-        powers = (charges / config.charge_scale)[:, None] ** torch.arange(config.charge_power + 1)
-        return torch.block_diag(*powers).to(torch.get_default_dtype())
+        # Whole numbers are exact in every type of float; their quotients are taken when needed.
+        charges = torch.tensor(config.species * config.kinds, dtype=torch.get_default_dtype())
+        self.register_buffer("charges", charges, persistent=False)
 
     def embed(self, types: Tensor, edges: Any) -> Tensor:
-        table = self.embedding(self.inputs)  # a row a type
+        """An affine map of one-hot(type) times (1, Z/scale, (Z/scale)^2 ..), a row a type."""
+        powers = torch.arange(self.config.charge_power + 1, device=self.charges.device)
+        inputs = (self.charges / self.config.charge_scale)[:, None] ** powers  # (types, powers)
+        weight = self.embedding.weight.view(self.hidden, *inputs.shape)
+        table = (weight * inputs).sum(-1).t() + self.embedding.bias  # (types, H)
         return functional.pad(table, (0, self.width - self.hidden)).index_select(0, types)
 
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:

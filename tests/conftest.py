@@ -1,0 +1,100 @@
+"""What many tests share: published values, small checkpoints, the command as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+import pytest
+import torch
+
+from neupol_cli import checkpoint, registry
+
+DATA = Path(__file__).parent / "data"
+
+torch.set_num_threads(1)
+
+
+class Parity:
+    """One file of values that a published implementation computed (tests/data/parity)."""
+
+    def __init__(self, name: str) -> None:
+        with np.load(DATA / "parity" / f"{name}.npz") as stored:
+            self.arrays = dict(stored)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The published arguments."""
+        return json.loads(str(self.arrays["config"]))
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The published weights by their published names."""
+        prefix = "weights/"
+        return {k[len(prefix) :]: v for k, v in self.arrays.items() if k.startswith(prefix)}
+
+    @property
+    def structures(self) -> list[ase.Atoms]:
+        """The structures of the file."""
+        numbers, positions, batch = (self[key] for key in ("numbers", "positions", "batch"))
+        return [ase.Atoms(numbers[batch == k], positions[batch == k]) for k in np.unique(batch)]
+
+    def model(self, name: str) -> Any:
+        """Our network with the published weights."""
+        return registry.from_published(name, self.weights, self.config)
+
+
+@pytest.fixture(scope="session")
+def parity() -> Callable[[str], Parity]:
+    """Opens a file of published values by name."""
+    return Parity
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def neupol() -> Run:
+    """Runs the command in a process of its own: ``neupol("predict", file, input=text)``."""
+
+    def run(*arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
+        settings.setdefault("timeout", 120)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | settings.pop("env", {})
+        command = [sys.executable, "-m", "neupol_cli", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, **settings
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a small checkpoint with random weights: ``untrained("egnn", seed=1, layers=2)``."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(name: str = "egnn", seed: int = 0, **config: Any) -> Path:
+        torch.manual_seed(seed)
+        settings = {
+            "targets": ("U0", "mu"),
+            "units": ("eV", "D"),
+            "hidden": 8,
+            "layers": 2,
+        } | config
+        model = registry.build(name, settings)
+        path = folder / f"{name}{len(list(folder.iterdir()))}.safetensors"
+        units = dict(zip(settings["targets"], settings["units"], strict=True))
+        checkpoint.save(path, name, model, {"targets": units})
+        return path
+
+    return make
