@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 
 def density(
-    structure: Annotated[str, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")],
+    structure: Annotated[
+        str | None, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")
+    ] = None,
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o",
             "--output",
             help="rho.cube, CHGCAR, rho.xsf or rho.h5 (.gz after the text formats); "
             "with several structures .h5, or a name with {} for their numbers.",
         ),
-    ],
+    ] = None,
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint.")
     ] = None,
@@ -57,6 +59,10 @@ def density(
     plot: Annotated[
         str | None, typer.Option(metavar="F.png", help="Draw slices (png, pdf or svg).")
     ] = None,
+    analyse: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead: the angular variation zeta of this density."),
+    ] = None,
     memory: Annotated[str, typer.Option(help="What grid and tiles may take.")] = "2GB",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... or auto.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32",
@@ -68,6 +74,11 @@ def density(
     Prints electrons (before and after --normalize), the dipole of molecules, time and probes/s.
     Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, XSF and HDF5 are e/Angstrom^3.
     """
+    if analyse is not None:
+        _analyse(analyse, reference, as_json)
+        return
+    if structure is None or output is None:
+        raise Usage("name a structure, and with -o the file to write (or --analyse a density)")
     from neupol_cli.density_job import Job
     from neupol_cli.density_run import GridChoice, parse_counts, parse_memory
 
@@ -145,3 +156,21 @@ def _print(report: dict[str, Any], as_json: bool) -> None:
     from neupol_cli.density_job import lines
 
     typer.echo(json.dumps(report) if as_json else "\n".join(lines(report)))
+
+
+def _analyse(path: Path, reference: Path | None, as_json: bool) -> None:
+    """zeta of every density of a file; with a reference, its correlation with the error."""
+    import json
+
+    from neupol_cli import density_analysis
+
+    reports = []
+    for report in density_analysis.analyse(path, reference):
+        text = "\n".join(density_analysis.lines(report))
+        typer.echo(json.dumps(report) if as_json else text)
+        reports.append(report)
+    found = density_analysis.correlations(reports)
+    if found is not None:
+        text = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+        named = {"structures": len(reports), "correlation_zeta_eps_mae": found}
+        typer.echo(json.dumps(named) if as_json else f"zeta against eps_mae: {text}")

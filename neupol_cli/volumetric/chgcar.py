@@ -171,10 +171,11 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
 
 def _write_block(stream: BinaryIO, values: np.ndarray, cell_volume: float) -> None:
     stream.write("".join(f"{n:5d}" for n in values.shape).encode() + b"\n")
-    flat = values.transpose(2, 1, 0).reshape(-1)  # first index fastest
-    chunk = 5 * 200_000
-    for start in range(0, flat.size, chunk):
-        part = (flat[start : start + chunk].astype(np.float64) * cell_volume).tolist()
+    # Five planes at a time, or a multiple: then a line of five never spans two parts.
+    planes = 5 * max(1, 200_000 // max(1, values[:, :, 0].size))
+    for start in range(0, values.shape[2], planes):
+        block = values[:, :, start : start + planes].transpose(2, 1, 0)  # first index fastest
+        part = (block.astype(np.float64) * cell_volume).reshape(-1).tolist()
         full, rest = divmod(len(part), 5)
         pattern = (" %17.11E" * 5 + "\n") * full + (" %17.11E" * rest + "\n" if rest else "")
         stream.write((pattern % tuple(part)).encode())

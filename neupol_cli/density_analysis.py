@@ -1,0 +1,174 @@
+"""How a density varies around its atoms, and how that goes with a model's error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from neupol_cli import density_numbers, hdf5, volumetric
+from neupol_cli.errors import BadInput
+from neupol_cli.volumetric import Grid, Volume
+
+COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
+BLOCK = 200_000  # points whose nearest atom is looked up at once
+
+
+def gradient(volume: Volume) -> np.ndarray:
+    """Gradient (n1, n2, n3, 3) of a density on its grid, e/Angstrom^4.
+
+    Along periodic axes by Fourier series, which is exact for what the grid can hold; along others
+    by fourth-order differences (second and first order next to the edges).
+    """
+    values = volume.values.astype(np.float64)
+    along = []
+    for axis, periodic in enumerate(volume.atoms.pbc):
+        derivative = _fourier if periodic else _differences
+        along.append(derivative(values, axis))
+    # d/dx = sum over axes of (d index / d x) d/d index
+    inverse = np.linalg.inv(volume.grid.step)  # (3, axis): d index / d x
+    return np.stack(along, axis=-1) @ inverse.T
+
+
+def _fourier(values: np.ndarray, axis: int) -> np.ndarray:
+    """Derivative by the index along a periodic axis."""
+    count = values.shape[axis]
+    waves = 2j * np.pi * np.fft.rfftfreq(count)
+    if count % 2 == 0:
+        waves[-1] = 0.0  # the sine of the highest wave is not on the grid
+    shape = [1, 1, 1]
+    shape[axis] = len(waves)
+    return np.fft.irfft(np.fft.rfft(values, axis=axis) * waves.reshape(shape), count, axis=axis)
+
+
+def _differences(values: np.ndarray, axis: int) -> np.ndarray:
+    """Derivative by the index along an axis that ends."""
+    count = values.shape[axis]
+    if count < 2:
+        return np.zeros_like(values)
+    found = np.gradient(values, axis=axis)
+    if count >= 5:
+        table, out = np.moveaxis(values, axis, 0), np.moveaxis(found, axis, 0)
+        out[2:-2] = (8 * (table[3:-1] - table[1:-3]) - (table[4:] - table[:-4])) / 12
+    return found
+
+
+def angular_variation(volume: Volume) -> float:
+    """zeta = 1 - sum |grad rho . r^| / sum ||grad rho||, r^ from the nearest atom.
+
+    Zero when the density depends on the distance from the nearest atom alone, towards one when it
+    turns around it. Koker et al., npj Comput. Mater. 10, 161 (2024), eq. 6; all points of the grid.
+    Most of both sums comes from close to the nuclei, so a coarse grid changes it: water's valence
+    density has 0.115, 0.110 and 0.166 with steps of 0.1, 0.2 and 0.4 Angstrom.
+    """
+    slopes = gradient(volume).reshape(-1, 3)  # (P, 3)
+    along = total = 0.0
+    for start, directions in directions_from_atoms(volume.atoms, volume.grid):
+        part = slopes[start : start + len(directions)]
+        here = np.abs(directions).max(axis=1) > 0  # a point on a nucleus has no direction
+        along += float(np.abs((part * directions).sum(axis=1)).sum())
+        total += float(np.linalg.norm(part[here], axis=1).sum())
+    if total == 0:
+        raise BadInput("the density is constant: it has no angular variation")
+    return 1.0 - along / total
+
+
+def directions_from_atoms(atoms: Atoms, grid: Grid) -> Iterator[tuple[int, np.ndarray]]:
+    """(first point, unit vectors (P, 3) from the nearest atom or image) of the grid in blocks."""
+    from scipy.spatial import cKDTree
+
+    images = _images(atoms)
+    tree = cKDTree(images)
+    inverse = np.linalg.pinv(_periodic(atoms)) if atoms.pbc.any() else None
+    for start in range(0, grid.size, BLOCK):
+        points = grid.points(start, min(start + BLOCK, grid.size))
+        if inverse is not None:  # bring them where the images are
+            points = points - np.floor(points @ inverse) @ _periodic(atoms)
+        distances, nearest = tree.query(points)
+        apart = points - images[nearest]
+        lengths = np.where(distances > 1e-9, distances, np.inf)
+        yield start, apart / lengths[:, None]
+
+
+def _periodic(atoms: Atoms) -> np.ndarray:
+    """The lattice vectors (k, 3) of the periodic directions."""
+    return np.asarray(atoms.cell.array)[atoms.pbc]
+
+
+def _images(atoms: Atoms) -> np.ndarray:
+    """Atoms and every image that may be nearest to a point of the cell, (G, 3)."""
+    if not atoms.pbc.any():
+        return np.asarray(atoms.positions)
+    vectors = _periodic(atoms)  # (k, 3)
+    inverse = np.linalg.pinv(vectors)
+    # No point of the cell is further from the images of an atom than half the vectors' sum.
+    margins = 0.5 * np.linalg.norm(vectors, axis=1).sum() * np.linalg.norm(inverse, axis=0)  # (k,)
+    points = atoms.positions - np.floor(atoms.positions @ inverse) @ vectors
+    for axis, margin in enumerate(margins):
+        shifts = np.arange(-np.ceil(margin), np.ceil(margin) + 1)
+        points = (points[None] + shifts[:, None, None] * vectors[axis]).reshape(-1, 3)
+        fraction = points @ inverse[:, axis]
+        points = points[(fraction >= -margin) & (fraction <= 1 + margin)]
+    return np.asarray(points)
+
+
+def volumes(path: Path) -> Iterator[tuple[str, Volume]]:
+    """Every density in a cube, CHGCAR or HDF5 file, with its name."""
+    if volumetric.format_of(str(path)) != "hdf5":
+        yield str(path), volumetric.read(path)
+        return
+    dataset = hdf5.read(path)
+    for index in range(dataset.size):
+        yield f"{path}[{index}]", volumetric.h5.volume_of(dataset, index)
+
+
+def analyse(path: Path, reference: Path | None) -> Iterator[dict[str, Any]]:
+    """A report of every density: electrons, extremes, zeta; with a reference (the same structures
+    in the same order) also eps_mae, and the zeta of the reference."""
+    others = volumes(reference) if reference is not None else None
+    for name, volume in volumes(path):
+        report: dict[str, Any] = {"structure": name, "formula": volume.atoms.get_chemical_formula()}
+        report["spacing_Angstrom"] = float(volume.grid.spacing.max())
+        report |= {"points": volume.grid.size, "electrons_sum": volume.electrons}
+        report |= {"lowest": float(volume.values.min()), "highest": float(volume.values.max())}
+        report["zeta"] = angular_variation(volume)
+        if others is not None:
+            label, other = next(others, ("", None))
+            if other is None:
+                raise BadInput(f"{reference}: holds fewer densities than {path}")
+            if not np.array_equal(volume.atoms.numbers, other.atoms.numbers):
+                raise BadInput(f"{label}: holds other atoms than {name}")
+            report["eps_mae_percent"] = density_numbers.mean_absolute_error(volume, other)
+            report["zeta_reference"] = angular_variation(other)
+        yield report
+
+
+def correlations(reports: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Pearson's and Spearman's correlation of eps_mae with the reference's zeta (3 or more)."""
+    from scipy.stats import pearsonr, spearmanr
+
+    pairs = [(r["zeta_reference"], r["eps_mae_percent"]) for r in reports if "zeta_reference" in r]
+    if len(pairs) < 3:
+        return None
+    zeta, error = np.array(pairs).T
+    if np.ptp(zeta) == 0 or np.ptp(error) == 0:
+        return None
+    return {
+        "pearson": float(pearsonr(zeta, error).statistic),
+        "spearman": float(spearmanr(zeta, error).statistic),
+    }
+
+
+def lines(report: dict[str, Any]) -> Iterator[str]:
+    """A report for people."""
+    yield f"{report['structure']}: {report['formula']}, {report['points']:,} points"
+    yield f"  electrons  {report['electrons_sum']:.6f}, sum over the grid"
+    yield f"  density    {report['lowest']:.3g} to {report['highest']:.4g} e/Angstrom^3"
+    coarse = "; a coarse grid: good to 0.05" if report["spacing_Angstrom"] > COARSE else ""
+    yield f"  zeta       {report['zeta']:.5f} (angular variation, 0: radial{coarse})"
+    if "eps_mae_percent" in report:
+        yield f"  eps_mae    {report['eps_mae_percent']:.4f} % of the reference"
+        yield f"  zeta       {report['zeta_reference']:.5f} of the reference"
