@@ -116,14 +116,14 @@ class Edges:
     Attributes:
         receivers, senders: (E,) indices of points.
         vectors: (E, 3) sender + shift - receiver, Angstrom.
-        shared: encodings of these distances that several layers read (models/distance.py).
+        shared: what several layers read of these edges: encodings, the layout of their pairs.
     """
 
     def __init__(self, receivers: Tensor, senders: Tensor, vectors: Tensor) -> None:
         self.receivers = receivers
         self.senders = senders
         self.vectors = vectors
-        self.shared: dict[Hashable, Tensor] = {}
+        self.shared: dict[Hashable, Any] = {}
 
     @classmethod
     def of(

@@ -59,6 +59,13 @@ ENTRIES = {
             "DimeNet++: messages on bonds, turned by the angles between them",
             "Gasteiger, Giri, Margraf, Günnemann 2020 (arXiv 2011.14115)",
         ),
+        Entry(
+            "distance-transformer",
+            "neupol_cli.models.distance_transformer:DistanceTransformer",
+            "property",
+            "self-attention over a molecule's atoms, biased by encoded distances",
+            "Gao et al. 2022 (NeurIPS, regularized positional encoding), footnote 2",
+        ),
     )
 }
 

@@ -1,0 +1,90 @@
+"""Attention between points that see each other, with numbers per pair and head, not per feature.
+
+Scores q_i . k_j and sums of values over j are products of dense blocks, one a molecule; only
+(edges, heads) numbers are ever gathered or scattered. Points that fall into no small blocks (one
+large crystal, interleaved copies) go edge by edge instead; the answers are the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from neupol_cli.models.graph import Edges, segment_sum
+
+# Dense blocks may hold so many times more pairs than there are edges.
+WASTE = 6
+
+
+class Blocks:
+    """B blocks of up to n consecutive points that no edge leaves.
+
+    Attributes:
+        place: (P,) block * n + rank of each point.
+        pair: (E,) place of the receiver * n + rank of the sender.
+    """
+
+    def __init__(self, edges: Edges, starts: Tensor, counts: Tensor) -> None:
+        points = starts.shape[0]
+        self.size = int(counts.max())
+        self.blocks = counts.shape[0]
+        block = starts.long().cumsum(0) - 1
+        first = counts.cumsum(0) - counts
+        rank = torch.arange(points, device=starts.device) - first.index_select(0, block)
+        self.place = block * self.size + rank
+        receiver = self.place.index_select(0, edges.receivers)
+        self.pair = receiver * self.size + rank.index_select(0, edges.senders)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """(P, heads, d) -> (B, heads, n, d), zero where a block is smaller."""
+        empty = x.new_zeros(self.blocks * self.size, *x.shape[1:])
+        return empty.index_copy(0, self.place, x).unflatten(0, (-1, self.size)).transpose(1, 2)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """(P, heads, d) queries and keys -> (E, heads) q_i . k_j."""
+        dense = self._padded(q) @ self._padded(k).transpose(2, 3)  # (B, heads, n, n)
+        return dense.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, self.pair)
+
+    def sums(self, weights: Tensor, values: Tensor) -> Tensor:
+        """(E, heads) weights, (P, heads, d) values -> (P, heads, d) sum_j w_ij v_j."""
+        empty = weights.new_zeros(self.blocks * self.size**2, weights.shape[1])
+        dense = empty.index_add(0, self.pair, weights)  # images of one pair share an entry
+        dense = dense.view(self.blocks, self.size, self.size, -1).permute(0, 3, 1, 2)
+        summed = (dense @ self._padded(values)).transpose(1, 2).flatten(0, 1)
+        return summed.index_select(0, self.place)
+
+
+class Listed:
+    """The same two products edge by edge."""
+
+    def __init__(self, edges: Edges) -> None:
+        self.edges = edges
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """As :meth:`Blocks.scores`."""
+        received, sent = self.edges.receivers, self.edges.senders
+        return (q.index_select(0, received) * k.index_select(0, sent)).sum(-1)
+
+    def sums(self, weights: Tensor, values: Tensor) -> Tensor:
+        """As :meth:`Blocks.sums`."""
+        sent = values.index_select(0, self.edges.senders) * weights[..., None]
+        return segment_sum(sent, self.edges.receivers, values.shape[0])
+
+
+def pair_products(edges: Edges, points: int) -> Blocks | Listed:
+    """Blocks where the edges fall into small ones, a list of edges elsewhere."""
+    starts = _starts(edges, points)
+    first = starts.nonzero().squeeze(1)
+    counts = torch.diff(first, append=first.new_full((1,), points))
+    pairs = counts.shape[0] * int(counts.max()) ** 2 if points else 0
+    if pairs > WASTE * (edges.receivers.shape[0] + points):
+        return Listed(edges)
+    return Blocks(edges, starts, counts)
+
+
+def _starts(edges: Edges, points: int) -> Tensor:
+    """(P,) bool: whether no edge joins a point from here on to a point before."""
+    own = torch.arange(points, device=edges.receivers.device)
+    lowest = own.scatter_reduce(0, edges.receivers, edges.senders, "amin")
+    lowest = lowest.scatter_reduce(0, edges.senders, edges.receivers, "amin")
+    return lowest.flip(0).cummin(0).values.flip(0) >= own
