@@ -146,7 +146,8 @@ class Readout(nn.Module):
 
     def forward(self, h: Tensor, batch: Tensor, atoms: Tensor) -> Tensor:
         """(A, H) atoms' features and (B, 1) their number in each structure -> (B, 1)."""
-        first, second = self.atom
+        layers: Any = self.atom
+        first, second = layers
         pooled = segment_sum(functional.silu(first(h)), batch, atoms.shape[0])
         return self.molecule(product(pooled, second.weight) + atoms * second.bias)
 

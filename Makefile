@@ -1,0 +1,41 @@
+# make demo   install into .venv, then predictions and a density for examples/ with the bundled models
+# make test   install into .venv with the tests' tools, then the whole suite
+# make lint   ruff and mypy
+# make bench  the speed comparisons that need nothing but this machine
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STRUCTURES := examples/water.xyz examples/aspirin.xyz examples/caffeine.xyz examples/glycine.xyz
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+# One stamp a set of extras: the environment is made anew when what it is made from changes.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	mkdir -p demo
+	$(BIN)/neupol predict $(STRUCTURES)
+
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p neupol_cli
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/linear.py
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
