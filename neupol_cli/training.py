@@ -214,11 +214,11 @@ class Trainer:
         if not self.waits and self.trouble.item():
             raise self.diverged()
 
-    def diverged(self) -> Diverged:
-        """What to raise when the loss or its gradient is not finite."""
+    def diverged(self, what: str = "the loss or its gradient") -> Diverged:
+        """What to raise when something is not finite."""
         lr = self.optimizer.param_groups[0]["lr"]
         return Diverged(
-            f"the loss or its gradient is not finite at step {self.now.step} (learning rate "
+            f"{what} is not finite at step {self.now.step} (learning rate "
             f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
         )
 
@@ -244,18 +244,26 @@ class Trainer:
         finally:
             self.model.train()
 
+    def judge(self, split: str, check: Callable[[], None]) -> dict[str, float]:
+        """Errors on a split, of the weights as they are stored. Errors: TryAgain; ``check``'s."""
+        with self.judged() as model:
+            try:
+                return self.task.evaluate(split, model, check)
+            except (RuntimeError, MemoryError) as error:
+                self._explain(error)
+                raise
+
     def evaluate(self, check: Callable[[], None]) -> bool:
         """Validates; True if this is the best so far. Errors: Diverged; what ``check`` raises."""
         self.verify()
-        with self.judged() as model:
-            found = self.task.evaluate("valid", model, check)
+        found = self.judge("valid", check)
         now = self.now
         now.evaluated, now.valid = now.step, found
         if not found:
             return False
         metric = found[self.task.metric]
         if not math.isfinite(metric):
-            raise self.diverged()
+            raise self.diverged(f"the validation error ({self.task.metric})")
         self.schedule.observe(metric)
         better = metric < now.best
         now.stale = 0 if better else now.stale + 1

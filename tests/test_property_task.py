@@ -110,7 +110,7 @@ def test_energy_and_forces(dataset: hdf5.Dataset) -> None:
 
 def test_smoothness_is_added(dataset: hdf5.Dataset) -> None:
     plain, smooth = task(dataset, "mu"), task(dataset, "mu", smoothness=0.5)
-    rough = float(plain.model.smoothness())
+    rough = float(plain.model.smoothness().detach())
     difference = loss_of(smooth, torch.arange(5)) - loss_of(plain, torch.arange(5))
     assert rough > 0 and difference == pytest.approx(0.5 * rough, rel=0, abs=1e-12)
     with pytest.raises(Usage, match="--encoding learned"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from neupol_cli import checkpoint
 from neupol_cli.averages import Average, Window
 from neupol_cli.errors import Diverged, TryAgain, Usage
-from neupol_cli.interrupt import Interrupted
+from neupol_cli.interrupt import Interrupted, Interruption
 from neupol_cli.run import Folder, Run
 from neupol_cli.runlog import Metrics, picture
 from neupol_cli.sampling import Shuffle, mixed
@@ -249,6 +251,29 @@ def test_a_device_that_is_not_waited_for_diverges_as_surely(tmp_path: Path) -> N
     assert all(torch.equal(a, b) for a, b in zip(trainer.parameters, twin.parameters, strict=True))
     with pytest.raises(Diverged):
         trainer.state()
+
+
+def test_a_second_signal_quits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    earlier = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        interruption.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            interruption.check()
+        assert not codes
+        os.kill(os.getpid(), signal.SIGINT)
+    assert codes == [130] and signal.getsignal(signal.SIGTERM) is earlier
+
+
+def test_a_validation_error_that_is_not_finite() -> None:
+    task = ToyTask()
+    task.scores = [math.nan]
+    trainer = Trainer(task, USUAL)
+    with pytest.raises(Diverged, match=r"the validation error \(y\)"):
+        trainer.evaluate(lambda: None)
+    assert trainer.now.best == math.inf
 
 
 def test_out_of_memory_says_what_to_change() -> None:

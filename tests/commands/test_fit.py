@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -165,6 +166,23 @@ def test_divergence_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -
     assert "not finite at step 21" in one_line(result, 76)
     assert (run / "last.safetensors").read_bytes() == before
     checkpoint.load_state(run / "state.safetensors")
+
+
+def test_a_full_disk(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["egnn", data, "-o", run, "--target", "energy", *NETWORK]
+    assert fit(*words, "--steps", "20").returncode == 0
+    before = {p.name: p.read_bytes() for p in run.glob("*.safetensors")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, limits[1]))
+    try:
+        full = fit("-o", run, "--resume", "--steps", "40")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "unchanged" in one_line(full, 74)
+    assert {p.name: p.read_bytes() for p in run.glob("*.safetensors")} == before
+    assert not list(run.glob("*.partial"))
+    assert fit("-o", run, "--resume").returncode == 0
 
 
 def test_two_writers(data: Path, tmp_path: Path) -> None:
