@@ -53,6 +53,13 @@ ENTRIES = {
             "Tholke, de Fabritiis 2022 (arXiv 2202.02541)",
         ),
         Entry(
+            "equiformer",
+            "neupol_cli.models.equiformer:Equiformer",
+            "property",
+            "Equiformer: graph attention with nonlinear equivariant messages, l <= 2",
+            "Liao, Smidt 2023 (arXiv 2206.11990)",
+        ),
+        Entry(
             "dimenet",
             "neupol_cli.models.dimenet:DimeNet",
             "property",

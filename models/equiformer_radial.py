@@ -1,0 +1,68 @@
+"""Equiformer's radial functions: its own learned Gaussians, and the network behind them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.models.distance import ENCODINGS, Range, encoding
+from neupol_cli.models.graph import Edges
+from neupol_cli.models.linear import Linear, product
+
+# The published code's value in the Gaussians' norm.
+PI = 3.14159
+
+
+class LearnedGaussians(nn.Module):
+    """Gaussians whose centres and widths are learned, in units of the cutoff (as published).
+
+    exp(-(t - mean_k)^2 / (2 s_k^2)) / (sqrt(2 pi) s_k),  t = weight r / c + bias, s = |std| + 1e-5
+    """
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size, self.cutoff = scope.size, scope.high
+        self.mean = nn.Parameter(torch.rand(scope.size))
+        self.std = nn.Parameter(torch.empty(scope.size).uniform_(1 / scope.size, 1))
+        self.weight = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, edges: Edges) -> Tensor:
+        """(E, size)."""
+        place = self.weight * (edges.lengths[:, None] / self.cutoff) + self.bias
+        width = self.std.abs() + 1e-5
+        height = 1 / (math.sqrt(2 * PI) * width)
+        return height * torch.exp(-0.5 * ((place - self.mean) / width).square().clamp(max=160.0))
+
+
+def radial_basis(name: str, scope: Range) -> nn.Module:
+    """``learned-gaussian``, or any encoding of models/distance.py."""
+    kinds = ENCODINGS | {"learned-gaussian": LearnedGaussians}
+    return kinds[name](scope) if name in kinds else encoding(name, scope)
+
+
+class RadialNetwork(nn.Module):
+    """(silu(LN(L(.)))) twice: (H, basis) -> (H, hidden), then a linear map to path weights.
+
+    The last map is left to whoever reads it (``last`` and ``offset``): most do not want its result
+    for all edges at once.
+    """
+
+    def __init__(self, basis: int, hidden: tuple[int, ...], weights: int) -> None:
+        super().__init__()
+        sizes = (basis, *hidden)
+        layers: list[nn.Module] = []
+        for ins, outs in zip(sizes, hidden, strict=False):
+            linear = Linear(ins, outs)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.LayerNorm(outs), nn.SiLU()]
+        self.hidden = nn.Sequential(*layers)
+        self.last = nn.Parameter(Linear(hidden[-1], weights, bias=False).weight.detach())
+        reach = hidden[-1] ** -0.5
+        self.offset = nn.Parameter(torch.empty(weights).uniform_(-reach, reach))
+
+    def forward(self, basis: Tensor) -> Tensor:
+        """(H, basis) -> (H, weights)."""
+        return product(self.hidden(basis), self.last, self.offset)

@@ -1,0 +1,120 @@
+"""Equivariant parts over features of even parity, l = 0..lmax: linear maps, gate, layer norm.
+
+A state is flat, in e3nn's layout [mul, 2l + 1] with l ascending. In between, features are a list,
+one tensor (P, 2l + 1, mul) a degree: every step is then contiguous over the channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neupol_cli.errors import Usage
+from neupol_cli.models.linear import product
+
+Muls = tuple[int, ...]
+
+# (E f(z)^2)^(-1/2) of each activation over normal z, as e3nn estimates them.
+SILU, SIGMOID = 1.6791767923989418, 1.8467055342154763
+
+
+def multiplicities(irreps: str) -> Muls:
+    """``"128x0e+64x1e"`` -> (128, 64): how many copies of l = 0, 1, ...
+
+    Raises:
+        Usage: not a list of even irreps with l = 0, 1, ... in this order.
+    """
+    terms = [re.fullmatch(r"\s*(\d+)x(\d+)e\s*", term) for term in irreps.split("+")]
+    found = [(int(term[1]), int(term[2])) for term in terms if term]
+    if len(found) != len(terms) or [degree for _, degree in found] != list(range(len(found))):
+        raise Usage(f"irreps are written like 128x0e+64x1e+32x2e, l ascending; not {irreps!r}")
+    return tuple(mul for mul, _ in found)
+
+
+def dimension(muls: Muls) -> int:
+    """Numbers a point."""
+    return sum(mul * (2 * degree + 1) for degree, mul in enumerate(muls))
+
+
+def unpacked(state: Tensor, muls: Muls) -> list[Tensor]:
+    """(P, dim) in e3nn's layout -> one (P, 2l + 1, mul) a degree."""
+    blocks = state.split([mul * (2 * degree + 1) for degree, mul in enumerate(muls)], 1)
+    return [
+        block.unflatten(1, (mul, 2 * degree + 1)).transpose(1, 2)
+        for degree, (block, mul) in enumerate(zip(blocks, muls, strict=True))
+    ]
+
+
+def packed(features: Sequence[Tensor]) -> Tensor:
+    """The inverse of :func:`unpacked`."""
+    return torch.cat([each.transpose(1, 2).flatten(1) for each in features], 1)
+
+
+class EquivariantLinear(nn.Module):
+    """One matrix a degree, out_l = W_l in_l, and a bias on l = 0.
+
+    Weights (out, in) start as N(0, 1/in) and biases as 0 (Equiformer's published LinearRS).
+    Outputs whose degree has no input stay out of the result.
+    """
+
+    def __init__(self, ins: Muls, outs: Muls, bias: bool = True) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(
+            torch.randn(out, fan_in) * fan_in**-0.5 for fan_in, out in zip(ins, outs, strict=False)
+        )
+        self.bias = nn.Parameter(torch.zeros(outs[0])) if bias else None
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """(P, 2l + 1, in) a degree -> (P, 2l + 1, out) a degree; spare inputs are not read."""
+        return [
+            product(each, weight, self.bias if degree == 0 else None)
+            for degree, (each, weight) in enumerate(zip(features, self.weights, strict=False))
+        ]
+
+
+def gate_inputs(muls: Muls) -> Muls:
+    """What a gate reads: l = 0 carries the scalars, then a gate for every channel of l > 0."""
+    return (sum(muls), *muls[1:])
+
+
+def gated(features: Sequence[Tensor], muls: Muls) -> list[Tensor]:
+    """silu on the scalars, a sigmoid gate on every channel of l > 0 (e3nn's Gate).
+
+    Args:
+        features: (P, 2l + 1, mul) with the multiplicities of :func:`gate_inputs`.
+        muls: those of the result.
+    """
+    scalars, *gates = features[0].split(muls, 2)
+    return [SILU * functional.silu(scalars)] + [
+        each * (SIGMOID * torch.sigmoid(gate))
+        for each, gate in zip(features[1:], gates, strict=True)
+    ]
+
+
+class EquivariantLayerNorm(nn.Module):
+    """Layer normalisation of each degree (Liao and Smidt 2023, section 4.1, as published).
+
+    l = 0 loses its mean over channels; each l is divided by its root mean square over channels and
+    components, then scaled by a weight a channel; l = 0 gains a bias.
+    """
+
+    epsilon = 1e-5
+
+    def __init__(self, muls: Muls) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.ones(mul) for mul in muls)
+        self.bias = nn.Parameter(torch.zeros(muls[0]))
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """(P, 2l + 1, mul) a degree -> the same; degrees without a weight are not read."""
+        scalars = features[0]
+        centred = [scalars - scalars.mean(2, keepdim=True), *features[1:]]
+        found = [
+            each * (each.square().mean((1, 2), keepdim=True) + self.epsilon).rsqrt() * weight
+            for each, weight in zip(centred, self.weights, strict=False)
+        ]
+        return [found[0] + self.bias, *found[1:]]
