@@ -68,12 +68,13 @@ def test_forces_equal_differences(case: Case, molecules: list[ase.Atoms]) -> Non
     _, forces = answers(model, molecules[:1])
     step = 1e-4
     for atom, axis in ((0, 0), (2, 1), (4, 2)):
-        sides = []
-        for sign in (1, -1):
-            moved = molecules[0].copy()
-            moved.positions[atom, axis] += sign * step
-            sides.append(answers(model, [moved])[0][0])
-        difference = -(sides[0] - sides[1]) / (2 * step)
+        moved = []
+        for steps in (1, -1, 2, -2):
+            one = molecules[0].copy()
+            one.positions[atom, axis] += steps * step
+            moved.append(one)
+        near, back, far, behind = answers(model, moved)[0]
+        difference = -(8 * (near - back) - (far - behind)) / (12 * step)  # to fourth order
         assert abs(difference - forces[atom, axis]) < 1e-6
 
 
