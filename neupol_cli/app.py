@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from neupol_cli import __version__
-from neupol_cli.commands import data, density, fit, models, predict
+from neupol_cli.commands import data, density, encoding, fit, models, predict
 from neupol_cli.errors import IOFailure, NeupolError, TryAgain
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -35,6 +35,7 @@ app = typer.Typer(
 # name -> a function with typer's annotations; a group of subcommands is mounted below.
 COMMANDS: dict[str, Callable[..., None]] = {
     "density": density.density,
+    "encoding": encoding.encoding,
     "fit": fit.fit,
     "models": models.models,
     "predict": predict.predict,

@@ -1,0 +1,106 @@
+"""neupol encoding: what the learned encodings of trained networks look like."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+COLUMNS = {
+    "nonlinearity": "non-linearity",
+    "nonmonotonicity": "non-monotonicity",
+    "diversity": "diversity",
+    "smoothness": "smoothness",
+}
+
+
+def encoding(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Run folders, .safetensors files or bundled names, trained with "
+            "`--encoding learned`.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="F.json", help="Write all numbers here."),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F.png",
+            help="Draw curves, components, derivatives and similarities (png, pdf or svg).",
+        ),
+    ] = None,
+    layer: Annotated[
+        int, typer.Option(help="Whose curves and components are shown, from 1.", min=1)
+    ] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all numbers as JSON instead of a table.")
+    ] = False,
+) -> None:
+    """Measure and draw the learned encodings of distances and angles of trained networks.
+
+    A table tells non-linearity, non-monotonicity, diversity and smoothness beside those of the
+    polynomials {x, x^2, x^3}, and for several checkpoints how similar they are.
+    """
+    from neupol_cli import encoding_plot, encoding_study
+
+    if plot:
+        encoding_plot.check_name(plot)
+    studies = encoding_study.read(checkpoints)
+    found = encoding_study.described(studies, layer)
+    if plot:
+        encoding_plot.draw(plot, studies, layer)
+    if output:
+        _write(output, found)
+    if as_json:
+        typer.echo(json.dumps(found))
+    elif not output:
+        _print(found)
+
+
+def _write(path: str, found: dict[str, Any]) -> None:
+    from neupol_cli.files import atomic
+
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _print(found: dict[str, Any]) -> None:
+    """The characteristics, and the similarities if there are any to see."""
+    from rich.table import Table
+
+    from neupol_cli.console import stdout
+
+    names = ("checkpoint", "targets", "encodes", "layers", *COLUMNS.values())
+    table = Table(*names, box=None, pad_edge=False)
+    for each in found["checkpoints"]:
+        for tables in each["tables"]:
+            what = f"{tables['quantity']}, {tables['size']} x {tables['bins']} bins"
+            targets = ", ".join(each["targets"])
+            numbers = [_number(tables[key]) for key in COLUMNS]
+            table.add_row(each["label"], targets, what, str(len(tables["layers"])), *numbers)
+    baseline = found["polynomial"]
+    numbers = [_number(baseline[key]) for key in COLUMNS]
+    table.add_row("{x, x^2, x^3}", "", f"for comparison, {baseline['bins']} bins", "", *numbers)
+    stdout().print(table, highlight=False)
+    if len(found["checkpoints"]) > 1:
+        stdout().print()
+        stdout().print(_similarities(found["similarity"]), highlight=False)
+
+
+def _similarities(similarity: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("similarity", *similarity["labels"], box=None, pad_edge=False)
+    for label, row in zip(similarity["labels"], similarity["matrix"], strict=True):
+        table.add_row(label, *[_number(value) for value in row])
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
