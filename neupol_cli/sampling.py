@@ -39,3 +39,11 @@ class Shuffle:
             order = torch.randperm(self.size, generator=generator)
             self._order, self._epoch = order.to(self.device), epoch
         return self._order[place * self.chunk : (place + 1) * self.chunk][self.rank :: self.world]
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """The generator that torch itself draws from on a device, for instance for dropout."""
+    if device.type == "cuda":
+        torch.cuda.init()
+        return torch.cuda.default_generators[device.index or 0]
+    return torch.default_generator

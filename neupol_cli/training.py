@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from neupol_cli.averages import Average, Window
 from neupol_cli.errors import Diverged, TryAgain, Usage
-from neupol_cli.sampling import Shuffle, mixed
+from neupol_cli.sampling import Shuffle, default_generator, mixed
 from neupol_cli.schedule import Progress, Schedule
 
 
@@ -132,6 +132,7 @@ class Trainer:
         batch, seed = settings.batch_size, settings.seed
         self.shuffle = Shuffle(task.size, batch, seed, self.device, rank, world)
         self.generator = torch.Generator(device=self.device)
+        self.common = default_generator(self.device)  # dropout has no other source
         self.window = Window()
         self.now = Counters()
         self.begun = time.monotonic()
@@ -174,9 +175,8 @@ class Trainer:
     def step(self) -> None:
         """One step. Errors: Diverged, with the weights as they were; TryAgain out of memory."""
         now = self.now
-        seed = mixed(self.settings.seed, self.rank, now.step, 1)
-        self.generator.manual_seed(seed)
-        torch.manual_seed(seed)  # dropout has no other source
+        self.generator.manual_seed(mixed(self.settings.seed, self.rank, now.step, 1))
+        self.common.manual_seed(mixed(self.settings.seed, self.rank, now.step, 2))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.progress())
         try:
