@@ -23,7 +23,7 @@ from neupol_cli.xyz import Frame
 if TYPE_CHECKING:
     from ase import Atoms
 
-MEMORY = 100 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
+MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
 
 
 def frames(path: Path, kind: str) -> Iterator[Frame]:

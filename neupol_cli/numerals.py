@@ -34,6 +34,8 @@ def table(rows: Sequence[Sequence[str]]) -> np.ndarray:
         values = np.array(rows, dtype=np.float64)
     except ValueError:
         values = np.array([[number(word) for word in row] for row in rows])
+    if any("_" in word for row in rows for word in row):
+        raise ValueError("'_' is part of no number")  # though Python thinks so
     if not np.isfinite(values).all():
         raise ValueError("not all numbers are finite")
     return values
