@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import BadInput, Usage
+from neupol_cli.models.density import at_probes, on_grid
 from neupol_cli.models.graph import Edges, Graph, neighbours, segment_sum
 from neupol_cli.models.harmonics import Harmonics
-from neupol_cli.models.linear import product
 from neupol_cli.models.polarization import doubled_edges
 from neupol_cli.models.probe_stack import ProbeStack
-from neupol_cli.models.probes import images, slots
+from neupol_cli.models.probes import Grid, images, slots
 from neupol_cli.models.promolecule import Promolecule
 from neupol_cli.models.radial_table import (
     GaussianBasis,
@@ -37,19 +37,24 @@ from neupol_cli.models.tensor_product import (
     ODD_SCALAR,
     AtomConvolution,
     BlockLinear,
-    EdgeTensors,
     Features,
     Multiplicities,
+    Neighbourhoods,
     hidden_irreps,
     natural,
     reachable,
 )
+
+if TYPE_CHECKING:
+    import ase
 
 VECTOR = (1, -1)  # 1o
 # polarization -> (a second point an atom, which moves)
 MODES = {"off": (False, False), "frozen": (True, False), "movable": (True, True)}
 # Angstrom between the nodes of the table that a step of training in float32 makes of R.
 TRAINING_STEP = 4.0 / 512
+# Bytes that a density may use besides its result, unless it is told otherwise.
+MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class ChargE3NetConfig:
         bins: nodes of a learned table.
         promolecule: Gaussians an element of the spherical atoms that are summed and added;
             0 for none, as published.
+        probes: drawn from each structure in a step of training.
+        focus: they are drawn in proportion to density^focus; 0, as published: all alike.
     """
 
     species: tuple[int, ...] = (1, 6, 7, 8, 9)
@@ -90,6 +97,8 @@ class ChargE3NetConfig:
     encoding: str = "gaussian"
     bins: int = 64
     promolecule: int = 0
+    probes: int = 200
+    focus: float = 0.0
 
     @property
     def kinds(self) -> int:
@@ -191,6 +200,12 @@ class ChargE3Net(nn.Module):
     """
 
     Config = ChargE3NetConfig
+    RECIPE: ClassVar[dict[str, Any]] = {
+        "lr": 0.01,
+        "batch_size": 8,
+        "schedule": "exponential:10000",
+        "steps": 1_000_000,
+    }
     config: ChargE3NetConfig
     lookup: Tensor
 
@@ -237,7 +252,7 @@ class ChargE3Net(nn.Module):
             Refused: a weight has another size than the arguments give it.
         """
         ours, state = cls.published(tensors, config or {})
-        network = cls(ours).to(state["readout.weights.0e"].dtype)
+        network = cls(ours).to(state["readout.weight"].dtype)
         network.load_state_dict(state)
         return network.eval()
 
@@ -269,21 +284,22 @@ class ChargE3Net(nn.Module):
         one_hot = nn.functional.one_hot(types, kinds).to(graph.positions.dtype)
         features: Features = {EVEN_SCALAR: one_hot[:, None]}
         layers: list[Features] = []
-        edges, geometry = self._geometry(graph, moving)
+        hoods = self._neighbourhoods(graph, moving)
         for n, layer in enumerate(self.atoms.layers):
-            features = layer(features, edges.receivers, edges.senders, geometry)
+            features = layer(features, hoods)
             layers.append(features)
             moving = self.motion.step(n, features, moving)
             if self.motion.moves and n + 1 < len(self.atoms.layers):
-                edges, geometry = self._geometry(graph, moving)
+                hoods = self._neighbourhoods(graph, moving)
         positions = torch.cat((graph.positions, moving)) if self.motion.doubled else moving
         points = replace(graph, positions=positions, batch=batch)
         return AtomFeatures(points, types, layers, self.probes.senders(layers))
 
-    def _geometry(self, graph: Graph, moving: Tensor) -> tuple[Edges, EdgeTensors]:
+    def _neighbourhoods(self, graph: Graph, moving: Tensor) -> Neighbourhoods:
         edges = self.motion.edges(graph, moving, self.config.cutoff)
+        points = (1 + self.motion.doubled) * graph.numbers.shape[0]
         harmonics = self.harmonics(-edges.directions)  # receiver - sender
-        return edges, EdgeTensors(edges.lengths, harmonics, self.basis(edges.lengths))
+        return Neighbourhoods.of(edges, points, harmonics, self.basis(edges.lengths))
 
     def forward(self, graph: Graph, probes: Tensor) -> Tensor:
         """Densities at the same number of probes of each structure, for training.
@@ -304,12 +320,57 @@ class ChargE3Net(nn.Module):
         count = probes.shape[0] * probes.shape[1]
         weights = self._radial(geometry.lengths, found.filled)
         summed = segment_sum(coupled * weights, found.receivers, count)
-        density = self._read(summed)
-        if self.promolecule is None:
-            return density
-        types = features.types.repeat_interleave(found.width)
-        spherical = self.promolecule(geometry.squared, types) * found.filled
-        return self._added(density, segment_sum(spherical, found.receivers, count))
+        spherical = summed.new_zeros(count)
+        if self.promolecule is not None:
+            types = features.types.repeat_interleave(found.width)
+            atoms = self.promolecule(geometry.squared, types) * found.filled
+            spherical = segment_sum(atoms, found.receivers, count)
+        return self.finish(summed, spherical)
+
+    @torch.no_grad()
+    def atom_features(self, structure: ase.Atoms) -> AtomFeatures:
+        """What probes read of a structure, once for any number of probes.
+
+        Raises:
+            BadInput: an element that the network never saw.
+        """
+        like = self.readout.weight
+        return self.encode(Graph.from_atoms([structure], like.dtype, like.device))
+
+    @torch.no_grad()
+    def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:
+        """The density at any points.
+
+        Args:
+            features: of one structure, from :meth:`atom_features`.
+            probes: (M, 3) Angstrom; float64 keeps a probe at the cutoff on its side of it.
+            memory: bytes that may be used besides the result.
+
+        Returns:
+            (M,) e/Angstrom^3, or (M, 2) with spin: (total, up - down).
+        """
+        return at_probes(self, features, probes, memory)
+
+    @torch.no_grad()
+    def density_grid(
+        self,
+        features: AtomFeatures,
+        grid: Grid,
+        memory: int = MEMORY,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Tensor:
+        """The density on a regular grid.
+
+        Args:
+            features: of one structure, from :meth:`atom_features`.
+            grid: origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, shape (n1, n2, n3).
+            memory: bytes that may be used besides the result.
+            progress: is told (points dealt with, points in all) after every tile.
+
+        Returns:
+            (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
+        """
+        return on_grid(self, features, grid, memory, progress)
 
     def _radial(self, lengths: Tensor, filled: Tensor) -> Tensor:
         """R at (E,) distances, zero where a slot is empty -> (E, columns).
@@ -331,25 +392,29 @@ class ChargE3Net(nn.Module):
         products = [torch.bmm(y, source) for y, source in zip(parts, sources, strict=True)]
         return torch.cat(products, 2).flatten(0, 1)
 
+    def finish(self, summed: Tensor, spherical: Tensor) -> Tensor:
+        """Densities from what was summed over neighbours.
+
+        Args:
+            summed: (P, columns) of the probe stack.
+            spherical: (P,) the sum of spherical atoms, zero without a promolecule.
+
+        Returns:
+            (P,) or (P, 2) e/Angstrom^3. The spherical atoms join the total, not the spin.
+        """
+        density = self._read(summed)
+        if density.dim() == 1:
+            return density + spherical
+        return torch.cat((density[:, :1] + spherical[:, None], density[:, 1:]), 1)
+
     def _read(self, summed: Tensor) -> Tensor:
         """(P, columns) summed over neighbours -> (P,) or (P, 2) densities of the network."""
-        scalars = self.probes(summed)
-        found = {
-            k: product(v, self.readout.matrix(k).t())
-            for k, v in scalars.items()
-            if self.readout.reaches(k)
-        }
+        found = self.readout(self.probes(summed))
         even = found[EVEN_SCALAR]
         if self.config.pseudoscalar_spin:
             # As coded: the first column is overwritten with a + b before a - b would read it.
             return torch.cat((even + found[ODD_SCALAR], even), 1)
         return even if self.config.spin else even.squeeze(1)
-
-    def _added(self, density: Tensor, spherical: Tensor) -> Tensor:
-        """The sum of spherical atoms, (P,), joins the total density and not the spin."""
-        if density.dim() == 1:
-            return density + spherical
-        return torch.cat((density[:, :1] + spherical[:, None], density[:, 1:]), 1)
 
 
 def outputs(config: ChargE3NetConfig) -> Multiplicities:

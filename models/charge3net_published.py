@@ -23,7 +23,6 @@ from neupol_cli.models.tensor_product import (
     all_paths,
     gate_inputs,
     hidden_irreps,
-    name,
     natural,
     reachable,
 )
@@ -103,9 +102,8 @@ def published(
         receivers = after
     readout = Source(tensors, "probe_model.readout")
     last = {k: receivers[k] for k in receivers if k[0] == 0 and (config.spin or natural(k))}
-    state |= prefixed(
-        "readout", readout.linear("weight", network.readout, last, dict.fromkeys(last, 1))
-    )
+    ones = dict.fromkeys(last, 1)
+    state["readout.weight"] = readout.linear("weight", network.readout, last, ones)
     _tell(tensors, state)
     return config, state
 
@@ -132,16 +130,23 @@ class Source:
         return {k: p.view(shape) for (k, shape), p in zip(shapes.items(), parts, strict=True)}
 
     def linear(
-        self, key: str, own: BlockLinear, ins: Multiplicities, outs: Multiplicities
-    ) -> dict[str, Tensor]:
-        """Those blocks and leading columns that our map has.
+        self,
+        key: str,
+        own: BlockLinear,
+        ins: Multiplicities,
+        outs: Multiplicities,
+        *scalars: Tensor,
+    ) -> Tensor:
+        """Those blocks that our map has, flat again.
 
-        An irrep's scalars come before its gates, and gates in the order of the irreps; a map
-        that reads fewer gates is handed its columns by :func:`_gated`.
+        Of the 0e outputs a map may read only some columns: the scalars, which come before the
+        gates, or those that ``scalars`` names.
         """
         blocks = self.blocks(key, ins, outs)
-        shapes = {k: own.weights[name(k)].shape for k in blocks if own.reaches(k)}
-        return {f"weights.{name(k)}": blocks[k][:, : shape[1]] for k, shape in shapes.items()}
+        for columns in scalars:
+            blocks[EVEN_SCALAR] = blocks[EVEN_SCALAR][:, columns]
+        kept = [blocks[k][:, : shape[1]] for k, shape in own.shapes.items()]
+        return torch.cat([torch.ones(0).to(self[key]), *(block.reshape(-1) for block in kept)])
 
     def radial(self, paths: list[Path], ins: Multiplicities, kept: list[Path]) -> dict[str, Tensor]:
         """The radial network with the columns of the kept paths, in our order."""
@@ -167,19 +172,14 @@ def _atoms(
 ) -> dict[str, Tensor]:
     paths = all_paths(ins, config.lmax, outs)
     fans = _fans(paths, ins)
-    ours = all_paths(ins, config.lmax, layer.kept)
-    kept = [path for irrep in layer.kept for path in ours if path.irrep == irrep]
-    before = gate_inputs(outs)
-    scalars = _gated(outs, layer.kept)
-    found = prefixed("lin1", source.linear("lin1.weight", layer.lin1, ins, ins))
-    found |= source.radial(paths, ins, kept)
-    for label, sent in (("sc", ins), ("lin2", fans)):
-        blocks = source.blocks(f"{label}.weight", sent, before)
-        for k in (k for k in blocks if k in layer.kept):
-            part = blocks[k][:, scalars] if k == EVEN_SCALAR else blocks[k]
-            found[f"{label}.weights.{name(k)}"] = part
-    found |= prefixed("lin3", source.linear("lin3.weight", layer.lin3, fans, {EVEN_SCALAR: 1}))
-    return found
+    kept = all_paths(ins, config.lmax, layer.kept)
+    before, columns = gate_inputs(outs), _gated(outs, layer.kept)
+    return source.radial(paths, ins, kept) | {
+        "lin1.weight": source.linear("lin1.weight", layer.lin1, ins, ins),
+        "sc.weight": source.linear("sc.weight", layer.sc, ins, before, columns),
+        "lin2.weight": source.linear("lin2.weight", layer.lin2, fans, before, columns),
+        "lin3.weight": source.linear("lin3.weight", layer.lin3, fans, {EVEN_SCALAR: 1}),
+    }
 
 
 def _gated(outs: Multiplicities, kept: list[Irrep]) -> Tensor:
@@ -205,12 +205,12 @@ def _probes(
     fans = _fans(paths, atoms)
     outs = gate_inputs(after)
     kept = [Path(k, k[0], EVEN_SCALAR if natural(k) else ODD_SCALAR) for k in layer.read]
-    found = prefixed("lin1", source.linear("lin1.weight", layer.lin1, atoms, atoms))
-    found |= source.radial(paths, atoms, kept)
-    found |= prefixed("sc", source.linear("sc.weight", layer.sc, before, outs))
-    found |= prefixed("lin2", source.linear("lin2.weight", layer.lin2, fans, outs))
-    found |= prefixed("lin3", source.linear("lin3.weight", layer.lin3, fans, {EVEN_SCALAR: 1}))
-    return found
+    return source.radial(paths, atoms, kept) | {
+        "lin1.weight": source.linear("lin1.weight", layer.lin1, atoms, atoms),
+        "sc.weight": source.linear("sc.weight", layer.sc, before, outs),
+        "lin2.weight": source.linear("lin2.weight", layer.lin2, fans, outs),
+        "lin3.weight": source.linear("lin3.weight", layer.lin3, fans, {EVEN_SCALAR: 1}),
+    }
 
 
 def _fans(paths: list[Path], ins: Multiplicities) -> Multiplicities:

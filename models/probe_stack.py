@@ -75,23 +75,21 @@ class ProbeLayer(nn.Module):
 
     def forward(self, even: Tensor, odd: Tensor | None, state: Features) -> Features:
         """Sums (P, fan) and the probe's scalars {0e, 0o: (P, n)} -> its next scalars."""
-        both = torch.cat((self.lin2.matrix(EVEN_SCALAR), self.lin3.matrix(EVEN_SCALAR)), 1)
+        maps, kept = self.lin2.matrices(), self.sc(state)
+        both = torch.cat((maps[EVEN_SCALAR], self.lin3.matrices()[EVEN_SCALAR]), 1)
         mixed = product(even, both.t())
         angle = 0.1 * mixed[:, -1:]
         cos, sin = angle.cos(), angle.sin()
-        after = {EVEN_SCALAR: mixed[:, :-1] * sin}
-        if EVEN_SCALAR in state:
-            after[EVEN_SCALAR] = after[EVEN_SCALAR] + cos * self._kept(state, EVEN_SCALAR)
-        after[EVEN_SCALAR] = SILU * functional.silu(after[EVEN_SCALAR])
+        new = mixed[:, :-1] * sin
+        if EVEN_SCALAR in kept:
+            new = torch.addcmul(new, cos, kept[EVEN_SCALAR])
+        after = {EVEN_SCALAR: SILU * functional.silu(new)}
         if odd is not None:
-            new = product(odd, self.lin2.matrix(ODD_SCALAR).t())
-            if ODD_SCALAR in state:
-                new = cos * self._kept(state, ODD_SCALAR) + sin * new
+            new = odd @ maps[ODD_SCALAR]
+            if ODD_SCALAR in kept:
+                new = torch.addcmul(new * sin, cos, kept[ODD_SCALAR])
             after[ODD_SCALAR] = TANH * new.tanh()
         return after
-
-    def _kept(self, state: Features, irrep: Irrep) -> Tensor:
-        return product(state[irrep], self.sc.matrix(irrep).t())
 
 
 class ProbeStack(nn.Module):

@@ -163,24 +163,46 @@ class Tile:
     vectors: Tensor
 
 
-def tile(rows: Tensor, probes: Tensor, seen: Images, near: Tensor, cutoff: float) -> Tile:
-    """The edges between (P, 3) probes and those images that ``near`` (N,) names."""
-    points = seen.points[near]
-    apart = probes[None] - points[:, None]  # (N, P, 3), float64: a probe at the cutoff stays put
-    image, probe = (apart.square().sum(-1) < cutoff**2).nonzero(as_tuple=True)
-    counts = torch.bincount(image, minlength=near.shape[0])
-    owners = seen.owners[near]
-    return Tile(rows, probe, owners.tolist(), counts.tolist(), apart[image, probe])
+def tile(
+    rows: Tensor, probes: Tensor, seen: Images, near: Tensor, cutoff: float, pairs: int
+) -> Tile:
+    """The edges between (P, 3) probes and those images that ``near`` (N,) names.
+
+    At most ``pairs`` distances are held at a time. They are float64, whatever the network's
+    numbers are: the density jumps where an atom enters a probe's sphere.
+    """
+    counts, receivers, vectors = [], [], []
+    for part in near.split(max(1, pairs // probes.shape[0])):
+        apart = probes[None] - seen.points[part][:, None]  # (N, P, 3)
+        image, probe = (apart.square().sum(-1) < cutoff**2).nonzero(as_tuple=True)
+        counts.append(torch.bincount(image, minlength=part.shape[0]))
+        receivers.append(probe)
+        vectors.append(apart[image, probe])
+    owners = seen.owners[near].tolist()
+    if not owners:
+        return Tile(rows, rows[:0], [], [], probes[:0])
+    return Tile(rows, torch.cat(receivers), owners, torch.cat(counts).tolist(), torch.cat(vectors))
 
 
-def scattered_tiles(probes: Tensor, seen: Images, cutoff: float, size: int) -> Iterator[Tile]:
+def inside(graph: Graph, points: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The box of fractional coordinates, (1, 3) low and high, that holds (M, 3) points."""
+    if graph.cell is None or graph.pbc is None:
+        return None, None
+    cell = completed(graph.cell.double(), graph.pbc)[0]
+    place = points @ torch.linalg.inv(cell)
+    return place.amin(0, keepdim=True), place.amax(0, keepdim=True)
+
+
+def scattered_tiles(
+    probes: Tensor, seen: Images, cutoff: float, size: int, pairs: int
+) -> Iterator[Tile]:
     """Any probes (M, 3), float64, in tiles of at most ``size`` neighbouring ones."""
-    order = _sorted_in_space(probes, 1.5 * cutoff)
+    order = _sorted_in_space(probes, 0.6 * cutoff)
     for rows in order.split(size):
         part = probes[rows]
         low, high = part.amin(0) - cutoff, part.amax(0) + cutoff
         near = ((seen.points > low) & (seen.points < high)).all(1).nonzero().squeeze(1)
-        yield tile(rows, part, seen, near, cutoff)
+        yield tile(rows, part, seen, near, cutoff, pairs)
 
 
 def _sorted_in_space(probes: Tensor, edge: float) -> Tensor:
@@ -194,38 +216,41 @@ def _sorted_in_space(probes: Tensor, edge: float) -> Tensor:
 class GridTiles:
     """A grid cut into blocks of indices; an atom's sphere is a range of indices along each axis.
 
-    No probe is compared with an atom whose range of indices misses its block, and blocks that
-    no atom reaches are not visited at all.
+    No probe is compared with an atom whose range of indices misses its block.
     """
 
-    def __init__(self, grid: Grid, seen: Images, cutoff: float, size: int) -> None:
+    def __init__(self, grid: Grid, seen: Images, cutoff: float, size: int, pairs: int) -> None:
         device = seen.points.device
         self.origin = torch.as_tensor(grid.origin, dtype=torch.float64, device=device)
         self.step = torch.as_tensor(grid.step, dtype=torch.float64, device=device)
         self.shape = tuple(int(n) for n in grid.shape)
-        self.seen, self.cutoff = seen, cutoff
-        self.block = _block(self.step, self.shape, size)
+        self.seen, self.cutoff, self.pairs = seen, cutoff, pairs
+        self.block = block_sides(self.step, self.shape, size)
         inverse = torch.linalg.inv(self.step)
         reach = cutoff * torch.linalg.vector_norm(inverse, dim=0)  # (3,) in steps
         centre = (seen.points - self.origin) @ inverse  # (G, 3) in steps
         self.first = (centre - reach).ceil()
         self.last = (centre + reach).floor()
 
-    def __len__(self) -> int:
-        return math.prod(-(-n // b) for n, b in zip(self.shape, self.block, strict=True))
+    @property
+    def points(self) -> int:
+        """How many points the grid has."""
+        return math.prod(self.shape)
 
-    def __iter__(self) -> Iterator[Tile | None]:
-        """Every block's tile, or None for a block without atoms, in the order of the indices."""
+    def __iter__(self) -> Iterator[tuple[int, Tile | None]]:
+        """How many points are dealt with, and each block's tile, or None where no atom reaches."""
         starts = [range(0, n, b) for n, b in zip(self.shape, self.block, strict=True)]
+        everything = torch.arange(self.seen.owners.shape[0], device=self.step.device)
+        done = 0
         for i in starts[0]:
-            slab = self._meeting(
-                0, i, torch.arange(self.seen.owners.shape[0], device=self.step.device)
-            )
+            slab = self._meeting(0, i, everything)
             for j in starts[1]:
                 bar = self._meeting(1, j, slab)
                 for k in starts[2]:
                     near = self._meeting(2, k, bar)
-                    yield self._tile((i, j, k), near) if near.shape[0] else None
+                    axes = self._axes((i, j, k))
+                    done += math.prod(axis.shape[0] for axis in axes)
+                    yield done, self._tile(axes, near) if near.shape[0] else None
 
     def _meeting(self, axis: int, start: int, among: Tensor) -> Tensor:
         """Those images whose range of indices along an axis meets a block's."""
@@ -233,23 +258,27 @@ class GridTiles:
         meets = (self.first[among, axis] <= stop) & (self.last[among, axis] >= start)
         return among[meets]
 
-    def _tile(self, start: tuple[int, int, int], near: Tensor) -> Tile:
-        axes = [
+    def _axes(self, start: tuple[int, int, int]) -> list[Tensor]:
+        return [
             torch.arange(a, min(a + b, n), device=self.step.device)
             for a, b, n in zip(start, self.block, self.shape, strict=True)
         ]
+
+    def _tile(self, axes: list[Tensor], near: Tensor) -> Tile:
         i, j, k = (m.flatten() for m in torch.meshgrid(*axes, indexing="ij"))
         probes = self.origin + torch.stack((i, j, k), 1).double() @ self.step
         rows = (i * self.shape[1] + j) * self.shape[2] + k
-        return tile(rows, probes, self.seen, near, self.cutoff)
+        return tile(rows, probes, self.seen, near, self.cutoff, self.pairs)
 
 
-def _block(step: Tensor, shape: tuple[int, ...], size: int) -> list[int]:
-    """The sides of blocks of at most ``size`` points that are about as long as wide."""
+def block_sides(step: Tensor, shape: tuple[int, ...], size: int) -> list[int]:
+    """The sides of blocks of at most ``size`` points, about as long as wide in Angstrom."""
     lengths = torch.linalg.vector_norm(step, dim=1).tolist()
-    edge = (size * math.prod(lengths)) ** (1 / 3)
-    block = [max(1, min(n, int(edge / length))) for n, length in zip(shape, lengths, strict=True)]
-    for axis in (2, 1, 0):  # what an axis that is too short or too coarse left over
-        rest = math.prod(block) // block[axis]
-        block[axis] = max(1, min(shape[axis], size // rest))
-    return block
+    sides = [1, 1, 1]
+    while True:
+        # The shortest side grows, as long as some side may.
+        room = [a for a in range(3) if sides[a] < shape[a]]
+        room = [a for a in room if math.prod(sides) // sides[a] * (sides[a] + 1) <= size]
+        if not room:
+            return sides
+        sides[min(room, key=lambda a: sides[a] * lengths[a])] += 1

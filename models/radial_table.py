@@ -7,6 +7,7 @@ the network is evaluated, and differentiated, at the nodes of a table instead of
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -16,6 +17,9 @@ from torch.nn import functional
 
 from neupol_cli.models.linear import product
 from neupol_cli.models.tensor_product import SILU
+
+# More nodes than this give back rounding errors, not the function.
+MOST_BINS = 16_385
 
 
 class GaussianBasis(nn.Module):
@@ -83,7 +87,7 @@ class RadialNetwork(nn.Module):
 class LearnedRadial(nn.Module):
     """R as a learned table (Gao et al. 2022, 3.1): no network, 2 channels numbers a bin.
 
-    Like the lead encodings it starts as random smooth curves, so that its slopes belong to it.
+    It starts as random smooth curves of mean square one, with the slopes that belong to them.
     """
 
     def __init__(self, cutoff: float, bins: int, channels: int) -> None:
@@ -179,17 +183,42 @@ def _spread(gradient: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tenso
     return total
 
 
-def error_of(table: Tensor, radial: Any, basis: GaussianBasis, bins: int) -> float:
+def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor:
+    """A table of a radial function, made in float64, whose error was measured.
+
+    Args:
+        radial: answers ``table(nodes, basis)`` and ``radial(lengths, basis)``; whatever the type
+            of its parameters, the table is made from their values in float64.
+        basis: the radial basis; its cutoff is the table's end.
+        tolerance: largest error between nodes, relative to each curve's largest value.
+
+    Returns:
+        (2 bins, channels) float64: heights, then slopes per bin.
+    """
+    with torch.no_grad():
+        exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
+        bins = 513
+        while True:
+            nodes = nodes_for(bins, fine)
+            table: Tensor = exact.table(nodes, fine)
+            # A table that was learned keeps its own nodes, and is the function itself.
+            learned = table.shape[0] != 2 * bins
+            if learned or bins > MOST_BINS or error_of(table, exact, fine) <= tolerance:
+                return table
+            bins = 2 * bins - 1
+
+
+def error_of(table: Tensor, radial: Any, basis: GaussianBasis) -> float:
     """The largest error of a table between its nodes, relative to each curve's largest value."""
-    high = basis.cutoff
-    nodes = torch.linspace(0, high, bins, dtype=table.dtype, device=table.device)
+    bins = table.shape[0] // 2
+    nodes = nodes_for(bins, basis)
     worst = 0.0
-    for part in (0.25, 0.5, 0.75):  # where c1..c4 differ most from what they stand for
+    for part in (0.25, 0.5, 0.75):
         lengths = nodes[:-1] + part * (nodes[1] - nodes[0])
-        exact = radial(lengths, basis(lengths))
+        exact = radial.radial(lengths, basis(lengths))
         scale = exact.abs().amax(0).clamp(min=1e-30)
-        wrong = (Spots.of(lengths, bins, high).read(table) - exact).abs().amax(0) / scale
-        worst = max(worst, float(wrong.max()))
+        wrong = (Spots.of(lengths, bins, basis.cutoff).read(table) - exact).abs().amax(0)
+        worst = max(worst, float((wrong / scale).max()))
     return worst
 
 

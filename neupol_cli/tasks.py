@@ -69,6 +69,8 @@ class Kind:
 # The ``task`` of a registry entry -> how it is learnt.
 KINDS = {
     "property": Kind(("structures",), "neupol_cli.property_task:property_task"),
+    "dynamics": Kind(("nbody",), "neupol_cli.nbody_task:nbody_task"),
+    "density": Kind(("density",), "neupol_cli.density_task:density_task"),
 }
 
 
