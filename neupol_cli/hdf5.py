@@ -87,11 +87,16 @@ class Dataset:
         return state.hexdigest()
 
 
+def length_unit(kind: str) -> str:
+    """The unit of positions: Angstrom, but for charged particles, whose simulator has its own."""
+    return "1" if kind == "nbody" else "Angstrom"
+
+
 def _content(dataset: Dataset) -> list[tuple[str, np.ndarray, dict[str, str]]]:
     """Every array of a dataset, its type made canonical, under the name it has in the file."""
     items: list[tuple[str, np.ndarray, dict[str, str]]] = [
         ("/numbers", dataset.numbers.astype(np.int64), {}),
-        ("/positions", dataset.positions.astype(np.float64), {"unit": "Angstrom"}),
+        ("/positions", dataset.positions.astype(np.float64), {"unit": length_unit(dataset.kind)}),
         ("/offsets", dataset.offsets.astype(np.int64), {}),
     ]
     if dataset.cell is not None and dataset.pbc is not None:

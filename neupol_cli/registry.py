@@ -73,6 +73,20 @@ ENTRIES = {
             "self-attention over a molecule's atoms, biased by encoded distances",
             "Gao et al. 2022 (NeurIPS, regularized positional encoding), footnote 2",
         ),
+        Entry(
+            "charge3net",
+            "neupol_cli.models.charge3net:ChargE3Net",
+            "density",
+            "ChargE3Net: electron densities from higher-order equivariant features",
+            "Koker, Quigley, Taw, Tibbetts, Li 2023 (arXiv 2312.05388)",
+        ),
+        Entry(
+            "egnn-nbody",
+            "neupol_cli.models.egnn_nbody:EGNNDynamics",
+            "dynamics",
+            "EGNN with velocities: where charged particles will be",
+            "Satorras, Hoogeboom, Welling 2021 (arXiv 2102.09844)",
+        ),
     )
 }
 

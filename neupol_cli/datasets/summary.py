@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from neupol_cli.hdf5 import Dataset, Target
+from neupol_cli.hdf5 import Dataset, Target, length_unit
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,9 +22,9 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "structures": dataset.size,
         "atoms": len(dataset.numbers),
         "atoms_per_structure": _range(dataset.counts),
-        "elements": _elements(dataset),
+        "elements": {} if dataset.kind == "nbody" else _elements(dataset),
         "periodic": 0 if dataset.pbc is None else int(dataset.pbc.any(axis=1).sum()),
-        "position_unit": "Angstrom",
+        "position_unit": length_unit(dataset.kind),
         "targets": {name: _target(target) for name, target in dataset.targets.items()},
         "references": {name: _reference(dataset, name) for name in dataset.references},
         "splits": {
