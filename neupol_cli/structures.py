@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CLOSEST = 0.1  # Angstrom; two nuclei nearer than this are one by mistake
 THINNEST = 0.3  # Angstrom; the least height of a cell, a fifth of any crystal's
 FARTHEST = 1e6  # Angstrom
+FEW = 64  # points; up to here all distances at once are faster than a tree
 
 Report = Callable[[BadInput], None]
 
@@ -110,6 +111,10 @@ def _broken(path: Path, error: Exception) -> BadInput:
 def _open(path: Path) -> Iterator[Frame]:
     if path.is_dir():
         raise BadInput(f"{path}: is a folder; name the files in it")
+    if path.is_fifo() or path.is_char_device():  # such as <(command) of a shell
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            yield from xyz.frames(stream, str(path))
+        return
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: is empty; a structure was expected")
     kind = _format(path)
@@ -215,6 +220,12 @@ def _heights(vectors: np.ndarray) -> np.ndarray:
 def _close_pair(positions: np.ndarray, periodic: np.ndarray) -> tuple[int, int] | None:
     """Indices of two atoms nearer than CLOSEST, if there are any."""
     points, owners = _with_images(positions, periodic)
+    if len(points) <= FEW:
+        squared = np.square(points[:, None] - points).sum(axis=-1)  # (P,P)
+        np.fill_diagonal(squared, np.inf)
+        row, column = divmod(int(squared.argmin()), len(points))
+        close = squared[row, column] < CLOSEST**2
+        return (int(owners[row]), int(owners[column])) if close else None
     # Two points in one small box are close for certain; afterwards no box is crowded, so that the
     # tree below stays linear even for 100,000 atoms in one place.
     boxes = np.floor(points / (CLOSEST / 2)).astype(np.int64)
@@ -223,8 +234,6 @@ def _close_pair(positions: np.ndarray, periodic: np.ndarray) -> tuple[int, int] 
     if crowded.size:
         same = np.flatnonzero((boxes == boxes[first[crowded[0]]]).all(axis=1))
         return int(owners[same[0]]), int(owners[same[1]])
-    if len(points) == 1:
-        return None
     from scipy.spatial import cKDTree
 
     distances, nearest = cKDTree(points).query(points, k=2, distance_upper_bound=CLOSEST)

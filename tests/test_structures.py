@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,14 @@ def test_formats_of_ase(tmp_path: Path, name: str) -> None:
     assert atoms.pbc.all()
 
 
+def test_a_pipe_is_read_as_xyz(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(WATER,))
+    writer.start()
+    assert len(next(structures.read([tmp_path / "pipe"]))[1]) == 3
+    writer.join()
+
+
 def test_names_with_at_sign_and_without_suffix(tmp_path: Path) -> None:
     for name in ("a@b.xyz", "water"):
         (tmp_path / name).write_text(WATER)
@@ -352,13 +362,16 @@ def test_two_atoms_on_one_spot_against_brute_force() -> None:
             offset *= random.choice([0.07, 0.12]) / np.linalg.norm(offset)
             image = random.randint(-2, 3, size=len(periodic)) @ periodic if len(periodic) else 0.0
             atoms.positions[1] = atoms.positions[0] + offset + image
+        many = atoms * (1 + 2 * atoms.pbc)  # enough atoms for the tree
         close = _nearest(atoms) < structures.CLOSEST
         seen[close] += 1
         if close:
-            with pytest.raises(BadInput, match="on one spot"):
-                structures.check(atoms, "a")
+            for found in (atoms, many):
+                with pytest.raises(BadInput, match="on one spot"):
+                    structures.check(found, "a")
         else:
             structures.check(atoms, "a")
+            structures.check(many, "a")
 
 
 def test_hundred_thousand_atoms_are_checked_in_a_second_or_so() -> None:

@@ -22,6 +22,8 @@ from neupol_cli.datasets import splits
 from neupol_cli.errors import BadInput
 from neupol_cli.hdf5 import Dataset, Target
 
+USUAL = (950, 50)  # train and valid; the rest is for testing
+
 # What we call an array -> what the two generations of files call it.
 REVISED = {
     "numbers": "nuclear_charges",
@@ -58,8 +60,9 @@ def read(
     """One dataset from npz files of one molecule, with targets ``energy`` and ``forces``.
 
     Without ``test`` files, ``counts`` (train, valid[, test]) of all frames make the split; with
-    them, (train, valid) are cut from the others; default as ``splits.with_test``. ``old`` takes the
-    original labels of a revised file. Errors: BadInput.
+    them, (train, valid) are cut from the others. Default: the usual 950 and 50 of a long
+    trajectory, else as ``splits.with_test``. ``old`` takes the original labels of a revised file.
+    Errors: BadInput.
     """
     parts = [load(path, old) for path in (*paths, *test)]
     first = parts[0]
@@ -68,6 +71,8 @@ def read(
             raise BadInput(f"{path}: holds another molecule than {paths[0]}")
     own = sum(len(part.energy) for part in parts[: len(paths)])
     size = sum(len(part.energy) for part in parts)
+    if counts is None and not test and own > sum(USUAL):
+        counts = USUAL
     return _dataset(parts, {"default": splits.with_test(own, size, counts, seed)})
 
 

@@ -29,13 +29,12 @@ def with_test(
 ) -> dict[str, np.ndarray]:
     """Split ``own`` structures of which ``size - own`` more, given as test set, follow.
 
-    ``counts`` are (train, valid[, test]) of the own ones. Default, where a test set is given or
-    there are more than 1,000: 950 / 50 of a thousand, the usual one of MD17 (the rest, if any, is
-    for testing); else 76 % / 4 % / 20 %.
+    ``counts`` are (train, valid[, test]) of the own ones. Default: 95 % and 5 % where a test set is
+    given, else 80 %, 10 % and 10 %.
     """
     if counts is None:
-        pool = min(own, 1000) if size > own or own > 1000 else max(1, own * 8 // 10)
-        counts = (pool - pool // 20, pool // 20)
+        valid = own // (20 if size > own else 10) or min(1, own - 1)
+        counts = (own - valid if size > own else max(1, own - 2 * valid), valid)
     if size == own:
         return shuffled(own, counts, seed)
     return {**shuffled(own, (*counts[:2], 0), seed), "test": np.arange(own, size)}

@@ -228,6 +228,12 @@ def test_revised_md17_with_its_test_file(neupol: Run, tmp_path: Path) -> None:
     assert (energy.unit, forces.unit, forces.per) == ("eV", "eV/Angstrom", "atom")
 
 
+def test_long_trajectories_have_the_usual_split(tmp_path: Path) -> None:
+    found = md17.read([npz(tmp_path / "a.npz", 1100)])
+    sizes = [len(found.splits["default"][part]) for part in ("train", "valid", "test")]
+    assert sizes == [950, 50, 100]
+
+
 def test_original_md17(tmp_path: Path) -> None:
     revised = md17.load(npz(tmp_path / "a.npz"))
     with np.load(tmp_path / "a.npz") as stored:
@@ -310,7 +316,7 @@ def test_labels_of_extxyz(neupol: Run, tmp_path: Path) -> None:
     assert found.targets["forces"].values[-1].tolist() == [19.0, 19.0, 19.0]
     assert found.targets["dipole"].values.shape == (20, 3)
     assert {name: len(part) for name, part in found.splits["default"].items()} == {
-        "train": 16, "valid": 0, "test": 4
+        "train": 16, "valid": 2, "test": 2
     }  # fmt: skip
 
 
@@ -439,5 +445,9 @@ def test_splits_are_seeded_and_disjoint() -> None:
     assert (splits.shuffled(100, (70, 20), 6)["train"] != first["train"]).any()
     with pytest.raises(Usage, match="cannot split 100 structures as 90,20"):
         splits.shuffled(100, (90, 20), 0)
-    large = splits.with_test(5000, 5000, None, 0)
-    assert [len(large[part]) for part in ("train", "valid", "test")] == [950, 50, 4000]
+    for own, size, expected in [
+        (20, 20, [16, 2, 2]), (5000, 5000, [4000, 500, 500]), (1000, 2000, [950, 50, 1000]),
+        (5, 5, [3, 1, 1]), (2, 2, [1, 1, 0]), (1, 1, [1, 0, 0]), (1, 2, [1, 0, 1]),
+    ]:  # fmt: skip
+        made = splits.with_test(own, size, None, 0)
+        assert [len(made[part]) for part in ("train", "valid", "test")] == expected
