@@ -26,7 +26,7 @@ VALENCE = {1: 1.0, 6: 4.0, 8: 6.0}
 
 def neupol(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "neupol_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def volume(symbols: str, seed: int = 0, spin: bool = False) -> Volume:
