@@ -65,9 +65,11 @@ def readable(path: str | Path) -> Iterator[None]:
     """Turn what h5py raises about a damaged file into BadInput."""
     try:
         yield
+    except NeupolError:
+        raise
     except PermissionError as error:
         raise IOFailure(f"{path}: {error.strerror}") from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever HDF5 makes of damage: any built-in kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path}: not a readable HDF5 file of neupol ({reason})") from error
 

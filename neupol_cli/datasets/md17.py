@@ -19,7 +19,7 @@ import numpy as np
 
 from neupol_cli import units
 from neupol_cli.datasets import splits
-from neupol_cli.errors import BadInput
+from neupol_cli.errors import BadInput, NeupolError
 from neupol_cli.hdf5 import Dataset, Target
 
 USUAL = (950, 50)  # train and valid; the rest is for testing
@@ -154,7 +154,9 @@ def _archive(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
                 _check_size(members, member, path)
         with np.load(path, allow_pickle=False) as archive:
             yield archive
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (NeupolError, PermissionError):
+        raise
+    except Exception as error:  # zipfile and numpy have a dozen for damaged archives
         raise BadInput(f"{path}: not a whole npz file ({error})") from error
 
 

@@ -6,12 +6,14 @@ import importlib.util
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,15 +196,15 @@ def test_archive_that_is_cut(tmp_path: Path) -> None:
 
 def npz(path: Path, frames: int = 40, **changes: Any) -> Path:
     """Frames of water in the revised format."""
-    random = np.random.RandomState(frames)
+    noise = np.random.RandomState(frames)
     water = molecule("H2O")
     arrays = {
         "nuclear_charges": water.numbers.astype(np.uint8),
-        "coords": water.positions + random.normal(scale=0.05, size=(frames, 3, 3)),
-        "energies": random.normal(size=frames) - 47_000.0,
-        "forces": random.normal(size=(frames, 3, 3)),
-        "old_energies": random.normal(size=frames),
-        "old_forces": random.normal(size=(frames, 3, 3)),
+        "coords": water.positions + noise.normal(scale=0.05, size=(frames, 3, 3)),
+        "energies": noise.normal(size=frames) - 47_000.0,
+        "forces": noise.normal(size=(frames, 3, 3)),
+        "old_energies": noise.normal(size=frames),
+        "old_forces": noise.normal(size=(frames, 3, 3)),
     }
     arrays.update(changes)
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
@@ -269,6 +271,13 @@ def test_damaged_npz(tmp_path: Path) -> None:
         (tmp_path / "b.npz").write_bytes(good[:end])
         with pytest.raises(BadInput):
             md17.load(tmp_path / "b.npz")
+    draw, expected = random.Random(0), md17.load(tmp_path / "a.npz")
+    for _ in range(200):
+        damaged = bytearray(good)
+        damaged[draw.randrange(len(good))] ^= 1 << draw.randrange(8)
+        (tmp_path / "b.npz").write_bytes(damaged)
+        with suppress(BadInput):
+            np.testing.assert_array_equal(md17.load(tmp_path / "b.npz").forces, expected.forces)
     _absurd_npz(tmp_path / "b.npz")
     with pytest.raises(BadInput, match=r"declares \(1000000000000,\)"):
         md17.load(tmp_path / "b.npz")
