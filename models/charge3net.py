@@ -22,7 +22,7 @@ from neupol_cli.models.graph import Edges, Graph, neighbours, segment_sum
 from neupol_cli.models.harmonics import Harmonics
 from neupol_cli.models.polarization import doubled_edges
 from neupol_cli.models.probe_stack import ProbeStack
-from neupol_cli.models.probes import Grid, images, slots
+from neupol_cli.models.probes import Grid, images, inside, slots
 from neupol_cli.models.promolecule import Promolecule
 from neupol_cli.models.radial_table import (
     GaussianBasis,
@@ -314,7 +314,8 @@ class ChargE3Net(nn.Module):
         features = self.encode(graph)
         points = features.points
         cutoff = self.config.cutoff
-        found = slots(points, images(points, cutoff), points.positions, probes, cutoff)
+        seen = images(points, cutoff, *inside(points, probes))
+        found = slots(points, seen, points.positions, probes, cutoff)
         geometry = Edges(found.receivers, found.receivers, found.vectors)
         coupled = self._coupled(self.harmonics(geometry.directions), features.sources, found.width)
         count = probes.shape[0] * probes.shape[1]

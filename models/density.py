@@ -159,7 +159,7 @@ def at_probes(network: ChargE3Net, features: AtomFeatures, probes: Tensor, memor
     found = reader.empty.repeat(probes.shape[0], *[1] * (reader.empty.dim() - 1))
     if not probes.shape[0]:
         return found
-    seen = images(features.points, reader.cutoff, *inside(features.points, probes))
+    seen = images(features.points, reader.cutoff, *inside(features.points, probes[None]))
     for part in scattered_tiles(probes, seen, reader.cutoff, limits.probes, limits.pairs):
         rows, values = reader.read(part)
         found[rows] = values
@@ -177,7 +177,7 @@ def on_grid(
     limits = _limits(network, features, memory)
     reader = Reader(network, features, limits)
     corners = _corners(grid).to(features.points.positions.device)
-    seen = images(features.points, reader.cutoff, *inside(features.points, corners))
+    seen = images(features.points, reader.cutoff, *inside(features.points, corners[None]))
     tiles = GridTiles(grid, seen, reader.cutoff, limits.probes, limits.pairs)
     total = tiles.points
     found = reader.empty.repeat(total, *[1] * (reader.empty.dim() - 1))

@@ -185,12 +185,12 @@ def tile(
 
 
 def inside(graph: Graph, points: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The box of fractional coordinates, (1, 3) low and high, that holds (M, 3) points."""
+    """The boxes of fractional coordinates, (B, 3) low and high, that hold (B, M, 3) points."""
     if graph.cell is None or graph.pbc is None:
         return None, None
-    cell = completed(graph.cell.double(), graph.pbc)[0]
-    place = points @ torch.linalg.inv(cell)
-    return place.amin(0, keepdim=True), place.amax(0, keepdim=True)
+    cell = completed(graph.cell.double(), graph.pbc)
+    place = points.double() @ torch.linalg.inv(cell)
+    return place.amin(1), place.amax(1)
 
 
 def scattered_tiles(

@@ -208,6 +208,7 @@ def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor
             bins = 2 * bins - 1
 
 
+@torch.no_grad()
 def error_of(table: Tensor, radial: Any, basis: GaussianBasis) -> float:
     """The largest error of a table between its nodes, relative to each curve's largest value."""
     bins = table.shape[0] // 2

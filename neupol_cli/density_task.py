@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from neupol_cli import registry
@@ -19,7 +20,7 @@ from neupol_cli.errors import BadInput, Usage
 from neupol_cli.hdf5 import Dataset, Density
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.graph import Graph
-from neupol_cli.models.probes import images, slots
+from neupol_cli.models.probes import images, inside, slots
 from neupol_cli.property_task import Arrays
 from neupol_cli.tasks import Request, chosen_split, default_dtype, device_named
 
@@ -168,6 +169,11 @@ class DensityTask:
         self.meta = {
             "targets": {"density": UNIT},
             "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
+            # What an atom of each element brings to the sum, for those who normalise it.
+            "valence": {
+                chemical_symbols[number]: count
+                for number, count in dataset.references.get("electrons", {}).items()
+            },
         }
         if request.loss != "l1":
             raise Usage("densities are learnt with --loss l1, as published")
@@ -284,7 +290,8 @@ def fit_promolecule(task: DensityTask, seed: int) -> None:
 def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
     """(B P, species x Gaussians): the shells summed over each structure's atoms of an element."""
     cutoff, species = model.config.cutoff, len(model.config.species)
-    found = slots(graph, images(graph, cutoff), graph.positions, probes, cutoff)
+    seen = images(graph, cutoff, *inside(graph, probes))
+    found = slots(graph, seen, graph.positions, probes, cutoff)
     shells = model.promolecule.shells(found.vectors.square().sum(1)) * found.filled[:, None]
     types = model.types(graph.numbers).repeat_interleave(found.width)
     total = shells.new_zeros(probes.shape[0] * probes.shape[1] * species, shells.shape[1])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path as FilePath
 
+import ase
 import numpy as np
 import pytest
 import torch
 
-from neupol_cli.errors import BadInput, Refused
+from neupol_cli.errors import BadInput, Refused, Usage
 from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig, atom_irreps
 from neupol_cli.models.graph import Graph
+from neupol_cli.models.radial_table import Spots, checked_table, error_of
+from neupol_cli.models.tensor_product import Coupling, Path
 
-DATA = Path(__file__).parents[1] / "data" / "parity"
+DATA = FilePath(__file__).parents[1] / "data" / "parity"
 FILES = ("molecule", "crystal", "spin_nonplanar")
 
 
@@ -105,3 +109,227 @@ def test_unknown_element_is_named():
     graph = Graph.from_arrays(torch.tensor([8, 1, 6]), torch.rand(3, 3), torch.tensor([3]))
     with pytest.raises(BadInput, match="atom 3 has atomic number 6"):
         network.encode(graph)
+
+
+# From here on our own networks: densities at points and on grids, symmetry, options.
+
+
+@dataclass(frozen=True)
+class Box:
+    origin: np.ndarray
+    step: np.ndarray
+    shape: tuple[int, int, int]
+
+    def points(self):
+        index = np.stack(np.unravel_index(np.arange(np.prod(self.shape)), self.shape), 1)
+        return torch.from_numpy(self.origin + index @ self.step)
+
+
+def small(seed=0, **more):
+    torch.manual_seed(seed)
+    settings = {"species": (1, 6, 8), "mul": 24, "lmax": 2, "layers": 3, "embedding": 8} | more
+    network = ChargE3Net(ChargE3NetConfig(**settings)).double().eval()
+    for parameter in network.motion.maps:
+        torch.nn.init.normal_(parameter, std=0.3)
+    if network.promolecule is not None:
+        network.promolecule.coefficients[: len(network.config.species)].normal_()
+    return network
+
+
+def molecule():
+    from ase.build import molecule
+
+    return molecule("CH3CH2OH")
+
+
+def crystal(pbc=(True, True, True)):
+    """A skewed cell much smaller than the cutoff."""
+    cell = [[2.9, 0.2, 0.0], [-0.9, 2.6, 0.3], [0.4, 0.5, 3.1]]
+    atoms = ase.Atoms(
+        "COH", [[0.1, 0.2, 0.3], [1.4, 1.1, 0.9], [0.7, 2.0, 2.2]], cell=cell, pbc=pbc
+    )
+    return atoms
+
+
+def density(network, atoms, probes):
+    return network.density(network.atom_features(atoms), probes)
+
+
+def scatter(count=60, seed=3, size=4.0):
+    return (
+        torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)) - 0.3
+    ).double() * size
+
+
+OPTIONS = (
+    {},
+    {"encoding": "learned"},
+    {"polarization": "movable"},
+    {"polarization": "frozen", "encoding": "learned", "promolecule": 4},
+    {"spin": True, "promolecule": 4},
+    {"spin": True, "pseudoscalar_spin": True},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("structure", [molecule, crystal])
+def test_rotation_and_reflection(options, structure):
+    network, atoms, probes = small(**options), structure(), scatter()
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[
+        0
+    ]
+    if options.get("pseudoscalar_spin") and torch.det(turn) < 0:
+        turn = -turn  # the published spin readout is no density under reflections
+    turned = atoms.copy()
+    turned.positions = atoms.positions @ turn.numpy().T
+    turned.cell = atoms.cell.array @ turn.numpy().T
+    before, after = density(network, atoms, probes), density(network, turned, probes @ turn.T)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-9 * before.abs().max().item())
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_permutation_translation_and_supercell(options):
+    network, atoms, probes = small(**options), crystal(), scatter(30)
+    before = density(network, atoms, probes)
+    moved = atoms[[2, 0, 1]]
+    moved.positions += [3.0, -7.0, 11.0]
+    shift = torch.tensor([3.0, -7.0, 11.0], dtype=torch.float64)
+    scale = before.abs().max().item()
+    after = density(network, moved, probes + shift)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-9 * scale)
+    larger = density(network, atoms.repeat((2, 1, 2)), probes)
+    torch.testing.assert_close(larger, before, rtol=0, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("pbc", [(True, False, False), (False, True, True), (True, True, True)])
+def test_a_periodic_cell_is_its_cluster(pbc):
+    """Partly periodic cells against the same atoms written out, where nothing is periodic."""
+    network, atoms, probes = small(layers=1), crystal(pbc), scatter(40, size=3.0)
+    reach = [7 if periodic else 0 for periodic in pbc]
+    turns = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1)
+    shifts = turns.reshape(-1, 3) @ atoms.cell.array
+    order = np.argsort(np.linalg.norm(shifts, axis=1))
+    positions = (atoms.positions[None] + shifts[order][:, None]).reshape(-1, 3)
+    numbers = np.tile(atoms.numbers, len(shifts))
+    # One layer: what a probe reads has a range of two cutoffs.
+    near = np.linalg.norm(positions - probes.numpy().mean(0), axis=1) < 13
+    cluster = ase.Atoms(numbers[near], positions[near])
+    expected, found = density(network, cluster, probes), density(network, atoms, probes)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("structure", [molecule, crystal])
+def test_training_and_prediction_are_one_function(options, structure):
+    """Batched slots of training, scattered tiles, and grid tiles of any size."""
+    network, atoms = small(**options), structure()
+    step = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, -0.2], [0.3, 0.0, 1.1]])
+    grid = Box(np.array([-3.0, -4.0, -3.5]), step * 1.4, (5, 6, 4))
+    features = network.atom_features(atoms)
+    with torch.no_grad():
+        graph = Graph.from_atoms([atoms, molecule()], torch.float64)
+        probes = torch.stack((grid.points(), grid.points()))
+        expected = network(graph, probes)[: len(grid.points())]
+    scale = expected.abs().max().item()
+    told = []
+    for found in (
+        network.density(features, grid.points()),
+        network.density(features, grid.points(), memory=1),
+        network.density_grid(features, grid),
+        network.density_grid(features, grid, memory=1, progress=lambda *now: told.append(now)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * scale)
+    assert told[-1] == (120, 120) and len(told) > 1
+
+
+def test_float32_and_its_table_agree_with_float64():
+    network, atoms, probes = small(promolecule=4), molecule(), scatter(200)
+    exact = density(network, atoms, probes)
+    found = density(network.float(), atoms, probes)
+    assert found.dtype == torch.float32
+    scale = exact.abs().max().item()
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5 * scale)
+
+
+def test_radial_table_keeps_its_promise():
+    network = small(mul=60, lmax=3)
+    table = checked_table(network.probes, network.basis, 1e-7)
+    assert error_of(table, network.probes, network.basis) <= 1e-7
+    coarse = network.probes.table(torch.linspace(0, 4, 33, dtype=torch.float64), network.basis)
+    assert error_of(coarse, network.probes, network.basis) > 1e-6
+
+
+def test_reading_a_table_is_differentiable():
+    table = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
+    lengths = (torch.rand(7, dtype=torch.float64) * 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t, r: Spots.of(r, 5, 4.0).read(t), (table, lengths))
+
+
+def test_contraction_is_differentiable():
+    torch.manual_seed(0)
+    paths = [Path((1, -1), 0, (1, -1)), Path((1, -1), 1, (0, 1)), Path((1, -1), 1, (2, 1))]
+    coupling = Coupling((1, -1), paths, 1)
+    harmonics = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    sent = torch.randn(6, 3, 2, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(6, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(coupling, (harmonics, sent, weights))
+
+
+def test_probes_without_atoms_have_one_value_and_no_cost():
+    network = small()
+    features = network.atom_features(molecule())
+    far = torch.full((3, 3), 40.0, dtype=torch.float64)
+    near = torch.zeros(1, 3, dtype=torch.float64)
+    found = network.density(features, torch.cat((far, near)))
+    assert torch.equal(found[:3], torch.zeros(3, dtype=torch.float64))
+    assert found[3] != 0
+    assert network.density(features, torch.zeros(0, 3)).shape == (0,)
+
+
+def test_alone_against_in_a_batch():
+    network = small(polarization="movable")
+    probes = torch.stack((scatter(20), scatter(20, seed=4)))
+    both = Graph.from_atoms([molecule(), crystal((False, False, False))], torch.float64)
+    with torch.no_grad():
+        together = network(both, probes).view(2, 20)
+        for k, atoms in enumerate((molecule(), crystal((False, False, False)))):
+            alone = network(Graph.from_atoms([atoms], torch.float64), probes[k : k + 1])
+            scale = alone.abs().max().item()
+            torch.testing.assert_close(together[k], alone, rtol=0, atol=1e-10 * scale)
+
+
+def test_movable_points_move_and_are_learnt():
+    network = small(polarization="movable")
+    graph = Graph.from_atoms([molecule()], torch.float64)
+    points = network.encode(graph).points.positions
+    assert (points[9:] - points[:9]).norm(dim=1).min() > 1e-4
+    network(graph, scatter(20)[None]).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.motion.maps)
+    frozen = small(polarization="frozen").encode(graph).points.positions
+    assert torch.equal(frozen[9:], frozen[:9])
+
+
+def test_gradient_of_movable_points_is_right():
+    """Through neighbourhoods, harmonics, tables and slots, against finite differences."""
+    network = small(polarization="movable", lmax=1, mul=8, layers=2)
+    graph = Graph.from_atoms([molecule()[:4]], torch.float64)
+    probes, weight = scatter(10)[None], network.motion.maps[0]
+
+    def total():
+        return network(graph, probes).square().sum()
+
+    total().backward()
+    with torch.no_grad():
+        weight[0] += 1e-5
+        above = total()
+        weight[0] -= 2e-5
+        below = total()
+    expected = ((above - below) / 2e-5).item()
+    assert abs(weight.grad[0].item() - expected) < 1e-6 * max(1.0, abs(expected))
+
+
+def test_wrong_settings_say_what_there_is():
+    with pytest.raises(Usage, match="gaussian, learned"):
+        small(encoding="bessel")
+    with pytest.raises(Usage, match="off, frozen, movable"):
+        small(polarization="on")

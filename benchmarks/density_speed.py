@@ -1,0 +1,229 @@
+"""Densities per second: ChargE3Net here against its published implementation, and with size.
+
+    python benchmarks/density_speed.py --published PATH [--structure FILE] [--probes N]
+    python benchmarks/density_speed.py --supercells 1,2,4,10
+
+The first compares one grid around a molecule: the same random weights of the paper's size in both,
+one thread, one process, neighbour work included on both sides, blocks kept on the heap for both.
+The published code is slow, so it computes N random points of the grid and its time is scaled to
+the whole; ours computes the whole grid, and the two are compared at those points. PATH is a clone
+of github.com/AIforGreatGood/charge3net. Times are CPU seconds of the process, so that other work
+on the machine does not count; both sides run twice, in turn, and the faster run counts.
+
+The second computes BaVS3 supercells. Above LARGEST points the grid is sampled: random blocks of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+import types
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+HEAP |= {"MALLOC_TOP_PAD_": "400000000", "OMP_NUM_THREADS": "1"}
+PAPER = {"mul": 500, "lmax": 4, "num_interactions": 3, "num_basis": 20, "cutoff": 4.0}
+SIDE, MARGIN = 60, 3.6  # points a side; Angstrom around the molecule
+LARGEST = 1_000_000
+BATCH = 2500  # probes that the published code takes at a time
+
+
+@dataclass(frozen=True)
+class Grid:
+    """origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, and shape."""
+
+    origin: Any
+    step: Any
+    shape: tuple[int, int, int]
+
+
+def around(atoms: Any, side: int) -> Grid:
+    """side^3 points over a molecule's box and its margin."""
+    import numpy as np
+
+    low = atoms.positions.min(0) - MARGIN
+    span = atoms.positions.max(0) + MARGIN - low
+    return Grid(low, np.diag(span / (side - 1)), (side, side, side))
+
+
+def points(grid: Grid) -> Any:
+    """(P, 3) all points, the last index fastest."""
+    import numpy as np
+
+    index = np.stack(np.unravel_index(np.arange(np.prod(grid.shape)), grid.shape), 1)
+    return grid.origin + index @ grid.step
+
+
+def published_model(path: Path) -> Any:
+    """The published network with random weights."""
+    import torch
+
+    sys.path.insert(0, str(path))
+    # Its data package imports readers of formats that nothing here needs.
+    package = types.ModuleType("src.charge3net.data")
+    package.__path__ = [str(path / "src" / "charge3net" / "data")]
+    sys.modules[package.__name__] = package
+    from src.charge3net.models.e3 import E3DensityModel
+
+    torch.manual_seed(0)
+    return E3DensityModel(num_neighbors=20, basis="gaussian", **PAPER).eval()
+
+
+def published_density(model: Any, atoms: Any, probes: Any) -> Any:
+    """The published code on (M, 3) probes, its own neighbour search included."""
+    import numpy as np
+    import torch
+    from src.charge3net.data.graph_construction import KdTreeGraphConstructor
+
+    build = KdTreeGraphConstructor(cutoff=PAPER["cutoff"], num_probes=None, disable_pbc=True)
+    found = []
+    with torch.no_grad():
+        for part in np.array_split(probes, -(-len(probes) // BATCH)):
+            graph = build(np.zeros(len(part)), atoms, part)
+            batch = {key: value[None] for key, value in graph.items()}
+            found.append(model(batch).reshape(-1))
+    return torch.cat(found)
+
+
+def ours_from(model: Any) -> Any:
+    """Our network with the published one's weights."""
+    from neupol_cli.models.charge3net import ChargE3Net
+
+    return ChargE3Net.from_published(model.state_dict(), {**PAPER, "num_neighbors": 20})
+
+
+def timed(work: Any) -> tuple[float, Any]:
+    """CPU seconds, result."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def compare(path: Path, atoms: Any, count: int) -> dict[str, Any]:
+    """Both implementations on one grid."""
+    import numpy as np
+    import torch
+
+    theirs = published_model(path)
+    ours = ours_from(theirs)
+    grid = around(atoms, SIDE)
+    everything = points(grid)
+    chosen = np.sort(np.random.default_rng(0).choice(len(everything), count, replace=False))
+    published_density(theirs, atoms, everything[chosen[:200]])  # e3nn compiles on its first call
+    best = [float("inf"), float("inf")]
+    for _ in range(2):
+        slow, reference = timed(lambda: published_density(theirs, atoms, everything[chosen]))
+        fast, density = timed(lambda: ours.density_grid(ours.atom_features(atoms), grid))
+        best = [min(best[0], slow), min(best[1], fast)]
+    wrong = (density[torch.from_numpy(chosen)] - reference).abs().max() / reference.abs().max()
+    rates = (count / best[0], len(everything) / best[1])
+    return {
+        "structure": str(atoms.symbols),
+        "points": len(everything),
+        "published points": count,
+        "published probes/s": rates[0],
+        "neupol probes/s": rates[1],
+        "neupol seconds": best[1],
+        "ratio": rates[1] / rates[0],
+        "largest difference / largest density": float(wrong),
+    }
+
+
+def bavs3() -> Any:
+    """Hexagonal BaVS3, a 6.72 A, c 5.61 A: 10 atoms."""
+    from ase.spacegroup import crystal
+
+    sites = [(1 / 3, 2 / 3, 3 / 4), (0, 0, 0), (0.1656, 0.3312, 0.25)]
+    return crystal(["Ba", "V", "S"], sites, spacegroup=194, cellpar=[6.72, 6.72, 5.61, 90, 90, 120])
+
+
+def sampled(grid: Grid, side: int, seed: int) -> list[Grid]:
+    """The grid itself, or random blocks of it with about LARGEST / 4 points in all."""
+    import numpy as np
+
+    if np.prod(grid.shape) <= LARGEST:
+        return [grid]
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for _ in range(LARGEST // 4 // side**3):
+        corner = [rng.integers(0, n - side) for n in grid.shape]
+        origin = grid.origin + np.asarray(corner) @ grid.step
+        blocks.append(replace(grid, origin=origin, shape=(side, side, side)))
+    return blocks
+
+
+def supercell(network: Any, times: int, memory: int) -> dict[str, Any]:
+    """Cost a probe in a times^3 supercell."""
+    import numpy as np
+
+    cell = bavs3()
+    atoms = cell.repeat(times)
+    shape = (24 * times, 24 * times, 20 * times)
+    grid = Grid(np.zeros(3), atoms.cell.array / np.array(shape)[:, None], shape)
+    atom_seconds, features = timed(lambda: network.atom_features(atoms))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    blocks = sampled(grid, 40, times)
+    probes = sum(int(np.prod(block.shape)) for block in blocks)
+
+    def work() -> None:
+        for block in blocks:
+            network.density_grid(features, block, memory=memory)
+
+    seconds, _ = timed(work)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "supercell": f"{times}^3",
+        "atoms": len(atoms),
+        "grid points": int(np.prod(shape)),
+        "computed": probes,
+        "atom seconds": atom_seconds,
+        "microseconds a probe": 1e6 * seconds / probes,
+        "peak MB": peak / 1024,
+        "of it for the probes": (peak - before) / 1024,
+    }
+
+
+def scale(sizes: list[int], memory: int) -> list[dict[str, Any]]:
+    """Supercells of the sizes given, with random weights of the paper's size."""
+    import torch
+
+    from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
+
+    torch.manual_seed(0)
+    network = ChargE3Net(ChargE3NetConfig(species=(16, 23, 56), embedding=119))
+    supercell(network, 1, memory)  # the first call makes tables and warms caches
+    return [supercell(network, times, memory) for times in sizes]
+
+
+def main() -> None:
+    """Runs what was asked for and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--published", type=Path)
+    parser.add_argument("--structure", type=Path)
+    parser.add_argument("--probes", type=int, default=5000)
+    parser.add_argument("--supercells", default="")
+    parser.add_argument("--memory", type=int, default=1 << 30)
+    chosen = parser.parse_args()
+    if any(os.environ.get(key) != value for key, value in HEAP.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HEAP})
+    import ase.build
+    import ase.io
+    import torch
+
+    torch.set_num_threads(1)
+    if chosen.published:
+        molecule = ase.build.molecule("C6H6")
+        atoms = ase.io.read(chosen.structure) if chosen.structure else molecule
+        print(json.dumps(compare(chosen.published, atoms, chosen.probes), indent=1), flush=True)
+    for times in filter(None, chosen.supercells.split(",")):
+        print(json.dumps(scale([int(times)], chosen.memory)[0], indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
