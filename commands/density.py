@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from neupol_cli.errors import BadInput, Usage
 
 if TYPE_CHECKING:
     from neupol_cli.density_job import Job
+    from neupol_cli.density_run import GridChoice
 
 
 def density(
@@ -63,6 +66,13 @@ def density(
         Path | None,
         typer.Option(metavar="FILE", help="Instead: the angular variation zeta of this density."),
     ] = None,
+    descriptor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Write this in place of the density: iri, dori, laplacian or hessian.",
+        ),
+    ] = None,
     memory: Annotated[str, typer.Option(help="What grid and tiles may take.")] = "2GB",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... or auto.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32",
@@ -88,6 +98,12 @@ def density(
         raise Usage("--difference needs a --reference to subtract")
     source = reference if reference and spacing is None and grid is None else None
     choice = GridChoice(spacing, parse_counts(grid), grid_from or source, margin)
+    if descriptor is not None:
+        if normalize or reference or plot:
+            raise Usage("--descriptor goes without --normalize, --reference and --plot")
+        load = partial(_load, model, device, "float64")
+        _describe(descriptor, structure, output, choice, parse_memory(memory), load, as_json)
+        return
     job = Job(
         choice=choice,
         memory=parse_memory(memory),
@@ -174,3 +190,28 @@ def _analyse(path: Path, reference: Path | None, as_json: bool) -> None:
         text = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         named = {"structures": len(reports), "correlation_zeta_eps_mae": found}
         typer.echo(json.dumps(named) if as_json else f"zeta against eps_mae: {text}")
+
+
+def _describe(
+    name: str,
+    structure: str,
+    output: str,
+    choice: GridChoice,
+    memory: int,
+    load: Callable[[], Any],
+    as_json: bool,
+) -> None:
+    """A field of the density's derivatives, for one structure."""
+    import json
+
+    from neupol_cli import descriptor_job
+    from neupol_cli.density_job import frames
+
+    descriptor_job.names(name, output)
+    found = list(frames(structure, "fail"))
+    if len(found) != 1:
+        raise Usage(f"{structure}: --descriptor takes one structure, this holds {len(found)}")
+    report = descriptor_job.describe(name, *found[0], choice, memory, output, load)
+    span = f"{report['lowest']:.4g} to {report['highest']:.4g} {report['unit']}"
+    text = f"{structure}: {name} {span}, {report['seconds']:.2f} s: {' '.join(report['output'])}"
+    typer.echo(json.dumps(report) if as_json else text)

@@ -12,10 +12,10 @@ import numpy as np
 from neupol_cli.errors import Usage
 from neupol_cli.files import atomic
 from neupol_cli.volumetric import chgcar, cube, h5, xsf
-from neupol_cli.volumetric.grid import Grid, Volume, by_counts, by_spacing
+from neupol_cli.volumetric.grid import DENSITY, Grid, Volume, by_counts, by_spacing
 from neupol_cli.volumetric.text import Lines, open_text
 
-__all__ = ["Grid", "Volume", "by_counts", "by_spacing", "format_of", "read", "write"]
+__all__ = ["DENSITY", "Grid", "Volume", "by_counts", "by_spacing", "format_of", "read", "write"]
 
 Reader = Callable[[Lines], Volume]
 Writer = Callable[[BinaryIO, Volume, str], None]
@@ -74,6 +74,8 @@ def write(path: str | Path, volume: Volume, title: str) -> None:
     disk is full. An earlier file stays whole until the new one is complete.
     """
     kind = format_of(str(path))
+    if volume.unit != DENSITY and kind in ("chgcar", "hdf5"):
+        raise Usage(f"{path}: holds densities only; write values in {volume.unit} as .cube or .xsf")
     if kind == "chgcar":
         _check_cell(volume, str(path))
     if kind == "hdf5":

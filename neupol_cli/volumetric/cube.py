@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 
 from neupol_cli.errors import BadInput
 from neupol_cli.units import BOHR, HARTREE
-from neupol_cli.volumetric.grid import Grid, Volume
+from neupol_cli.volumetric.grid import DENSITY, Grid, Volume
 from neupol_cli.volumetric.text import Lines
 
 _NOTES = {
@@ -106,9 +106,13 @@ def _notes(title: list[str]) -> dict:
 
 def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     """The total density as a cube: bohr, electrons/bohr^3, ten and eight digits, so that the sum
-    over the file keeps the electrons to 1e-7. A spin density has no place in it."""
+    over the file keeps the electrons to 1e-7. A spin density has no place in it. Values that are
+    no density are written as they are."""
     grid, atoms = volume.grid, volume.atoms
-    second = f"electrons {volume.electrons:.8g}, density in electrons/bohr^3"
+    density = volume.unit == DENSITY
+    second = f"values in {volume.unit}"
+    if density:
+        second = f"electrons {volume.electrons:.8g}, density in electrons/bohr^3"
     if atoms.pbc.any():
         second += ", pbc " + " ".join("T" if flag else "F" for flag in atoms.pbc)
     head = [" ".join(title.split()), second, _row(len(atoms), grid.origin)]
@@ -118,7 +122,7 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     stream.write(("\n".join(head) + "\n").encode())
     pattern = _pattern(grid.shape[2])
     for plane in volume.values:
-        rows = (plane.astype(np.float64) * BOHR**3).tolist()
+        rows = (plane.astype(np.float64) * (BOHR**3 if density else 1.0)).tolist()
         stream.write("".join(pattern % tuple(row) for row in rows).encode())
 
 

@@ -17,6 +17,7 @@ from ase.geometry import complete_cell
 from neupol_cli.errors import BadInput, Usage
 
 Shape = tuple[int, int, int]
+DENSITY = "e/Angstrom^3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ class Volume:
 
     values (n1, n2, n3) electrons/Angstrom^3; spin the same shape (up minus down) or None.
     periodic atoms (``atoms.pbc``) mean that the grid repeats with ``atoms.cell``.
+    unit: that of the values, where they are no density (a descriptor); files of densities convert.
     notes: what the file says beside the numbers (``electrons``, ``energy``, ``dipole``, ``title``).
     """
 
@@ -93,6 +95,7 @@ class Volume:
     values: np.ndarray
     spin: np.ndarray | None = None
     notes: dict = field(default_factory=dict)
+    unit: str = DENSITY
 
     def __post_init__(self) -> None:
         for array in (self.values, self.spin):

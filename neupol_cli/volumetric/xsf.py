@@ -18,10 +18,7 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     """
     atoms, grid = volume.atoms, volume.grid
     periodic = np.array(atoms.pbc)
-    head = [
-        f"# {' '.join(title.split())}",
-        "# densities in electrons/Angstrom^3, lengths in Angstrom",
-    ]
+    head = [f"# {' '.join(title.split())}", f"# values in {volume.unit}, lengths in Angstrom"]
     if periodic.any():
         # XCrySDen knows slabs and wires only along the first axes; anything else is a crystal.
         kinds = {(True, True, False): "SLAB", (True, False, False): "POLYMER"}

@@ -1,0 +1,142 @@
+"""Descriptors of densities whose derivatives are known, and of a network against differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from torch import Tensor, nn
+
+from neupol_cli import app, density_descriptor, registry
+from neupol_cli import volumetric as files
+from neupol_cli.density_descriptor import derivatives, dori, iri
+from neupol_cli.errors import Usage
+from neupol_cli.units import BOHR
+from neupol_cli.volumetric import Grid, Volume
+
+ALPHA = 1.3
+
+
+class Gaussian(nn.Module):
+    """rho = exp(-alpha r^2) around every atom, and nothing beyond 5 Angstrom."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(ALPHA, dtype=torch.float64))
+        self.config: Any = type("Config", (), {"species": (1, 8)})()
+
+    def forward(self, graph: Any, probes: Tensor) -> Tensor:
+        squared = ((probes[0][:, None] - graph.positions[None]) ** 2).sum(2)
+        if bool((squared > 25).all()):
+            return torch.zeros(len(squared), dtype=torch.float64)
+        return torch.exp(-self.alpha * squared).sum(1)
+
+
+def around(count: int = 40, scale: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 3)) * scale
+
+
+def test_derivatives_of_a_gaussian_are_exact() -> None:
+    points = around()
+    density, slope, hessian = derivatives(Gaussian(), Atoms("O", [[0, 0, 0]]), points)
+    expected = np.exp(-ALPHA * (points**2).sum(1))
+    np.testing.assert_allclose(density, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(slope, -2 * ALPHA * points * expected[:, None], rtol=0, atol=1e-14)
+    outer = 4 * ALPHA**2 * points[:, :, None] * points[:, None, :]
+    exact = (outer - 2 * ALPHA * np.eye(3)) * expected[:, None, None]
+    np.testing.assert_allclose(hessian, exact, rtol=0, atol=1e-13)
+
+
+def test_iri_and_dori_of_a_gaussian_and_of_an_exponential() -> None:
+    points = around()
+    radius = np.linalg.norm(points, axis=1)
+    found = derivatives(Gaussian(), Atoms("O", [[0, 0, 0]]), points)
+    # theta = 4 a^2 r^2, so that phi = 1 / (a^2 r^4)
+    np.testing.assert_allclose(dori(*found), 1 / (1 + ALPHA**2 * radius**4), rtol=0, atol=1e-12)
+    expected = 2 * ALPHA * radius * found[0] ** -0.1 * BOHR**0.7
+    np.testing.assert_allclose(iri(*found[:2]), expected, rtol=0, atol=1e-12)
+    # exp(-r) has the same relative slope everywhere: nothing overlaps
+    density = np.exp(-radius)
+    slope = -points / radius[:, None] * density[:, None]
+    unit = points / radius[:, None]
+    outer = unit[:, :, None] * unit[:, None, :]
+    hessian = (outer - (np.eye(3) - outer) / radius[:, None, None]) * density[:, None, None]
+    np.testing.assert_allclose(dori(density, slope, hessian), 0, rtol=0, atol=1e-12)
+    nothing = dori(np.zeros(2), np.zeros((2, 3)), np.zeros((2, 3, 3)))
+    np.testing.assert_array_equal(nothing, 0)
+
+
+def test_where_no_atom_reaches_there_is_no_slope() -> None:
+    found = derivatives(Gaussian(), Atoms("O", [[0, 0, 0]]), around() + 50.0)
+    for values in found:
+        np.testing.assert_array_equal(values, 0)
+    for name in ("iri", "dori"):
+        (values,) = density_descriptor.columns(name, *found)
+        np.testing.assert_array_equal(values, density_descriptor.DESCRIPTORS[name][1])
+
+
+def test_a_networks_derivatives_equal_differences() -> None:
+    torch.manual_seed(1)
+    config = {"species": (1, 6, 8), "mul": 24, "lmax": 2, "layers": 2, "hidden": 16}
+    network = registry.build("charge3net", config).double().eval()
+    atoms = Atoms("COH", [[0, 0, 0], [1.2, 0.1, 0], [1.6, 0.9, 0.2]])
+    points = around(30, 0.8) + 0.4
+    density, slope, hessian = derivatives(network, atoms, points)
+    features = network.atom_features(atoms)
+
+    def value(moved: np.ndarray) -> np.ndarray:
+        return network.density(features, torch.from_numpy(moved)).numpy()
+
+    np.testing.assert_allclose(density, value(points), rtol=0, atol=1e-12)
+    step = 1e-3
+    for axis in range(3):
+        shift = step * np.eye(3)[axis]
+        plus, minus = value(points + shift), value(points - shift)
+        two, back = value(points + 2 * shift), value(points - 2 * shift)
+        first = (8 * (plus - minus) - (two - back)) / (12 * step)
+        second = (16 * (plus + minus) - (two + back) - 30 * density) / (12 * step**2)
+        scale = max(np.abs(slope).max(), np.abs(hessian).max())
+        np.testing.assert_allclose(slope[:, axis], first, rtol=0, atol=1e-6 * scale)
+        np.testing.assert_allclose(hessian[:, axis, axis], second, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(hessian, hessian.transpose(0, 2, 1), rtol=0, atol=1e-12)
+
+
+def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("h2.xyz").write_text("2\n\nH 0 0 0\nH 0 0 2.2\n")
+    monkeypatch.setattr(registry, "load", lambda *arguments: Gaussian())
+    monkeypatch.setattr(Gaussian, "density_grid", lambda *arguments: None, raising=False)
+    call = ["density", "h2.xyz", "-m", "stand-in", "--spacing", "0.5", "--margin", "2"]
+    assert app._run([*call, "-o", "dori.cube", "--descriptor", "dori"]) == 0
+    found = files.read("dori.cube").values * BOHR**3  # the file's numbers themselves
+    assert found.min() >= 0 and found.max() <= 1
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 2.2]])
+    points = files.by_spacing(atoms, 0.5, 2.0).points()
+    density, slope, hessian = derivatives(Gaussian(), atoms, points)
+    expected = np.where(density > density_descriptor.VACUUM, dori(density, slope, hessian), 0)
+    np.testing.assert_allclose(found.reshape(-1), expected, rtol=0, atol=1e-6)
+    assert app._run([*call, "-o", "h_{}.cube", "--descriptor", "hessian"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("h_*.cube")) == [
+        f"h_{part}.cube" for part in sorted(density_descriptor.TENSOR)
+    ]
+    zz = files.read("h_zz.cube").values.reshape(-1) * BOHR**3
+    np.testing.assert_allclose(zz, hessian[:, 2, 2], rtol=0, atol=1e-6)
+    capsys.readouterr()
+    for name, output, says in (
+        ("iri", "rho.h5", "as .cube or .xsf"),
+        ("hessian", "h.cube", "put {} in the name"),
+        ("nci", "a.cube", "one of iri, dori"),
+    ):
+        assert app._run([*call, "-o", output, "--descriptor", name]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_only_densities_go_into_files_of_densities(tmp_path: Path) -> None:
+    grid = Grid([0, 0, 0], np.eye(3), (2, 2, 2))
+    volume = Volume(Atoms("H"), grid, np.ones(grid.shape), unit="1")
+    with pytest.raises(Usage, match="holds densities only"):
+        files.write(tmp_path / "CHGCAR", volume, "t")
