@@ -18,6 +18,7 @@ from neupol_cli.hdf5 import Dataset, Target, from_atoms
 from neupol_cli.progress import Tick
 
 GEOMETRY = ("numbers", "positions")
+ATOMIC = ("forces", "charges", "magmoms", "energies")  # results of ASE that have a row an atom
 
 
 def read(
@@ -87,8 +88,7 @@ def _labels(atoms: Atoms) -> dict[str, tuple[np.ndarray, str]]:
     for name, value in (*results.items(), *atoms.info.items()):
         values = _numeric(value)
         if values is not None:
-            rows = "atom" if values.ndim and len(values) == len(atoms) > 3 else "structure"
-            found[name] = (values, "atom" if name == "forces" else rows)
+            found[name] = (values, "atom" if name in ATOMIC else "structure")
     for name, value in atoms.arrays.items():
         values = _numeric(value)
         if name not in GEOMETRY and values is not None:

@@ -21,10 +21,11 @@ import h5py
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
 from neupol_cli import hdf5, units
-from neupol_cli.datasets import gdb, md17, qm9, splits
+from neupol_cli.datasets import gdb, md17, qm9, splits, xyz
 from neupol_cli.errors import BadInput, Usage
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -342,6 +343,18 @@ def test_usual_labels_are_found_and_absent_ones_named(neupol: Run, tmp_path: Pat
     assert not (tmp_path / "b.h5").exists()
     done = neupol("data", "xyz", tmp_path / "b.xyz", "-o", tmp_path / "b.h5", "--target", "dipole")
     assert done.returncode == 2 and "KEY=UNIT" in done.stderr
+
+
+def test_results_of_ase_are_labels(tmp_path: Path) -> None:
+    atoms = molecule("CH4")  # five atoms, and a vector of five a structure beside
+    atoms.calc = SinglePointCalculator(atoms, energy=-2.0, forces=np.ones((5, 3)))
+    atoms.info["five"] = np.arange(5.0)
+    ase_write(tmp_path / "a.traj", [atoms] * 3)
+    found = xyz.read([tmp_path / "a.traj"], {})
+    assert found.targets["energy"].values.tolist() == [-2.0] * 3
+    assert found.targets["forces"].values.shape == (15, 3)
+    kinds = {name: per for name, (_, per) in xyz._labels(atoms).items()}
+    assert kinds == {"energy": "structure", "forces": "atom", "five": "structure"}
 
 
 def test_bad_frames_stop_or_are_skipped(neupol: Run, tmp_path: Path) -> None:
