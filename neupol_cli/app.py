@@ -92,6 +92,9 @@ def _run(arguments: list[str]) -> int:
         return _say(str(error), error.code)
     except BrokenPipeError:
         return BROKEN_PIPE
+    except SystemExit as end:
+        # typer's own answer to a reader that left is exit(1), which here would mean a bug.
+        return BROKEN_PIPE if end.code == 1 else _terminated(end)
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
@@ -100,6 +103,10 @@ def _run(arguments: list[str]) -> int:
         return _say(f"out of memory: {error}; use a smaller batch or --memory", TryAgain.code)
     except Exception as error:
         return _other(error)
+
+
+def _terminated(end: SystemExit) -> int:
+    return end.code if type(end.code) is int else 0
 
 
 def _other(error: Exception) -> int:

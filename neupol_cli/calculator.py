@@ -29,7 +29,7 @@ class NeupolCalculator(Calculator):
     The model's other properties are in ``calc.results`` under their own names after a calculation.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(self, model: Any, device: str = "cpu", dtype: Any = None, **settings: Any) -> None:
         super().__init__(**settings)
@@ -50,7 +50,9 @@ class NeupolCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         wanted = set(properties)
         stress = "stress" in wanted
-        found = self.model.predict([self.atoms], forces=bool(wanted - {"energy"}), stress=stress)
+        found = self.model.predict(
+            [self.atoms], forces=bool(wanted - {"energy", "free_energy"}), stress=stress
+        )
         for name in self.model.config.targets:
             self.results[name] = float(found[name][0])
         self.results["energy"] = float(found[self.energy][0])

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ def load_published(path: Path) -> Any:
     Errors: IOFailure; Refused for anything but plain tensors, numbers, strings and containers.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of, it also refuses
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise IOFailure(f"{path}: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
