@@ -6,12 +6,14 @@ of the one side to component m (l1 + l2 + l3 even) or -m (odd) of the other, wit
     sqrt(2 l3 + 1) sum_m2 C_{m1 m2 m3} Y_{l2, m2}(y) = sqrt((2 l3 + 1)(2 l2 + 1)) C_{m1 0 m3}
 
 Which frame it is, among those turned about y, does not matter (the idea is that of Passaro and
-Zitnick 2023, eSCN). An edge and its reverse share a frame, and a length.
+Zitnick 2023, eSCN). Edges are put into tiles in which each is beside its reverse: the two have one
+length, and so one set of weights.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -61,31 +63,58 @@ def paths(lmax: int) -> tuple[Path, ...]:
     )
 
 
+# Pairs of edges in a tile: what 256 of them need at a time stays in a core's caches.
+TILE = 256
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Consecutive edges: all of ``half``, then their reverses if there are two ``sides``.
+
+    ``apart`` is false for edges between points that coincide, where Y_l is zero for l > 0.
+    """
+
+    edges: slice
+    half: slice
+    sides: int
+    apart: bool
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """Edges of some points, each beside its reverse.
-
-    E edges are put in an order: first H half edges, then the reverses of the first E - H of these.
+    """E edges of some points, of which H lengths are different: an edge and its reverse have one.
 
     Attributes:
-        half: the half edges.
-        receivers, senders: (E,) in this order.
-        rotations: for l = 1..lmax (H, 2l + 1, 2l + 1), turning features into the edge's frame.
+        half: one edge of each pair, H of them.
+        halves: (E,) the index of each edge's length in ``half``.
+        receivers, senders: (E,) in the order of the tiles.
+        rotations: for l = 1..lmax (E, 2l + 1, 2l + 1), turning features into the edge's frame.
         harmonics: (E, (lmax + 1)^2) of sender minus receiver, not turned.
-        apart: (H, 1) whether an edge has a length; None if all have.
-        slots: (E,) a place for each edge in (points, degree), so that sums over an atom's
-            neighbours are sums over the second axis.
-        degree: the largest number of neighbours, at least one.
+        tiles: the edges, a tile after another.
     """
 
     half: Edges
+    halves: Tensor
     receivers: Tensor
     senders: Tensor
     rotations: list[Tensor]
     harmonics: Tensor
-    apart: Tensor | None
-    slots: Tensor
-    degree: int
+    tiles: list[Tile]
+
+    def spans(self) -> list[tuple[slice, bool]]:
+        """The edges whose points are apart and those whose points coincide, if there are any."""
+        ends = [
+            0,
+            *(
+                max((t.edges.stop for t in self.tiles if t.apart is a), default=0)
+                for a in (True, False)
+            ),
+        ]
+        return [
+            (slice(start, stop), apart)
+            for start, stop, apart in zip(ends, ends[1:], (True, False), strict=False)
+            if stop > start
+        ]
 
 
 class Frames:
@@ -99,50 +128,60 @@ class Frames:
             for degree in range(2, lmax + 1)
         ]
 
-    def __call__(self, edges: Edges, points: int) -> Pairs:
-        """The edges among so many points."""
+    def __call__(self, edges: Edges) -> Pairs:
+        """The pairs of these edges."""
         key = ("edge frames", self.lmax)
         if key not in edges.shared:
-            edges.shared[key] = self._pairs(edges, points)
+            edges.shared[key] = self._pairs(edges)
         return edges.shared[key]
 
-    def _pairs(self, edges: Edges, points: int) -> Pairs:
-        order, size = paired(edges)
-        receivers = edges.receivers.index_select(0, order)
-        senders = edges.senders.index_select(0, order)
-        vectors = edges.vectors.index_select(0, order)
-        half = Edges(receivers[:size], senders[:size], vectors[:size])
-        apart = (half.squared > 0)[:, None]
-        slots, degree = self._slots(edges.receivers, points)
+    def _pairs(self, edges: Edges) -> Pairs:
+        first, second = paired(edges)
+        apart = (edges.squared.detach() > 0).index_select(0, first)
+        double = torch.arange(first.shape[0], device=first.device) < second.shape[0]
+        kinds = [(apart & double, 2, True), (apart & ~double, 1, True)]
+        kinds += [(~apart & double, 2, False), (~apart & ~double, 1, False)]
+        chosen = [kind.nonzero().squeeze(1) for kind, _, _ in kinds]
+        first = first.index_select(0, torch.cat(chosen))
+        second = second.index_select(0, torch.cat((chosen[0], chosen[2])))
+        counts = [(c.shape[0], sides, a) for c, (_, sides, a) in zip(chosen, kinds, strict=True)]
+        tiles = list(tiled(counts, TILE if first.device.type == "cpu" else max(len(first), 1)))
+        return self._framed(edges, first, second, tiles)
+
+    def _framed(self, edges: Edges, first: Tensor, second: Tensor, tiles: list[Tile]) -> Pairs:
+        """The pairs from half edges, the reverses of those that have one, and the tiles."""
+        halves, order, used = [first.new_empty(0)], [first.new_empty(0)], 0
+        for tile in tiles:
+            count = tile.half.stop - tile.half.start
+            here = torch.arange(tile.half.start, tile.half.stop, device=first.device)
+            halves.append(here.repeat(tile.sides))
+            order.append(first[tile.half])
+            if tile.sides == 2:
+                order.append(second[used : used + count])
+                used += count
+        index = torch.cat(order)
+        directions = edges.directions.index_select(0, index)
+        ends = (edges.receivers, edges.senders, edges.vectors)
         return Pairs(
-            half,
-            receivers,
-            senders,
-            self.rotations(half.directions, apart),
-            self.harmonics(edges.directions.index_select(0, order)),
-            None if bool(apart.all()) else apart,
-            slots.index_select(0, order),
-            degree,
+            Edges(*(each.index_select(0, first) for each in ends)),
+            torch.cat(halves),
+            edges.receivers.index_select(0, index),
+            edges.senders.index_select(0, index),
+            self.rotations(directions),
+            self.harmonics(directions),
+            tiles,
         )
 
-    @staticmethod
-    def _slots(receivers: Tensor, points: int) -> tuple[Tensor, int]:
-        """receivers (E,), ascending -> (E,) receiver * degree + rank, and the largest degree."""
-        counts = torch.bincount(receivers, minlength=points)
-        degree = max(int(counts.max()), 1) if points else 1
-        starts = counts.cumsum(0) - counts
-        rank = torch.arange(receivers.shape[0], device=receivers.device) - starts[receivers]
-        return receivers * degree + rank, degree
-
-    def rotations(self, directions: Tensor, apart: Tensor) -> list[Tensor]:
-        """(H, 3) unit vectors -> for l = 1..lmax (H, 2l + 1, 2l + 1), with D_l Y_l(n) = Y_l(y).
+    def rotations(self, directions: Tensor) -> list[Tensor]:
+        """(E, 3) unit vectors -> for l = 1..lmax (E, 2l + 1, 2l + 1), with D_l Y_l(n) = Y_l(y).
 
         A half turn about n + y takes n to y; where n points away from y, one about n - y takes it
-        to -y and one about x brings it back, so that nothing is divided by less than one.
+        to -y and one about x brings it back, so that nothing is divided by less than one. Points
+        that coincide have no direction; any frame will do, and theirs is that of y.
         """
         pole = directions.new_tensor([0.0, 1.0, 0.0])
-        n = torch.where(apart, directions, pole)
-        side = torch.where(n[:, 1:2] >= 0, 1.0, -1.0).to(n)  # (H, 1)
+        n = torch.where((directions != 0).any(1, keepdim=True), directions, pole)
+        side = torch.where(n[:, 1:2] >= 0, 1.0, -1.0).to(n)  # (E, 1)
         axis = n + side * pole
         scaled = axis / (1 + side * n[:, 1:2])  # axis . axis = 2 (1 + |n_y|)
         turn = scaled[:, :, None] * axis[:, None, :] - torch.eye(3).to(n)
@@ -156,15 +195,27 @@ class Frames:
     def _raised(last: Tensor, first: Tensor, raising: Tensor, degree: int) -> Tensor:
         """D_l = (2l + 1) Cᵀ (D_{l-1} x D_1) C, C the (l-1, 1, l) symbol."""
         outer = last[:, :, None, :, None] * first[:, None, :, None, :]
-        outer = outer.flatten(1, 2).flatten(2, 3)  # (H, rows of both, columns of both)
+        outer = outer.flatten(1, 2).flatten(2, 3)  # (E, rows of both, columns of both)
         return (2 * degree + 1) * (raising.t() @ (outer @ raising))
 
 
-def paired(edges: Edges) -> tuple[Tensor, int]:
-    """An order (E,) of edges that puts each after its reverse, and the number H of halves.
+def tiled(counts: Sequence[tuple[int, int, bool]], size: int) -> Iterator[Tile]:
+    """Tiles of half edges, kind after kind: how many, with how many sides, and whether apart."""
+    at = begin = 0
+    for many, sides, apart in counts:
+        end = begin + many
+        for start in range(begin, end, size):
+            half = slice(start, min(start + size, end))
+            count = sides * (half.stop - half.start)
+            yield Tile(slice(at, at + count), half, sides, apart)
+            at += count
+        begin = end
 
-    The first H edges are one of each pair, then those without a reverse; the reverses of the
-    former follow in the same order. A reverse has exactly the opposite vector.
+
+def paired(edges: Edges) -> tuple[Tensor, Tensor]:
+    """One edge of each pair, then those without a reverse (H,); and the reverses of the former.
+
+    A reverse joins the same points and has exactly the opposite vector.
     """
     points = int(max(edges.receivers.max(), edges.senders.max())) + 1 if len(edges.vectors) else 1
     low = torch.minimum(edges.receivers, edges.senders)
@@ -177,5 +228,4 @@ def paired(edges: Edges) -> tuple[Tensor, int]:
     first = first[: order.shape[0]]
     second = torch.cat((none, first[:-1]))[: order.shape[0]]
     alone = ~(first | second)
-    half = torch.cat((order[first], order[alone]))
-    return torch.cat((half, order[second])), half.shape[0]
+    return torch.cat((order[first], order[alone])), order[second]

@@ -25,9 +25,10 @@ from torch.nn import functional
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range
 from neupol_cli.models.edge_frame import Frames, Pairs, paths
-from neupol_cli.models.equiformer_attention import Values, attention, spread
-from neupol_cli.models.equiformer_messages import Parts, Wiring, messages
+from neupol_cli.models.equiformer_attention import Values, attended
+from neupol_cli.models.equiformer_messages import Parts, Wiring
 from neupol_cli.models.equiformer_radial import RadialNetwork, radial_basis
+from neupol_cli.models.equiformer_tiles import messages
 from neupol_cli.models.graph import segment_sum
 from neupol_cli.models.harmonics import Constant
 from neupol_cli.models.linear import Linear, product
@@ -88,9 +89,9 @@ class Geometry(nn.Module):
         self.basis = radial_basis(config.encoding, scope)
         self.size = int(self.basis.size)  # type: ignore[arg-type]
 
-    def forward(self, edges: Any, points: int) -> tuple[Pairs, Tensor]:
-        """The pairs among so many points, and (H, size) the basis of the half edges."""
-        pairs = self.frames(edges, points)
+    def forward(self, edges: Any) -> tuple[Pairs, Tensor]:
+        """The pairs of these edges, and (H, size) the basis of their lengths."""
+        pairs = self.frames(edges)
         if "equiformer basis" not in edges.shared:
             edges.shared["equiformer basis"] = self.basis(pairs.half)
         return pairs, edges.shared["equiformer basis"]
@@ -118,18 +119,19 @@ class DegreeEmbedding(nn.Module):
 
     def forward(self, pairs: Pairs, basis: Tensor, points: int) -> list[Tensor]:
         """(P, 2l + 1, mul) a degree."""
-        hidden = self.radial.hidden(basis)
-        hidden = functional.pad(hidden, (0, 1), value=1.0)  # (H, k + 1), the offset's one behind
-        both = torch.cat((hidden, hidden[: len(pairs.slots) - len(hidden)]))
-        harmonics = spread(pairs.harmonics, pairs, points)
-        sums = torch.bmm(harmonics.transpose(1, 2), spread(both, pairs, points))
+        hidden = functional.pad(self.radial.hidden(basis), (0, 1), value=1.0)  # and the offset's 1
+        both = hidden.index_select(0, pairs.halves)  # (E, k + 1)
+        sums = [
+            segment_sum(harmonic[:, None] * both, pairs.receivers, points)
+            for harmonic in pairs.harmonics.unbind(1)
+        ]
         last = torch.cat((self.radial.last, self.radial.offset[:, None]), 1)  # (weights, k + 1)
         found = []
         for degree, matrix in enumerate(last.split(self.constant.shape[0])):
-            block = sums[:, degree**2 : (degree + 1) ** 2]  # (P, 2l + 1, k + 1)
+            block = torch.stack(sums[degree**2 : (degree + 1) ** 2], 1)  # (P, 2l + 1, k + 1)
             found.append(product(block, matrix) * (self.constant * self.scale))
         scalars, *rest = self.proj(found)
-        count = sums[:, :1, -1:]  # (P, 1, 1) neighbours: each brings the bias once
+        count = sums[0][:, None, -1:]  # (P, 1, 1) neighbours: each brings the bias once
         bias = self.proj.bias if self.proj.bias is not None else 0.0
         return [scalars + bias * (count * self.scale - 1), *rest]
 
@@ -157,16 +159,15 @@ class Attention(nn.Module):
         self.alpha = EquivariantLinear(widths[:1], (head[0] * config.heads,))
         reach = (6 / (config.heads + head[0])) ** 0.5  # glorot
         self.alpha_dot = nn.Parameter(torch.empty(config.heads, head[0]).uniform_(-reach, reach))
-        self.values = Values(muls, head, config.heads, kept)
-        self.proj = EquivariantLinear(tuple(m * config.heads for m in head[:kept]), muls[:kept])
+        self.outs = tuple(mul * config.heads for mul in head[:kept])
+        self.values = Values(muls, self.outs)
+        self.proj = EquivariantLinear(self.outs, muls[:kept])
 
     def forward(self, y: Sequence[Tensor], pairs: Pairs, basis: Tensor) -> list[Tensor]:
         """(P, 2l + 1, mul) normalised states, (H, size) radial basis -> the kept degrees."""
-        points = y[0].shape[0]
-        found, logits = messages(self._parts(y, basis), pairs, self.wiring)
-        weights = attention(logits, pairs, points, self.drop if self.training else 0.0)
-        harmonics = spread(pairs.harmonics, pairs, points)
-        return self.proj(self.values(weights, harmonics, spread(found, pairs, points)))
+        logits, *values = messages(self._parts(y, basis), pairs, self.wiring, self.outs)
+        drop = self.drop if self.training else 0.0
+        return self.proj(attended(logits, values, pairs.receivers, y[0].shape[0], drop))
 
     def _parts(self, y: Sequence[Tensor], basis: Tensor) -> Parts:
         scalars = torch.cat((self.lin.weights[0], self.alpha.weights[0]))
@@ -178,7 +179,9 @@ class Attention(nn.Module):
             self.radial.offset,
             torch.cat((self.lin.bias, self.alpha.bias)),  # type: ignore[arg-type]
             self.alpha_dot,
+            self.values.bias(),
             self.wiring.matrices([scalars, *self.lin.weights[1:]]),
+            *self.values.matrices(),
         )
 
 
@@ -210,7 +213,7 @@ class Block(nn.Module):
     def forward(self, state: Tensor, edges: Any) -> Tensor:
         """(P, dim) -> (P, dim)."""
         h = unpacked(state, self.muls)
-        pairs, basis = self.geometry[0](edges, state.shape[0])
+        pairs, basis = self.geometry[0](edges)
         h = add(h, self.attention(self.norm_1(h), pairs, basis))
         return packed(add(h, self.ffn(self.norm_2(h))))
 
@@ -231,7 +234,7 @@ class LastBlock(nn.Module):
     def forward(self, state: Tensor, edges: Any) -> Tensor:
         """(P, dim) -> (P, dim)."""
         h = unpacked(state, self.muls)
-        pairs, basis = self.geometry[0](edges, state.shape[0])
+        pairs, basis = self.geometry[0](edges)
         (change,) = self.attention(self.norm_1(h), pairs, basis)
         scalars = self.muls[0]
         return torch.cat((state[:, :scalars] + change.squeeze(1), state[:, scalars:]), 1)
@@ -344,7 +347,7 @@ class Equiformer(Backbone):
 
     def embed(self, types: Tensor, edges: Any) -> Tensor:
         atoms = self.embedding.index_select(0, types) + self.embedding_bias
-        pairs, basis = self.geometry(edges, types.shape[0])
+        pairs, basis = self.geometry(edges)
         scalars, *rest = self.degree(pairs, basis, types.shape[0])
         return packed([atoms[:, None] + scalars, *rest])
 

@@ -1,12 +1,15 @@
-"""Equiformer's nonlinear messages and attention logits, one edge at a time.
+"""Equiformer's nonlinear messages: an edge's values and attention logits, in its own frame.
 
     M = source_j + target_i                              one feature list an edge
     D = M x Y(n_ij), path by path, times w(r_ij)          the depthwise tensor product
-    message = Gate(Lin(D)),  logits = a . f(Lin_alpha(D_0))
+    G = Gate(Lin(D)),  logits = a . f(Lin_alpha(D_0))
+    values = Lin(G x Y(n_ij)), path weights that no edge changes
 
-All in the edge's own frame (models/edge_frame.py), where a path has one constant a component:
-the constants go into Lin, D is one product a number, components that are zero are not there
-(61 % of D remains at lmax = 2), and an edge and its reverse read the same w.
+In the frame of models/edge_frame.py a path is one constant a component. For D the constants go
+into Lin, and 39 % of D is zero and is not there. For the values the paths to one l3 add up to one
+matrix for each m: what were 3,136 numbers an edge are none. Only then are the values turned back.
+
+This file says it with one PyTorch operation after another; models/equiformer_tiles.py does it.
 """
 
 from __future__ import annotations
@@ -30,50 +33,42 @@ LEAKY = 1.531320475574866
 
 @dataclass(frozen=True)
 class Term:
-    """Part of D: components of l1, times the weights ``place`` of a path."""
+    """Part of D: a component of l1, times the path weights at ``place``."""
 
     path: Path
     place: slice
-    width: int
+
+    @property
+    def width(self) -> int:
+        """Its channels."""
+        return self.place.stop - self.place.start
 
 
 class Group:
-    """Components m and -m of D_l3: the terms that are not zero, side by side.
+    """Components m and -m of D_l3: the terms that are not zero, side by side, K channels in all.
 
     Attributes:
         l3, m: which components.
-        terms: what they are made of; their widths add up to K.
+        terms: what they are made of.
         columns: (K,) the rows of Lin's input of degree l3 that these are.
         couplings: (K,) the constants of the paths.
-        signs: (K,) what a reversed edge multiplies them by, (-1)^l2.
     """
 
     def __init__(self, l3: int, m: int, terms: list[Term], stack: dict[Path, int]) -> None:
         self.l3, self.m, self.terms = l3, m, terms
         self.width = sum(term.width for term in terms)
-        self.columns = torch.cat([torch.arange(term.width) + stack[term.path] for term in terms])
-        self.couplings = Constant(_each(terms, [t.path.coupling(m) for t in terms]))
-        self.signs = Constant(_each(terms, [(-1.0) ** t.path.l2 for t in terms]))
-
-    @property
-    def rows(self) -> list[int]:
-        """The components of degree l3 in this group."""
-        return [self.l3] if self.m == 0 else [self.l3 - self.m, self.l3 + self.m]
-
-
-def _each(terms: Sequence[Term], values: Sequence[float]) -> Tensor:
-    """(K,) the value of each term, once for each of its channels."""
-    widths = torch.tensor([term.width for term in terms])
-    return torch.tensor(values, dtype=torch.float64).repeat_interleave(widths)
+        self.columns = torch.cat([torch.arange(t.width) + stack[t.path] for t in terms])
+        widths = torch.tensor([term.width for term in terms])
+        couplings = torch.tensor([t.path.coupling(m) for t in terms], dtype=torch.float64)
+        self.couplings = Constant(couplings.repeat_interleave(widths))
 
 
 class Wiring:
     """Where everything is: which numbers of M and w make which numbers of D."""
 
     def __init__(self, muls: Muls) -> None:
-        self.muls = muls
-        lmax = len(muls) - 1
-        self.paths = paths(lmax)
+        self.muls, self.lmax = muls, len(muls) - 1
+        self.paths = paths(self.lmax)
         self.places: dict[Path, slice] = {}
         stacks: list[dict[Path, int]] = [{} for _ in muls]
         self.widths = [0] * len(muls)  # of D_l3, all paths side by side
@@ -87,7 +82,7 @@ class Wiring:
         self.weights = at
         self.groups = [
             Group(l3, m, self._terms(l3, m), stacks[l3])
-            for l3 in range(lmax + 1)
+            for l3 in range(self.lmax + 1)
             for m in range(l3 + 1)
         ]
         coincident = [torch.full((muls[p.l1],), float(p.l2 == 0)) for p in self.paths]
@@ -95,7 +90,7 @@ class Wiring:
 
     def _terms(self, l3: int, m: int) -> list[Term]:
         return [
-            Term(path, self.places[path], self.muls[path.l1])
+            Term(path, self.places[path])
             for path in self.paths
             if path.l3 == l3 and path.coupling(m)
         ]
@@ -114,7 +109,8 @@ class Parts(NamedTuple):
 
     source, target: (P, dim) with components before channels; radial: (H, k); last: (weights, k);
     offset: (weights,); bias: (sum of muls + heads x a,); attention: (heads, a);
-    matrices: (out, K) a group.
+    value_bias: (values of m = 0,); matrices: (out, K) a group; values: (out, in) for each m;
+    coincident: the same for edges of no length.
     """
 
     source: Tensor
@@ -124,33 +120,58 @@ class Parts(NamedTuple):
     offset: Tensor
     bias: Tensor
     attention: Tensor
-    matrices: list[Tensor]
+    value_bias: Tensor
+    matrices: Sequence[Tensor]
+    values: Sequence[Tensor]
+    coincident: Sequence[Tensor]
 
 
-def path_weights(p: Parts, wiring: Wiring, apart: Tensor | None) -> Tensor:
-    """(H, weights) w(r); where two points coincide, Y_l is zero for l > 0."""
-    weights = product(p.radial, p.last, p.offset)
-    if apart is None:
-        return weights
-    return torch.where(apart, weights, weights * wiring.coincident.like(weights))
+def path_weights(p: Parts, half: slice, wiring: Wiring, apart: bool) -> Tensor:
+    """w(r) of some half edges; where two points coincide, Y_l is zero for l > 0."""
+    weights = product(p.radial[half], p.last, p.offset)
+    return weights if apart else weights * wiring.coincident.like(weights)
 
 
-def messages(p: Parts, pairs: Pairs, wiring: Wiring) -> tuple[Tensor, Tensor]:
-    """(E, dim) messages, components before channels, and (E, heads) logits; in the pairs' order."""
-    weights = path_weights(p, wiring, pairs.apart)
-    half = weights.shape[0]
-    reverse = [m * g.signs.like(m) for m, g in zip(p.matrices, wiring.groups, strict=True)]
-    found = []
-    for rows, matrices in ((slice(0, half), p.matrices), (slice(half, None), reverse)):
-        to, of = pairs.receivers[rows], pairs.senders[rows]
-        both = p.source.index_select(0, of) + p.target.index_select(0, to)
-        count = both.shape[0]
-        rotations = [rotation[:count] for rotation in pairs.rotations]
-        turned = turn(both, rotations, wiring.muls)
-        mixed = mix(turned, weights[:count], matrices, p.bias, wiring)
-        found.append(activate(mixed, p.attention, rotations, wiring.muls))
-    first, second = zip(*found, strict=True)
-    return torch.cat(first), torch.cat(second)
+def plain(p: Parts, pairs: Pairs, wiring: Wiring, outs: Muls) -> list[Tensor]:
+    """The messages, differentiable to any order by any of its inputs.
+
+    Args:
+        p, pairs, wiring: what the layer, the edges and the irreps say.
+        outs: channels of the values of l = 0, 1, ...
+
+    Returns:
+        (E, heads) logits, then for each l (E, 2l + 1, out) values.
+    """
+    found = [_plain(p, pairs, wiring, outs, span, apart) for span, apart in pairs.spans()]
+    return [torch.cat(column) for column in zip(*found, strict=True)] or _nothing(p, outs)
+
+
+def _nothing(p: Parts, outs: Muls) -> list[Tensor]:
+    """The messages of no edges."""
+    empty = p.source[:0]
+    shapes = [(0, 2 * degree + 1, out) for degree, out in enumerate(outs)]
+    return [empty.new_empty(0, p.attention.shape[0]), *map(empty.new_empty, shapes)]
+
+
+def _plain(
+    p: Parts, pairs: Pairs, wiring: Wiring, outs: Muls, span: slice, apart: bool
+) -> list[Tensor]:
+    weights = path_weights(p, slice(None), wiring, apart).index_select(0, pairs.halves[span])
+    both = p.source.index_select(0, pairs.senders[span])
+    both = both + p.target.index_select(0, pairs.receivers[span])
+    rotations = [rotation[span] for rotation in pairs.rotations]
+    first, *rest = blocks(both, wiring.muls)
+    turned = [first, *map(torch.bmm, rotations, rest)]
+    mixed = mix(turned, weights, p, wiring)
+    scalars, *gates, alpha = mixed[0][0].split([*wiring.muls, p.attention.numel()], 2)
+    opened = [{0: SILU * functional.silu(scalars)}] + [
+        {m: each[m] * (SIGMOID * torch.sigmoid(gate)) for m in each}
+        for each, gate in zip(mixed[1:], gates, strict=True)
+    ]
+    values = spoken(opened, p.values if apart else p.coincident, p.value_bias, outs)
+    back = [rotation.transpose(1, 2) for rotation in rotations]
+    rest = [torch.bmm(r, v) for r, v in zip(back, values[1:], strict=False)]
+    return [logits(alpha.squeeze(1), p.attention), values[0], *rest]
 
 
 def blocks(both: Tensor, muls: Muls) -> list[Tensor]:
@@ -162,58 +183,56 @@ def blocks(both: Tensor, muls: Muls) -> list[Tensor]:
     ]
 
 
-def turn(both: Tensor, rotations: Sequence[Tensor], muls: Muls) -> list[Tensor]:
-    """(E, dim) -> (E, 2l + 1, mul) a degree, in the edges' frames."""
-    first, *rest = blocks(both, muls)
-    return [first, *map(torch.bmm, rotations, rest)]
+def rows(features: Tensor, m: int) -> Tensor:
+    """(..., 2l + 1, mul) -> (..., 1 or 2, mul): components -m and m."""
+    degree = features.shape[-2] // 2
+    if m == 0:
+        return features.narrow(-2, degree, 1)
+    return features[..., degree - m : degree + m + 1 : 2 * m, :]
+
+
+def odd(both: Tensor) -> Tensor:
+    """(..., 2, mul) components -m and m -> minus that of m, and that of -m: what odd paths read."""
+    return torch.stack((-both[..., 1, :], both[..., 0, :]), -2)
 
 
 def mix(
-    turned: Sequence[Tensor],
-    weights: Tensor,
-    matrices: Sequence[Tensor],
-    bias: Tensor,
-    wiring: Wiring,
+    turned: Sequence[Tensor], weights: Tensor, p: Parts, wiring: Wiring
+) -> list[dict[int, Tensor]]:
+    """D and Lin: (E, 2l + 1, mul) a degree, (E, weights) -> for l and m (E, 1 or 2, out)."""
+    mixed: list[dict[int, Tensor]] = [{} for _ in turned]
+    for group, matrix in zip(wiring.groups, p.matrices, strict=True):
+        pieces = []
+        for term in group.terms:
+            both = rows(turned[term.path.l1], group.m)
+            pieces.append((both if term.path.even else odd(both)) * weights[:, None, term.place])
+        bias = p.bias if group.l3 == 0 else None
+        mixed[group.l3][group.m] = product(torch.cat(pieces, 2), matrix, bias)
+    return mixed
+
+
+def spoken(
+    opened: Sequence[dict[int, Tensor]], matrices: Sequence[Tensor], bias: Tensor, outs: Muls
 ) -> list[Tensor]:
-    """D and Lin: (E, 2l + 1, mul) a degree, (E, weights) -> (E, 2l + 1, out) a degree."""
-    swapped = [odd(each) for each in turned]
-    rows: list[dict[int, Tensor]] = [{} for _ in turned]
-    for group, matrix in zip(wiring.groups, matrices, strict=True):
-        pieces = [
-            _component(turned, swapped, term, group.m) * weights[:, None, term.place]
-            for term in group.terms
-        ]
-        columns = torch.cat(pieces, 2)  # (E, 1 or 2, K)
-        out = product(columns, matrix, bias if group.l3 == 0 else None)
-        for k, row in enumerate(group.rows):
-            rows[group.l3][row] = out[:, k]
-    return [torch.stack([each[k] for k in range(len(each))], 1) for each in rows]
-
-
-def odd(features: Tensor) -> Tensor:
-    """(E, 2l + 1, mul) -> component -m at m > 0, minus component m at -m: what odd paths read."""
-    degree = features.shape[1] // 2
-    backwards = features.flip(1)
-    return torch.cat((-backwards[:, :degree], backwards[:, degree:]), 1)
-
-
-def _component(turned: Sequence[Tensor], swapped: Sequence[Tensor], term: Term, m: int) -> Tensor:
-    """(E, 1 or 2, mul) components -m and m of what a term reads."""
-    source = (turned if term.path.even else swapped)[term.path.l1]
-    l1 = term.path.l1
-    return source[:, l1 : l1 + 1] if m == 0 else source[:, l1 - m : l1 + m + 1 : 2 * m]
-
-
-def activate(
-    mixed: Sequence[Tensor], attention: Tensor, rotations: Sequence[Tensor], muls: Muls
-) -> tuple[Tensor, Tensor]:
-    """Gate and logits: Lin's output -> (E, dim) messages turned back, (E, heads)."""
-    scalars, *gates, alpha = mixed[0][:, 0].split([*muls, attention.numel()], 1)
-    found = [SILU * functional.silu(scalars)]
-    for each, gate, rotation in zip(mixed[1:], gates, rotations, strict=True):
-        opened = each * (SIGMOID * torch.sigmoid(gate))[:, None]
-        found.append(torch.bmm(rotation.transpose(1, 2), opened).flatten(1))
-    return torch.cat(found, 1), logits(alpha, attention)
+    """G -> the values, still in the edges' frames: for each l (E, 2l + 1, out)."""
+    by_degree: list[dict[int, Tensor]] = [{} for _ in outs]
+    for m, matrix in enumerate(matrices):
+        even = torch.cat([each[m] for each in opened[m:]], 2)
+        if m == 0:
+            made = product(even, matrix, bias)
+        else:
+            made = product(torch.cat((even, odd(even)), 2), matrix)
+        for degree, piece in enumerate(made.split(list(outs[m:]), 2), m):
+            by_degree[degree][m] = piece
+    return [
+        torch.cat(
+            [each[m][:, :1] for m in reversed(range(1, len(each)))]
+            + [each[0]]
+            + [each[m][:, 1:] for m in range(1, len(each))],
+            1,
+        )
+        for each in by_degree
+    ]
 
 
 def logits(alpha: Tensor, attention: Tensor) -> Tensor:

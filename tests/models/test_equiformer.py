@@ -13,6 +13,7 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Refused, Usage
+from neupol_cli.models import edge_frame, equiformer, equiformer_messages, equiformer_tiles
 from neupol_cli.models.backbone import PropertyModel
 from neupol_cli.models.equiformer import Equiformer, EquiformerConfig
 from neupol_cli.models.graph import Edges, Graph, neighbours
@@ -114,7 +115,7 @@ def test_published_weights_give_everything_on_the_way(published, reference):
     with torch.no_grad():
         state = network.embed(network.types(graph.numbers), edges)
         agrees(state, reference["node_features/0"])
-        pairs, basis = network.geometry(edges, graph.numbers.shape[0])
+        pairs, basis = network.geometry(edges)
         degree = network.degree(pairs, basis, graph.numbers.shape[0])
         agrees(packed(degree), reference["degree_embedding"])
         for k, layer in enumerate(network.layers, 1):
@@ -309,3 +310,32 @@ def test_dropout_is_for_training_alone():
     assert torch.equal(model.raw(made), still)
     model.train()
     assert (model.raw(made) - still).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tiles_and_the_plain_formula_agree(mode, monkeypatch):
+    monkeypatch.setattr(edge_frame, "TILE", 5)  # several tiles, the last one not full
+    model, graph = small(polarization=mode), graph_of(molecules())
+    found = []
+    for function in (equiformer_messages.plain, equiformer_tiles.messages):
+        monkeypatch.setattr(equiformer, "messages", function)
+        graph.positions.requires_grad_()
+        values = model.network(graph)
+        inputs = [graph.positions, *model.parameters()]
+        gradients = torch.autograd.grad(values.square().sum(), inputs, allow_unused=True)
+        found.append([values.detach(), *(g for g in gradients if g is not None)])
+    assert len(found[0]) == len(found[1])
+    for plain, tiled in zip(*found, strict=True):
+        torch.testing.assert_close(tiled, plain, rtol=0, atol=1e-12 * max(1, plain.abs().max()))
+
+
+def test_edges_stand_beside_their_reverse():
+    graph = graph_of(molecules())
+    edges = Edges.of(neighbours(graph, graph.positions, 4.0), graph.positions, graph.batch)
+    first, second = edge_frame.paired(edges)
+    assert len(first) == len(second) == len(edges.receivers) // 2
+    assert torch.equal(edges.receivers[first], edges.senders[second])
+    assert torch.equal(edges.vectors[first], -edges.vectors[second])
+    received = Edges(edges.receivers[:7], edges.senders[:7], edges.vectors[:7])
+    first, second = edge_frame.paired(received)
+    assert torch.equal(torch.cat((first, second)).sort().values, torch.arange(7))
