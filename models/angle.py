@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from neupol_cli.models.distance import HermiteTable
 from neupol_cli.models.linear import Linear
 from neupol_cli.models.spherical_basis import legendre
-from neupol_cli.models.triplets import Triplets
+from neupol_cli.models.triplets import Fan
 
 
 class LegendreAngles(nn.Module):
@@ -20,9 +20,9 @@ class LegendreAngles(nn.Module):
         super().__init__()
         self.size = size
 
-    def forward(self, triplets: Triplets) -> Tensor:
-        """Triplets -> (P, n, n, size)."""
-        return legendre(triplets.cosines, self.size)
+    def forward(self, fan: Fan) -> Tensor:
+        """A fan of edges -> (a, n, n, size)."""
+        return legendre(fan.cosines, self.size)
 
 
 class PerceptronAngles(nn.Module):
@@ -32,8 +32,8 @@ class PerceptronAngles(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(Linear(1, size), nn.ReLU(), Linear(size, size))
 
-    def forward(self, triplets: Triplets) -> Tensor:
-        return self.layers(triplets.angles[..., None])
+    def forward(self, fan: Fan) -> Tensor:
+        return self.layers(fan.angles[..., None])
 
 
 class LearnedAngles(HermiteTable):
@@ -44,8 +44,8 @@ class LearnedAngles(HermiteTable):
     def __init__(self, size: int, bins: int) -> None:
         super().__init__(size, bins, 0.0, math.pi)
 
-    def forward(self, triplets: Triplets) -> Tensor:  # type: ignore[override]
-        angles = triplets.angles
+    def forward(self, fan: Fan) -> Tensor:  # type: ignore[override]
+        angles = fan.angles
         return super().forward(angles.flatten()).view(*angles.shape, self.size)
 
 

@@ -23,7 +23,7 @@ same envelope, and F one of the angle (Gao et al. 2022); the other encodings kee
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -141,16 +141,16 @@ class EncodedBasis(nn.Module):
 
 
 class Basis(NamedTuple):
-    """What all blocks of one pass share; E edges, P points, n slots an atom, N and L functions.
+    """What all blocks of one pass share; E edges, S slots, N and L functions.
 
-    radial: (E, N); arriving: (P n, L N) radial half of sbf at the slots of edges k -> j;
-    angular: (P, n, n L) [j, i, (k, l)], zero where k is i.
+    radial: (E, N); arriving: (S, L N) radial half of sbf at the slots of edges k -> j;
+    angular: for each fan (a, n, n L) [j, i, (k, l)], zero where k is i.
     """
 
     triplets: Triplets
     radial: Tensor
     arriving: Tensor
-    angular: Tensor
+    angular: list[Tensor]
 
 
 class Residual(nn.Module):
@@ -212,15 +212,23 @@ class Interaction(nn.Module):
 
     def _turned(self, t: Tensor, basis: Basis) -> Tensor:
         """(E, triplet) t_kj -> (E, triplet) sum_k t_kj * W W sbf_kji."""
-        points, n, _ = basis.angular.shape
+        triplets = basis.triplets
         weight = self.angular_in.weight  # (b, L N)
         by_order = weight.view(weight.shape[0], self.spherical, -1).unbind(1)
-        narrow = functional.linear(basis.arriving, torch.block_diag(*by_order))  # (P n, L b)
-        wide = functional.linear(narrow.view(-1, weight.shape[0]), self.angular_out.weight)
-        wide = wide.view(points * n, self.spherical, t.shape[1])
-        wide = wide * basis.triplets.arriving(t).view(points * n, 1, t.shape[1])
-        summed = basis.angular @ wide.view(points, n * self.spherical, t.shape[1])
-        return basis.triplets.departed(summed)
+        narrow = functional.linear(basis.arriving, torch.block_diag(*by_order))  # (S, L b)
+        narrow = narrow.view(triplets.size * self.spherical, -1)
+        of_fans = (size * self.spherical for size in triplets.sizes)
+        columns = narrow.split(list(of_fans)), triplets.split(triplets.arriving(t))
+        summed = [
+            self._summed(*each) for each in zip(*columns, basis.angular, strict=True)
+        ]  # (a n, triplet) each
+        return triplets.departed(torch.cat(summed))
+
+    def _summed(self, narrow: Tensor, t: Tensor, angular: Tensor) -> Tensor:
+        """One fan: (a n L, b) radial halves, (a n, triplet), (a, n, n L) -> (a n, triplet)."""
+        wide = functional.linear(narrow, self.angular_out.weight)
+        wide = wide.view(t.shape[0], self.spherical, -1) * t[:, None]
+        return (angular @ wide.view(*angular.shape[::2], -1)).flatten(0, 1)
 
 
 class Output(nn.Module):
@@ -268,29 +276,26 @@ class DimeNet(Backbone):
         """(P,) types -> (P, targets) the sum of the output blocks, atom by atom."""
         return torch.stack([out for _, out in self.blocks(types, edges)]).sum(0)
 
-    def blocks(self, types: Tensor, edges: Edges) -> list[tuple[Tensor, Tensor]]:
+    def blocks(self, types: Tensor, edges: Edges) -> Iterator[tuple[Tensor, Tensor]]:
         """(E, H) messages and (P, targets) output before the first block and after each."""
         points = types.shape[0]
         basis = self.basis(edges, points)
         m = self.embedding(types, edges, basis.radial)
-        found = [(m, self.outputs[0](m, basis.radial, edges.receivers, points))]
+        yield m, self.outputs[0](m, basis.radial, edges.receivers, points)
         for block, output in zip(self.layers, self.outputs[1:], strict=True):
             m = block(m, basis)
-            found.append((m, output(m, basis.radial, edges.receivers, points)))
-        return found
+            yield m, output(m, basis.radial, edges.receivers, points)
 
     def basis(self, edges: Edges, points: int) -> Basis:
         """The functions of distances and angles that all blocks read."""
         inside = envelope(edges.lengths / self.reach, self.exponent)[:, None]
         triplets = Triplets(edges, points)
         along, across = self.distances(edges, inside)
-        values = self.angles(triplets) * triplets.distinct[..., None]  # (P, n, n, L)
-        return Basis(
-            triplets,
-            along,
-            triplets.arriving(across.flatten(1)).flatten(0, 1),
-            values.flatten(2),
-        )
+        angular = [
+            (self.angles(fan) * fan.distinct[..., None]).flatten(2)  # (a, n, n L)
+            for fan in triplets.fans
+        ]
+        return Basis(triplets, along, triplets.arriving(across.flatten(1)), angular)
 
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
         return segment_sum(state, batch, size)

@@ -3,10 +3,15 @@
 A list of triplets makes a network gather, multiply and scatter a wide row for each of them. With
 the n edges that arrive at an atom in n slots, and the n that leave it in n more, everything a
 triplet needs is an entry of an n x n block, and a sum over k is a matrix product.
+
+Atoms are sorted by n and cut into fans of a few, each padded to its own largest n: hardly any slot
+stays empty, and on a CPU what belongs to a fan stays in the cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -16,86 +21,121 @@ from neupol_cli.models.graph import Edges
 
 # Two images of one atom are further apart than this; in Angstrom^2.
 SAME = 1e-2
+# Atoms of a fan on a CPU. A GPU, which hates small kernels, gets all atoms in so many fans.
+FAN, FANS = 64, 4
+
+
+@dataclass(frozen=True)
+class Fan:
+    """Some atoms j with n slots each for edges k -> j and for edges j -> i.
+
+    Attributes:
+        onward, incoming: (a, n, 3) directions of the edges j -> i and k -> j, zero if empty.
+        distinct: (a, n, n) bool [j, i, k]: both slots are taken, and k is not i.
+    """
+
+    onward: Tensor
+    incoming: Tensor
+    distinct: Tensor
+
+    @cached_property
+    def cosines(self) -> Tensor:
+        """(a, n, n) [j, i, k] cosine of the angle between j - k and i - j: 1 on a straight chain.
+
+        This is DimeNet's angle as coded in PyTorch Geometric, pi minus the bond angle.
+        """
+        return self.onward @ self.incoming.transpose(1, 2)
+
+    @cached_property
+    def angles(self) -> Tensor:
+        """(a, n, n) [j, i, k] that angle in [0, pi]; its gradient is finite on straight chains."""
+        cross = torch.linalg.cross(self.onward[:, :, None], self.incoming[:, None])
+        squared = cross.square().sum(-1)
+        bent = squared > 0
+        sines = torch.where(bent, squared, 1.0).sqrt() * bent
+        # Of two zeros, in an empty slot, atan2 has no derivative.
+        cosines = torch.where(bent | (self.cosines != 0), self.cosines, 1.0)
+        return torch.atan2(sines, cosines)
 
 
 class Triplets:
     """Every edge k -> j with every edge j -> i but its own reverse, for P points.
 
     Attributes:
-        slots: n, the largest number of edges that arrive at, or leave, a point.
+        fans: the points in groups.
+        sizes: how many slots each fan has, points times n; S in all.
         arrival, departure: (E,) the slot of an edge among those that arrive at its receiver and
-            among those that leave its sender, counted over all points: point * n + rank.
+            among those that leave its sender.
     """
 
     def __init__(self, edges: Edges, points: int) -> None:
-        self.edges, self.points = edges, points
+        self.edges = edges
         with torch.no_grad():
-            arriving, self.arrival = _ranked(edges.receivers, points)
-            leaving, self.departure = _ranked(edges.senders, points)
-            most = torch.stack((arriving, leaving)).max() if points else 0
-            self.slots = int(most)
-            self.arrival += edges.receivers * self.slots
-            self.departure += edges.senders * self.slots
+            arriving, arrival = _ranked(edges.receivers, points)
+            leaving, departure = _ranked(edges.senders, points)
+            shape, first = _slots(torch.maximum(arriving, leaving))
+            self.arrival = first.index_select(0, edges.receivers) + arrival
+            self.departure = first.index_select(0, edges.senders) + departure
+        self.sizes = [a * n for a, n in shape]
+        self.size = sum(self.sizes)
+        onward = self.split(self.leaving(edges.directions))
+        incoming = self.split(self.arriving(edges.directions))
+        distinct = self._distinct(shape)
+        self.fans = [
+            Fan(v.view(a, n, 3), u.view(a, n, 3), d)
+            for v, u, d, (a, n) in zip(onward, incoming, distinct, shape, strict=True)
+        ]
 
     def arriving(self, values: Tensor) -> Tensor:
-        """(E, ...) -> (P, n, ...): the values of the edges k -> j, zero in empty slots."""
-        return self._placed(values, self.arrival)
+        """(E, ...) -> (S, ...): the values of the edges k -> j, zero in empty slots."""
+        empty = values.new_zeros(self.size, *values.shape[1:])
+        return empty.index_copy(0, self.arrival, values)
 
     def leaving(self, values: Tensor) -> Tensor:
-        """(E, ...) -> (P, n, ...): the values of the edges j -> i, zero in empty slots."""
-        return self._placed(values, self.departure)
+        """(E, ...) -> (S, ...): the values of the edges j -> i, zero in empty slots."""
+        empty = values.new_zeros(self.size, *values.shape[1:])
+        return empty.index_copy(0, self.departure, values)
 
-    def _placed(self, values: Tensor, slot: Tensor) -> Tensor:
-        empty = values.new_zeros(self.points * self.slots, *values.shape[1:])
-        return empty.index_copy(0, slot, values).view(self.points, self.slots, *values.shape[1:])
+    def split(self, slots: Tensor) -> Sequence[Tensor]:
+        """(S, ...) -> the rows of each fan."""
+        return slots.split(self.sizes)
 
-    def departed(self, blocks: Tensor) -> Tensor:
-        """(P, n, ...) by departure slot -> (E, ...) by edge j -> i."""
-        return blocks.flatten(0, 1).index_select(0, self.departure)
+    def departed(self, slots: Tensor) -> Tensor:
+        """(S, ...) by slot of the edge j -> i -> (E, ...) by edge."""
+        return slots.index_select(0, self.departure)
 
-    @cached_property
-    def distinct(self) -> Tensor:
-        """(P, n, n) bool [j, i, k]: whether k is not i; an atom's own image is another atom."""
-        with torch.no_grad():
-            came_from = self.arriving(self.edges.senders)[:, None]  # (P, 1, n)
-            goes_to = self.leaving(self.edges.receivers)[:, :, None]  # (P, n, 1)
-            there = self.leaving(self.edges.squared)[:, :, None]
-            back = self.arriving(self.edges.squared)[:, None]
-            gap = there + back + 2 * self._products(self.edges.vectors)  # |v_kj + v_ji|^2
-            return (came_from != goes_to) | (gap > SAME)
-
-    def _products(self, vectors: Tensor) -> Tensor:
-        """(E, 3) -> (P, n, n) [j, i, k] scalar products."""
-        return self.leaving(vectors) @ self.arriving(vectors).transpose(1, 2)
-
-    @cached_property
-    def cosines(self) -> Tensor:
-        """(P, n, n) [j, i, k] cosine of the angle between j - k and i - j: 1 on a straight chain.
-
-        This is DimeNet's angle as coded in PyTorch Geometric, pi minus the bond angle.
-        """
-        return self._products(self.edges.directions)
-
-    @cached_property
-    def angles(self) -> Tensor:
-        """(P, n, n) [j, i, k] that angle in [0, pi]; its gradient is finite on straight chains."""
-        onward = self.leaving(self.edges.directions)[:, :, None]  # (P, n, 1, 3)
-        incoming = self.arriving(self.edges.directions)[:, None]  # (P, 1, n, 3)
-        squared = torch.linalg.cross(onward, incoming).square().sum(-1)
-        bent = squared > 0
-        sines = torch.where(bent, squared, 1.0).sqrt() * bent
-        # An empty slot has neither sine nor cosine, and atan2 no derivative there.
-        cosines = torch.where(bent | (self.cosines != 0), self.cosines, 1.0)
-        return torch.atan2(sines, cosines)
+    @torch.no_grad()
+    def _distinct(self, shape: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """(a, n, n) a fan; an atom's own image is another atom, told by where it is."""
+        found = []
+        vectors, ends = self.edges.vectors, self.edges
+        columns = (
+            *(self.split(self.arriving(x)) for x in (vectors, ends.senders + 1)),
+            *(self.split(self.leaving(x)) for x in (vectors, ends.receivers + 1)),
+        )
+        for (a, n), incoming, came_from, onward, goes_to in zip(shape, *columns, strict=True):
+            k, i = came_from.view(a, 1, n), goes_to.view(a, n, 1)  # 0 in an empty slot
+            back, there = incoming.view(a, n, 3), onward.view(a, n, 3)
+            sizes = back.square().sum(2)[:, None] + there.square().sum(2)[:, :, None]
+            gap = sizes + 2 * there @ back.transpose(1, 2)  # |v_kj + v_ji|^2
+            found.append((k > 0) & (i > 0) & ((k != i) | (gap > SAME)))
+        return found
 
     @cached_property
     def listed(self) -> tuple[Tensor, Tensor]:
         """(T,) each: the edges k -> j and j -> i of every triplet, as a list."""
-        numbers = torch.arange(self.edges.receivers.shape[0], device=self.arrival.device) + 1
-        first = self.arriving(numbers)[:, None] - 1  # -1 in an empty slot
-        second = self.leaving(numbers)[:, :, None] - 1
-        there = self.distinct & (first >= 0) & (second >= 0)
-        return first.expand_as(there)[there], second.expand_as(there)[there]
+        number = torch.arange(self.edges.receivers.shape[0], device=self.arrival.device)
+        first, second = self.split(self.arriving(number)), self.split(self.leaving(number))
+        incoming, onward = [], []
+        for fan, k, i in zip(self.fans, first, second, strict=True):
+            a, n, _ = fan.distinct.shape
+            incoming.append(k.view(a, 1, n).expand(a, n, n))
+            onward.append(i.view(a, n, 1).expand(a, n, n))
+        return self.values(incoming), self.values(onward)
+
+    def values(self, blocks: Sequence[Tensor]) -> Tensor:
+        """(a, n, n, ...) a fan -> (T, ...) in the order of :attr:`listed`."""
+        return torch.cat([b[fan.distinct] for b, fan in zip(blocks, self.fans, strict=True)])
 
 
 def _ranked(owners: Tensor, points: int) -> tuple[Tensor, Tensor]:
@@ -106,3 +146,19 @@ def _ranked(owners: Tensor, points: int) -> tuple[Tensor, Tensor]:
     rank = torch.empty_like(owners)
     rank[order] = torch.arange(owners.shape[0], device=owners.device) - first
     return counts, rank
+
+
+def _slots(counts: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
+    """(P,) edges a point -> points and slots n of each fan, and (P,) each point's first slot."""
+    points = counts.shape[0]
+    step = FAN if counts.device.type == "cpu" else max(-(-points // FANS), 1)
+    ordered, order = counts.sort()
+    ends = [min(start + step, points) for start in range(0, points, step)]
+    most = ordered[[end - 1 for end in ends]].tolist()  # ascending, so the last is the largest
+    shape = [(end - k * step, n) for k, (end, n) in enumerate(zip(ends, most, strict=True))]
+    each = counts.new_tensor([n for _, n in shape]).repeat_interleave(
+        counts.new_tensor([a for a, _ in shape])
+    )
+    first = torch.empty_like(counts)
+    first[order] = each.cumsum(0) - each
+    return shape, first

@@ -107,7 +107,7 @@ def _draw_matrix(part: Figure, axes: Axes, studies: Sequence[Study]) -> None:
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             text = "-" if np.isnan(value) else f"{value:.2f}"
-            light = not np.isnan(value) and value > 0.55
+            light = np.isnan(value) or value > 0.55
             axes.text(j, i, text, ha="center", va="center", color="black" if light else "white")
     axes.set_title("similarity, mean ρ² of their dimensions", fontsize=10)
     part.colorbar(image, ax=axes, shrink=0.8)

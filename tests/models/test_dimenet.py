@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import ase
 import ase.build
@@ -18,79 +16,69 @@ from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.spherical_basis import SphericalBessel, bessel_zeros, legendre
 
-PARITY = Path(__file__).parents[1] / "data" / "parity" / "dimenetpp.npz"
+
+@pytest.fixture(scope="module")
+def stored(parity):
+    return parity("dimenetpp")
 
 
 @pytest.fixture(scope="module")
-def parity() -> dict[str, np.ndarray]:
-    with np.load(PARITY) as file:
-        return dict(file)
+def published(stored):
+    return stored.model("dimenet")
 
 
 @pytest.fixture(scope="module")
-def published(parity):
-    weights = {k.removeprefix("weights/"): v for k, v in parity.items() if k.startswith("weights/")}
-    return registry.from_published("dimenet", weights, json.loads(str(parity["config"])))
-
-
-def structures(parity) -> list[ase.Atoms]:
-    numbers, positions, batch = (parity[k] for k in ("numbers", "positions", "batch"))
-    return [ase.Atoms(numbers[batch == k], positions[batch == k]) for k in range(batch.max() + 1)]
-
-
-@pytest.fixture(scope="module")
-def inner(parity, published):
+def inner(stored, published):
     """Edges, basis and blocks of the published network, and our order of the published edges."""
-    graph = Graph.from_atoms(structures(parity), torch.float64)
+    graph = Graph.from_atoms(stored.structures, torch.float64)
     edges = Edges.of(neighbours(graph, graph.positions, 5.0), graph.positions, graph.batch)
-    order = np.lexsort((parity["edges"][0], parity["edges"][1]))
-    assert np.array_equal(edges.senders.numpy(), parity["edges"][0][order])
-    assert np.array_equal(edges.receivers.numpy(), parity["edges"][1][order])
+    order = np.lexsort((stored["edges"][0], stored["edges"][1]))
+    assert np.array_equal(edges.senders.numpy(), stored["edges"][0][order])
+    assert np.array_equal(edges.receivers.numpy(), stored["edges"][1][order])
     network = published.backbone
     types = network.types(graph.numbers)
-    return edges, network.basis(edges, len(types)), network.blocks(types, edges), order
+    return edges, network.basis(edges, len(types)), list(network.blocks(types, edges)), order
 
 
 def close(ours, theirs, tolerance=1e-12):
     np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=0, atol=tolerance)
 
 
-def test_prediction_equals_the_published(parity, published):
-    close(published.raw(structures(parity)), parity["prediction"][:, 0])
+def test_prediction_equals_the_published(stored, published):
+    close(published.raw(stored.structures), stored["prediction"][:, 0])
 
 
-def test_radial_basis_messages_and_outputs_equal_the_published(parity, inner):
+def test_radial_basis_messages_and_outputs_equal_the_published(stored, inner):
     _, basis, blocks, order = inner
-    close(basis.radial, parity["radial_basis"][order])
+    close(basis.radial, stored["radial_basis"][order])
     for k, (messages, output) in enumerate(blocks):
-        close(messages, parity[f"messages/{k}"][order])
-        close(output, parity[f"atom_outputs/{k}"])
+        close(messages, stored[f"messages/{k}"][order])
+        close(output, stored[f"atom_outputs/{k}"])
 
 
-def test_triplets_and_their_basis_equal_the_published(parity, inner):
+def test_triplets_and_their_basis_equal_the_published(stored, inner):
     _, basis, _, order = inner
     ours = basis.triplets
     place = np.argsort(order)  # published edge -> ours
-    theirs = place[parity["triplets"]]  # (2, T) in our numbers
+    theirs = place[stored["triplets"]]  # (2, T) in our numbers
     listed = torch.stack(ours.listed).numpy()
     assert sorted(map(tuple, listed.T)) == sorted(map(tuple, theirs.T))
 
-    first, second = torch.from_numpy(theirs)
-    n = ours.slots
-    atom, arrives = ours.arrival[first] // n, ours.arrival[first] % n
-    leaves = ours.departure[second] % n
-    close(ours.angles[atom, leaves, arrives], parity["angles"])
-    angular = basis.angular.view(-1, n, n, 7)[atom, leaves, arrives]  # (T, 7)
-    radial = basis.arriving[ours.arrival[first]].view(-1, 7, 6)
+    rank = {pair: t for t, pair in enumerate(map(tuple, listed.T))}
+    order = [rank[pair] for pair in map(tuple, theirs.T)]
+    close(ours.values([fan.angles for fan in ours.fans])[order], stored["angles"])
+    blocks = [angular.unflatten(2, (-1, 7)) for angular in basis.angular]
+    angular = ours.values(blocks)[order]  # (T, 7)
+    radial = basis.arriving[ours.arrival[theirs[0]]].view(-1, 7, 6)
     both = (radial * angular[..., None]).flatten(1)[:40]
     # Published closed forms of j_l lose digits at short distances; ours are held to 2e-12 below.
-    close(both, parity["angular_basis"], 5e-11)
+    close(both, stored["angular_basis"], 5e-11)
 
 
-def test_spherical_bessel_functions_in_both_precisions(parity):
+def test_spherical_bessel_functions_in_both_precisions(stored):
     from scipy.special import spherical_jn
 
-    zeros = parity["bessel_zeros"]
+    zeros = stored["bessel_zeros"]
     np.testing.assert_allclose(bessel_zeros(7, 6), zeros, rtol=0, atol=5e-13)
     x = np.linspace(0, 1, 301)
     norms = [math.sqrt(2) / np.abs(spherical_jn(n + 1, z)) for n, z in enumerate(zeros)]
@@ -109,15 +97,11 @@ def test_legendre_polynomials():
         close(ours[:, order], math.sqrt((2 * order + 1) / (4 * math.pi)) * exact)
 
 
-def test_a_published_file_is_recognised(parity, tmp_path):
-    weights = {
-        k.removeprefix("weights/"): torch.from_numpy(v)
-        for k, v in parity.items()
-        if k.startswith("weights/")
-    }
+def test_a_published_file_is_recognised(stored, tmp_path):
+    weights = {name: torch.from_numpy(value) for name, value in stored.weights.items()}
     torch.save(weights, tmp_path / "dimenet.pt")
     model = registry.load(str(tmp_path / "dimenet.pt"))
-    close(model.raw(structures(parity)), parity["prediction"][:, 0])
+    close(model.raw(stored.structures), stored["prediction"][:, 0])
 
 
 SMALL = {
