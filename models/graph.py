@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Above this many atoms a structure's pairs within a cutoff come from a cell list, not from all n^2.
 ALL_PAIRS = 600
 # All ordered pairs of a structure with more atoms than this would not fit in memory.
-COMPLETE_LIMIT = 20_000
+COMPLETE_LIMIT = 4_000
 
 
 @dataclass(frozen=True)
