@@ -310,6 +310,24 @@ def test_vasp_headers_of_all_kinds() -> None:
     )
 
 
+def test_vasp_writes_ions_without_a_blank_and_as_stars() -> None:
+    plain = small_vasp(False, True)
+    for old, new in ((b"occupancies   2   7", b"occupancies****   7"), (b"es   1   7", b"es1   7")):
+        assert old in plain
+        found = parse(plain.replace(old, new), "chgcar")
+        np.testing.assert_array_equal(found.values, parse(plain, "chgcar").values)
+
+
+def test_a_cube_keeps_what_is_known_beside_the_values() -> None:
+    notes = {"electrons": 10.0, "energy": -12.5, "dipole": np.array([0.1, -0.2, 0.3])}
+    volume = molecule()
+    with_notes = Volume(volume.atoms, volume.grid, volume.values, notes=notes)
+    found = parse(text_of(with_notes, "cube"), "cube").notes
+    assert found["electrons"] == 10.0
+    assert found["energy"] == pytest.approx(-12.5, rel=0, abs=1e-6)
+    np.testing.assert_allclose(found["dipole"], notes["dipole"], rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -389,3 +407,10 @@ def test_a_chgcar_needs_a_grid_that_fills_the_cell(tmp_path: Path) -> None:
     half = Grid(np.zeros(3), volume.grid.step * 0.5, volume.grid.shape)
     with pytest.raises(Usage, match="does not fill the cell"):
         volumetric.write(tmp_path / "CHGCAR", Volume(volume.atoms, half, volume.values), "t")
+
+
+def test_the_examples_reference_is_whole() -> None:
+    path = Path(__file__).parents[1] / "examples" / "water_pbe.cube.gz"
+    volume = volumetric.read(path)
+    assert volume.notes["electrons"] == 8.0 and np.linalg.norm(volume.notes["dipole"]) > 2.0
+    assert volume.electrons == pytest.approx(8.0, rel=0, abs=0.05)

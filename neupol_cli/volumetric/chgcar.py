@@ -6,6 +6,7 @@ spin a second block holds up minus down. PAW augmentation occupancies between th
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
 import numpy as np
@@ -19,6 +20,10 @@ START_VASP = (
     "no PAW augmentation occupancies in it: start VASP with ICHARG=1 (it warns, takes atomic "
     "occupancies and converges them); ICHARG=11 needs a CHGCAR with them, that of such a run"
 )
+
+
+# Written with Fortran's 2I4: from ion 1000 on without a blank, from 10,000 on as stars.
+_OCCUPANCIES = re.compile(r"(\d+|\*{4})\s+(\d{1,9})\s*\Z")
 
 
 def read(lines: Lines) -> Volume:
@@ -120,13 +125,14 @@ def _augmentation(lines: Lines, atoms: int) -> str | None:
     text = lines.next_filled()
     seen = 0
     while text is not None and text.lstrip().lower().startswith("augmentation"):
-        parts = text.split()
-        ion, length = (int(lines.number_of(part, "i", "an ion or a length")) for part in parts[-2:])
+        found = _OCCUPANCIES.search(text)
+        if found is None:
+            lines.wrong(f"an ion and a length should follow, found '{text.strip()[:60]}'")
         if "imaginary" not in text:
             seen += 1
-            if ion != seen:
-                lines.wrong(f"augmentation occupancies of ion {ion} where {seen} should come")
-        lines.numbers(length, "augmentation occupancies")
+            if found[1] not in (str(seen), "****"):
+                lines.wrong(f"augmentation occupancies of ion {found[1]} where {seen} should come")
+        lines.numbers(int(found[2]), "augmentation occupancies")
         text = lines.next_filled()
     if seen not in (0, atoms):
         lines.wrong(f"augmentation occupancies for {seen} of {atoms} ions (truncated?)")

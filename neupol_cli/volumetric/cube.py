@@ -112,7 +112,7 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     density = volume.unit == DENSITY
     second = f"values in {volume.unit}"
     if density:
-        second = f"electrons {volume.electrons:.8g}, density in electrons/bohr^3"
+        second = f"{_stated(volume)}, density in electrons/bohr^3"
     if atoms.pbc.any():
         second += ", pbc " + " ".join("T" if flag else "F" for flag in atoms.pbc)
     head = [" ".join(title.split()), second, _row(len(atoms), grid.origin)]
@@ -124,6 +124,17 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     for plane in volume.values:
         rows = (plane.astype(np.float64) * (BOHR**3 if density else 1.0)).tolist()
         stream.write("".join(pattern % tuple(row) for row in rows).encode())
+
+
+def _stated(volume: Volume) -> str:
+    """What is known beside the values, as `_notes` reads it; the sum where nobody counted."""
+    notes = volume.notes
+    parts = [f"electrons {notes.get('electrons', volume.electrons):.8g}"]
+    if "energy" in notes:
+        parts.append(f"energy {notes['energy'] / HARTREE:.8f} Ha")
+    if "dipole" in notes:
+        parts.append("dipole {:.5f} {:.5f} {:.5f} D".format(*notes["dipole"]))
+    return ", ".join(parts)
 
 
 def _row(count: int | None, vector: np.ndarray) -> str:
