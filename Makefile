@@ -25,6 +25,8 @@ $(VENV)/.test: pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	mkdir -p demo
 	$(BIN)/neupol predict $(STRUCTURES)
+	$(BIN)/neupol density examples/aspirin.xyz --normalize -o demo/aspirin.cube --plot demo/aspirin.png
+	@echo "demo/ holds the electron density of aspirin as a cube, and its picture"
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
