@@ -30,6 +30,7 @@ from neupol_cli.models.radial_table import (
     RadialNetwork,
     Spots,
     bins_for,
+    checked_table,
     nodes_for,
 )
 from neupol_cli.models.tensor_product import (
@@ -53,6 +54,8 @@ VECTOR = (1, -1)  # 1o
 MODES = {"off": (False, False), "frozen": (True, False), "movable": (True, True)}
 # Angstrom between the nodes of the table that a step of training in float32 makes of R.
 TRAINING_STEP = 4.0 / 512
+# What a value of a prediction's table may be wrong by, relative to its curve's largest value.
+TABLE_ERROR = 1e-7
 # Bytes that a density may use besides its result, unless it is told otherwise.
 MEMORY = 1 << 30
 
@@ -185,12 +188,15 @@ class AtomFeatures:
         types: (A,) index of each point's element; movable points count on from the elements.
         layers: every layer's features, {(l, p): (A, 2l + 1, channels)}.
         sources: for every l, (A, 2l + 1, columns): what the harmonics of a probe edge multiply.
+        table: R(r) for predictions in float32, (2 bins, columns); in float64 there is none, the
+            functions themselves are evaluated at every edge: a check of the rest.
     """
 
     points: Graph
     types: Tensor
     layers: list[Features]
     sources: list[Tensor]
+    table: Tensor | None = None
 
 
 class ChargE3Net(nn.Module):
@@ -336,7 +342,16 @@ class ChargE3Net(nn.Module):
             BadInput: an element that the network never saw.
         """
         like = self.readout.weight
-        return self.encode(Graph.from_atoms([structure], like.dtype, like.device))
+        return self.prepared(Graph.from_atoms([structure], like.dtype, like.device))
+
+    @torch.no_grad()
+    def prepared(self, graph: Graph) -> AtomFeatures:
+        """The same of a graph that is there already."""
+        features = self.encode(graph)
+        if graph.positions.dtype == torch.float64:
+            return features
+        table = checked_table(self.probes, self.basis, TABLE_ERROR)
+        return replace(features, table=table.to(graph.positions.dtype))
 
     @torch.no_grad()
     def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:

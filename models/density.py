@@ -16,16 +16,14 @@ from torch import Tensor
 from neupol_cli.errors import BadInput
 from neupol_cli.models.graph import Edges
 from neupol_cli.models.probes import Grid, GridTiles, Tile, images, inside, scattered_tiles
-from neupol_cli.models.radial_table import Spots, checked_table
+from neupol_cli.models.radial_table import Spots
 
 if TYPE_CHECKING:
     from neupol_cli.models.charge3net import AtomFeatures, ChargE3Net
 
-# What a value of the radial table may be wrong by, relative to its curve's largest value.
-TABLE_ERROR = 1e-7
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 65536}
-EDGES = {"cpu": 1024, "cuda": 1 << 18}
+EDGES = {"cpu": 4096, "cuda": 1 << 18}
 # Tiles smaller than this cost more than they compute; no budget makes them smaller.
 LEAST = 64
 
@@ -69,10 +67,6 @@ class Reader:
         self.network, self.features, self.limits = network, features, limits
         self.dtype = features.points.positions.dtype
         self.cutoff = network.config.cutoff
-        self.table: Tensor | None = None
-        if self.dtype != torch.float64:
-            # In float64 the functions themselves are evaluated at every edge: a check of the rest.
-            self.table = checked_table(network.probes, network.basis, TABLE_ERROR).to(self.dtype)
         widths = [source.shape[2] for source in features.sources]
         self.stops = torch.tensor(widths).cumsum(0).tolist()
         self.width = self.stops[-1]
@@ -119,12 +113,17 @@ class Reader:
         edges = Edges(receivers, receivers, vectors.to(self.dtype))
         harmonics = self.network.harmonics(edges.directions)
         messages = self._radial(edges.lengths)
-        coupled = torch.empty_like(messages)
+        scalars = self.stops[0]
+        coupled = messages.new_empty(messages.shape[0], self.width - scalars)
         row = 0
         for owner, count in pieces:
-            self._couple(coupled[row : row + count], harmonics[row : row + count], owner)
+            part = slice(row, row + count)
+            # Y_0 is one: a product with it is a row, not a matrix.
+            messages[part, :scalars].mul_(self.features.sources[0][owner])
+            self._couple(coupled[part], harmonics[part], owner)
             row += count
-        summed.index_add_(0, receivers, messages.mul_(coupled))
+        messages[:, scalars:].mul_(coupled)
+        summed.index_add_(0, receivers, messages)
         atoms = self.network.promolecule
         if atoms is not None:
             owners = torch.tensor([p[0] for p in pieces], device=receivers.device)
@@ -133,19 +132,19 @@ class Reader:
             spherical.index_add_(0, receivers, atoms(edges.squared, types))
 
     def _couple(self, out: Tensor, harmonics: Tensor, owner: int) -> None:
-        """Edges of one atom: (E, (lmax + 1)^2) harmonics times its sources, into (E, columns)."""
+        """Edges of one atom, l > 0: harmonics (E, (lmax+1)^2) times its sources -> (E, columns)."""
         start = 0
-        for degree, (source, stop) in enumerate(
-            zip(self.features.sources, self.stops, strict=True)
-        ):
+        for degree, source in enumerate(self.features.sources[1:], 1):
             part = harmonics[:, degree**2 : (degree + 1) ** 2]
+            stop = start + source.shape[2]
             torch.mm(part, source[owner], out=out[:, start:stop])
             start = stop
 
     def _radial(self, lengths: Tensor) -> Tensor:
-        if self.table is None:
+        table = self.features.table
+        if table is None:
             return self.network.probes.radial(lengths, self.network.basis(lengths))
-        return Spots.of(lengths, self.table.shape[0] // 2, self.cutoff).read(self.table)
+        return Spots.of(lengths, table.shape[0] // 2, self.cutoff).read(table)
 
     def _finish(self, summed: Tensor, spherical: Tensor) -> Tensor:
         return self.network.finish(summed, spherical)

@@ -250,7 +250,7 @@ class DensityTask:
             values = torch.from_numpy(self.density.values(int(index))).to(like)
             values = values[:, 0] if values.dim() == 2 and self.columns == 1 else values
             grid = Box(*(getattr(self.density, k)[index] for k in ("origin", "step", "shape")))
-            found = model.density_grid(model.encode(graph), grid)
+            found = model.density_grid(model.prepared(graph), grid)
             sums += _sums(found - values, values)
         return sums
 

@@ -1,0 +1,128 @@
+"""Training steps per second: ChargE3Net here against its published implementation.
+
+    python benchmarks/density_training.py --published PATH DATA.h5 [--steps 20]
+
+Both start from the same random weights of the paper's size and take the same batches, 8 structures
+with 200 probes each, with the same Adam and learning rate; graphs are built in both as in training.
+Losses are printed step by step: they must agree until rounding has grown. PATH is a clone of
+github.com/AIforGreatGood/charge3net, DATA.h5 made by `neupol data density`. Times are CPU seconds
+of the process, one thread, blocks kept on the heap for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from density_speed import HEAP, PAPER, ours_from, published_model, timed
+
+BATCH, PROBES, LR = 8, 200, 0.01
+
+
+def batches(task: Any, steps: int) -> list[tuple[Any, Any]]:
+    """For every step (8,) structures and (8, 200) rows of their held points."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(steps):
+        chosen = task.train[torch.randperm(task.size, generator=generator)[:BATCH]]
+        found.append((chosen, task.draw(chosen, PROBES, generator)[0]))
+    return found
+
+
+def published_batch(task: Any, chosen: Any, rows: Any) -> dict[str, Any]:
+    """The same batch through the published graph builder, padded and stacked as theirs."""
+    import ase
+    import numpy as np
+    from src.charge3net.data.graph_construction import KdTreeGraphConstructor
+    from src.charge3net.data.layer import pad_and_stack
+
+    build = KdTreeGraphConstructor(cutoff=PAPER["cutoff"], num_probes=None, disable_pbc=True)
+    points = task.grids.points(chosen, rows).double().numpy()
+    graphs = []
+    for index, probes in zip(chosen.tolist(), points, strict=True):
+        first, last = task.arrays.offsets[index : index + 2].tolist()
+        numbers = task.arrays.numbers[first:last].numpy()
+        atoms = ase.Atoms(numbers, task.arrays.positions[first:last].double().numpy())
+        graphs.append(build(np.zeros(PROBES), atoms, probes))
+    return {key: pad_and_stack([graph[key] for graph in graphs]) for key in graphs[0]}
+
+
+def published_steps(model: Any, task: Any, plan: list[tuple[Any, Any]]) -> list[float]:
+    """The published network's losses."""
+    import torch
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    losses = []
+    for chosen, rows in plan:
+        found = model(published_batch(task, chosen, rows)).reshape(-1)
+        loss = (found - task.grids.values[rows.reshape(-1)]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def our_steps(model: Any, task: Any, plan: list[tuple[Any, Any]]) -> list[float]:
+    """Our network's losses."""
+    import torch
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+    losses = []
+    for chosen, rows in plan:
+        graph, _ = task.arrays.graph(chosen)
+        found = model(graph, task.grids.points(chosen, rows))
+        loss = (found - task.grids.values[rows.reshape(-1)]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def main() -> None:
+    """Runs both and prints rates and losses."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--published", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=20)
+    chosen = parser.parse_args()
+    if any(os.environ.get(key) != value for key, value in HEAP.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HEAP})
+    import torch
+
+    from neupol_cli import hdf5
+    from neupol_cli.density_task import density_task
+    from neupol_cli.tasks import Request
+
+    torch.set_num_threads(1)
+    request = Request(limit=64, config={"mul": 10, "lmax": 1})
+    task = density_task("charge3net", hdf5.read(chosen.data), request)
+    theirs = published_model(chosen.published).train()
+    ours = ours_from(theirs).train()
+    plan = batches(task, chosen.steps)
+    published_steps(theirs, task, plan[:1])  # e3nn compiles on its first call
+    our_steps(ours, task, plan[:1])
+    theirs = published_model(chosen.published).train()
+    ours = ours_from(theirs).train()
+    slow, first = timed(lambda: published_steps(theirs, task, plan))
+    fast, mine = timed(lambda: our_steps(ours, task, plan))
+    result = {
+        "batch": f"{BATCH} x {PROBES} probes",
+        "published steps/s": len(plan) / slow,
+        "neupol steps/s": len(plan) / fast,
+        "ratio": slow / fast,
+        "losses published": first,
+        "losses neupol": mine,
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
