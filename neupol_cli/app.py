@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from neupol_cli import __version__
-from neupol_cli.commands import data, density, encoding, fit, models, predict
+from neupol_cli.commands import data, density, encoding, fit, models, predict, trajectory
 from neupol_cli.errors import IOFailure, NeupolError, TryAgain
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit.fit,
     "models": models.models,
     "predict": predict.predict,
+    "trajectory": trajectory.trajectory,
 }
 GROUPS: dict[str, typer.Typer] = {
     "data": data.app,

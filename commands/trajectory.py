@@ -1,0 +1,138 @@
+"""neupol trajectory: where movable points go, as numbers and as pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neupol_cli import registry
+from neupol_cli.errors import BadInput, Usage
+
+if TYPE_CHECKING:
+    from neupol_cli.trajectory import Trajectory
+
+
+class OnError(StrEnum):
+    """What happens when one structure of many is bad."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+def trajectory(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STRUCTURE...|-", help="Structures in any format of ASE; - is stdin (xyz)."
+        ),
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "-m",
+            "--model",
+            help="Bundled name, run folder or checkpoint with movable points; repeatable.",
+            show_default="the first bundled one with movable points",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write all points: .h5, or .extxyz (a frame a layer)."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="F.png|F.html", help="Draw them: .png, .pdf, .svg, or .html to turn."),
+    ] = None,
+    magnify: Annotated[
+        float, typer.Option(min=0.1, help="Draw paths so many times as long as they are.")
+    ] = 1.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a structure and model.")
+    ] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="A bad structure stops everything, or is reported and left out.")
+    ] = OnError.fail,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+) -> None:
+    """Follow the movable points of structures through the layers of a model.
+
+    A network of T layers shows x~_0 (the atoms) to x~_{T-1}: behind the last layer nothing moves,
+    as the answer would not see it. Prints for each atom how far its point went (Angstrom, and as a
+    fraction of half its shortest bond), the angle to the nearest bond, the way out from the centre
+    of mass and out of the plane of a flat ring; then means by element and by kind of bond.
+    """
+    from neupol_cli import trajectory_files, trajectory_plot
+    from neupol_cli.files import checked_target
+
+    write = trajectory_files.writer(checked_target(output)) if output else None
+    draw = trajectory_plot.plotter(checked_target(plot)) if plot else None
+    found = []
+    for each in _followed(files, _models(model, device), on_error.value):
+        found.append(each)
+        _print(each, as_json)
+    if not found:
+        raise BadInput("no structure was left to follow")
+    if output and write:
+        write(output, found)
+    if plot and draw:
+        structures = len({id(each.atoms) for each in found})
+        trajectory_plot.check_count(structures, plot)
+        draw(plot, found, magnify)
+
+
+def _models(names: list[str], device: str) -> dict[str, Any]:
+    """The models by the name that tells them apart. Errors: Usage without movable points."""
+    from neupol_cli.tasks import device_named
+    from neupol_cli.trajectory import check_movable
+
+    place = device_named(device)
+    found: dict[str, Any] = {}
+    for source in names or [_bundled()]:
+        loaded = registry.load(source, place)
+        check_movable(loaded, source)
+        short = Path(source).stem
+        found[source if short in found else short] = loaded
+    return found
+
+
+def _bundled() -> str:
+    for name in registry.bundled():
+        if registry.bundled_header(name)["config"].get("polarization") == "movable":
+            return name
+    raise Usage("no bundled model has movable points; name one with -m")
+
+
+def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterator[Trajectory]:
+    """Every structure under every model; a structure that one model refuses is left out of all."""
+    from neupol_cli import structures, trajectory
+
+    for label, atoms in structures.read(files, on_error):
+        try:
+            found = [trajectory.trajectory(m, name, label, atoms) for name, m in models.items()]
+        except BadInput as error:
+            if on_error == "fail":
+                raise
+            print(f"neupol: {error} (skipped)", file=sys.stderr)
+            continue
+        yield from found
+
+
+def _print(found: Trajectory, as_json: bool) -> None:
+    import json
+
+    from neupol_cli.trajectory import report
+
+    values = report(found)
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    from neupol_cli.console import stdout
+    from neupol_cli.trajectory_tables import tables
+
+    for table in tables(values):
+        stdout().print(table)
