@@ -1,0 +1,172 @@
+"""neupol fit charge3net, as a user runs it, on densities of spherical atoms."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import ase
+import numpy as np
+import pytest
+import torch
+
+from neupol_cli import hdf5, registry
+from neupol_cli.densities import DensityWriter
+from neupol_cli.density_task import METRIC, Draw, density_task
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.tasks import Request
+
+SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}
+WIDTHS = {1: 1.5, 8: 3.0}  # exponents, 1/Angstrom^2
+
+
+def spherical(atoms, points):
+    """A density that a promolecule can nearly make."""
+    apart = np.linalg.norm(points[:, None] - atoms.positions[None], axis=2)
+    exponents = np.array([WIDTHS[z] for z in atoms.numbers])
+    return (atoms.numbers * np.exp(-exponents * apart**2)).sum(1)
+
+
+def write(path, spin=False, periodic=False):
+    rng = np.random.default_rng(0)
+    with DensityWriter(path, "made up", spin=spin) as writer:
+        for _ in range(12):
+            positions = np.array([[0, 0, 0], [0.95, 0, 0], [-0.3, 0.9, 0]]) + rng.normal(
+                0, 0.05, (3, 3)
+            )
+            atoms = ase.Atoms("OHH", positions, cell=[6.5, 6.0, 7.0], pbc=periodic)
+            shape, step, origin = (
+                (9, 8, 10),
+                np.diag([0.7, 0.7, 0.65]),
+                np.array([-3.0, -2.5, -3.2]),
+            )
+            index = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), 1)
+            values = spherical(atoms, origin + index @ step).reshape(shape)
+            if spin:
+                values = np.stack((values, 0.1 * values), -1)
+            writer.add(atoms, values, origin, step)
+        writer.split(
+            "default", {"train": np.arange(8), "valid": np.arange(8, 10), "test": np.arange(10, 12)}
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("densities") / "d.h5")
+
+
+def neupol(*words, where):
+    return subprocess.run(
+        [sys.executable, "-m", "neupol_cli", *map(str, words)],
+        cwd=where, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+def sets(**more):
+    return [f"--set={key}={value}" for key, value in (SMALL | more).items()]
+
+
+def test_fit_learns_densities_and_its_weights_predict_them(data, tmp_path):
+    words = (
+        "fit",
+        "charge3net",
+        data,
+        "-o",
+        "run",
+        "--steps",
+        30,
+        "--json",
+        "--schedule",
+        "cosine",
+    )
+    done = neupol(*words, *sets(promolecule=6, probes=60, focus=0.5), where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    error = result["test"][METRIC]
+    assert error["unit"] == "%" and error["value"] < 10
+    model = registry.load(tmp_path / "run")
+    dataset = hdf5.read(data)
+    first = int(dataset.splits["default"]["test"][0])
+    rows = slice(dataset.offsets[first], dataset.offsets[first + 1])
+    atoms = ase.Atoms(dataset.numbers[rows], dataset.positions[rows])
+    truth = dataset.density.values(first)
+    places = torch.from_numpy(dataset.density.points(first, np.arange(len(truth))))
+    found = model.density(model.atom_features(atoms), places).numpy()
+    assert abs(found - truth).sum() < 0.12 * abs(truth).sum()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"polarization": "movable"},
+        {"encoding": "learned", "bins": 12},
+        {"spin": True},
+        {"promolecule": 6},
+    ],
+)
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_few_steps_lower_the_loss(tmp_path, options, periodic):
+    path = write(tmp_path / "d.h5", options.get("spin", False), periodic)
+    request = Request(
+        config=SMALL | {"probes": 40} | options, smoothness=0.01 * ("bins" in options)
+    )
+    task = density_task("charge3net", hdf5.read(path), request)
+    optimizer = torch.optim.Adam(task.model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(0)
+    before = task.evaluate("valid", task.model, lambda: None)[METRIC]
+    for step in range(40):
+        loss, _ = task.loss(torch.arange(8), generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert np.isfinite(loss.item()), step
+    after = task.evaluate("valid", task.model, lambda: None)[METRIC]
+    assert after < before
+    # The whole grid by tiles, and the fixed points by batches, are the same points here.
+    valid = task.evaluate("valid", task.model, lambda: None)[METRIC]
+    task.splits["test"] = task.splits["valid"]
+    whole = task.evaluate("test", task.model, lambda: None)[METRIC]
+    assert abs(valid - whole) < 1e-4 * whole
+
+
+def test_focused_draws_are_unbiased(data):
+    task = density_task("charge3net", hdf5.read(data), Request(config=SMALL))
+    chosen = task.train[:2]
+    truth = [task.grids.values[a:b].mean().item() for a, b in ((0, 720), (720, 1440))]
+    for focus in (0.0, 0.5, 1.0):
+        rows, weights = Draw(task.grids, focus)(chosen, 20000, torch.Generator().manual_seed(1))
+        values = task.grids.values[rows]
+        values = values if weights is None else values * weights
+        spread = values.std(1) / 20000**0.5
+        assert rows.min() >= 0 and rows[0].max() < 720 <= rows[1].min() and rows.max() < 1440
+        for k in range(2):
+            assert abs(values[k].mean().item() - truth[k]) < 5 * spread[k].item()
+
+
+def test_thinned_grids_keep_their_places(data):
+    from neupol_cli.density_task import Grids
+
+    dataset = hdf5.read(data)
+    like = torch.zeros(1, dtype=torch.float64)
+    thin = Grids.of(dataset.density, np.array([0, 3]), 50, 0, like)
+    assert len(thin.values) == 100
+    rows = torch.arange(50, 100)[None]
+    places = thin.points(torch.tensor([3]), rows)[0]
+    held = thin.places[50:].numpy()
+    expected = dataset.density.points(3, held)
+    np.testing.assert_allclose(places.numpy(), expected, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(thin.values[50:].float().numpy(), dataset.density.values(3)[held])
+
+
+def test_what_does_not_fit_is_said(data):
+    dataset = hdf5.read(data)
+    with pytest.raises(BadInput, match="elements"):
+        density_task("charge3net", dataset, Request(config=SMALL | {"species": [1, 6]}))
+    with pytest.raises(BadInput, match="spin"):
+        density_task("charge3net", dataset, Request(config=SMALL | {"spin": True}))
+    with pytest.raises(Usage, match="target"):
+        density_task("charge3net", dataset, Request(config=SMALL, targets=("energy",)))
+    with pytest.raises(Usage, match="l1"):
+        density_task("charge3net", dataset, Request(config=SMALL, loss="l2"))
