@@ -76,14 +76,24 @@ class Layer(nn.Module):
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         h = state[:, : self.hidden]  # (P, H)
         parts = self._parts(h, edges)
-        if not self.moves:
+        if self.moves:
+            summed, push = self._moved(parts, edges)
+        else:
             summed = summed_messages(parts, edges.receivers, edges.senders)
             push = functional.pad(h[:, :0], (0, state.shape[1] - self.hidden))
-        else:
-            m = messages(parts, edges.receivers, edges.senders)  # (E, H)
-            summed = segment_sum(m, edges.receivers, h.shape[0])
-            push = self.push(m, edges, h.shape[0])
         return torch.cat((h + self.update(torch.cat((h, summed), 1)), push), 1)
+
+    def _moved(self, parts: Parts, edges: Edges) -> tuple[Tensor, Tensor]:
+        """(P, H) summed messages and (P, 3) displacements; only points that can move need phi."""
+        points, first = parts.received.shape[0], edges.first_moving
+        still, moving = slice(None, first), slice(first, None)
+        receivers = edges.receivers[moving]
+        m = messages(parts.of(moving), receivers, edges.senders[moving])
+        summed = segment_sum(m, receivers, points)
+        summed = summed + summed_messages(
+            parts.of(still), edges.receivers[still], edges.senders[still]
+        )
+        return summed, self.push(m, edges.vectors[moving], receivers, points)
 
     def _parts(self, h: Tensor, edges: Edges) -> Parts:
         """L[h_i, h_j, e] as a product an atom and receiver, one an atom and sender, one a pair."""
@@ -119,11 +129,11 @@ class Push(nn.Module):
         nn.init.xavier_uniform_(last.weight, gain=0.001)
         self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), last)
 
-    def forward(self, messages: Tensor, edges: Edges, points: int) -> Tensor:
-        """(E, H) messages -> (P, 3); edges point from receiver to sender, hence the sign."""
-        pulls = -edges.vectors * self.phi(messages)  # (E, 3)
-        number = segment_sum(torch.ones_like(pulls[:, :1]), edges.receivers, points)
-        return segment_sum(pulls, edges.receivers, points) / number.clamp(min=1)
+    def forward(self, messages: Tensor, vectors: Tensor, receivers: Tensor, points: int) -> Tensor:
+        """(E, H) messages and (E, 3) edges, from receiver to sender, hence the sign -> (P, 3)."""
+        pulls = -vectors * self.phi(messages)  # (E, 3)
+        number = segment_sum(torch.ones_like(pulls[:, :1]), receivers, points)
+        return segment_sum(pulls, receivers, points) / number.clamp(min=1)
 
 
 class LastThree(nn.Module):

@@ -103,12 +103,6 @@ class Topology:
     senders: Tensor
     shifts: Tensor | None = None
 
-    def tail(self, first: int) -> Topology:
-        """The edges whose receiver is point ``first`` or a later one."""
-        start = int(torch.searchsorted(self.receivers, first))
-        shifts = None if self.shifts is None else self.shifts[start:]
-        return Topology(self.receivers[start:], self.senders[start:], shifts)
-
 
 class Edges:
     """Edges with their geometry; each quantity is computed once, when it is first asked for.

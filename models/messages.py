@@ -42,6 +42,11 @@ class Parts(NamedTuple):
     attention_bias: Tensor
     envelope: Tensor | None
 
+    def of(self, edges: slice) -> Parts:
+        """The same for some of the edges."""
+        inside = None if self.envelope is None else self.envelope[edges]
+        return self._replace(encoded=self.encoded[edges], envelope=inside)
+
 
 def messages(p: Parts, receivers: Tensor, senders: Tensor) -> Tensor:
     """(E, H) f_ij sigmoid(w m_ij + w0) m_ij, one PyTorch operation after another."""

@@ -58,7 +58,7 @@ class Doubled(nn.Module):
                 moving = moving + projection(state[atoms:])
                 edges = doubled_edges(graph, moving, backbone.cutoff, edges)
             path.append(moving)
-        state = backbone.layers[-1](state, received_by(edges, atoms))
+        state = backbone.layers[-1](state, received_by_moving(edges))
         return state[atoms:], path
 
 
@@ -98,9 +98,12 @@ def doubled_edges(
     points = torch.cat((graph.positions, moving))
     batch = torch.cat((graph.batch, graph.batch))
     if before is not None and cutoff is None:
-        return Edges.of(Topology(before.receivers, before.senders), points, batch)
-    topology = _doubled_topology(graph, points, cutoff)
-    return Edges.of(topology, points, batch, graph.cell)
+        edges = Edges.of(Topology(before.receivers, before.senders), points, batch)
+    else:
+        topology = _doubled_topology(graph, points, cutoff)
+        edges = Edges.of(topology, points, batch, graph.cell)
+    edges.first_moving = int(torch.searchsorted(edges.receivers, graph.positions.shape[0]))
+    return edges
 
 
 def _doubled_topology(graph: Graph, points: Tensor, cutoff: float | None) -> Topology:
@@ -127,7 +130,7 @@ def _doubled_topology(graph: Graph, points: Tensor, cutoff: float | None) -> Top
     return Topology(receivers[order], senders[order], shifts)
 
 
-def received_by(edges: Edges, first: int) -> Edges:
-    """The edges whose receiver is point ``first`` or a later one."""
-    start = int(torch.searchsorted(edges.receivers, first))
+def received_by_moving(edges: Edges) -> Edges:
+    """The edges whose receiver is a movable point."""
+    start = edges.first_moving
     return Edges(edges.receivers[start:], edges.senders[start:], edges.vectors[start:])
