@@ -52,9 +52,8 @@ def report(out: Path) -> None:
         errors = [results[mode]["test"][name] for mode in MODES]
         values = [error["value"] for error in errors]
         cells = " | ".join(f"{value:.4g}" for value in values)
-        print(
-            f"| {name} | {errors[0]['unit']} | {cells} | {values[2] / values[0]:.3f} | {PAPER[name]} |"
-        )
+        ratio = values[2] / values[0]
+        print(f"| {name} | {errors[0]['unit']} | {cells} | {ratio:.3f} | {PAPER[name]} |")
 
 
 def main() -> None:

@@ -111,6 +111,7 @@ class Edges:
         receivers, senders: (E,) indices of points.
         vectors: (E, 3) sender + shift - receiver, Angstrom.
         shared: what several layers read of these edges: encodings, the layout of their pairs.
+        first_moving: the first edge whose receiver can move (models/polarization.py).
     """
 
     def __init__(self, receivers: Tensor, senders: Tensor, vectors: Tensor) -> None:
@@ -118,6 +119,7 @@ class Edges:
         self.senders = senders
         self.vectors = vectors
         self.shared: dict[Hashable, Any] = {}
+        self.first_moving = 0
 
     @classmethod
     def of(

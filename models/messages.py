@@ -131,31 +131,31 @@ def _gradients(
     wanted: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """The chain rule through one tile after another; in the order of ``Parts``."""
-    total = [None if part is None else torch.zeros_like(part) for part in p]
-    received, sent, encoded, to_distance, weight, bias, attention, attention_bias, envelope = total
-    for tile in _tiles(*first.shape, first.device):
+    total = Parts(*(None if part is None else torch.zeros_like(part) for part in p))  # type: ignore[arg-type]
+    edges, hidden = first.shape
+    for tile in _tiles(edges, hidden, first.device):
         to, of = receivers[tile], senders[tile]
         m = functional.silu(second[tile])
         gate = functional.linear(m, p.attention, p.attention_bias).sigmoid_()  # (e, 1)
         g = gradient.index_select(0, to)
         dot = (g * m).sum(1, keepdim=True)  # (e, 1) by gate times envelope
         factor = gate
-        if p.envelope is not None and envelope is not None:
-            envelope[tile] = dot * gate
+        if p.envelope is not None and total.envelope is not None:
+            total.envelope[tile] = dot * gate
             dot = dot * p.envelope[tile]
             factor = gate * p.envelope[tile]
         dz = dot * gate * (1 - gate)
-        attention.addmm_(dz.t(), m)  # type: ignore[union-attr]
-        attention_bias += dz.sum()
+        total.attention.addmm_(dz.t(), m)
+        total.attention_bias.add_(dz.sum())
         g.mul_(factor).addcmul_(dz, p.attention)
         g = torch.ops.aten.silu_backward(g, second[tile])
         inner = functional.silu(first[tile])
-        weight += product(g.t(), inner.t())
-        bias += g.sum(0)
+        total.weight.add_(product(g.t(), inner.t()))
+        total.bias.add_(g.sum(0))
         g = torch.ops.aten.silu_backward(product(g, p.weight.t()), first[tile])
-        received.index_add_(0, to, g)  # type: ignore[union-attr]
-        sent.index_add_(0, of, g)  # type: ignore[union-attr]
-        to_distance += product(g.t(), p.encoded[tile].t())
+        total.received.index_add_(0, to, g)
+        total.sent.index_add_(0, of, g)
+        total.to_distance.add_(product(g.t(), p.encoded[tile].t()))
         if wanted[2]:
-            encoded[tile] = product(g, p.to_distance.t())  # type: ignore[index]
+            total.encoded[tile] = product(g, p.to_distance.t())
     return [each if want else None for each, want in zip(total, wanted, strict=True)]
