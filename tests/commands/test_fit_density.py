@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import ase
 import numpy as np
@@ -129,6 +130,13 @@ def test_a_few_steps_lower_the_loss(tmp_path, options, periodic):
     task.splits["test"] = task.splits["valid"]
     whole = task.evaluate("test", task.model, lambda: None)[METRIC]
     assert abs(valid - whole) < 1e-4 * whole
+
+
+def test_the_header_says_what_an_atom_brings(data):
+    dataset = replace(hdf5.read(data), references={"electrons": {1: 1.0, 8: 6.0}})
+    task = density_task("charge3net", dataset, Request(config=SMALL))
+    assert task.meta["valence"] == {"H": 1.0, "O": 6.0}
+    assert task.meta["targets"] == {"density": "e/Angstrom^3"}
 
 
 def test_focused_draws_are_unbiased(data):
