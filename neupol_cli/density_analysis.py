@@ -60,7 +60,7 @@ def angular_variation(volume: Volume) -> float:
     """zeta = 1 - sum |grad rho . r^| / sum ||grad rho||, r^ from the nearest atom.
 
     Zero when the density depends on the distance from the nearest atom alone, towards one when it
-    turns around it. Koker et al., npj Comput. Mater. 10, 161 (2024), eq. 6; all points of the grid.
+    turns around it. Koker et al., arXiv 2312.05388, eq. 6; all points of the grid.
     Most of both sums comes from close to the nuclei, so a coarse grid changes it: water's valence
     density has 0.115, 0.110 and 0.166 with steps of 0.1, 0.2 and 0.4 Angstrom.
     """

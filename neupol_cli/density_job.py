@@ -23,12 +23,13 @@ from neupol_cli.density_run import (
 )
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.progress import counted
-from neupol_cli.volumetric import Volume, chgcar
+from neupol_cli.volumetric import Grid, Volume, chgcar
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 ITEMSIZE = {"float32": 4, "float64": 8}
+SAME = 0.01  # Angstrom: atoms this close are in the same place
 
 
 def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
@@ -102,12 +103,15 @@ class Job:
         grid = self.choice.grid(atoms)
         left = check_size(grid, self.memory, ITEMSIZE[self.dtype])
         reference = None if self.reference is None else volumetric.read(self.reference)
-        if reference is not None and not grid.same_as(reference.grid):
-            raise Usage("--reference: compares on the reference's grid; leave out the other one")
+        if reference is not None:
+            self._check_reference(reference, grid, atoms)
+        whole = fills_cell(grid, atoms)
+        if self.normalize and not whole:
+            raise Usage("--normalize: the grid does not fill the cell, so its sum is no whole")
         self.model = self.load() if self.model is None else self.model
         check_elements(atoms, self.model.config.species, label)
         charges = density_numbers.charges_of(atoms, density_numbers.valence_of(self._meta))
-        expected = density_numbers.expected_electrons(charges, self.electrons)
+        expected = density_numbers.expected_electrons(charges, self.electrons) if whole else None
         with counted("probes", grid.size) as tick:
             made = predict(self.model, atoms, grid, left, tick)
         report = {"structure": label, "formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
@@ -126,6 +130,19 @@ class Job:
             self._draw(report["plot"], made, factor, reference)
         report["seconds"] = time.perf_counter() - start
         return report
+
+    def _check_reference(self, reference: Volume, grid: Grid, atoms: Atoms) -> None:
+        """Same grid, same atoms, same places; else the comparison would mean nothing."""
+        if not grid.same_as(reference.grid):
+            raise Usage("--reference: compares on the reference's grid; leave out the other one")
+        if not np.array_equal(atoms.numbers, reference.atoms.numbers):
+            raise BadInput(f"{self.reference}: holds other atoms than the structure")
+        apart = float(np.abs(atoms.positions - reference.atoms.positions).max())
+        if apart > SAME:
+            raise BadInput(
+                f"{self.reference}: its atoms are up to {apart:.2f} Angstrom away from the "
+                "structure's; name the reference itself as the structure"
+            )
 
     @property
     def _meta(self) -> dict[str, Any]:
@@ -150,8 +167,6 @@ class Job:
         return report
 
     def _compare(self, volume: Volume, reference: Volume, index: int) -> dict[str, Any]:
-        if not np.array_equal(volume.atoms.numbers, reference.atoms.numbers):
-            raise BadInput(f"{self.reference}: holds other atoms than the structure")
         report = {"eps_mae_percent": density_numbers.mean_absolute_error(volume, reference)}
         if self.difference:
             apart = volume.values - reference.values
@@ -209,6 +224,17 @@ class Job:
         values = volumetric.h5.channels(volume, self._writer.spin)
         self._writer.add(volume.atoms, values, volume.grid.origin, volume.grid.step)
         self._electrons_of.append(volume.electrons)
+
+
+def fills_cell(grid: Grid, atoms: Atoms) -> bool:
+    """Whether the sum over the grid is that of all electrons: in a crystal, of one cell. A
+    molecule's grid must hold its atoms."""
+    if atoms.pbc.all():
+        cell = abs(float(np.linalg.det(atoms.cell.array)))
+        return abs(grid.size * grid.element - cell) < 1e-4 * cell
+    fractions = (atoms.positions - grid.origin) @ np.linalg.inv(grid.box)  # (A, 3)
+    across = fractions[:, ~atoms.pbc]
+    return bool((across > 0).all() and (across < 1).all())
 
 
 def _numbered(name: str, index: int) -> str:

@@ -81,7 +81,7 @@ def first_moment(volume: Volume) -> np.ndarray:
 def mean_absolute_error(volume: Volume, reference: Volume) -> float:
     """eps_mae = sum |rho - rho_ref| / sum |rho_ref| over the grid, in percent.
 
-    Koker et al., npj Comput. Mater. 10, 161 (2024), eq. 8. BadInput when the grids differ.
+    Koker et al., arXiv 2312.05388, eq. 5. BadInput when the grids differ.
     """
     check_same_grid(volume, reference)
     error = weight = 0.0

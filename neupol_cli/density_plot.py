@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Sampler = Callable[[np.ndarray], np.ndarray]  # (P, 3) Angstrom -> (P,) e/Angstrom^3
 
 STEP = 0.03  # Angstrom between the points of a picture
+POINTS = 250_000  # of one picture at most: larger structures get a longer step
 MARGIN = 2.2  # Angstrom around the atoms
 LOW = 3e-3  # e/Angstrom^3, where the colours of a density begin
 NEAR = 0.35  # Angstrom: an atom this close to a plane lies in it
@@ -46,7 +47,9 @@ class Plane:
 
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """The points' coordinates along u and v."""
-        counts = np.maximum(2, np.ceil((self.high - self.low) / STEP).astype(int))
+        lengths = self.high - self.low
+        step = max(STEP, float(np.sqrt(lengths.prod() / POINTS)))
+        counts = np.maximum(2, np.ceil(lengths / step).astype(int))
         first, second = (np.linspace(self.low[i], self.high[i], counts[i]) for i in (0, 1))
         return first, second
 

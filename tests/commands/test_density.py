@@ -26,6 +26,7 @@ from ase.io.cube import read_cube
 from torch import Tensor
 
 from neupol_cli import app, checkpoint, density_numbers, density_plot, hdf5, registry, volumetric
+from neupol_cli.density_job import fills_cell
 from neupol_cli.density_run import GridChoice, check_size, parse_counts, parse_memory, predict
 from neupol_cli.errors import BadInput, TryAgain, Usage
 from neupol_cli.units import BOHR, DEBYE
@@ -175,6 +176,23 @@ def test_a_reference_gives_its_grid_the_error_and_the_difference(model, capsys) 
     Path("methane.xyz").write_text("2\n\nC 0 0 0\nO 0 0 1.1\n")
     code, _, err = run(capsys, "methane.xyz", "-o", "a.cube", "--reference", "ref.cube")
     assert code == 65 and "other atoms" in err
+    Path("moved.xyz").write_text(WATER.replace("0.1173", "0.2173"))
+    code, _, err = run(capsys, "moved.xyz", "-o", "a.cube", "--reference", "ref.cube")
+    assert code == 65 and "up to 0.10 Angstrom away" in err
+
+
+def test_a_grid_of_another_cell_has_no_whole_to_normalise(model, capsys) -> None:
+    atoms = Atoms("OC", [[0.3, 0.2, 0.1], [1.5, 1.2, 2.0]], cell=CELL, pbc=True)
+    ase_write("POSCAR", atoms)
+    half = Grid(np.zeros(3), CELL / 20, (10, 10, 10))
+    volumetric.write("half.cube", Volume(atoms, half, np.ones(half.shape)), "half a cell")
+    report = result(capsys, "POSCAR", "-o", "a.cube", "--grid-from", "half.cube")
+    assert report["electrons_expected"] is None
+    call = ["POSCAR", "-o", "b.cube", "--grid-from", "half.cube", "--normalize"]
+    code, _, err = run(capsys, *call)
+    assert code == 2 and "does not fill the cell" in err
+    assert fills_cell(half, Atoms("H", [[0.5, 0.5, 0.5]]))
+    assert not fills_cell(half, Atoms("H", [[9.0, 0.5, 0.5]]))
 
 
 def test_spin_goes_where_a_format_has_room_for_it(model, capsys) -> None:
@@ -290,14 +308,14 @@ def test_killed_while_writing_it_leaves_the_earlier_file(
     (tmp_path / "water.xyz").write_text(WATER)
     (tmp_path / "rho.cube").write_text("the earlier file")
     command = [sys.executable, "-m", "neupol_cli", "density", "water.xyz", "-o", "rho.cube"]
-    command += ["-m", str(checkpoint_file), "--grid", "300,150,150"]
+    command += ["-m", str(checkpoint_file), "--grid", "150,120,120"]
     for number in (signal.SIGTERM, signal.SIGKILL):
         running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
         partial = tmp_path / "rho.cube.partial"
-        for _ in range(4000):
+        for _ in range(20000):
             if partial.exists():
                 break
-            time.sleep(0.05)
+            time.sleep(0.01)
         running.send_signal(number)
         running.wait(timeout=200)
         assert running.returncode == (143 if number == signal.SIGTERM else -9)
