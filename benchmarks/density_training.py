@@ -53,37 +53,35 @@ def published_batch(task: Any, chosen: Any, rows: Any) -> dict[str, Any]:
     return {key: pad_and_stack([graph[key] for graph in graphs]) for key in graphs[0]}
 
 
-def published_steps(model: Any, task: Any, plan: list[tuple[Any, Any]]) -> list[float]:
-    """The published network's losses."""
-    import torch
+class Published:
+    """The published network, one step at a time."""
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    losses = []
-    for chosen, rows in plan:
-        found = model(published_batch(task, chosen, rows)).reshape(-1)
-        loss = (found - task.grids.values[rows.reshape(-1)]).abs().mean()
-        optimizer.zero_grad()
+    def __init__(self, model: Any, task: Any) -> None:
+        import torch
+
+        self.model, self.task = model.train(), task
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR)
+
+    def density(self, chosen: Any, rows: Any) -> Any:
+        """(1600,) at the batch's probes."""
+        return self.model(published_batch(self.task, chosen, rows)).reshape(-1)
+
+    def step(self, chosen: Any, rows: Any) -> float:
+        """One step of Adam; the loss before it."""
+        found = self.density(chosen, rows)
+        loss = (found - self.task.grids.values[rows.reshape(-1)]).abs().mean()
+        self.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+        self.optimizer.step()
+        return float(loss.detach())
 
 
-def our_steps(model: Any, task: Any, plan: list[tuple[Any, Any]]) -> list[float]:
-    """Our network's losses."""
-    import torch
+class Ours(Published):
+    """Our network with the same weights."""
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
-    losses = []
-    for chosen, rows in plan:
-        graph, _ = task.arrays.graph(chosen)
-        found = model(graph, task.grids.points(chosen, rows))
-        loss = (found - task.grids.values[rows.reshape(-1)]).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+    def density(self, chosen: Any, rows: Any) -> Any:
+        graph, _ = self.task.arrays.graph(chosen)
+        return self.model(graph, self.task.grids.points(chosen, rows))
 
 
 def main() -> None:
@@ -104,24 +102,24 @@ def main() -> None:
     torch.set_num_threads(1)
     request = Request(limit=64, config={"mul": 10, "lmax": 1})
     task = density_task("charge3net", hdf5.read(chosen.data), request)
-    theirs = published_model(chosen.published).train()
-    ours = ours_from(theirs).train()
+    theirs = published_model(chosen.published)
     plan = batches(task, chosen.steps)
-    published_steps(theirs, task, plan[:1])  # e3nn compiles on its first call
-    our_steps(ours, task, plan[:1])
-    theirs = published_model(chosen.published).train()
-    ours = ours_from(theirs).train()
-    slow, first = timed(lambda: published_steps(theirs, task, plan))
-    fast, mine = timed(lambda: our_steps(ours, task, plan))
-    result = {
-        "batch": f"{BATCH} x {PROBES} probes",
-        "published steps/s": len(plan) / slow,
-        "neupol steps/s": len(plan) / fast,
-        "ratio": slow / fast,
-        "losses published": first,
-        "losses neupol": mine,
-    }
-    print(json.dumps(result, indent=1))
+    Published(theirs, task).step(*plan[0])  # e3nn compiles on its first call
+    theirs = published_model(chosen.published)
+    sides = (Published(theirs, task), Ours(ours_from(theirs), task))
+    seconds = [0.0, 0.0]
+    for number, batch in enumerate(plan):  # in turn: what else the machine does falls on both
+        losses = []
+        for k, side in enumerate(sides):
+            spent, loss = timed(lambda side=side, batch=batch: side.step(*batch))
+            losses.append(loss)
+            if number:  # the first step of each makes its buffers
+                seconds[k] += spent
+        line = {"step": number, "published loss": losses[0], "neupol loss": losses[1]}
+        print(json.dumps(line), flush=True)
+    rates = [(len(plan) - 1) / total for total in seconds]
+    result = {"batch": f"{BATCH} x {PROBES} probes", "published steps/s": rates[0]}
+    print(json.dumps(result | {"neupol steps/s": rates[1], "ratio": rates[1] / rates[0]}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import Refused
-from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig, atom_irreps
+from neupol_cli.models.atom_stack import atom_irreps
+from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
 from neupol_cli.models.probe_stack import ProbeLayer
 from neupol_cli.models.tensor_product import (
     EVEN_SCALAR,

@@ -133,7 +133,10 @@ def test_a_few_steps_lower_the_loss(tmp_path, options, periodic):
 
 
 def test_the_header_says_what_an_atom_brings(data):
-    dataset = replace(hdf5.read(data), references={"electrons": {1: 1.0, 8: 6.0}})
+    dataset = hdf5.read(data)
+    electrons = hdf5.Target(np.full(dataset.size, 8.0), "e")
+    known = {"electrons": {1: 1.0, 8: 6.0}}
+    dataset = replace(dataset, targets={"electrons": electrons}, references=known)
     task = density_task("charge3net", dataset, Request(config=SMALL))
     assert task.meta["valence"] == {"H": 1.0, "O": 6.0}
     assert task.meta["targets"] == {"density": "e/Angstrom^3"}
