@@ -32,7 +32,8 @@ from neupol_cli.models.equivariant_transformer_published import (
 from neupol_cli.models.graph import Edges, segment_sum
 from neupol_cli.models.linear import Linear
 from neupol_cli.models.pairs import Pairs
-from neupol_cli.models.vector_attention import Parts, Shape, plain
+from neupol_cli.models.vector_attention import attention
+from neupol_cli.models.vector_attention_radial import Parts, Shape
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Layer(nn.Module):
         q, k, v0, v2, *v1 = self.inputs(self.norm(s)).split(self.hidden, 1)
         w = None if self.first else v * v1[0][:, None]  # (P, 3, H)
         sent = torch.cat((k, v0, v2) if w is None else (k, v0, v2, w.flatten(1)), 1)
-        near = plain(self._parts(q, sent, view), view.pairs, self.shape)  # (P, 4, H)
+        near = attention(self._parts(q, sent, view), view.pairs, self.shape)  # (P, 4, H)
         own_x, own_y = self._own(q, k, v0, w, view)
         outputs = self.outputs(near[:, 0] + own_x)
         y = near[:, 1:]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.asked import asked
+
 
 def _onednn() -> Any:
     """oneDNN's product, or None in a build of PyTorch without it."""
@@ -40,7 +42,7 @@ class _Product(torch.autograd.Function):
         (g,) = gradients
         x, weight = ctx.saved_tensors
         dx = product(g, weight.t()) if ctx.needs_input_grad[0] else None
-        dw = product(g.t(), x.t()) if ctx.needs_input_grad[1] else None
+        dw = product(g.t(), x.t()) if ctx.needs_input_grad[1] and asked(weight) else None
         db = g.sum(0) if ctx.needs_input_grad[2] else None
         return dx, dw, db
 

@@ -13,8 +13,11 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Refused
+from neupol_cli.models import vector_attention
 from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.graph import Edges, Graph, neighbours
+from neupol_cli.models.pairs import Pairs
+from neupol_cli.models.vector_attention_radial import Parts, Shape
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 FILES = ("equivariant_transformer", "equivariant_transformer_forces")
@@ -248,3 +251,86 @@ def test_the_published_size_less_what_nobody_reads() -> None:
     last = 128 + 129  # the last block's vectors and their gate
     count = sum(weight.numel() for weight in network.parameters())
     assert count == 6_864_898 - first - last
+
+
+def edges_of(molecules: ase.Atoms, cutoff: float = 3.0) -> Edges:
+    batch = graph(molecules)
+    topology = neighbours(batch, batch.positions, cutoff)
+    return Edges.of(topology, batch.positions, batch.batch, batch.cell)
+
+
+def received_by(edges: Edges, first: int) -> Edges:
+    """The edges that point ``first`` and later ones receive: one way only, for some pairs."""
+    kept = edges.receivers >= first
+    return Edges(edges.receivers[kept], edges.senders[kept], edges.vectors[kept])
+
+
+def in_pairs(pairs: Pairs) -> set[tuple[int, int, float, float, float]]:
+    """The edges that some pairs stand for."""
+    found = set()
+    for tile, ways in pairs.tiles(5):
+        for way in ways:
+            vectors = (pairs.edges.vectors[tile] * way.sign).tolist()
+            names = zip(way.receivers.tolist(), way.senders.tolist(), strict=True)
+            found |= {(*n, *np.round(v, 9)) for n, v in zip(names, vectors, strict=True)}
+    return found
+
+
+def test_pairs_stand_for_every_edge_once() -> None:
+    small = ase.Atoms("CO", [[0, 0, 0], [1.2, 0.3, 0.1]], cell=[2.5, 3.6, 4.0], pbc=True)
+    for edges, halved in (
+        (edges_of(molecule()), True),
+        (received_by(edges_of(molecule()), 3), False),
+        (edges_of(small), False),
+    ):
+        vectors = np.round(edges.vectors.numpy(), 9).tolist()
+        names = zip(edges.receivers.tolist(), edges.senders.tolist(), strict=True)
+        expected = {(*n, *v) for n, v in zip(names, vectors, strict=True)}
+        pairs = Pairs.of(edges)
+        assert in_pairs(pairs) == expected
+        assert len(pairs) + pairs.mutual == len(expected) == len(vectors)
+        assert (2 * len(pairs) == len(expected)) == halved
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("has_vectors", [True, False])
+def test_tiles_and_their_derivatives_are_the_plain_formula(
+    has_vectors: bool, smooth: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(vector_attention, "TILE_NUMBERS", 20 * 8)
+    pairs = Pairs.of(received_by(edges_of(molecule(0, 9), 5.0), 2))
+    count, points, hidden, blocks = len(pairs), 9, 8, 4 if has_vectors else 3
+    sizes = Parts(
+        query=torch.empty(points, hidden),
+        sent=torch.empty(points, (6 if has_vectors else 3) * hidden),
+        encoded=torch.empty(count, 5),
+        weight=torch.empty(blocks * hidden, 5),
+        bias=torch.empty(blocks * hidden),
+        envelope=torch.empty(count, 1),
+        directions=torch.empty(count, 3),
+    )
+    parts = Parts(*(torch.randn(s.shape, dtype=torch.float64, requires_grad=True) for s in sizes))
+    gradient = torch.randn(points, 4, hidden, dtype=torch.float64, requires_grad=True)
+    shape = Shape(2, smooth)
+    rates = [torch.randn_like(part) for part in parts]
+    bent = [torch.randn_like(part) for part in (gradient, *parts)]
+
+    def derivatives(function: Any, weights_too: bool) -> list[torch.Tensor]:
+        out = function(parts, pairs, shape)
+        first = torch.autograd.grad(out, parts, gradient, create_graph=True)
+        moved = [k for k, name in enumerate(Parts._fields) if weights_too or name[0] not in "wb"]
+        inputs = [gradient, *parts]
+        second = torch.autograd.grad(
+            [first[k] for k in moved], inputs, [rates[k] for k in moved], create_graph=weights_too
+        )
+        third: tuple[torch.Tensor, ...] = ()
+        if weights_too:
+            third = torch.autograd.grad(second, inputs, bent)
+        return [out, *first, *second, *third]
+
+    for weights_too in (False, True):
+        ours = derivatives(vector_attention.attention, weights_too)
+        theirs = derivatives(vector_attention.plain, weights_too)
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-10 * max(1, b.abs().max().item()))
