@@ -284,4 +284,6 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     rate = f"{report['probes_per_second']:,.0f} probes/s"
     parts = f"atoms {report['atom_seconds']:.2f} s, probes {report['probe_seconds']:.2f} s"
     yield f"  time       {report['seconds']:.2f} s ({parts}: {rate})"
-    yield f"  written    {report['output']}" + (f", {report['plot']}" if "plot" in report else "")
+    # An HDF5 file is complete when the last structure is in it.
+    verb = "goes into" if volumetric.format_of(report["output"]) == "hdf5" else "written  "
+    yield f"  {verb}  {report['output']}" + (f", {report['plot']}" if "plot" in report else "")
