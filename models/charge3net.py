@@ -125,6 +125,13 @@ class ChargE3Net(nn.Module):
 
         return published(tensors, config)
 
+    @staticmethod
+    def recognise(checkpoint: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Weights and arguments if a foreign checkpoint is one of ChargE3Net, else None."""
+        from neupol_cli.models.charge3net_published import recognise
+
+        return recognise(checkpoint)
+
     @classmethod
     def from_published(
         cls, tensors: Mapping[str, Any], config: Mapping[str, Any] | None = None

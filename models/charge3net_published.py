@@ -41,6 +41,21 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key.removeprefix("network."): value for key, value in inner.items()}
 
 
+def recognise(checkpoint: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The weights of a published ChargE3Net checkpoint and its arguments, or None for another.
+
+    The arguments are read off the weights, see :func:`config_of`; the files do not hold them.
+    """
+    if not hasattr(checkpoint, "items"):
+        return None
+    inner = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
+    if not hasattr(inner, "items"):
+        return None
+    weights = weights_of(checkpoint)
+    ours = {"probe_model.readout.weight", "atom_model.convolutions.0.fc.layer0.weight"}
+    return (weights, {}) if ours <= weights.keys() else None
+
+
 def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ChargE3NetConfig:
     """Our ChargE3NetConfig from the published arguments; those not given are read off the shapes.
 
@@ -54,9 +69,10 @@ def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ChargE
     layers = sum(key.startswith("probe_model.") and key.endswith(".sc.weight") for key in tensors)
     if given.get("basis", "gaussian") != "gaussian":
         raise Refused(f"the radial basis {given['basis']!r} is not known here, only gaussian")
+    last = tensors[f"probe_model.convolutions.{layers - 1}.lin1.weight"].numel()
     return ChargE3NetConfig(
         species=SPECIES,
-        mul=int(given.get("mul", scalars * (lmax + 1))),
+        mul=int(given.get("mul") or _mul_of(scalars, lmax, layers, last)),
         lmax=lmax,
         layers=int(given.get("num_interactions", layers)),
         cutoff=float(given.get("cutoff", 4.0)),
@@ -65,6 +81,20 @@ def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ChargE
         spin=spin,
         pseudoscalar_spin=spin,
     )
+
+
+def _mul_of(scalars: int, lmax: int, layers: int, last: int) -> int:
+    """The mul whose irreps have these scalars, and last atom features that lin1 mixes.
+
+    Several do where rounding hides the difference; their networks are the same.
+    """
+    middle = scalars * (lmax + 1)
+    for mul in sorted(range(middle - lmax, middle + lmax + 1), key=lambda mul: abs(mul - middle)):
+        config = ChargE3NetConfig(species=SPECIES, mul=max(mul, 1), lmax=lmax, layers=layers)
+        irreps = atom_irreps(config)[-1]
+        if irreps[EVEN_SCALAR] == scalars and sum(m * m for m in irreps.values()) == last:
+            return mul
+    return middle
 
 
 def published(

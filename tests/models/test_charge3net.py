@@ -98,6 +98,23 @@ def test_both_forms_of_published_checkpoint(wrapped):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("wrapped", ["model", "state_dict", None])
+def test_a_published_file_is_known_by_its_weights(tmp_path, wrapped):
+    from neupol_cli import registry
+
+    data = np.load(DATA / "charge3net_molecule.npz")
+    prefix = "network." if wrapped == "state_dict" else ""
+    named = {prefix + k: v for k, v in weights(data).items()}
+    torch.save({wrapped: named, "epoch": 3} if wrapped else named, tmp_path / "published.pt")
+    network = registry.load(str(tmp_path / "published.pt"), dtype=torch.float64)
+    expected = published(data)
+    assert atom_irreps(network.config) == atom_irreps(expected.config)
+    for a, b in zip(network.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for other in ([1, 2], {"model": 3}, {"state_dict": {"weight": torch.zeros(1)}}):
+        assert ChargE3Net.recognise(other) is None
+
+
 def test_published_weights_of_another_size_are_refused():
     data = np.load(DATA / "charge3net_molecule.npz")
     config = json.loads(str(data["config"])) | {"mul": 44}
