@@ -112,5 +112,7 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     assert last["structures"] == 3 and last["correlation_zeta_eps_mae"]["pearson"] > 0.5
     plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert plain.stdout.count("zeta ") == 3
-    nothing = subprocess.run(command[:-2], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    nothing = subprocess.run(
+        command[:-2], capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
     assert nothing.returncode == 2 and "name a structure" in nothing.stderr

@@ -140,3 +140,16 @@ def test_only_densities_go_into_files_of_densities(tmp_path: Path) -> None:
     volume = Volume(Atoms("H"), grid, np.ones(grid.shape), unit="1")
     with pytest.raises(Usage, match="holds densities only"):
         files.write(tmp_path / "CHGCAR", volume, "t")
+
+
+@pytest.mark.parametrize("network", ["painn", "schnet"])
+@pytest.mark.parametrize("structure", ["molecule", "crystal"])
+def test_dori_equals_that_of_the_published_implementation(network: str, structure: str) -> None:
+    """DeepDFT's density, gradient, Hessian and DORI at 150 probes, as its own code gives them."""
+    found = np.load(Path(__file__).parent / "data" / "parity" / "deepdft_dori.npz")
+    names = ("density", "density_gradient", "density_hessian", "dori")
+    density, slope, hessian, expected = (found[f"{network}/{structure}/{n}"] for n in names)
+    ours = dori(density, slope, hessian)
+    known = np.isfinite(expected)  # theirs is 0/0 on a nucleus and where no atom is near
+    np.testing.assert_allclose(ours[known], expected[known], rtol=0, atol=1e-13)
+    assert known.sum() > 120 and (ours[~known] == 0).all()
