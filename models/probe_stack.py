@@ -154,7 +154,7 @@ class ProbeStack(nn.Module):
         ]
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
-        """R of all columns at (bins,) distances: (2 bins, columns) heights, then slopes."""
+        """R of all columns at (bins,) distances: (2 bins, columns), see Spots."""
         tables = [layer.radial.table(nodes, basis) for layer in self._own()]
         return torch.cat([tables[n][:, part] for n, part in self._parts()], 1)
 

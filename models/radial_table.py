@@ -70,12 +70,13 @@ class RadialNetwork(nn.Module):
         return product(functional.silu(product(basis, self._first())), self._second())
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
-        """(bins,) equally spaced distances -> (2 bins, channels) heights, then slopes per bin."""
+        """(bins,) equally spaced distances -> (2 bins, channels) each its height and slope."""
         within = product(basis(nodes), self._first())
         slope = product(basis.slope(nodes) * (nodes[1] - nodes[0]), self._first())
         gate = within.sigmoid()
         steep = slope * (gate + within * gate * (1 - gate))
-        return product(torch.cat((within * gate, steep)), self._second())
+        both = torch.stack((within * gate, steep), 1).flatten(0, 1)
+        return product(both, self._second())
 
     def _first(self) -> Tensor:
         return self.first.t() * self.first.shape[0] ** -0.5
@@ -104,7 +105,7 @@ class LearnedRadial(nn.Module):
 
     def table(self, nodes: Tensor | None = None, basis: GaussianBasis | None = None) -> Tensor:
         """(2 bins, channels) at its own bins."""
-        return torch.cat((self.curves.heights, self.curves.slopes))
+        return torch.stack((self.curves.heights, self.curves.slopes), 1).flatten(0, 1)
 
 
 class Spots:
@@ -112,7 +113,8 @@ class Spots:
 
     Attributes:
         left: (E,) the row to the left.
-        weights: (E, 4) of h_k, h_{k+1}, g_k, g_{k+1}: the Hermite polynomials c1..c4.
+        weights: (E, 4) of h_k, g_k, h_{k+1}, g_{k+1}, which lie in this order in a table: the
+            Hermite polynomials c1, c3, c2, c4.
     """
 
     def __init__(self, left: Tensor, weights: Tensor, bins: int) -> None:
@@ -126,14 +128,14 @@ class Spots:
         t = place - left
         c2 = t * t * (3 - 2 * t)
         c4 = t * t * (t - 1)
-        return cls(left.long(), torch.stack((1 - c2, c2, c4 - t * (t - 1), c4), 1), bins)
+        return cls(left.long(), torch.stack((1 - c2, c4 - t * (t - 1), c2, c4), 1), bins)
 
     def masked(self, kept: Tensor) -> Spots:
         """The same with weight zero where ``kept`` (E,) is false."""
         return Spots(self.left, self.weights * kept[:, None].to(self.weights.dtype), self.bins)
 
     def read(self, table: Tensor) -> Tensor:
-        """(2 bins, C) heights, then slopes per bin -> (E, C)."""
+        """(2 bins, C), for each bin its heights and its slopes (per bin) -> (E, C)."""
         return _Read.apply(table, self.left, self.weights, self.bins)
 
 
@@ -144,7 +146,7 @@ class _Read(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
         ctx.save_for_backward(table, left, weights)
         ctx.bins = bins
-        rows = torch.stack((left, left + 1, left + bins, left + bins + 1), 1)
+        rows = 2 * left[:, None] + torch.arange(4, device=left.device)
         return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
 
     @staticmethod
@@ -154,8 +156,7 @@ class _Read(torch.autograd.Function):
         dtable = _spread(gradient, left, weights, ctx.bins) if ctx.needs_input_grad[0] else None
         dweights = None
         if ctx.needs_input_grad[2]:
-            shifts = (0, 1, ctx.bins, ctx.bins + 1)
-            rows = [(table.index_select(0, left + s) * gradient).sum(1) for s in shifts]
+            rows = [(table.index_select(0, 2 * left + n) * gradient).sum(1) for n in range(4)]
             dweights = torch.stack(rows, 1)
         return dtable, None, dweights, None
 
@@ -175,12 +176,12 @@ def _spread(gradient: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tenso
         )
         for n in range(4)
     ]
-    total = gradient.new_zeros(2 * bins, gradient.shape[1])
-    total[: bins - 1] = parts[0]
-    total[1:bins] += parts[1]
-    total[bins : 2 * bins - 1] = parts[2]
-    total[bins + 1 :] += parts[3]
-    return total
+    total = gradient.new_zeros(bins, 2, gradient.shape[1])
+    total[:-1, 0] = parts[0]
+    total[:-1, 1] = parts[1]
+    total[1:, 0] += parts[2]
+    total[1:, 1] += parts[3]
+    return total.flatten(0, 1)
 
 
 def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor:
@@ -193,7 +194,7 @@ def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor
         tolerance: largest error between nodes, relative to each curve's largest value.
 
     Returns:
-        (2 bins, channels) float64: heights, then slopes per bin.
+        (2 bins, channels) float64: each bin's heights and slopes (per bin).
     """
     with torch.no_grad():
         exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
