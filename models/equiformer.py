@@ -111,11 +111,8 @@ class DegreeEmbedding(nn.Module):
         self.scale = config.average_degree**-0.5
         self.constant = nn.Parameter(torch.randn(channels))  # Lin(1), its bias in it
         self.radial = RadialNetwork(basis, config.radial, channels * len(muls))
-        fans = Wiring(muls).widths
-        self.proj = EquivariantLinear((channels,) * len(muls), muls)
-        with torch.no_grad():  # as wide as with the inputs that are always zero
-            for weight, fan in zip(self.proj.weights, fans, strict=True):
-                weight *= (channels / fan) ** 0.5
+        fans = tuple(Wiring(muls, len(muls)).widths)
+        self.proj = EquivariantLinear((channels,) * len(muls), muls, fans=fans)
 
     def forward(self, pairs: Pairs, basis: Tensor, points: int) -> list[Tensor]:
         """(P, 2l + 1, mul) a degree."""
@@ -150,12 +147,13 @@ class Attention(nn.Module):
         super().__init__()
         head = multiplicities(config.head_irreps)
         self.muls, self.drop = muls, config.alpha_drop
-        self.wiring = Wiring(muls)
+        self.wiring = Wiring(muls, kept)
         self.source = EquivariantLinear(muls, muls)
         self.target = EquivariantLinear(muls, muls, bias=False)
         self.radial = RadialNetwork(basis, config.radial, self.wiring.weights)
         widths = tuple(self.wiring.widths)
-        self.lin = EquivariantLinear(widths, gate_inputs(muls))
+        fans = tuple(Wiring(muls, len(muls)).widths)
+        self.lin = EquivariantLinear(widths, gate_inputs(muls), fans=fans)
         self.alpha = EquivariantLinear(widths[:1], (head[0] * config.heads,))
         reach = (6 / (config.heads + head[0])) ** 0.5  # glorot
         self.alpha_dot = nn.Parameter(torch.empty(config.heads, head[0]).uniform_(-reach, reach))

@@ -64,27 +64,36 @@ class Group:
 
 
 class Wiring:
-    """Where everything is: which numbers of M and w make which numbers of D."""
+    """Where everything is: which numbers of M and w make which numbers of D.
 
-    def __init__(self, muls: Muls) -> None:
+    Args:
+        muls: of M and G.
+        orders: components -m..m with m < orders are made. If only scalars are read of the values,
+            that is m = 0: what lies across the edge has no part in G . Y, nor have odd paths.
+    """
+
+    def __init__(self, muls: Muls, orders: int) -> None:
         self.muls, self.lmax = muls, len(muls) - 1
-        self.paths = paths(self.lmax)
+        self.paths = [
+            path for path in paths(self.lmax) if any(path.coupling(m) for m in range(orders))
+        ]
         self.places: dict[Path, slice] = {}
-        stacks: list[dict[Path, int]] = [{} for _ in muls]
+        self.stacks: list[dict[Path, int]] = [{} for _ in muls]
         self.widths = [0] * len(muls)  # of D_l3, all paths side by side
         at = 0
         for path in self.paths:
             width = muls[path.l1]
             self.places[path] = slice(at, at + width)
-            stacks[path.l3][path] = self.widths[path.l3]
+            self.stacks[path.l3][path] = self.widths[path.l3]
             self.widths[path.l3] += width
             at += width
         self.weights = at
         self.groups = [
-            Group(l3, m, self._terms(l3, m), stacks[l3])
+            Group(l3, m, self._terms(l3, m), self.stacks[l3])
             for l3 in range(self.lmax + 1)
-            for m in range(l3 + 1)
+            for m in range(min(l3 + 1, orders))
         ]
+        self.index = {(group.l3, group.m): k for k, group in enumerate(self.groups)}
         coincident = [torch.full((muls[p.l1],), float(p.l2 == 0)) for p in self.paths]
         self.coincident = Constant(torch.cat(coincident).double())
 

@@ -56,7 +56,7 @@ class Translation:
         head = multiplicities(config.head_irreps)
         self.values: Muls = tuple(mul * config.heads for mul in head)
         self.mlp = multiplicities(config.mlp_irreps)
-        self.wiring = Wiring(self.muls)
+        self.wiring = Wiring(self.muls, len(self.muls))
         self.state: State = {}
 
     def linear(
@@ -83,15 +83,15 @@ class Translation:
             self.state[f"{ours}.weights.{degree}"] = weight
         self.state[f"{ours}.bias"] = self.weights[f"{theirs}.affine_bias"]
 
-    def radial(self, theirs: str, ours: str, weights: int) -> None:
-        """One radial network, the first so many of the path weights."""
+    def radial(self, theirs: str, ours: str, rows: Tensor) -> None:
+        """One radial network, these of its path weights."""
         layers = len(self.config.radial)
         for index in (k for layer in range(layers) for k in (3 * layer, 3 * layer + 1)):
             for kind in ("weight", "bias"):
                 name = f"{theirs}.net.{index}.{kind}"
                 self.state[f"{ours}.hidden.{index}.{kind}"] = self.weights[name]
-        self.state[f"{ours}.last"] = self.weights[f"{theirs}.net.{3 * layers}.weight"][:weights]
-        self.state[f"{ours}.offset"] = self.weights[f"{theirs}.offset"][:weights]
+        self.state[f"{ours}.last"] = self.weights[f"{theirs}.net.{3 * layers}.weight"][rows]
+        self.state[f"{ours}.offset"] = self.weights[f"{theirs}.offset"][rows]
 
     def embeddings(self) -> None:
         """Atoms, the radial basis, and the degree embedding's live part."""
@@ -105,7 +105,8 @@ class Translation:
             self.weights["edge_deg_embed.exp.tp.weight"] + self.weights["edge_deg_embed.exp.bias.0"]
         )
         # The paths from l = 0 come first, both among the weights and in each degree's stack.
-        self.radial("edge_deg_embed.rad", "degree.radial", channels * len(self.muls))
+        rows = torch.arange(channels * len(self.muls))
+        self.radial("edge_deg_embed.rad", "degree.radial", rows)
         self.linear("edge_deg_embed.proj", "degree.proj", self.wiring.widths, self.muls)
         for degree in range(len(self.muls)):
             name = f"degree.proj.weights.{degree}"
@@ -118,8 +119,15 @@ class Translation:
         self.norm(f"blocks.{block}.norm_1", f"layers.{block}.norm_1", self.muls)
         self.linear(f"{theirs}.merge_src", f"{ours}.source", self.muls, self.muls)
         self.linear(f"{theirs}.merge_dst", f"{ours}.target", self.muls, self.muls)
-        self.radial(f"{theirs}.sep_act.dtp_rad", f"{ours}.radial", self.wiring.weights)
+        wiring = self.wiring if kept is None else Wiring(self.muls, kept)
+        rows = [torch.arange(self.wiring.weights)[self.wiring.places[p]] for p in wiring.paths]
+        self.radial(f"{theirs}.sep_act.dtp_rad", f"{ours}.radial", torch.cat(rows))
         self.linear(f"{theirs}.sep_act.lin", f"{ours}.lin", widths, gate_inputs(self.muls))
+        for degree, stack in enumerate(wiring.stacks):
+            starts = [(self.wiring.stacks[degree][p], self.muls[p.l1]) for p in stack]
+            columns = torch.cat([torch.arange(start, start + mul) for start, mul in starts])
+            name = f"{ours}.lin.weights.{degree}"
+            self.state[name] = self.state[name][:, columns]
         self.linear(f"{theirs}.sep_alpha", f"{ours}.alpha", widths[:1], self.values[:1])
         self.state[f"{ours}.alpha_dot"] = self.weights[f"{theirs}.alpha_dot"][0]
         self.path_weights(f"{theirs}.sep_value.dtp.tp.weight", f"{ours}.values.path_weights", kept)

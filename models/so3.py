@@ -58,13 +58,15 @@ class EquivariantLinear(nn.Module):
     """One matrix a degree, out_l = W_l in_l, and a bias on l = 0.
 
     Weights (out, in) start as N(0, 1/in) and biases as 0 (Equiformer's published LinearRS).
-    Outputs whose degree has no input stay out of the result.
+    Outputs whose degree has no input stay out of the result. ``fans`` are the numbers of inputs of
+    the published map, where ours leaves out those that are always zero.
     """
 
-    def __init__(self, ins: Muls, outs: Muls, bias: bool = True) -> None:
+    def __init__(self, ins: Muls, outs: Muls, bias: bool = True, fans: Muls | None = None) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
-            torch.randn(out, fan_in) * fan_in**-0.5 for fan_in, out in zip(ins, outs, strict=False)
+            torch.randn(out, width) * fan_in**-0.5
+            for width, fan_in, out in zip(ins, fans or ins, outs, strict=False)
         )
         self.bias = nn.Parameter(torch.zeros(outs[0])) if bias else None
 
