@@ -120,7 +120,7 @@ class Job:
         factor = 1.0
         if self.normalize:
             factor = density_numbers.normalization(made.volume, expected)
-            np.multiply(made.volume.values, factor, out=made.volume.values)
+            density_numbers.scale(made.volume.values, factor)
             report |= {"electrons": made.volume.electrons, "factor": factor}
         if reference is not None:
             report |= self._compare(made.volume, reference, index)

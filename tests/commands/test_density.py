@@ -124,6 +124,14 @@ def test_water_counts_its_electrons_before_and_after(model, capsys) -> None:
     assert total == pytest.approx(8.0, rel=0, abs=1e-6)
 
 
+def test_scaling_single_numbers_keeps_the_sum_to_1e_8() -> None:
+    values = np.random.default_rng(0).random((60, 60, 60)).astype(np.float32)
+    wanted = values.sum(dtype=np.float64) * 1.0025917
+    density_numbers.scale(values, 1.0025917)
+    assert values.dtype == np.float32
+    assert values.sum(dtype=np.float64) / wanted == pytest.approx(1.0, rel=0, abs=1e-8 / 3)
+
+
 def test_people_get_units_and_the_grids_own_error(model, capsys) -> None:
     code, out, err = run(capsys, "water.xyz", "-o", "rho.xsf", "--spacing", "0.4")
     assert code == 0 and err == ""
