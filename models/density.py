@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 65536}
 EDGES = {"cpu": 4096, "cuda": 1 << 18}
+# The dense part of a tile takes a multiple of so many rows.
+ROUNDED = 256
 # Tiles smaller than this cost more than they compute; no budget makes them smaller.
 LEAST = 64
 
@@ -81,10 +83,12 @@ class Reader:
         reached[tile.receivers] = True
         place = (reached.cumsum(0) - 1)[tile.receivers]
         count = int(reached.sum())
-        summed, spherical = self._zeros(count), self._zeros(count)[:, 0].clone()
+        # Rounded up: oneDNN compiles a product anew for every number of rows that it meets.
+        rows = -(-count // ROUNDED) * ROUNDED
+        summed, spherical = self._zeros(rows), self._zeros(rows)[:, 0].clone()
         for pieces, edges in self._portions(tile):
             self._add(summed, spherical, place[edges], tile.vectors[edges], pieces)
-        return tile.rows[reached], self._finish(summed, spherical)
+        return tile.rows[reached], self._finish(summed, spherical)[:count]
 
     def _portions(self, tile: Tile) -> Iterator[tuple[list[tuple[int, int]], slice]]:
         """Consecutive edges, at most ``limits.edges`` at a time: [(owner, edges)], their slice."""

@@ -75,7 +75,8 @@ class ProbeLayer(nn.Module):
 
     def forward(self, even: Tensor, odd: Tensor | None, state: Features) -> Features:
         """Sums (P, fan) and the probe's scalars {0e, 0o: (P, n)} -> its next scalars."""
-        maps, kept = self.lin2.matrices(), self.sc(state)
+        maps = self.lin2.matrices()
+        kept = {k: product(state[k], m.t()) for k, m in self.sc.matrices().items()}
         both = torch.cat((maps[EVEN_SCALAR], self.lin3.matrices()[EVEN_SCALAR]), 1)
         mixed = product(even, both.t())
         angle = 0.1 * mixed[:, -1:]
