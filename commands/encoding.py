@@ -45,7 +45,8 @@ def encoding(
     """Measure and draw the learned encodings of distances and angles of trained networks.
 
     A table tells non-linearity, non-monotonicity, diversity and smoothness beside those of the
-    polynomials {x, x^2, x^3}, and for several checkpoints how similar they are.
+    polynomials {x, x^2, x^3}, and for several checkpoints how similar they are. Compare networks
+    that were trained with different --seed: one seed starts every target from the same tables.
     """
     from neupol_cli import encoding_plot, encoding_study
 

@@ -117,11 +117,9 @@ class RadialBasis(nn.Module):
         self.spherical = SphericalBessel(config.spherical, config.radial)
 
     def forward(self, edges: Edges, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """(E, N) rbf and (E, L, N) radial half of sbf; ``inside`` is (E, 1) env(x)."""
+        """(E, N) rbf and (E, L N) radial half of sbf; ``inside`` is (E, 1) env(x)."""
         x = edges.lengths / self.cutoff
-        along = inside * torch.sin(self.frequencies * x[:, None])
-        across = inside * self.spherical(x)  # (E, L N)
-        return along, across.view(x.shape[0], -1, self.size)
+        return inside * torch.sin(self.frequencies * x[:, None]), inside * self.spherical(x)
 
 
 class EncodedBasis(nn.Module):
@@ -136,8 +134,8 @@ class EncodedBasis(nn.Module):
         self.size = int(self.along.size)  # type: ignore[arg-type]
 
     def forward(self, edges: Edges, inside: Tensor) -> tuple[Tensor, Tensor]:
-        across = (inside * self.across(edges))[:, None]
-        return inside * self.along(edges), across.expand(-1, self.spherical, -1)
+        across = inside * self.across(edges)
+        return inside * self.along(edges), across.repeat(1, self.spherical)
 
 
 class Basis(NamedTuple):
@@ -216,19 +214,18 @@ class Interaction(nn.Module):
         weight = self.angular_in.weight  # (b, L N)
         by_order = weight.view(weight.shape[0], self.spherical, -1).unbind(1)
         narrow = functional.linear(basis.arriving, torch.block_diag(*by_order))  # (S, L b)
-        narrow = narrow.view(triplets.size * self.spherical, -1)
-        of_fans = (size * self.spherical for size in triplets.sizes)
-        columns = narrow.split(list(of_fans)), triplets.split(triplets.arriving(t))
-        summed = [
-            self._summed(*each) for each in zip(*columns, basis.angular, strict=True)
-        ]  # (a n, triplet) each
-        return triplets.departed(torch.cat(summed))
+        narrow = narrow.view(triplets.size * self.spherical, weight.shape[0])
+        rows = [size * self.spherical for size in triplets.sizes]
+        slots = triplets.split(triplets.arriving(t))
+        parts = zip(narrow.split(rows), slots, basis.angular, strict=True)
+        return triplets.departed(torch.cat([self._summed(*part) for part in parts]))
 
     def _summed(self, narrow: Tensor, t: Tensor, angular: Tensor) -> Tensor:
         """One fan: (a n L, b) radial halves, (a n, triplet), (a, n, n L) -> (a n, triplet)."""
         wide = functional.linear(narrow, self.angular_out.weight)
-        wide = wide.view(t.shape[0], self.spherical, -1) * t[:, None]
-        return (angular @ wide.view(*angular.shape[::2], -1)).flatten(0, 1)
+        width = t.shape[1]
+        wide = wide.view(t.shape[0], self.spherical, width) * t[:, None]
+        return (angular @ wide.view(*angular.shape[::2], width)).flatten(0, 1)
 
 
 class Output(nn.Module):
@@ -295,7 +292,7 @@ class DimeNet(Backbone):
             (self.angles(fan) * fan.distinct[..., None]).flatten(2)  # (a, n, n L)
             for fan in triplets.fans
         ]
-        return Basis(triplets, along, triplets.arriving(across.flatten(1)), angular)
+        return Basis(triplets, along, triplets.arriving(across), angular)
 
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
         return segment_sum(state, batch, size)

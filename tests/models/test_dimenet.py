@@ -190,6 +190,16 @@ def test_a_lone_atom_and_a_pair_have_an_energy():
     assert math.isfinite(values[1]) and values[1] != 0.0
 
 
+@pytest.mark.parametrize("encoding", ["bessel", "mlp", "learned"])
+def test_points_without_edges_are_no_trouble(encoding):
+    model = small(encoding=encoding)
+    assert not model.predict([ase.Atoms("C")], forces=True)["forces"].any()
+    gas = ase.Atoms("C" * 70, np.arange(70)[:, None] * [9.0, 0, 0])  # a fan without any edge
+    pair = ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.1]])
+    alone = model.predict([pair])["energy"][0]
+    assert model.predict([gas, pair])["energy"][1] == pytest.approx(alone, abs=1e-12)
+
+
 def test_single_precision_stays_close():
     model = small()
     wide = model.predict([ethanol()], forces=True)
