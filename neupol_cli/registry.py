@@ -81,6 +81,20 @@ ENTRIES = {
             "Koker, Quigley, Taw, Tibbetts, Li 2023 (arXiv 2312.05388)",
         ),
         Entry(
+            "deepdft-schnet",
+            "neupol_cli.models.deepdft_schnet:SchNetDensity",
+            "density",
+            "DeepDFT, invariant: electron densities from SchNet's messages",
+            "Jorgensen, Bhowmik 2020 (arXiv 2011.03346)",
+        ),
+        Entry(
+            "deepdft-painn",
+            "neupol_cli.models.deepdft_painn:PaiNNDensity",
+            "density",
+            "DeepDFT, equivariant: electron densities from PaiNN's messages",
+            "Jorgensen, Bhowmik 2022 (doi 10.1038/s41524-022-00863-y)",
+        ),
+        Entry(
             "egnn-nbody",
             "neupol_cli.models.egnn_nbody:EGNNDynamics",
             "dynamics",

@@ -1,0 +1,275 @@
+"""DeepDFT (Jorgensen and Bhowmik 2020, 2022): the electron density at any point, the baseline.
+
+Atoms exchange messages, probes only receive: probe layer k reads the atoms after atom layer k, and
+no probe sees another one. Here is what the invariant network (deepdft_schnet.py) and the
+equivariant one (deepdft_painn.py) share: batches, tiles of probes, units (positions in Angstrom,
+densities in e/Angstrom^3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.models.graph import Edges, Graph, neighbours
+from neupol_cli.models.linear import Linear
+from neupol_cli.models.probes import (
+    Grid,
+    GridTiles,
+    Tile,
+    images,
+    inside,
+    scattered_tiles,
+    slots,
+)
+
+if TYPE_CHECKING:
+    import ase
+
+MEMORY = 2 << 30
+# Tiles: on a CPU small enough for its caches, on a GPU large enough to fill it.
+PROBES = {"cpu": 512, "cuda": 16384}
+LEAST = 32
+
+
+@dataclass(frozen=True)
+class DeepDFTConfig:
+    """What both networks' settings have.
+
+    Attributes:
+        species: atomic numbers that the network knows; others are refused.
+        hidden: width H of every feature.
+        layers: of atoms and of probes.
+        cutoff: Angstrom.
+        probes: drawn from each structure in a step of training.
+        focus: they are drawn in proportion to density^focus; 0, as published: all alike.
+        spin: there is none; a data set's spin density is left alone.
+    """
+
+    species: tuple[int, ...] = (1, 6, 7, 8, 9)
+    hidden: int = 128
+    layers: int = 3
+    cutoff: float = 4.0
+    probes: int = 1000
+    focus: float = 0.0
+    spin: bool = False
+
+
+class Senders(NamedTuple):
+    """What atoms offer to their receivers: one tensor or several, each (A, ...)."""
+
+    scalars: Tensor
+    vectors: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AtomFeatures:
+    """All that probes read of some structures: the atoms, and their state after each layer."""
+
+    points: Graph
+    layers: list[Senders]
+    most: int  # neighbours of an atom, for the size of tiles
+
+
+class DeepDFT(nn.Module):
+    """From a structure to its electron density in e/Angstrom^3.
+
+    A subclass implements :meth:`atoms` and :meth:`received`, and has ``probe_layers``.
+    """
+
+    Config: ClassVar[type[DeepDFTConfig]] = DeepDFTConfig
+    RECIPE: ClassVar[dict[str, Any]] = {
+        "lr": 1e-4,
+        "batch_size": 2,
+        "schedule": "exponential:100000",
+        "steps": 10_000_000,
+    }
+    promolecule = None
+    lookup: Tensor
+
+    def __init__(self, config: DeepDFTConfig) -> None:
+        super().__init__()
+        if config.spin:
+            raise Usage("DeepDFT has no spin; learn the total density with --set spin=false")
+        self.config = config
+        self.embedding = nn.Embedding(len(config.species), config.hidden)
+        self.before_readout = Linear(config.hidden, config.hidden)
+        self.readout = Linear(config.hidden, 1)
+        lookup = torch.full((max(config.species) + 1,), -1)
+        lookup[list(config.species)] = torch.arange(len(config.species))
+        self.register_buffer("lookup", lookup, persistent=False)
+
+    def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
+        """(A,) indices of elements -> the atoms' state after each layer."""
+        raise NotImplementedError
+
+    def received(self, layers: list[Senders], edges: Edges, probes: int) -> Tensor:
+        """Edges from atoms (senders) to probes (receivers) -> (probes,) e/Angstrom^3."""
+        raise NotImplementedError
+
+    def types(self, numbers: Tensor) -> Tensor:
+        """(A,) atomic numbers -> (A,) indices of elements. Errors: BadInput, naming the atom."""
+        found = self.lookup[numbers.clamp(0, self.lookup.shape[0] - 1)]
+        found = torch.where(numbers < self.lookup.shape[0], found, -1)
+        if bool((found < 0).any()):
+            atom = int((found < 0).nonzero()[0])
+            known = ", ".join(str(z) for z in self.config.species)
+            raise BadInput(
+                f"atom {atom + 1} has atomic number {int(numbers[atom])}; this model was trained "
+                f"on {known}"
+            )
+        return found
+
+    def encode(self, graph: Graph) -> AtomFeatures:
+        """The atoms' layers on a batch of structures."""
+        topology = neighbours(graph, graph.positions, self.config.cutoff)
+        edges = Edges.of(topology, graph.positions, graph.batch, graph.cell)
+        counts = torch.bincount(edges.receivers, minlength=1)
+        return AtomFeatures(graph, self.atoms(self.types(graph.numbers), edges), int(counts.max()))
+
+    def forward(self, graph: Graph, probes: Tensor) -> Tensor:
+        """Densities at the same number of probes of each structure, for training.
+
+        Args:
+            graph: B structures.
+            probes: (B, P, 3) Angstrom.
+
+        Returns:
+            (B P,) e/Angstrom^3.
+        """
+        features = self.encode(graph)
+        seen = images(graph, self.config.cutoff, *inside(graph, probes))
+        found = slots(graph, seen, graph.positions, probes, self.config.cutoff)
+        every = torch.arange(graph.numbers.shape[0], device=probes.device)
+        senders = every.repeat_interleave(found.width)[found.filled]
+        edges = Edges(found.receivers[found.filled], senders, -found.vectors[found.filled])
+        return self.received(features.layers, edges, probes.shape[0] * probes.shape[1])
+
+    @torch.no_grad()
+    def atom_features(self, structure: ase.Atoms) -> AtomFeatures:
+        """What probes read of a structure. Errors: BadInput, an element never seen."""
+        like = self.readout.weight
+        return self.prepared(Graph.from_atoms([structure], like.dtype, like.device))
+
+    @torch.no_grad()
+    def prepared(self, graph: Graph) -> AtomFeatures:
+        """The same of a graph that is there already."""
+        return self.encode(graph)
+
+    @torch.no_grad()
+    def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:
+        """The density at any points.
+
+        Args:
+            features: of one structure, from :meth:`atom_features`.
+            probes: (M, 3) Angstrom.
+            memory: bytes that may be used besides the result.
+
+        Returns:
+            (M,) e/Angstrom^3.
+        """
+        points = features.points
+        probes = probes.detach().to(points.positions.device, torch.float64)
+        found = self._empty(features).repeat(probes.shape[0])
+        if not probes.shape[0]:
+            return found
+        seen = images(points, self.config.cutoff, *inside(points, probes[None]))
+        size, pairs = self._tile_size(features, memory), max(LEAST, memory // 192)
+        tiles = scattered_tiles(probes, seen, self.config.cutoff, size, pairs)
+        return self._filled(found, features, tiles)
+
+    @torch.no_grad()
+    def density_grid(
+        self,
+        features: AtomFeatures,
+        grid: Grid,
+        memory: int = MEMORY,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Tensor:
+        """The density on a regular grid.
+
+        Args:
+            features: of one structure, from :meth:`atom_features`.
+            grid: origin (3,), step (3, 3), Angstrom, shape (n1, n2, n3).
+            memory: bytes that may be used besides the result.
+            progress: is told (points dealt with, points in all) after every tile.
+
+        Returns:
+            (n1 n2 n3,) e/Angstrom^3, the last index fastest.
+        """
+        points = features.points
+        step = torch.as_tensor(grid.step, dtype=torch.float64)
+        ends = [torch.tensor([0.0, int(n) - 1.0], dtype=torch.float64) for n in grid.shape]
+        corners = torch.as_tensor(grid.origin, dtype=torch.float64)
+        corners = (corners + torch.cartesian_prod(*ends) @ step).to(points.positions.device)
+        seen = images(points, self.config.cutoff, *inside(points, corners[None]))
+        size, pairs = self._tile_size(features, memory), max(LEAST, memory // 192)
+        tiles = GridTiles(grid, seen, self.config.cutoff, size, pairs)
+        found = self._empty(features).repeat(tiles.points)
+        for done, tile in tiles:
+            if tile is not None:
+                self._filled(found, features, [tile])
+            if progress is not None:
+                progress(done, tiles.points)
+        return found
+
+    def _empty(self, features: AtomFeatures) -> Tensor:
+        """(1,) the density where no atom is near."""
+        none = features.points.batch[:0]
+        nothing = features.points.positions[:0]
+        return self.received(features.layers, Edges(none, none, nothing), 1)
+
+    def _tile_size(self, features: AtomFeatures, memory: int) -> int:
+        """Probes at a time: an edge holds about a dozen rows of features at once."""
+        item = self.readout.weight.element_size()
+        edge = 16 * self.config.hidden * item
+        most = PROBES.get(self.readout.weight.device.type, PROBES["cpu"])
+        return max(LEAST, min(memory // (edge * 2 * (features.most + 1)), most))
+
+    def _filled(self, found: Tensor, features: AtomFeatures, tiles: Iterable[Tile]) -> Tensor:
+        """Puts the densities of some tiles where they belong."""
+        for tile in tiles:
+            device = tile.rows.device
+            counts = torch.tensor(tile.counts, device=device)
+            senders = torch.tensor(tile.owners, device=device).repeat_interleave(counts)
+            vectors = -tile.vectors.to(self.readout.weight.dtype)
+            edges = Edges(tile.receivers, senders.long(), vectors)
+            found[tile.rows] = self.received(features.layers, edges, tile.rows.shape[0])
+        return found
+
+
+def published_common(
+    weights: Mapping[str, Tensor], config: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What both networks take from published weights.
+
+    Args:
+        weights, config: the published ones.
+        names: our names of further maps by their published ones.
+
+    Returns:
+        The shared fields of the Config, and the state under our names. Row 0 of the published
+        embedding belongs to no element.
+    """
+    table = weights["atom_model.atom_embeddings.weight"]
+    fields = {
+        "species": tuple(range(1, table.shape[0])),
+        "hidden": config["hidden_state_size"],
+        "layers": config["num_interactions"],
+        "cutoff": config["cutoff"],
+    }
+    every = dict(names) | {
+        "probe_model.readout_function.0": "before_readout",
+        "probe_model.readout_function.2": "readout",
+    }
+    state = {"embedding.weight": table[1:]}
+    for theirs, ours in every.items():
+        state[f"{ours}.weight"] = weights[f"{theirs}.weight"]
+        if f"{theirs}.bias" in weights:
+            state[f"{ours}.bias"] = weights[f"{theirs}.bias"]
+    return fields, state

@@ -1,0 +1,157 @@
+"""DeepDFT's two networks: published values and derivatives, tiles, symmetry, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+import pytest
+import torch
+
+from neupol_cli import registry
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.models.graph import Graph
+
+NETWORKS = ("schnet", "painn")
+STRUCTURES = ("molecule", "crystal")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A published network and one of the structures that it was run on."""
+
+    model: torch.nn.Module
+    arrays: dict[str, torch.Tensor]
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.arrays[key]
+
+    @property
+    def graph(self) -> Graph:
+        count = torch.tensor([len(self["numbers"])])
+        cell, pbc = self["cell"][None], self["pbc"][None]
+        return Graph.from_arrays(self["numbers"], self["positions"], count, cell, pbc)
+
+    @property
+    def atoms(self) -> ase.Atoms:
+        arrays = (self[key].numpy() for key in ("numbers", "positions", "cell", "pbc"))
+        return ase.Atoms(**dict(zip(("numbers", "positions", "cell", "pbc"), arrays, strict=True)))
+
+
+@pytest.fixture(scope="module", params=[(n, s) for n in NETWORKS for s in STRUCTURES], ids="-".join)
+def case(request, parity) -> Case:
+    network, structure = request.param
+    published = parity(f"deepdft_{network}")
+    model = published.model(f"deepdft-{network}")
+    prefix = f"{structure}/"
+    found = {k: v for k, v in published.arrays.items() if k.startswith(prefix)}
+    return Case(model, {k[len(prefix) :]: torch.from_numpy(v) for k, v in found.items()})
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, scale: float = 1.0) -> None:
+    torch.testing.assert_close(found.detach(), wanted, rtol=0, atol=1e-11 * scale)
+
+
+def test_atoms_are_the_published_ones(case) -> None:
+    layers = case.model.encode(case.graph).layers
+    for k, layer in enumerate(layers, 1):
+        close(layer.scalars, case[f"atom_scalars/{k}"])
+        if layer.vectors is not None:
+            close(layer.vectors, case[f"atom_vectors/{k}"])
+
+
+def test_the_density_is_the_published_one(case) -> None:
+    close(case.model(case.graph, case["probes"][None]), case["density"], 10)
+
+
+def test_derivatives_of_the_density_are_the_published_ones(case) -> None:
+    probes = case["probes"][None, :40].clone().requires_grad_()
+    density = case.model(case.graph, probes)
+    (gradient,) = torch.autograd.grad(density.sum(), probes, create_graph=True)
+    close(gradient[0], case["density_gradient"][:40], 10)
+    rows = [torch.autograd.grad(gradient[0, :, k].sum(), probes, retain_graph=True) for k in (0, 1)]
+    close(torch.stack([row[0][0] for row in rows], 1), case["density_hessian"][:40, :2], 1e3)
+
+
+def test_derivatives_on_a_nucleus_are_finite(case) -> None:
+    probes = case["positions"][None, :2].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        case.model(case.graph, probes).sum(), probes, create_graph=True
+    )
+    (second,) = torch.autograd.grad(gradient.sum(), probes)
+    assert gradient.isfinite().all() and second.isfinite().all()
+
+
+def test_tiles_of_any_size_give_the_same(case) -> None:
+    features = case.model.atom_features(case.atoms)
+    for memory in (1, 1 << 30):
+        close(case.model.density(features, case["probes"], memory), case["density"], 10)
+
+
+@dataclass(frozen=True)
+class Box:
+    origin: np.ndarray
+    step: np.ndarray
+    shape: tuple[int, int, int]
+
+
+def test_a_grid_is_its_points(case) -> None:
+    features = case.model.atom_features(case.atoms)
+    low = case["positions"].min(0).values.numpy() - 3.0
+    grid = Box(low, np.diag([0.9, 1.1, 1.3]) + 0.05, (7, 6, 5))
+    told: list[int] = []
+    found = case.model.density_grid(
+        features, grid, memory=1, progress=lambda done, n: told.append(done)
+    )
+    places = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
+    points = torch.from_numpy(grid.origin + places @ grid.step)
+    close(found, case.model.density(features, points), 10)
+    assert told[-1] == 210 and told == sorted(told)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_density_turns_with_the_molecule(parity, name: str) -> None:
+    published = parity(f"deepdft_{name}")
+    model = published.model(f"deepdft-{name}")
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
+    numbers, x, probes = (
+        torch.from_numpy(published[f"molecule/{k}"]) for k in ("numbers", "positions", "probes")
+    )
+    count = torch.tensor([len(numbers)])
+    turned = model(Graph.from_arrays(numbers, x @ turn + 1.0, count), (probes @ turn + 1.0)[None])
+    close(turned, torch.from_numpy(published["molecule/density"]), 100)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_structures_in_a_batch_do_not_meet(parity, name: str) -> None:
+    model = parity(f"deepdft_{name}").model(f"deepdft-{name}")
+    water = ase.Atoms("OH2", [[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]])
+    pair = [water, ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.1]])]
+    probes = torch.randn(2, 9, 3, dtype=torch.float64)
+    together = model(Graph.from_atoms(pair, torch.float64), probes).view(2, 9)
+    for k, each in enumerate(pair):
+        alone = model(Graph.from_atoms([each], torch.float64), probes[k : k + 1])
+        close(together[k], alone, 10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_weight_learns_and_sizes_are_the_published_ones(name: str) -> None:
+    model = registry.build(f"deepdft-{name}", {"species": list(range(1, 119))})
+    # The published table has a row for atomic number zero.
+    published = {"schnet": 2_071_681, "painn": 1_487_233}[name]
+    assert sum(p.numel() for p in model.parameters()) == published - 128
+    small = registry.build(f"deepdft-{name}", {"hidden": 8, "layers": 2})
+    water = ase.Atoms("OH2", [[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]])
+    small(Graph.from_atoms([water], torch.float32), torch.randn(1, 50, 3)).square().sum().backward()
+    silent = [k for k, p in small.named_parameters() if p.grad is None or not p.grad.any()]
+    # A probe begins with zeros, of which the invariant network's first gate makes nothing.
+    assert silent == {"schnet": ["probe_layers.0.gate.first.weight"], "painn": []}[name]
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(Usage, match="no spin"):
+        registry.build("deepdft-painn", {"spin": True})
+    model = registry.build("deepdft-schnet", {"hidden": 8, "layers": 1})
+    with pytest.raises(BadInput, match="atomic number 18"):
+        model.atom_features(ase.Atoms("Ar"))
