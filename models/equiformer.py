@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range
 from neupol_cli.models.edge_frame import Frames, Pairs, paths
@@ -77,6 +78,23 @@ class EquiformerConfig(PropertyConfig):
     alpha_drop: float = 0.2
     average_degree: float = 15.57930850982666
     average_nodes: float = 18.03065905448718
+
+
+def check(config: EquiformerConfig) -> None:
+    """Refuses sizes that make no network.
+
+    Raises:
+        Usage: saying which.
+    """
+    degrees = len(multiplicities(config.irreps))
+    if degrees < 2:
+        raise Usage(f"irreps {config.irreps!r} have no vectors; add some, as in 16x0e+8x1e")
+    for name in ("head_irreps", "mlp_irreps"):
+        text = getattr(config, name)
+        if len(multiplicities(text)) != degrees:
+            raise Usage(f"{name} {text!r} must go to the same l as irreps {config.irreps!r}")
+    if config.layers < 1 or config.heads < 1:
+        raise Usage(f"got {config.layers} layers of {config.heads} heads; both must be positive")
 
 
 class Geometry(nn.Module):
@@ -332,6 +350,7 @@ class Equiformer(Backbone):
 
     def __init__(self, config: EquiformerConfig) -> None:
         super().__init__(config)
+        check(config)
         self.muls = multiplicities(config.irreps)
         self.irreps, self.cutoff = config.irreps, config.cutoff
         rows = config.kinds * len(config.species)

@@ -95,9 +95,9 @@ class Translation:
 
     def embeddings(self) -> None:
         """Atoms, the radial basis, and the degree embedding's live part."""
-        rows, channels = len(self.config.species), self.muls[0]
+        kinds, channels = len(self.config.species), self.muls[0]
         table = self.weights["atom_embed.atom_type_lin.tp.weight"]
-        self.state["embedding"] = table.view(rows, channels)
+        self.state["embedding"] = table.view(kinds, channels)
         self.state["embedding_bias"] = self.weights["atom_embed.atom_type_lin.bias.0"]
         for name in ("mean", "std", "weight", "bias"):
             self.state[f"geometry.basis.{name}"] = self.weights[f"rbf.{name}"].flatten()

@@ -272,9 +272,19 @@ def test_an_unknown_encoding_is_refused():
         Equiformer(replace(SMALL, encoding="fourier"))
 
 
-def test_odd_irreps_are_refused():
-    with pytest.raises(Usage, match="8x0e\\+6x1o"):
-        Equiformer(replace(SMALL, irreps="8x0e+6x1o"))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"irreps": "8x0e+6x1o"}, r"8x0e\+6x1o"),
+        ({"irreps": "8x0e"}, "no vectors"),
+        ({"head_irreps": "4x0e+3x1e"}, "head_irreps '4x0e.*same l"),
+        ({"mlp_irreps": "4x0e+3x1e+2x2e+2x3e"}, "mlp_irreps"),
+        ({"layers": 0}, "0 layers"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(change, message):
+    with pytest.raises(Usage, match=message):
+        Equiformer(replace(SMALL, **change))
 
 
 def test_higher_degrees_turn_too():
