@@ -2,12 +2,14 @@
 
     git clone https://github.com/torchmd/torchmd-net && git -C torchmd-net checkout 833c077
     python benchmarks/equivariant_transformer_speed.py --published torchmd-net --data qm9.h5
-    python benchmarks/equivariant_transformer_speed.py --published torchmd-net --data aspirin.h5 --forces
+    python benchmarks/equivariant_transformer_speed.py --published torchmd-net --forces \\
+        --data aspirin.h5
 
 The published neighbour list, which needs compiled extensions, is replaced by edges that are found
 beforehand and not timed; ours finds its own inside the timed step. Both sides run under
-``keep_large_blocks`` and take turns, A B A B; every round prints both times, and the first line
-says how far the two outputs are apart.
+``keep_large_blocks`` and take turns, A B A B; every round prints both speeds, and the first line
+says how far the two outputs are apart. Times are the processor's, so that other work on the same
+machine, which takes turns with both sides, counts for neither.
 """
 
 from __future__ import annotations
@@ -169,11 +171,14 @@ def compare(sides: tuple[Side, Side], size: int, rounds: int, count: int) -> Non
     for name in ("train", "infer"):
         for side in sides:
             getattr(side, name)()
-        ratios = []
+        ratios: list[float] = []
         for _ in range(rounds):
             a, b = (seconds(getattr(side, name), count) for side in sides)
             ratios.append(b / a)
-            print(f"{name}: ours {size / a:.1f}/s, published {size / b:.1f}/s, {b / a:.2f}x")
+            print(
+                f"{name}: ours {size / a:.1f}/s, published {size / b:.1f}/s, {b / a:.2f}x",
+                flush=True,
+            )
         print(f"{name}: median {sorted(ratios)[len(ratios) // 2]:.2f} times as fast")
 
 

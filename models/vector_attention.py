@@ -31,8 +31,9 @@ from neupol_cli.models.pairs import Pairs, Way
 from neupol_cli.models.vector_attention_radial import Parts, Radial, Shape
 from neupol_cli.models.vector_attention_tiles import Answers, Filter, Rates, Sender
 
-# Pairs times features in a tile: its dozen tensors then fit in a core's second cache.
-TILE_NUMBERS = 128 * 256
+# Pairs times features in a tile, a quarter of a megabyte a tensor: smaller tiles stay in smaller
+# caches and larger ones need fewer calls (benchmarks/results/equivariant_transformer.md).
+TILE_NUMBERS = 256 * 256
 
 
 def plain(p: Parts, pairs: Pairs, shape: Shape) -> Tensor:

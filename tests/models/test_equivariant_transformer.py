@@ -183,6 +183,22 @@ def test_forces_are_the_derivative_of_the_energy(polarization: str) -> None:
     assert abs(slope + (force * along).sum()) < 1e-6 * force.abs().max()
 
 
+@pytest.mark.parametrize("polarization", ["off", "movable"])
+def test_stress_is_the_derivative_by_a_strain(polarization: str) -> None:
+    network = model(polarization=polarization, cutoff=3.0)
+    cell = ase.Atoms("CO", [[0, 0, 0], [1.2, 0.3, 0.1]], cell=[2.9, 3.6, 4.0], pbc=True)
+    _, _, stress = network.derivatives(graph(cell), stress=True)
+    strain = np.array([[0.3, 0.1, -0.2], [0.1, -0.4, 0.5], [-0.2, 0.5, 0.2]])
+    found = []
+    for step in (1e-5, -1e-5):
+        strained = cell.copy()
+        strained.set_cell(cell.cell.array @ (np.eye(3) + step * strain), scale_atoms=True)
+        with torch.no_grad():
+            found.append(float(network(graph(strained))[0, 0]))
+    slope = (found[0] - found[1]) / 2e-5 / cell.get_volume()
+    assert abs(slope - float((stress[0] * torch.as_tensor(strain)).sum())) < 1e-8
+
+
 @pytest.mark.parametrize("polarization", ["off", "frozen", "movable"])
 def test_training_on_forces_has_the_right_gradient(polarization: str) -> None:
     network = model(polarization=polarization)
