@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from neupol_cli.commands import data_density
+from neupol_cli.options import DatasetOutput, OnError, OnErrorOption, SeedOption, SplitOption
 
 app = typer.Typer(
     name="data",
@@ -16,24 +16,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
-Seed = Annotated[int, typer.Option(help="Seed of the random split.")]
-Split = Annotated[
-    str | None,
-    typer.Option(metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."),
-]
-
-
-class OnError(StrEnum):
-    """What happens when one structure of many is bad."""
-
-    fail = "fail"
-    skip = "skip"
-
 
 @app.command()
 def qm9(
-    output: Output,
+    output: DatasetOutput,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -42,8 +28,8 @@ def qm9(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    split: Split = None,
-    seed: Seed = 0,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
 ) -> None:
     """QM9: 130,831 molecules, twelve targets, atom reference energies.
 
@@ -71,12 +57,12 @@ def md17(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE.npz...", help="Frames to learn from.")
     ],
-    output: Output,
+    output: DatasetOutput,
     test: Annotated[
         list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
     ] = None,
-    split: Split = None,
-    seed: Seed = 0,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
     old: Annotated[
         bool, typer.Option(help="Of a revised file, take the original MD17 labels.")
     ] = False,
@@ -96,7 +82,7 @@ def xyz(
     frames: Annotated[
         list[str], typer.Argument(metavar="FRAMES...", help="Files, or - for stdin.")
     ],
-    output: Output,
+    output: DatasetOutput,
     energy_key: Annotated[str | None, typer.Option(help="Label of the energy.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Label of the forces.")] = None,
     energy_unit: Annotated[str, typer.Option(help="Its unit in the files.")] = "eV",
@@ -107,9 +93,9 @@ def xyz(
     test: Annotated[
         list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
     ] = None,
-    split: Split = None,
-    seed: Seed = 0,
-    on_error: Annotated[OnError, typer.Option(help="What to do about a bad frame.")] = OnError.fail,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    on_error: OnErrorOption = OnError.fail,
 ) -> None:
     """Labelled structures in any format of ASE; a label that is not there is an error.
 
@@ -134,7 +120,7 @@ def xyz(
 
 @app.command()
 def nbody(
-    output: Output,
+    output: DatasetOutput,
     train: Annotated[int, typer.Option(min=1, help="Systems to learn from.")] = 3000,
     valid: Annotated[int, typer.Option(min=0, help="Systems to validate on.")] = 2000,
     test: Annotated[int, typer.Option(min=0, help="Systems to test on.")] = 2000,

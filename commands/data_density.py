@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from neupol_cli.options import DatasetOutput, OnError, OnErrorOption, SeedOption, SplitOption
 
 if TYPE_CHECKING:
     from neupol_cli.datasets.density import Report
@@ -14,20 +15,6 @@ if TYPE_CHECKING:
 SHOWN = 10  # how many of the failed or odd files are named
 
 
-class OnError(StrEnum):
-    """What a bad file does to the others."""
-
-    skip = "skip"
-    fail = "fail"
-
-
-Output = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
-Seed = Annotated[int, typer.Option(help="Seed of the random split.")]
-Split = Annotated[
-    str | None,
-    typer.Option(metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."),
-]
-Skip = Annotated[OnError, typer.Option("--on-error", help="What to do about a bad one.")]
 Spin = Annotated[bool, typer.Option("--spin", help="Store up minus down as well.")]
 
 
@@ -36,11 +23,11 @@ def density(
         list[Path],
         typer.Argument(metavar="FILES...", help="Cubes, CHGCARs, HDF5, folders, tars of them."),
     ],
-    output: Output,
-    split: Split = None,
-    seed: Seed = 0,
+    output: DatasetOutput,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
     spin: Spin = False,
-    on_error: Skip = OnError.skip,
+    on_error: OnErrorOption = OnError.skip,
 ) -> None:
     """Electron densities from files: cube, CHGCAR/CHG/AECCAR, HDF5, folders and tars.
 
@@ -69,16 +56,16 @@ def dft(
     structures: Annotated[
         list[str], typer.Argument(metavar="STRUCTURES...", help="Molecules; - is xyz on stdin.")
     ],
-    output: Output,
+    output: DatasetOutput,
     xc: Annotated[str, typer.Option(help="Functional, as PySCF names it.")] = "pbe",
     basis: Annotated[str, typer.Option(help="Basis set.")] = "gth-dzvp",
     pseudo: Annotated[str, typer.Option(help="Pseudopotential; none: all electrons.")] = "gth-pbe",
     spacing: Annotated[float, typer.Option(help="Largest step of the grid, Angstrom.")] = 0.2,
     margin: Annotated[float, typer.Option(help="Around the molecule, Angstrom.")] = 3.6,
-    split: Split = None,
-    seed: Seed = 0,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
     spin: Spin = False,
-    on_error: Skip = OnError.skip,
+    on_error: OnErrorOption = OnError.skip,
 ) -> None:
     """Make densities with PySCF (extra [dft]): Kohn-Sham DFT with density fitting.
 

@@ -11,6 +11,7 @@ import typer
 
 from neupol_cli import registry
 from neupol_cli.errors import BadInput, Usage
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
     from neupol_cli.density_job import Job
@@ -74,10 +75,10 @@ def density(
         ),
     ] = None,
     memory: Annotated[str, typer.Option(help="What grid and tiles may take.")] = "2GB",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... or auto.")] = "auto",
+    device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
-    on_error: Annotated[str, typer.Option(help="skip or fail, at a bad one.")] = "fail",
+    on_error: OnErrorOption = OnError.fail,
 ) -> None:
     """Predict the electron density of structures on a grid.
 
@@ -92,8 +93,6 @@ def density(
     from neupol_cli.density_job import Job
     from neupol_cli.density_run import GridChoice, parse_counts, parse_memory
 
-    if on_error not in ("skip", "fail"):
-        raise Usage(f"--on-error is skip or fail, not '{on_error}'")
     if difference and not reference:
         raise Usage("--difference needs a --reference to subtract")
     source = reference if reference and spacing is None and grid is None else None
@@ -117,7 +116,7 @@ def density(
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
-    _run(job, structure, on_error, as_json)
+    _run(job, structure, on_error.value, as_json)
 
 
 def _load(source: str | None, device: str, dtype: str) -> Any:

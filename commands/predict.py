@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from neupol_cli.prediction import Committee, Prediction
 
 DEFAULT = "qm9"
-
-
-class OnError(StrEnum):
-    """What happens when one structure of many is bad."""
-
-    fail = "fail"
-    skip = "skip"
 
 
 def predict(
@@ -45,10 +39,8 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
     forces: Annotated[bool, typer.Option(help="Forces, too, as -dE/dx of the energy.")] = False,
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
-    on_error: Annotated[
-        OnError, typer.Option(help="A bad structure stops everything, or is reported and left out.")
-    ] = OnError.fail,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    on_error: OnErrorOption = OnError.fail,
+    device: DeviceOption = "auto",
 ) -> None:
     """Predict properties from structures.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,16 +11,10 @@ import typer
 
 from neupol_cli import registry
 from neupol_cli.errors import BadInput, Usage
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
     from neupol_cli.trajectory import Trajectory
-
-
-class OnError(StrEnum):
-    """What happens when one structure of many is bad."""
-
-    fail = "fail"
-    skip = "skip"
 
 
 def trajectory(
@@ -54,10 +47,8 @@ def trajectory(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a structure and model.")
     ] = False,
-    on_error: Annotated[
-        OnError, typer.Option(help="A bad structure stops everything, or is reported and left out.")
-    ] = OnError.fail,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    on_error: OnErrorOption = OnError.fail,
+    device: DeviceOption = "auto",
 ) -> None:
     """Follow the movable points of structures through the layers of a model.
 

@@ -12,27 +12,14 @@ from neupol_cli import registry
 from neupol_cli.errors import Usage
 from neupol_cli.models.graph import Graph
 from neupol_cli.models.polarization import doubled_edges
+from tests.contracts.conftest import MODES, SMALL
 
-MOVERS = ["egnn", "equivariant-transformer", "equiformer"]
-SMALL = {
-    "egnn": {"hidden": 8, "layers": 3},
-    "equivariant-transformer": {"hidden": 8, "layers": 3, "heads": 2, "encoding_size": 8},
-    "equiformer": {
-        "irreps": "8x0e+4x1e+2x2e",
-        "layers": 3,
-        "heads": 2,
-        "head_irreps": "4x0e+2x1e+2x2e",
-        "mlp_irreps": "8x0e+4x1e+2x2e",
-        "feature": 8,
-        "encoding_size": 8,
-        "radial": (8, 8),
-    },
-}
+MOVERS = [name for name, modes in MODES.items() if "movable" in modes]
 
 
 def build(name: str, mode: str):
     torch.manual_seed(0)
-    model = registry.build(name, SMALL[name] | {"polarization": mode}).double().eval()
+    model = registry.build(name, SMALL[name] | {"layers": 3, "polarization": mode}).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)

@@ -1,0 +1,35 @@
+"""The options that several commands have in common, said once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class OnError(StrEnum):
+    """What happens when one structure of many is bad."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+OnErrorOption = Annotated[
+    OnError,
+    typer.Option(
+        "--on-error", help="A bad structure stops everything, or is reported and left out."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
+
+# What every `neupol data` command takes.
+DatasetOutput = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random split.")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."
+    ),
+]
