@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.models.distance import ENCODINGS, Range, encoding
+from neupol_cli.errors import Usage
+from neupol_cli.models.distance import ENCODINGS, Range
 from neupol_cli.models.graph import Edges
 from neupol_cli.models.linear import Linear, product
 
@@ -38,9 +39,15 @@ class LearnedGaussians(nn.Module):
 
 
 def radial_basis(name: str, scope: Range) -> nn.Module:
-    """``learned-gaussian``, or any encoding of models/distance.py."""
-    kinds = ENCODINGS | {"learned-gaussian": LearnedGaussians}
-    return kinds[name](scope) if name in kinds else encoding(name, scope)
+    """``learned-gaussian``, or any encoding of models/distance.py.
+
+    Raises:
+        Usage: there is no such encoding; the message lists them.
+    """
+    kinds = {"learned-gaussian": LearnedGaussians, **ENCODINGS}
+    if name not in kinds:
+        raise Usage(f"no distance encoding is called {name!r}; there are {', '.join(kinds)}")
+    return kinds[name](scope)
 
 
 class RadialNetwork(nn.Module):
