@@ -116,7 +116,7 @@ class _Gradient(torch.autograd.Function):
         hidden = p.query.shape[1]
         total = Parts(*(torch.zeros_like(part) for part in parts))
         for tile, ways in pairs.tiles(_tile_size(p)):
-            r = Radial.of(p, tile, shape)
+            r = Radial.of(p, tile, shape, keeps_value=bool(wanted.envelope))
             f, df_rows = Filter.of(r.filter, hidden), torch.zeros_like(r.filter)
             df = Filter.of(df_rows, hidden)
             for way in ways:

@@ -54,13 +54,14 @@ class Radial:
     enveloped: slice
 
     @classmethod
-    def of(cls, p: Parts, tile: slice, shape: Shape) -> Radial:
+    def of(cls, p: Parts, tile: slice, shape: Shape, keeps_value: bool = True) -> Radial:
+        """Without ``keeps_value``, which only a derivative by C needs, ``value`` is ``filter``."""
         hidden = p.query.shape[1]
         before = product(p.encoded[tile], p.weight, p.bias)
         value = functional.silu(before)
         enveloped = slice(hidden, None if shape.smooth else 2 * hidden)
         envelope = p.envelope[tile]
-        filter = value.clone()
+        filter = value.clone() if keeps_value else value
         filter[:, enveloped] *= envelope
         return cls(before, value, filter, envelope, enveloped)
 

@@ -346,7 +346,17 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         return [out, *first, *second, *third]
 
     for weights_too in (False, True):
-        ours = derivatives(vector_attention.attention, weights_too)
-        theirs = derivatives(vector_attention.plain, weights_too)
-        for a, b in zip(ours, theirs, strict=True):
+        by_tiles = derivatives(vector_attention.attention, weights_too)
+        by_formula = derivatives(vector_attention.plain, weights_too)
+        for a, b in zip(by_tiles, by_formula, strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-10 * max(1, b.abs().max().item()))
+    still = parts._replace(
+        encoded=parts.encoded.detach(),
+        envelope=parts.envelope.detach(),
+        directions=parts.directions.detach(),
+    )
+    outs = [f(still, pairs, shape) for f in (vector_attention.attention, vector_attention.plain)]
+    trained = (parts.query, parts.sent, parts.weight, parts.bias)
+    ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-10 * max(1, b.abs().max().item()))
