@@ -65,15 +65,18 @@ def plain(p: Parts, receivers: Tensor, senders: Tensor) -> Tensor:
 
 def summed_messages(p: Parts, receivers: Tensor, senders: Tensor) -> Tensor:
     """The same as :func:`plain`, in tiles. (P, H)"""
-    return _Summed.apply(receivers, senders, *p)
+    return _Summed.apply(torch.is_grad_enabled(), receivers, senders, *p)
 
 
 class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, receivers: Tensor, senders: Tensor, *parts: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, recorded: bool, receivers: Tensor, senders: Tensor, *parts: Tensor | None
+    ) -> Tensor:
         p = Parts(*parts)  # type: ignore[arg-type]
         edges, hidden = receivers.shape[0], p.weight.shape[0]
-        kept = any(ctx.needs_input_grad)
+        # needs_input_grad is about the inputs alone: it is true of weights under no_grad, too.
+        kept = recorded and any(ctx.needs_input_grad)
         first = p.received.new_empty(edges if kept else 0, hidden)
         second = torch.empty_like(first)
         out = torch.zeros_like(p.received)
@@ -98,10 +101,12 @@ class _Summed(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         receivers, senders, first, second, *parts = ctx.saved_tensors
         p = Parts(*parts)
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
-            return None, None, *_plain_gradients(p, receivers, senders, gradients[0], wanted)
-        return None, None, *_gradients(p, receivers, senders, first, second, gradients[0], wanted)
+            found = _plain_gradients(p, receivers, senders, gradients[0], wanted)
+        else:
+            found = _gradients(p, receivers, senders, first, second, gradients[0], wanted)
+        return None, None, None, *found
 
 
 def _tiles(edges: int, hidden: int, device: torch.device) -> Iterator[slice]:
