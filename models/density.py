@@ -6,9 +6,12 @@ one dot product a channel and one addition. Probes that no atom reaches share on
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from neupol_cli.models.radial_table import Spots
 
 if TYPE_CHECKING:
     from neupol_cli.models.charge3net import AtomFeatures, ChargE3Net
+    from neupol_cli.models.probe_kernel import ProbeKernel
 
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 65536}
@@ -63,7 +67,14 @@ def _between(wanted: int, most: int) -> int:
 
 
 class Reader:
-    """A structure's density at tiles of probes."""
+    """A structure's density at tiles of probes.
+
+    On a GPU a fused kernel sums over neighbours, where Triton is installed and runs; everywhere
+    else, in float64, and where it fails, PyTorch does: the reference.
+    """
+
+    # What it failed of is the machine's or the network's: it is tried, and told of, once.
+    kernel_failed: ClassVar[bool] = False
 
     def __init__(self, network: ChargE3Net, features: AtomFeatures, limits: Limits) -> None:
         self.network, self.features, self.limits = network, features, limits
@@ -72,6 +83,7 @@ class Reader:
         widths = [source.shape[2] for source in features.sources]
         self.stops = torch.tensor(widths).cumsum(0).tolist()
         self.width = self.stops[-1]
+        self.kernel: ProbeKernel | None = None
         self.empty = self._finish(self._zeros(1), self._zeros(1)[:, 0])  # (1,) or (1, 2)
 
     def _zeros(self, rows: int) -> Tensor:
@@ -79,6 +91,10 @@ class Reader:
 
     def read(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """The rows of those probes that an atom reaches, and their densities."""
+        fused = self._fused(tile)
+        if fused is not None:
+            probes, summed, spherical = fused
+            return tile.rows[probes], self._finish(summed, spherical)
         reached = torch.zeros(tile.rows.shape[0], dtype=torch.bool, device=tile.rows.device)
         reached[tile.receivers] = True
         place = (reached.cumsum(0) - 1)[tile.receivers]
@@ -89,6 +105,29 @@ class Reader:
         for pieces, edges in self._portions(tile):
             self._add(summed, spherical, place[edges], tile.vectors[edges], pieces)
         return tile.rows[reached], self._finish(summed, spherical)[:count]
+
+    def _fused(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor] | None:
+        """What :meth:`ProbeKernel.sums` finds, or None where it does not serve."""
+        if Reader.kernel_failed or not kernel_serves(self.features):
+            return None
+        try:
+            if self.kernel is None:
+                from neupol_cli.models.probe_kernel import ProbeKernel
+
+                self.kernel = ProbeKernel(self.network, self.features, self.limits.pairs)
+            return self.kernel.sums(tile)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers, drivers and caches fail with types of their own
+            Reader.kernel_failed = True
+            reason = (str(error).splitlines() or [""])[0]
+            logging.getLogger("neupol").warning(
+                "the fused probe kernel does not run here (%s: %s); PyTorch computes the density, "
+                "the same but slower",
+                type(error).__name__,
+                reason,
+            )
+            return None
 
     def _portions(self, tile: Tile) -> Iterator[tuple[list[tuple[int, int]], slice]]:
         """Consecutive edges, at most ``limits.edges`` at a time: [(owner, edges)], their slice."""
@@ -152,6 +191,20 @@ class Reader:
 
     def _finish(self, summed: Tensor, spherical: Tensor) -> Tensor:
         return self.network.finish(summed, spherical)
+
+
+def kernel_serves(features: AtomFeatures) -> bool:
+    """Whether the fused kernel can read these features: the one place where that is decided.
+
+    It has no derivatives, no float64 and harmonics up to Y_4. TRITON_INTERPRET=1 runs it on a
+    CPU, for tests.
+    """
+    points = features.points.positions
+    runs = points.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    fits = points.dtype == torch.float32 and features.table is not None
+    if not runs or not fits or len(features.sources) > 5 or torch.is_grad_enabled():
+        return False
+    return find_spec("triton") is not None
 
 
 def at_probes(network: ChargE3Net, features: AtomFeatures, probes: Tensor, memory: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -146,42 +147,59 @@ def _laid_out(
 
 @dataclass(frozen=True)
 class Tile:
-    """Some probes and the edges that reach them.
+    """Some probes and the edges that reach them, which are found when they are first asked for.
 
     Attributes:
         rows: (P,) where their densities belong.
-        receivers: (E,) index among these probes, for edges sorted by image.
-        owners: image by image, the atom it is an image of.
-        counts: image by image, how many of the edges are its.
-        vectors: (E, 3) probe - atom, float64.
+        probes: (P, 3) Angstrom, float64.
+        seen: images.
+        near: (N,) those of them that may reach a probe.
+        cutoff: Angstrom.
+        pairs: how many distances are held at a time.
     """
 
     rows: Tensor
-    receivers: Tensor
-    owners: list[int]
-    counts: list[int]
-    vectors: Tensor
+    probes: Tensor
+    seen: Images
+    near: Tensor
+    cutoff: float
+    pairs: int
 
+    @property
+    def receivers(self) -> Tensor:
+        """(E,) index among these probes, for edges sorted by image."""
+        return self._edges[0]
 
-def tile(
-    rows: Tensor, probes: Tensor, seen: Images, near: Tensor, cutoff: float, pairs: int
-) -> Tile:
-    """The edges between (P, 3) probes and those images that ``near`` (N,) names.
+    @property
+    def vectors(self) -> Tensor:
+        """(E, 3) probe - atom, float64."""
+        return self._edges[1]
 
-    At most ``pairs`` distances are held at a time. They are float64, whatever the network's
-    numbers are: the density jumps where an atom enters a probe's sphere.
-    """
-    counts, receivers, vectors = [], [], []
-    for part in near.split(max(1, pairs // probes.shape[0])):
-        apart = probes[None] - seen.points[part][:, None]  # (N, P, 3)
-        image, probe = (apart.square().sum(-1) < cutoff**2).nonzero(as_tuple=True)
-        counts.append(torch.bincount(image, minlength=part.shape[0]))
-        receivers.append(probe)
-        vectors.append(apart[image, probe])
-    owners = seen.owners[near].tolist()
-    if not owners:
-        return Tile(rows, rows[:0], [], [], probes[:0])
-    return Tile(rows, torch.cat(receivers), owners, torch.cat(counts).tolist(), torch.cat(vectors))
+    @cached_property
+    def counts(self) -> list[int]:
+        """Image by image, how many of the edges are its."""
+        return self._edges[2].tolist()
+
+    @cached_property
+    def owners(self) -> list[int]:
+        """Image by image, the atom it is an image of."""
+        return self.seen.owners[self.near].tolist()
+
+    @cached_property
+    def _edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Receivers, vectors, counts.
+
+        Distances are float64, whatever the network's numbers are: the density jumps where an
+        atom enters a probe's sphere.
+        """
+        counts, receivers, vectors = [self.near[:0]], [self.near[:0]], [self.probes[:0]]
+        for part in self.near.split(max(1, self.pairs // self.probes.shape[0])):
+            apart = self.probes[None] - self.seen.points[part][:, None]  # (N, P, 3)
+            image, probe = (apart.square().sum(-1) < self.cutoff**2).nonzero(as_tuple=True)
+            counts.append(torch.bincount(image, minlength=part.shape[0]))
+            receivers.append(probe)
+            vectors.append(apart[image, probe])
+        return torch.cat(receivers), torch.cat(vectors), torch.cat(counts)
 
 
 def inside(graph: Graph, points: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -202,7 +220,7 @@ def scattered_tiles(
         part = probes[rows]
         low, high = part.amin(0) - cutoff, part.amax(0) + cutoff
         near = ((seen.points > low) & (seen.points < high)).all(1).nonzero().squeeze(1)
-        yield tile(rows, part, seen, near, cutoff, pairs)
+        yield Tile(rows, part, seen, near, cutoff, pairs)
 
 
 def _sorted_in_space(probes: Tensor, edge: float) -> Tensor:
@@ -268,7 +286,7 @@ class GridTiles:
         i, j, k = (m.flatten() for m in torch.meshgrid(*axes, indexing="ij"))
         probes = self.origin + torch.stack((i, j, k), 1).double() @ self.step
         rows = (i * self.shape[1] + j) * self.shape[2] + k
-        return tile(rows, probes, self.seen, near, self.cutoff, self.pairs)
+        return Tile(rows, probes, self.seen, near, self.cutoff, self.pairs)
 
 
 def block_sides(step: Tensor, shape: tuple[int, ...], size: int) -> list[int]:
