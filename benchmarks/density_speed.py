@@ -1,6 +1,6 @@
 """Densities per second: ChargE3Net here against its published implementation, and with size.
 
-    python benchmarks/density_speed.py --published PATH [--structure FILE] [--probes N]
+    python benchmarks/density_speed.py --published PATH [--structure FILE] [--probes N] [--device D]
     python benchmarks/density_speed.py --supercells 1,2,4,10
 
 The first compares one grid around a molecule: the same random weights of the paper's size in both,
@@ -8,7 +8,9 @@ one thread, one process, neighbour work included on both sides, blocks kept on t
 The published code is slow, so it computes N random points of the grid and its time is scaled to
 the whole; ours computes the whole grid, and the two are compared at those points. PATH is a clone
 of github.com/AIforGreatGood/charge3net. Times are CPU seconds of the process, so that other work
-on the machine does not count; both sides run twice, in turn, and the faster run counts.
+on the machine does not count; both sides run twice, in turn, and the faster run counts. With
+--device cuda both networks are on the card, the published code's neighbour search stays on the CPU
+as it has no other, and times are seconds of the clock until the card has finished.
 
 The second computes BaVS3 supercells. Above LARGEST points the grid is sampled: random blocks of it.
 """
@@ -60,7 +62,7 @@ def points(grid: Grid) -> Any:
     return grid.origin + index @ grid.step
 
 
-def published_model(path: Path) -> Any:
+def published_model(path: Path, device: str) -> Any:
     """The published network with random weights."""
     import torch
 
@@ -72,7 +74,7 @@ def published_model(path: Path) -> Any:
     from src.charge3net.models.e3 import E3DensityModel
 
     torch.manual_seed(0)
-    return E3DensityModel(num_neighbors=20, basis="gaussian", **PAPER).eval()
+    return E3DensityModel(num_neighbors=20, basis="gaussian", **PAPER).eval().to(device)
 
 
 def published_density(model: Any, atoms: Any, probes: Any) -> Any:
@@ -81,12 +83,13 @@ def published_density(model: Any, atoms: Any, probes: Any) -> Any:
     import torch
     from src.charge3net.data.graph_construction import KdTreeGraphConstructor
 
+    device = next(model.parameters()).device
     build = KdTreeGraphConstructor(cutoff=PAPER["cutoff"], num_probes=None, disable_pbc=True)
     found = []
     with torch.no_grad():
         for part in np.array_split(probes, -(-len(probes) // BATCH)):
             graph = build(np.zeros(len(part)), atoms, part)
-            batch = {key: value[None] for key, value in graph.items()}
+            batch = {key: value[None].to(device) for key, value in graph.items()}
             found.append(model(batch).reshape(-1))
     return torch.cat(found)
 
@@ -95,36 +98,52 @@ def ours_from(model: Any) -> Any:
     """Our network with the published one's weights."""
     from neupol_cli.models.charge3net import ChargE3Net
 
-    return ChargE3Net.from_published(model.state_dict(), {**PAPER, "num_neighbors": 20})
+    device = next(model.parameters()).device
+    ours = ChargE3Net.from_published(model.state_dict(), {**PAPER, "num_neighbors": 20})
+    return ours.to(device)
 
 
-def timed(work: Any) -> tuple[float, Any]:
-    """CPU seconds, result."""
-    start = time.process_time()
+def timed(work: Any, device: str = "cpu") -> tuple[float, Any]:
+    """CPU seconds, or of the clock on a GPU; result."""
+    if device == "cpu":
+        start = time.process_time()
+        result = work()
+        return time.process_time() - start, result
+    import torch
+
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
     result = work()
-    return time.process_time() - start, result
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start, result
 
 
-def compare(path: Path, atoms: Any, count: int) -> dict[str, Any]:
-    """Both implementations on one grid."""
+def compare(path: Path, atoms: Any, count: int, device: str) -> dict[str, Any]:
+    """Both implementations on one grid, on the same device."""
     import numpy as np
     import torch
 
-    theirs = published_model(path)
+    theirs = published_model(path, device)
     ours = ours_from(theirs)
     grid = around(atoms, SIDE)
     everything = points(grid)
     chosen = np.sort(np.random.default_rng(0).choice(len(everything), count, replace=False))
     published_density(theirs, atoms, everything[chosen[:200]])  # e3nn compiles on its first call
+    if device != "cpu":
+        ours.density_grid(ours.atom_features(atoms), grid)  # compiles the kernels
     best = [float("inf"), float("inf")]
     for _ in range(2):
-        slow, reference = timed(lambda: published_density(theirs, atoms, everything[chosen]))
-        fast, density = timed(lambda: ours.density_grid(ours.atom_features(atoms), grid))
+        slow, reference = timed(
+            lambda: published_density(theirs, atoms, everything[chosen]), device
+        )
+        fast, density = timed(lambda: ours.density_grid(ours.atom_features(atoms), grid), device)
         best = [min(best[0], slow), min(best[1], fast)]
-    wrong = (density[torch.from_numpy(chosen)] - reference).abs().max() / reference.abs().max()
+    rows = torch.from_numpy(chosen).to(device)
+    wrong = (density[rows] - reference).abs().max() / reference.abs().max()
     rates = (count / best[0], len(everything) / best[1])
     return {
         "structure": str(atoms.symbols),
+        "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
         "points": len(everything),
         "published points": count,
         "published probes/s": rates[0],
@@ -207,6 +226,7 @@ def main() -> None:
     parser.add_argument("--published", type=Path)
     parser.add_argument("--structure", type=Path)
     parser.add_argument("--probes", type=int, default=5000)
+    parser.add_argument("--device", default="cpu", help="of the comparison: cpu, cuda, cuda:1")
     parser.add_argument("--supercells", default="")
     parser.add_argument("--memory", type=int, default=1 << 30)
     chosen = parser.parse_args()
@@ -220,7 +240,8 @@ def main() -> None:
     if chosen.published:
         molecule = ase.build.molecule("C6H6")
         atoms = ase.io.read(chosen.structure) if chosen.structure else molecule
-        print(json.dumps(compare(chosen.published, atoms, chosen.probes), indent=1), flush=True)
+        found = compare(chosen.published, atoms, chosen.probes, chosen.device)
+        print(json.dumps(found, indent=1), flush=True)
     for times in filter(None, chosen.supercells.split(",")):
         print(json.dumps(scale([int(times)], chosen.memory)[0], indent=1), flush=True)
 
