@@ -48,7 +48,7 @@ def _rows(found: Found) -> Iterator[list[str]]:
     first = next(found)
     yield ["structure", "formula", *(f"{name} [{t.unit}]" for name, t in _numbers(first).items())]
     for prediction in chain([first], found):
-        numbers = (f"{float(t.values):.6g}" for t in _numbers(prediction).values())
+        numbers = (f"{float(t.values):.10g}" for t in _numbers(prediction).values())
         yield [prediction.label, prediction.atoms.get_chemical_formula(), *numbers]
 
 
@@ -90,7 +90,9 @@ def _aligned(found: list[Prediction]) -> None:
 
 
 def _with_spread(prediction: Prediction, numbers: dict[str, Target], name: str) -> str:
-    value = f"{float(numbers[name].values):.5g}"
+    number = float(numbers[name].values)
+    # Five digits are enough for a property, but not for the last ones of a total energy.
+    value = f"{number:.3f}" if abs(number) >= 100 else f"{number:.5g}"
     return f"{value} ± {prediction.spread[name]:.2g}" if name in prediction.spread else value
 
 

@@ -378,7 +378,7 @@ def test_an_absurd_grid_is_refused_at_once(tmp_path: Path) -> None:
         (["-o", "rho.cube", "--spacing", "-1"], "--spacing"),
         (["-o", "rho.cube", "--spacing", "1", "--grid", "1,1,1"], "choose one of"),
         (["-o", "rho.cube", "--memory", "lots"], "--memory"),
-        (["-o", "rho.cube", "--on-error", "panic"], "skip or fail"),
+        (["-o", "rho.cube", "--on-error", "panic"], "'fail', 'skip'"),
         (["-o", "rho.cube", "--difference", "d.cube"], "--reference"),
         (["-o", "rho.cube", "--dtype", "float16"], "--dtype"),
         (["-o", "rho.cube", "-m", "nothing-of-that-name"], "nothing-of-that-name"),
