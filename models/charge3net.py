@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import BadInput
 from neupol_cli.models.atom_stack import (
     RADIALS,
     AtomStack,
@@ -24,6 +23,7 @@ from neupol_cli.models.atom_stack import (
     check,
 )
 from neupol_cli.models.density import at_probes, on_grid
+from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.harmonics import Harmonics
 from neupol_cli.models.probe_stack import ProbeStack
@@ -91,7 +91,6 @@ class ChargE3Net(nn.Module):
         "steps": 1_000_000,
     }
     config: ChargE3NetConfig
-    lookup: Tensor
 
     def __init__(self, config: ChargE3NetConfig) -> None:
         super().__init__()
@@ -112,9 +111,7 @@ class ChargE3Net(nn.Module):
         )
         self.readout = BlockLinear(self.probes.scalars, outputs(config))
         self.promolecule = Promolecule(config) if config.promolecule else None
-        lookup = torch.full((max(config.species) + 1,), -1)
-        lookup[list(config.species)] = torch.arange(len(config.species))
-        self.register_buffer("lookup", lookup, persistent=False)
+        self.types = Elements(config.species)
 
     @staticmethod
     def published(
@@ -146,23 +143,6 @@ class ChargE3Net(nn.Module):
         network = cls(ours).to(state["readout.weight"].dtype)
         network.load_state_dict(state)
         return network.eval()
-
-    def types(self, numbers: Tensor) -> Tensor:
-        """(A,) atomic numbers -> (A,) indices of elements.
-
-        Raises:
-            BadInput: an element that the network never saw, naming the first such atom.
-        """
-        found = self.lookup[numbers.clamp(0, self.lookup.shape[0] - 1)]
-        found = torch.where(numbers < self.lookup.shape[0], found, -1)
-        if bool((found < 0).any()):
-            atom = int((found < 0).nonzero()[0])
-            known = ", ".join(str(z) for z in self.config.species)
-            raise BadInput(
-                f"atom {atom + 1} has atomic number {int(numbers[atom])}; this model was trained "
-                f"on {known}"
-            )
-        return found
 
     def encode(self, graph: Graph) -> AtomFeatures:
         """The atom stack on a batch of structures."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli.errors import Usage
+from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.linear import Linear
 from neupol_cli.models.probes import (
@@ -90,7 +91,6 @@ class DeepDFT(nn.Module):
         "steps": 10_000_000,
     }
     promolecule = None
-    lookup: Tensor
 
     def __init__(self, config: DeepDFTConfig) -> None:
         super().__init__()
@@ -100,9 +100,7 @@ class DeepDFT(nn.Module):
         self.embedding = nn.Embedding(len(config.species), config.hidden)
         self.before_readout = Linear(config.hidden, config.hidden)
         self.readout = Linear(config.hidden, 1)
-        lookup = torch.full((max(config.species) + 1,), -1)
-        lookup[list(config.species)] = torch.arange(len(config.species))
-        self.register_buffer("lookup", lookup, persistent=False)
+        self.types = Elements(config.species)
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         """(A,) indices of elements -> the atoms' state after each layer."""
@@ -111,19 +109,6 @@ class DeepDFT(nn.Module):
     def received(self, layers: list[Senders], edges: Edges, probes: int) -> Tensor:
         """Edges from atoms (senders) to probes (receivers) -> (probes,) e/Angstrom^3."""
         raise NotImplementedError
-
-    def types(self, numbers: Tensor) -> Tensor:
-        """(A,) atomic numbers -> (A,) indices of elements. Errors: BadInput, naming the atom."""
-        found = self.lookup[numbers.clamp(0, self.lookup.shape[0] - 1)]
-        found = torch.where(numbers < self.lookup.shape[0], found, -1)
-        if bool((found < 0).any()):
-            atom = int((found < 0).nonzero()[0])
-            known = ", ".join(str(z) for z in self.config.species)
-            raise BadInput(
-                f"atom {atom + 1} has atomic number {int(numbers[atom])}; this model was trained "
-                f"on {known}"
-            )
-        return found
 
     def encode(self, graph: Graph) -> AtomFeatures:
         """The atoms' layers on a batch of structures."""
