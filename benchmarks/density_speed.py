@@ -24,7 +24,7 @@ import resource
 import sys
 import time
 import types
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,32 +154,11 @@ def compare(path: Path, atoms: Any, count: int, device: str) -> dict[str, Any]:
     }
 
 
-def bavs3() -> Any:
-    """Hexagonal BaVS3, a 6.72 A, c 5.61 A: 10 atoms."""
-    from ase.spacegroup import crystal
-
-    sites = [(1 / 3, 2 / 3, 3 / 4), (0, 0, 0), (0.1656, 0.3312, 0.25)]
-    return crystal(["Ba", "V", "S"], sites, spacegroup=194, cellpar=[6.72, 6.72, 5.61, 90, 90, 120])
-
-
-def sampled(grid: Grid, side: int, seed: int) -> list[Grid]:
-    """The grid itself, or random blocks of it with about LARGEST / 4 points in all."""
-    import numpy as np
-
-    if np.prod(grid.shape) <= LARGEST:
-        return [grid]
-    rng = np.random.default_rng(seed)
-    blocks = []
-    for _ in range(LARGEST // 4 // side**3):
-        corner = [rng.integers(0, n - side) for n in grid.shape]
-        origin = grid.origin + np.asarray(corner) @ grid.step
-        blocks.append(replace(grid, origin=origin, shape=(side, side, side)))
-    return blocks
-
-
 def supercell(network: Any, times: int, memory: int) -> dict[str, Any]:
     """Cost a probe in a times^3 supercell."""
     import numpy as np
+
+    from neupol_cli.runtime_cases import bavs3, sampled
 
     cell = bavs3()
     atoms = cell.repeat(times)
@@ -187,7 +166,7 @@ def supercell(network: Any, times: int, memory: int) -> dict[str, Any]:
     grid = Grid(np.zeros(3), atoms.cell.array / np.array(shape)[:, None], shape)
     atom_seconds, features = timed(lambda: network.atom_features(atoms))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    blocks = sampled(grid, 40, times)
+    blocks = sampled(grid, 40, times, LARGEST)
     probes = sum(int(np.prod(block.shape)) for block in blocks)
 
     def work() -> None:

@@ -17,7 +17,16 @@ from typing import Any
 import typer
 
 from neupol_cli import __version__
-from neupol_cli.commands import data, density, encoding, fit, models, predict, trajectory
+from neupol_cli.commands import (
+    bench_runtime,
+    data,
+    density,
+    encoding,
+    fit,
+    models,
+    predict,
+    trajectory,
+)
 from neupol_cli.errors import IOFailure, NeupolError, TryAgain
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -34,6 +43,7 @@ app = typer.Typer(
 
 # name -> a function with typer's annotations; a group of subcommands is mounted below.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "bench-runtime": bench_runtime.bench_runtime,
     "density": density.density,
     "encoding": encoding.encoding,
     "fit": fit.fit,

@@ -1,0 +1,208 @@
+"""neupol bench-runtime: what a prediction costs, how that grows, and what DFT costs instead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.options import DeviceOption
+
+if TYPE_CHECKING:
+    from neupol_cli.runtime_cases import Conditions, Subject, System
+
+ALKANES = "2,4,8,16,32,64,128"
+TIMES = "1,2,3,4"
+
+
+def bench_runtime(
+    structure: Annotated[
+        str | None,
+        typer.Argument(help="A crystal to make supercells of (default BaVS3), or a molecule."),
+    ] = None,
+    supercells: Annotated[
+        str | None,
+        typer.Option(metavar="1,2,...", help=f"n of the n^3 supercells, {TIMES} if not said."),
+    ] = None,
+    alkanes: Annotated[
+        str, typer.Option(metavar="2,4,...", help="Carbons of the straight alkanes.")
+    ] = ALKANES,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Bundled name, run folder or checkpoint; or a network's name, for random "
+            "weights; repeatable. All bundled ones if none is named.",
+        ),
+    ] = None,
+    dft: Annotated[
+        str | None,
+        typer.Option(metavar="pyscf", help="The same alkanes by DFT, PBE/GTH (extra: dft)."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="What everything together may take.")] = 3.0,
+    repeats: Annotated[int, typer.Option(help="Runs of each size after a warm-up.", min=1)] = 3,
+    spacing: Annotated[
+        float, typer.Option(help="Largest step of a density's grid, Angstrom.")
+    ] = 0.2,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="F.json", help="Write all of it here.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="F.png", help="Draw it, log-log (png, pdf or svg).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all of it as JSON instead of tables.")
+    ] = False,
+    device: DeviceOption = "auto",
+    memory: Annotated[str, typer.Option(help="What a size may take.")] = "2GB",
+) -> None:
+    """Time predictions at growing sizes and fit how their cost grows with the number of atoms.
+
+    Models that know the elements are timed on supercells, the others and --dft on straight alkanes.
+    A density is timed whole; of grids beyond a million points some blocks are, and scaled up.
+    A size that would not fit in time or memory says so, and the rest goes on.
+    """
+    from neupol_cli.runtime_cases import Conditions
+    from neupol_cli.runtime_cases import alkanes as chains
+
+    if not minutes > 0 or not spacing > 0:
+        raise Usage("--minutes and --spacing are positive numbers")
+    if dft not in (None, "pyscf"):
+        raise Usage(f"--dft knows pyscf, not '{dft}'")
+    _check_outputs(output, plot)
+    conditions = Conditions(_device(device), _memory(memory), spacing)
+    molecules = chains(counts(alkanes, "--alkanes"))
+    found = _subjects(model, _crystal(structure, supercells), molecules, conditions, dft)
+    report = _timed(found, conditions, minutes, repeats, not as_json)
+    if output:
+        _write(output, report)
+    if plot:
+        from neupol_cli import runtime_job, runtime_plot
+
+        place = runtime_job.conditions_line(report["environment"])
+        runtime_plot.draw(plot, report["series"], place)
+    if as_json:
+        typer.echo(json.dumps(report))
+
+
+def counts(text: str, option: str) -> tuple[int, ...]:
+    """``1,2,4`` as numbers. Usage for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
+        raise Usage(f"{option} takes positive numbers such as 1,2,4, not '{text}'")
+    return tuple(int(part) for part in parts)
+
+
+def _check_outputs(output: str | None, plot: str | None) -> None:
+    """Before minutes are spent: names that cannot be written."""
+    from neupol_cli.encoding_plot import check_name
+    from neupol_cli.files import checked_target
+
+    if plot:
+        check_name(plot)
+    for name in filter(None, (output, plot)):
+        checked_target(name)
+
+
+def _device(name: str) -> str:
+    from neupol_cli.tasks import device_named
+
+    return str(device_named(name))
+
+
+def _memory(text: str) -> int:
+    from neupol_cli.density_run import parse_memory
+
+    return parse_memory(text)
+
+
+def _crystal(structure: str | None, supercells: str | None) -> Callable[[], System] | None:
+    """The system that the user asked for, made when it is needed; None where none was."""
+    from neupol_cli import runtime_cases
+
+    if structure is None and supercells is None:
+        return None
+    times = counts(supercells or TIMES, "--supercells")
+    if structure is None:
+        return lambda: runtime_cases.supercells(runtime_cases.bavs3(), "BaVS3", times)
+    atoms = _read(structure)
+    if not atoms.pbc.any() and supercells is None:
+        times = (1,)
+    system = runtime_cases.supercells(atoms, structure, times)
+    return lambda: system
+
+
+def _read(structure: str) -> Any:
+    from neupol_cli import structures
+
+    frames = [atoms for _, atoms in structures.read([structure], "fail")]
+    if len(frames) != 1:
+        raise BadInput(f"{structure}: holds {len(frames)} structures; name a file with one")
+    return frames[0]
+
+
+def _subjects(
+    models: list[str] | None,
+    crystal: Callable[[], System] | None,
+    molecules: System,
+    conditions: Conditions,
+    dft: str | None,
+) -> list[Subject]:
+    """Everything that will be timed; a wrong name is found before the first minute is spent."""
+    from neupol_cli import registry, runtime_cases
+
+    reference = [runtime_cases.pyscf(molecules, conditions.spacing)] if dft else []
+    names = models or list(registry.bundled())
+    found = []
+    for name in names:
+        found += runtime_cases.subjects(name, crystal, molecules, conditions)
+    return found + reference
+
+
+def _timed(
+    subjects: list[Subject], conditions: Conditions, minutes: float, repeats: int, shown: bool
+) -> dict[str, Any]:
+    """The whole report; with ``shown`` each table is printed as soon as it is there."""
+    from neupol_cli import runtime, runtime_job
+
+    environment = runtime.environment(conditions.device, "float32")
+    if shown:
+        typer.echo(runtime_job.conditions_line(environment))
+    series = []
+    for report in runtime_job.run(subjects, conditions, minutes, repeats):
+        series.append(report)
+        if shown:
+            _print(report)
+    found = runtime_job.crossings(series)
+    if shown and found:
+        typer.echo()
+        for each in found:
+            typer.echo(runtime_job.meeting(each))
+    settings = {"minutes": minutes, "repeats": repeats, "memory_bytes": conditions.memory}
+    settings["spacing_Angstrom"] = conditions.spacing
+    return {
+        "environment": environment,
+        "settings": settings,
+        "series": series,
+        "crossings": found,
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    from neupol_cli import runtime_job
+    from neupol_cli.console import stdout
+
+    typer.echo(f"\n{runtime_job.heading(report)}")
+    stdout().print(runtime_job.table(report), highlight=False)
+    typer.echo(runtime_job.law(report))
+
+
+def _write(path: str, report: dict[str, Any]) -> None:
+    from neupol_cli.files import atomic
+
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(report, indent=1) + "\n")
