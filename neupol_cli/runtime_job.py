@@ -219,7 +219,7 @@ def meeting(found: dict[str, Any]) -> str:
     """A crossing point in words."""
     who = f"{found['model']} ({found['answers']}) and {found['against']}"
     if found["atoms"] is None:
-        return f"{who}: by the fits they do not cost the same at any size"
+        return f"{who}: by the fits they cost the same at no size of one atom or more"
     how = "extrapolated from the two fits" if found["extrapolated"] else "between measured sizes"
     return f"{who} cost the same at {found['atoms']:.3g} atoms, {how}"
 
