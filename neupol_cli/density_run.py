@@ -92,8 +92,8 @@ def check_elements(atoms: Atoms, species: Sequence[int], label: str) -> None:
         if int(number) not in known:
             trained = " ".join(chemical_symbols[z] for z in sorted(known))
             raise BadInput(
-                f"{label}: atom {index} is {chemical_symbols[number]}, which this model has not "
-                f"seen; it was trained on {trained}"
+                f"{label}: atom {index + 1} is {chemical_symbols[number]}, which this model has "
+                f"not seen; it was trained on {trained}"
             )
 
 

@@ -169,18 +169,18 @@ def check(atoms: Atoms, label: str, line: int = 0) -> None:
     bad = ~(np.abs(positions) < FARTHEST).all(axis=1)  # also true for NaN
     if bad.any():
         index = int(bad.argmax())
-        raise BadInput(f"{where(index)}: atom {index} is not at a finite place {positions[index]}")
+        raise BadInput(f"{where(index)}: atom {index + 1} is not at a finite place")
     unknown = (atoms.numbers < 1) | (atoms.numbers > 118)
     if unknown.any():
         index = int(unknown.argmax())
-        raise BadInput(f"{where(index)}: atom {index} has atomic number {atoms.numbers[index]}")
+        raise BadInput(f"{where(index)}: atom {index + 1} has atomic number {atoms.numbers[index]}")
     periodic = np.asarray(atoms.cell.array)[atoms.pbc]  # (k,3)
     _check_cell(periodic, label)
     pair = _close_pair(positions, periodic)
     if pair is not None:
         first, second = sorted(pair)
         raise BadInput(
-            f"{where(second)}: atoms {first} and {second} are on one spot "
+            f"{where(second)}: atoms {first + 1} and {second + 1} are on one spot "
             f"(nearer than {CLOSEST} Angstrom, periodic images included)"
         )
 

@@ -230,7 +230,7 @@ def test_an_unseen_element_is_named_and_skipped_only_when_asked(model, capsys) -
     Path("two.xyz").write_text("2\n\nO 0 0 0\nS 0 0 1.5\n" + WATER)
     code, _, err = run(capsys, "two.xyz", "-o", "rho.h5", "--spacing", "0.5")
     assert code == 65
-    assert "two.xyz#0: atom 1 is S" in err and "trained on H C O" in err
+    assert "two.xyz#0: atom 2 is S" in err and "trained on H C O" in err
     assert not Path("rho.h5").exists() and not list(Path().glob("*.partial"))
     code, out, err = run(
         capsys, "two.xyz", "-o", "rho.h5", "--spacing", "0.5", "--on-error", "skip", "--json"
