@@ -1,24 +1,22 @@
 """Neural Polarization on QM9: off, frozen and movable points at an equal number of steps.
 
     neupol data qm9 -o qm9.h5
-    OMP_NUM_THREADS=1 python benchmarks/polarization.py qm9.h5 --steps 1500 --out runs/polarization
+    OMP_NUM_THREADS=1 python benchmarks/polarization.py qm9.h5 --out runs/polarization
 
-Runs `neupol fit` once a mode, all else equal, and prints the test errors side by side. Four targets
-share a trunk, so one run answers for all of them. Existing runs are resumed, finished ones read.
+Kwak and Jo, Tables 1 and 3, in small: EGNN and the equivariant transformer, all else equal. Four
+targets share a trunk, so that one run answers for all of them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
+import study
+
+NETWORKS = ("egnn", "equivariant-transformer")
 MODES = ("off", "frozen", "movable")
 TARGETS = ("mu", "homo", "zpve", "U0")
-# Table 1 (EGNN without and with movable points) and Table 3 (Equiformer: off, frozen, movable).
+# Table 1 (without, with movable points) and Table 3 (Equiformer: off, frozen, movable).
 PAPER = {
     "mu": "EGNN 0.029 -> 0.030; Equiformer 0.0118, 0.0159, 0.0109",
     "homo": "EGNN 29 -> 29.9; Equiformer 16.5, 17.7, 16.7 (meV)",
@@ -27,51 +25,45 @@ PAPER = {
 }
 
 
-def fit(mode: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The result of one training, as `neupol fit --json` prints it."""
-    run = arguments.out / mode
-    command = [
-        *(sys.executable, "-m", "neupol_cli", "fit", "egnn", arguments.data, "-o", run, "--force"),
-        *("--target", ",".join(TARGETS), "--polarization", mode, "--steps", arguments.steps),
-        *("--batch-size", arguments.batch_size, "--lr", 0.001, "--warmup", 200, "--clip", 2),
-        *("--ema", 0.995, "--set", f"hidden={arguments.hidden}", "--set", "layers=4"),
-        *("--valid-every", arguments.steps, "--seed", arguments.seed, "--json"),
+def runs(data: Path, steps: int, batch: int, hidden: int, seed: int) -> list[study.Run]:
+    """A training a network and mode."""
+    common = (
+        *("--target", ",".join(TARGETS), "--steps", steps, "--batch-size", batch, "--lr", 0.001),
+        *("--warmup", 200, "--clip", 2, "--ema", 0.995, "--set", f"hidden={hidden}"),
+        *("--set", "layers=4", "--valid-every", steps, "--seed", seed),
+    )
+    return [
+        study.Run(f"{network}-{mode}", (network, data, *common, "--polarization", mode))
+        for network in NETWORKS
+        for mode in MODES
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    (run / "result.json").write_text(json.dumps(result, indent=1))
-    return result
 
 
-def report(out: Path) -> None:
+def report(results: study.Results) -> None:
     """The table of what has been trained so far."""
-    results = {m: json.loads((out / m / "result.json").read_text()) for m in MODES}
-    print("| target | unit | off | frozen | movable | movable / off | published |")
+    print("| network | target | off | frozen | movable | movable / off | published |")
     print("|---|---|---|---|---|---|---|")
-    for name in TARGETS:
-        errors = [results[mode]["test"][name] for mode in MODES]
-        values = [error["value"] for error in errors]
-        cells = " | ".join(f"{value:.4g}" for value in values)
-        ratio = values[2] / values[0]
-        print(f"| {name} | {errors[0]['unit']} | {cells} | {ratio:.3f} | {PAPER[name]} |")
+    for network in NETWORKS:
+        found = [results.get(f"{network}-{mode}") for mode in MODES]
+        for target in TARGETS:
+            errors = [None if each is None else each["test"][target] for each in found]
+            values = [None if each is None else float(each["value"]) for each in errors]
+            cells = " | ".join("-" if value is None else f"{value:.4g}" for value in values)
+            ratio = f"{values[2] / values[0]:.3f}" if values[0] and values[2] else "-"
+            unit = next((each["unit"] for each in errors if each is not None), "")
+            print(f"| {network} | {target}, {unit} | {cells} | {ratio} | {PAPER[target]} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = study.options(__doc__ or "", "runs/polarization")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/polarization"))
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch-size", type=int, default=48)
-    parser.add_argument("--hidden", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mode", action="append", choices=MODES, help="only these; repeatable")
-    parser.add_argument("--report", action="store_true", help="only print what is there")
-    arguments = parser.parse_args()
-    for mode in [] if arguments.report else arguments.mode or MODES:
-        (arguments.out / mode).parent.mkdir(parents=True, exist_ok=True)
-        fit(mode, arguments)
-    if all((arguments.out / mode / "result.json").exists() for mode in MODES):
-        report(arguments.out)
+    asked = parser.parse_args()
+    every = runs(asked.data, asked.steps, asked.batch_size, asked.hidden, asked.seed)
+    study.conduct(every, asked, report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""How a distance enters, on QM9: EGNN and DimeNet++ at an equal number of steps.
+
+    neupol data qm9 -o qm9.h5
+    OMP_NUM_THREADS=1 python benchmarks/encodings.py qm9.h5 --out runs/encodings
+    neupol encoding runs/encodings/task-U0 runs/encodings/task-mu runs/encodings/task-r2 \\
+        --plot encodings.png
+
+The first part is Table 2 of Gao et al. 2022 in small: each network with its own description of a
+distance (r^2; a Bessel basis and spherical harmonics), with a perceptron, with a learned table, and
+with one kept smooth. Four targets share a trunk, so that one run answers for all. The second part
+trains a network a task, each from another seed, whose tables `neupol encoding` then compares.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import study
+
+TARGETS = ("U0", "homo", "mu", "r2")
+ENCODINGS = ("own", "mlp", "learned", "smooth")
+NETWORKS = {
+    "egnn": ("--set", "hidden=64", "--set", "layers=4", "--set", "encoding_range=12"),
+    "dimenet": (
+        *("--set", "hidden=64", "--set", "layers=3", "--set", "triplet=32"),
+        *("--set", "output=128"),
+    ),
+}
+SMOOTH = ("--encoding", "learned", "--smoothness", 0.01)
+CHOSEN = {
+    "own": (),
+    "mlp": ("--encoding", "mlp"),
+    "learned": ("--encoding", "learned"),
+    "smooth": SMOOTH,
+}
+TASKS = {"U0": 1, "mu": 2, "r2": 3}  # and the seed of each
+# Table 2 (own, mlp, learned, smooth): U0 and homo in meV, mu in D, r2 in bohr^2.
+PAPER = {
+    ("egnn", "U0"): "11, 10, 9, 9",
+    ("egnn", "homo"): "29, 35, 26, 27",
+    ("egnn", "mu"): ".029, .027, .027, .023",
+    ("egnn", "r2"): ".106, .122, .086, .091",
+    ("dimenet", "U0"): "7, 10, 7, 7",
+    ("dimenet", "homo"): "27, 30, 26, 24",
+    ("dimenet", "mu"): ".032, .035, .030, .028",
+    ("dimenet", "r2"): ".334, .286, .260, .260",
+}
+
+
+def runs(data: Path, steps: int) -> list[study.Run]:
+    """Every training of both parts."""
+    common = (
+        *("--steps", steps, "--batch-size", 32, "--lr", 0.001, "--warmup", 200),
+        *("--clip", 2, "--ema", 0.995, "--valid-every", steps),
+    )
+    found = [
+        study.Run(
+            f"{network}-{encoding}",
+            (network, data, "--target", ",".join(TARGETS), *common, *sizes, *CHOSEN[encoding]),
+        )
+        for network, sizes in NETWORKS.items()
+        for encoding in ENCODINGS
+    ]
+    for task, seed in TASKS.items():
+        arguments = ("egnn", data, "--target", task, *common, *NETWORKS["egnn"], *SMOOTH)
+        found.append(study.Run(f"task-{task}", (*arguments, "--seed", seed)))
+    return found
+
+
+def report(results: study.Results) -> None:
+    """The table of what has been trained so far."""
+    print("| network | target | own | mlp | learned | smooth | published |")
+    print("|---|---|---|---|---|---|---|")
+    for network in NETWORKS:
+        found = [results.get(f"{network}-{encoding}") for encoding in ENCODINGS]
+        for target in TARGETS:
+            errors = [None if each is None else each["test"][target] for each in found]
+            cells = " | ".join("-" if e is None else f"{e['value']:.4g}" for e in errors)
+            unit = next((e["unit"] for e in errors if e is not None), "")
+            print(f"| {network} | {target}, {unit} | {cells} | {PAPER[network, target]} |")
+
+
+def main() -> None:
+    parser = study.options(__doc__ or "", "runs/encodings")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=2500)
+    asked = parser.parse_args()
+    study.conduct(runs(asked.data, asked.steps), asked, report)
+
+
+if __name__ == "__main__":
+    main()
