@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from neupol_cli import registry
-
 NETWORK, DATA, LIMIT = "Network", "Data and loss", "How long"
 OPTIMISER, RUN = "Optimiser", "Run"
 
@@ -21,7 +19,7 @@ def _panel(name: str, text: str, *flags: str, **more: Any) -> Any:
 def fit(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help=f"A network: {', '.join(registry.ENTRIES)}.")
+        str | None, typer.Argument(help="A network or a preset; see `neupol models`.")
     ] = None,
     data: Annotated[Path | None, typer.Argument(help="A dataset made by `neupol data`.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")] = Path("run"),
@@ -36,7 +34,14 @@ def fit(
             DATA, "Element reference energies: fitted (where they halve the spread), atoms, none."
         ),
     ] = "fitted",
-    scale: Annotated[str, _panel(DATA, "Spread that targets are divided by: mad or std.")] = "mad",
+    scale: Annotated[
+        str,
+        _panel(
+            DATA,
+            "Spread that targets are divided by: mad, std or none; auto: mad, with forces their "
+            "root mean square.",
+        ),
+    ] = "auto",
     loss: Annotated[str, _panel(DATA, "l1 or l2.")] = "l1",
     weight: Annotated[
         list[str], _panel(DATA, "NAME=W in the loss.", show_default="1; with forces 0.2, 0.8")
@@ -74,11 +79,19 @@ def fit(
     lr: Annotated[float, _panel(OPTIMISER, "Highest learning rate.", min=0.0)] = 1e-3,
     optimizer: Annotated[str, _panel(OPTIMISER, "adam, adamw or amsgrad.")] = "adam",
     weight_decay: Annotated[float, _panel(OPTIMISER, "Weight decay.", min=0.0)] = 0.0,
+    decays: Annotated[
+        str,
+        _panel(
+            OPTIMISER,
+            "What it shrinks: all, or matrices (no biases, norms, embeddings, encodings).",
+        ),
+    ] = "all",
     schedule: Annotated[
         str,
         _panel(
             OPTIMISER,
-            "constant, cosine[:LAST], plateau[:PATIENCE] or exponential[:BETA] (0.96^(step/BETA)).",
+            "constant, cosine[:LAST], waves[:HALVES], plateau[:PATIENCE[,FACTOR]] or "
+            "exponential[:BETA] (0.96^(step/BETA)).",
         ),
     ] = "cosine",
     warmup: Annotated[int, _panel(OPTIMISER, "Steps of linear warm-up.", min=0)] = 0,
@@ -103,6 +116,9 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network on a dataset and test it.
+
+    A preset is a published network with its recipe; `neupol models PRESET` prints what it stands
+    for, and every option given here wins over it.
 
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.

@@ -1,22 +1,24 @@
-"""neupol models: the networks there are, and the bundled checkpoints with what they can do."""
+"""neupol models: the networks there are, the presets, the bundled checkpoints."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from neupol_cli import registry
+from neupol_cli import presets, registry
 
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="A network or a bundled model, to see all about it.")
+        str | None, typer.Argument(help="A network, preset or bundled model, to see all about it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the networks and the bundled models, or describe one."""
+    """List networks, presets (networks with their published recipes) and bundled models."""
     if as_json:
         typer.echo(json.dumps(_described(name) if name else _everything(), indent=2))
     elif name:
@@ -28,22 +30,29 @@ def models(
 def _everything() -> dict[str, Any]:
     return {
         "networks": {entry.name: _network(entry) for entry in registry.ENTRIES.values()},
-        "bundled": {name: _bundled(name) for name in registry.bundled()},
+        "presets": {name: _preset(each) for name, each in presets.presets().items()},
+        "bundled": {name: registry.bundled_header(name) for name in registry.bundled()},
     }
 
 
 def _described(name: str) -> dict[str, Any]:
     if name in registry.bundled():
-        return _bundled(name)
-    return _network(registry.entry(name)) | {"config": registry.defaults(name)}
+        return registry.bundled_header(name)
+    preset = presets.presets().get(name)
+    if preset is None:
+        return _network(registry.entry(name)) | {"config": registry.defaults(name)}
+    config = registry.defaults(preset.network) | dict(preset.settings)
+    return _preset(preset) | {"config": config}
 
 
 def _network(entry: registry.Entry) -> dict[str, Any]:
     return {"task": entry.task, "summary": entry.summary, "source": entry.source}
 
 
-def _bundled(name: str) -> dict[str, Any]:
-    return registry.bundled_header(name)
+def _preset(preset: presets.Preset) -> dict[str, Any]:
+    """What a preset stands for, in the words of its file."""
+    found = dataclasses.asdict(preset)
+    return {key: value for key, value in found.items() if value and key not in ("name", "default")}
 
 
 def _print_all() -> None:
@@ -54,26 +63,62 @@ def _print_all() -> None:
     networks = Table("network", "answers", "what it is", "source", box=None, pad_edge=False)
     for entry in registry.ENTRIES.values():
         networks.add_row(entry.name, entry.task, entry.summary, entry.source)
-    stdout().print(networks)
+    known = Table("preset", "network", "what `neupol fit PRESET` trains", box=None, pad_edge=False)
+    for preset in presets.presets().values():
+        known.add_row(preset.name, preset.network, preset.summary)
     bundled = Table("bundled", "network", "what it answers", box=None, pad_edge=False)
     for name in registry.bundled():
-        header = _bundled(name)
+        header = registry.bundled_header(name)
         bundled.add_row(name, header["model"], ", ".join(header.get("targets", {})) or "density")
-    if bundled.row_count:
-        stdout().print()
-        stdout().print(bundled)
+    stdout().print(networks)
+    for table in (known, bundled):
+        if table.row_count:
+            stdout().print()
+            stdout().print(table)
 
 
 def _print_one(name: str) -> None:
     from neupol_cli.console import stdout
 
     if name in registry.bundled():
-        stdout().print(registry.bundled_card(name), markup=False, highlight=False)
-        return
-    for key, value in _described(name).items():
-        if key == "config":
-            stdout().print("settings (--set KEY=VALUE):")
-            for field, default in value.items():
-                stdout().print(f"  {field} = {default}", markup=False, highlight=False)
-        else:
-            stdout().print(f"{key}: {value}", markup=False, highlight=False)
+        lines = [registry.bundled_card(name)]
+    elif name in presets.presets():
+        lines = list(_preset_lines(presets.presets()[name]))
+    else:
+        lines = list(_network_lines(name))
+    for line in lines:
+        stdout().print(line, markup=False, highlight=False)
+
+
+def _network_lines(name: str) -> Iterator[str]:
+    described = _described(name)
+    yield from (f"{key}: {value}" for key, value in described.items() if key != "config")
+    yield "settings (--set KEY=VALUE):"
+    yield from (f"  {key} = {value}" for key, value in described["config"].items())
+    known = [each.name for each in presets.presets().values() if each.network == name]
+    if known:
+        yield f"presets: {', '.join(known)}"
+
+
+def _preset_lines(preset: presets.Preset) -> Iterator[str]:
+    """A preset as the command line that it stands for."""
+    yield f"{preset.name}: {preset.summary}"
+    yield f"source: {preset.source}"
+    if preset.note:
+        yield f"note: {preset.note}"
+    yield f"network: {preset.network}, {registry.entry(preset.network).summary}"
+    yield f"neupol fit {preset.network} DATA"
+    yield from _options(preset.recipe, preset.settings)
+    for case in preset.cases:
+        yield f"where all targets are among {', '.join(case.targets)}:"
+        yield from _options(case.recipe, case.settings)
+    yield "settings of the network (--set KEY=VALUE):"
+    config = registry.defaults(preset.network) | dict(preset.settings)
+    yield from (f"  {key} = {value}" for key, value in config.items())
+
+
+def _options(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in recipe.items():
+        for each in value if isinstance(value, list) else [value]:
+            yield f"  --{key.replace('_', '-')} {each}"
+    yield from (f"  --set {text}" for text in presets.texts(settings))

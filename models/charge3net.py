@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -84,12 +84,6 @@ class ChargE3Net(nn.Module):
     """
 
     Config = ChargE3NetConfig
-    RECIPE: ClassVar[dict[str, Any]] = {
-        "lr": 0.01,
-        "batch_size": 8,
-        "schedule": "exponential:10000",
-        "steps": 1_000_000,
-    }
     config: ChargE3NetConfig
 
     def __init__(self, config: ChargE3NetConfig) -> None:

@@ -84,12 +84,6 @@ class DeepDFT(nn.Module):
     """
 
     Config: ClassVar[type[DeepDFTConfig]] = DeepDFTConfig
-    RECIPE: ClassVar[dict[str, Any]] = {
-        "lr": 1e-4,
-        "batch_size": 2,
-        "schedule": "exponential:100000",
-        "steps": 10_000_000,
-    }
     promolecule = None
 
     def __init__(self, config: DeepDFTConfig) -> None:

@@ -109,6 +109,8 @@ def envelope(x: Tensor, exponent: int) -> Tensor:
 class RadialBasis(nn.Module):
     """DimeNet++'s own functions of a distance: rbf_n = env(x) sin(f_n x), f_n learned from n pi."""
 
+    decays = False
+
     def __init__(self, config: DimeNetConfig) -> None:
         super().__init__()
         self.size = config.radial

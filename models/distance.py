@@ -139,6 +139,8 @@ class HermiteTable(nn.Module):
     table of independent numbers would make the first forces as rough as it is.
     """
 
+    decays = False
+
     def __init__(self, size: int, bins: int, low: float, high: float) -> None:
         super().__init__()
         if bins < 2 or not high > low:

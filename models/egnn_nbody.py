@@ -19,16 +19,18 @@ displacements for the answer and lets no layer see them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import Usage
+from neupol_cli.models import nbody_step
 from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.nbody_step import Seen, usable
 from neupol_cli.models.pair_messages import Parts, messages_and_pushes
 
 FARTHEST = 100.0  # of one pair's push; never met in practice, says the published code
@@ -121,7 +123,7 @@ class Layer(nn.Module):
     def forward(
         self, h: Tensor, vectors: Tensor, velocities: Tensor, pairs: Pairs, fixed: int
     ) -> tuple[Tensor, Tensor]:
-        """One step.
+        """One step, of PyTorch's operations; `nbody_step.step` is the same in one.
 
         Args:
             h: (P, B, H) features.
@@ -162,6 +164,17 @@ class Layer(nn.Module):
         inner = functional.silu(rest[0] + product(summed, of_sum))
         return moved, h + update.second(inner)
 
+    def weights(self) -> list[Tensor]:
+        """In the order of `nbody_step.step`."""
+        affine = [self.message.first, self.message.second, self.push.first]
+        after = [self.drift.first, self.drift.second]
+        if self.update is not None:
+            after += [self.update.first, self.update.second]
+        before, rest = (
+            [each for linear in maps for each in _pair(linear)] for maps in (affine, after)
+        )
+        return [*before, self.push.second.weight, *rest]
+
 
 def _pair(linear: Linear) -> tuple[Tensor, Tensor]:
     return linear.weight, linear.bias
@@ -173,20 +186,38 @@ def _mapped(h: Tensor, maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
     return product(h, weights, biases).split(maps[0][0].shape[0], -1)
 
 
+# (layer, features (P, B, H), positions as it sees them (P, B, 3)) -> displacements, features
+Step = Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def composed(seen: Seen, fixed: int) -> Step:
+    """A layer's step in PyTorch's operations; the last layer's receivers are those that go."""
+    pairs = Pairs.among(seen.start, seen.charges)
+    to_going = pairs.tail(fixed)
+
+    def step(layer: Layer, h: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = to_going if layer.update is None else pairs
+        moved, h = layer(h, chosen.vectors(now), seen.velocities, chosen, fixed)
+        return moved, h
+
+    return step
+
+
+def compiled(seen: Seen, fixed: int) -> Step:
+    """The same as one compiled operation a layer."""
+
+    def step(layer: Layer, h: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+        first = fixed if layer.update is None else 0
+        return nbody_step.step(h, now, seen, layer.weights(), first, fixed)
+
+    return step
+
+
 class EGNNDynamics(nn.Module):
     """Charged particles in, their positions some time later out; any unit, the data's."""
 
     Config = NBodyConfig
     # The published training; validated every fifth epoch of 3,000 systems.
-    RECIPE: ClassVar[dict[str, Any]] = {
-        "batch_size": 100,
-        "lr": 5e-4,
-        "weight_decay": 1e-12,
-        "schedule": "constant",
-        "loss": "l2",
-        "valid_every": 150,
-        "epochs": 10_000,
-    }
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
@@ -217,15 +248,16 @@ class EGNNDynamics(nn.Module):
         x, v, q = (each.transpose(0, 1).contiguous() for each in (positions, velocities, charges))
         speeds = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
         h = torch.cat([embedding(speeds) for embedding in self.embeddings])  # (kinds n, B, H)
-        pairs = Pairs.among(torch.cat([x] * kinds), torch.cat([q] * kinds))
         fixed = (kinds - 1) * x.shape[0]  # so many points come before those that go
-        path, seen = [x], x
+        seen = Seen(torch.cat([x] * kinds), torch.cat([q] * kinds), v)
+        step = compiled if usable(seen, self.config.hidden) else composed
+        take = step(seen, fixed)
+        path, now = [x], seen.start
         for layer in self.layers:
-            chosen = pairs.tail(fixed) if layer.update is None else pairs
-            vectors = chosen.vectors(torch.cat((x, seen)) if fixed else seen)
-            moved, h = layer(h, vectors, v, chosen, fixed)
+            moved, h = take(layer, h, now)
             path.append(path[-1] + moved)
-            seen = path[-1] if self.moves else x
+            if self.moves:
+                now = torch.cat((x, path[-1])) if fixed else path[-1]
         return path
 
     @staticmethod

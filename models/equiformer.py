@@ -57,7 +57,8 @@ class EquiformerConfig(PropertyConfig):
         heads, head_irreps: attention heads, and the values of one.
         mlp_irreps: the hidden layer of a block's feed-forward network.
         feature: scalars that the readout sees.
-        encoding: how a distance enters: ``learned-gaussian`` or any of models/distance.py.
+        encoding: how a distance enters: ``learned-gaussian``, ``learned-bessel`` (published for
+            energies, r2, zpve) or any of models/distance.py.
         encoding_size, encoding_bins: its resolution.
         radial: hidden widths of the networks behind it.
         alpha_drop: dropout of attention weights, in training only.

@@ -22,6 +22,8 @@ class LearnedGaussians(nn.Module):
     exp(-(t - mean_k)^2 / (2 s_k^2)) / (sqrt(2 pi) s_k),  t = weight r / c + bias, s = |std| + 1e-5
     """
 
+    decays = False
+
     def __init__(self, scope: Range) -> None:
         super().__init__()
         self.size, self.cutoff = scope.size, scope.high
@@ -38,13 +40,35 @@ class LearnedGaussians(nn.Module):
         return height * torch.exp(-0.5 * ((place - self.mean) / width).square().clamp(max=160.0))
 
 
+class LearnedBessel(nn.Module):
+    """Bessel functions of learned frequency inside an envelope, for r2, zpve, U0, U, H and G.
+
+    env(x) sqrt(2 / c^3) sin(f_k x) / x,  x = r / c,  f_k from k pi;
+    env = 1 - 21 x^5 + 35 x^6 - 15 x^7 within the cutoff
+    """
+
+    decays = False
+
+    def __init__(self, scope: Range) -> None:
+        super().__init__()
+        self.size, self.cutoff = scope.size, scope.high
+        self.frequencies = nn.Parameter(math.pi * torch.arange(1, scope.size + 1.0))
+
+    def forward(self, edges: Edges) -> Tensor:
+        """(E, size)."""
+        x = edges.lengths[:, None] / self.cutoff
+        envelope = (1 - x**5 * (21 - x * (35 - 15 * x))) * (x < 1)
+        waves = self.frequencies * torch.sinc(x * self.frequencies / math.pi)
+        return math.sqrt(2 / self.cutoff**3) * envelope * waves
+
+
 def radial_basis(name: str, scope: Range) -> nn.Module:
-    """``learned-gaussian``, or any encoding of models/distance.py.
+    """``learned-gaussian``, ``learned-bessel``, or any encoding of models/distance.py.
 
     Raises:
         Usage: there is no such encoding; the message lists them.
     """
-    kinds = {"learned-gaussian": LearnedGaussians, **ENCODINGS}
+    kinds = {"learned-gaussian": LearnedGaussians, "learned-bessel": LearnedBessel, **ENCODINGS}
     if name not in kinds:
         raise Usage(f"no distance encoding is called {name!r}; there are {', '.join(kinds)}")
     return kinds[name](scope)

@@ -105,6 +105,7 @@ class EquivariantLayerNorm(nn.Module):
     """
 
     epsilon = 1e-5
+    decays = False
 
     def __init__(self, muls: Muls) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from neupol_cli.hdf5 import Dataset, Density
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.graph import Graph
 from neupol_cli.models.probes import images, inside, slots
-from neupol_cli.property_task import Arrays
+from neupol_cli.property_task import PENALTIES, Arrays
 from neupol_cli.tasks import Request, chosen_split, default_dtype, device_named
 
 METRIC = "eps_mae_percent"
@@ -140,9 +140,9 @@ class Draw:
 class DensityTask:
     """Densities at random probes of each structure; see `training.Task`.
 
-    Loss: mean |rho - rho^| over the probes (of both columns, with spin). Error: eps_mae =
-    sum |rho - rho^| / sum |rho| in percent, of the total density: over the whole grids of the
-    test set, over up to 4,096 fixed points a structure for validation.
+    Loss: mean |rho - rho^|, or its square, over the probes (of both columns, with spin). Error:
+    eps_mae = sum |rho - rho^| / sum |rho| in percent, of the total density: over the whole grids of
+    the test set, over up to 4,096 fixed points a structure for validation.
     """
 
     metric = METRIC
@@ -175,8 +175,9 @@ class DensityTask:
                 for number, count in dataset.references.get("electrons", {}).items()
             },
         }
-        if request.loss != "l1":
-            raise Usage("densities are learnt with --loss l1, as published")
+        if request.loss not in PENALTIES:
+            raise Usage(f"--loss is one of {', '.join(PENALTIES)}, not {request.loss!r}")
+        self.penalty = PENALTIES[request.loss]
         if request.smoothness and smoothness(model) is None:
             raise Usage("--smoothness needs a learned encoding: add --encoding learned")
         if model.promolecule is not None:
@@ -187,7 +188,7 @@ class DensityTask:
         chosen = self.train[indices]
         rows, weights = self.draw(chosen, self.config.probes, generator)
         graph, _ = self.arrays.graph(chosen)
-        errors = self._errors(self.model, self.grids, chosen, rows, graph).abs()
+        errors = self.penalty(self._errors(self.model, self.grids, chosen, rows, graph))
         if weights is not None:
             weights = weights.reshape(-1, 1).to(errors.dtype)
             errors = errors.reshape(weights.shape[0], -1) * weights

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from neupol_cli import files, hdf5, registry, settings
+from neupol_cli import files, hdf5, presets, registry, settings
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.run import Folder, Run
 from neupol_cli.runlog import reporter
@@ -85,8 +85,9 @@ def _run(
 
 def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
     weights = sum(p.numel() for p in trainer.parameters)
+    name = options["model"] if options.get("preset") is None else options["preset"]
     text = (
-        f"{options['model']}: {weights:,} weights, {trainer.task.size:,} training items, "
+        f"{name}: {weights:,} weights, {trainer.task.size:,} training items, "
         f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
     )
     if options["minutes"] is not None:
@@ -97,13 +98,17 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
 
 
 def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """The options of a new run: as given, then the network's own recipe, then the defaults.
+    """The options of a new run: as given, then the preset's, then the defaults.
 
-    Errors: Usage for more than one limit.
+    Errors: Usage for more than one limit, or a name that is neither a network nor a preset.
     """
-    network = registry.entry(_required(options, "model")).load()
-    recipe: dict[str, Any] = getattr(network, "RECIPE", {})
-    chosen = {**options, **{key: value for key, value in recipe.items() if key not in given}}
+    name = _required(options, "model")
+    preset = presets.chosen(name)
+    if preset is None:
+        registry.entry(name)
+        chosen = {**options, "preset": None}
+    else:
+        chosen = presets.applied(options, given, preset, _targets(options))
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:
         raise Usage(f"choose one of --{' and --'.join(limits)}")
@@ -114,6 +119,10 @@ def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     return chosen
 
 
+def _targets(options: Mapping[str, Any]) -> list[str]:
+    return [word for text in options["target"] for word in text.split(",") if word]
+
+
 def _continued(
     earlier: Mapping[str, Any], options: Mapping[str, Any], given: set[str]
 ) -> dict[str, Any]:
@@ -121,8 +130,12 @@ def _continued(
 
     Errors: Usage for one that was given differently and may not change.
     """
-    chosen = dict(earlier)
+    # Runs begun before --scale had "auto" said "mad" where they meant it.
+    old = {} if "preset" in earlier else {"scale": "auto"}
+    chosen = {**earlier, **old}
     for name in sorted(name for name in given if options[name] != earlier.get(name)):
+        if name == "model" and options[name] == earlier.get("preset"):
+            continue
         if name not in CHANGEABLE:
             option = "--" + name.strip("_").replace("_", "-")
             raise Usage(
@@ -159,9 +172,8 @@ def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
             config[key] = options[key]
     names = {field.name for field in fields(Request)} & set(options)
     plain = {key: options[key] for key in names - {"targets", "weights", "config"}}
-    targets = [word for text in options["target"] for word in text.split(",") if word]
     weights = settings.numbers(options["weight"], "--weight")
-    request = Request(targets=tuple(targets), weights=weights, config=config, **plain)
+    request = Request(targets=tuple(_targets(options)), weights=weights, config=config, **plain)
     return task_for(name, dataset, request)
 
 

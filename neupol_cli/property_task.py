@@ -70,8 +70,9 @@ class PropertyTask:
     """T numbers a structure, standardised, and the forces of the first where asked for.
 
     Loss: sum_k w_k mean |error_k| / sum_k w_k (or squared), errors in units of each target's
-    scale; energies and forces share one scale, the forces' root mean square, so that the forces
-    remain the energy's derivative. Errors of `evaluate`: mean absolute, in the targets' units.
+    scale; energies and forces share one scale, the forces' root mean square unless another is asked
+    for, so that the forces remain the energy's derivative. Errors of `evaluate`: mean absolute, in
+    the targets' units.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class PropertyTask:
             self.request.scale,
             atoms,
         )
-        if self.forces is None:
+        if self.forces is None or self.request.scale != "auto":
             return found
         rows, _ = ragged(torch.from_numpy(dataset.offsets), torch.from_numpy(np.asarray(train)))
         size = float(np.sqrt(np.square(dataset.targets[FORCES].values[rows.numpy()]).mean()))

@@ -109,10 +109,15 @@ def entry(name: str) -> Entry:
     """The entry of that name.
 
     Raises:
-        Usage: there is none; the message lists the names.
+        Usage: there is none; the message lists the networks and the presets.
     """
     if name not in ENTRIES:
-        raise Usage(f"no model is called {name!r}; there are {', '.join(ENTRIES)}")
+        from neupol_cli.presets import presets
+
+        raise Usage(
+            f"no network is called {name!r}; there are {', '.join(ENTRIES)}; "
+            f"presets for `neupol fit`: {', '.join(presets())}"
+        )
     return ENTRIES[name]
 
 

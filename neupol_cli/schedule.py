@@ -29,6 +29,10 @@ def _cosine(progress: Progress, number: float) -> float:
     return number + (1.0 - number) * 0.5 * (1.0 + math.cos(math.pi * min(progress.fraction, 1.0)))
 
 
+def _waves(progress: Progress, number: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * number * min(progress.fraction, 1.0)))
+
+
 def _exponential(progress: Progress, number: float) -> float:
     return math.pow(0.96, progress.step / number)
 
@@ -45,10 +49,12 @@ class Shape:
 SHAPES: dict[str, Shape] = {
     "constant": Shape(_constant, 0.0, "no number"),
     "cosine": Shape(_cosine, 0.0, "the last learning rate as a part of the first"),
+    "waves": Shape(_waves, 3.0, "half waves of a cosine, down, up, down"),  # EGNN's, as coded
     "exponential": Shape(_exponential, 1e4, "beta of 0.96^(step/beta)"),
     "plateau": Shape(_constant, 15.0, "evaluations without improvement before a fall"),
 }
 PLATEAU_FACTOR = 0.8  # TorchMD-NET's
+PLATEAU_LEAST = 1e-7  # no fall leads below it, there too
 
 
 @dataclass
@@ -56,8 +62,9 @@ class Schedule:
     """The learning rate of a run.
 
     Args:
-        name: ``constant``, ``cosine``, ``exponential`` or ``plateau``, with its number behind a
-            colon where the default does not suit (``exponential:3000``).
+        name: ``constant``, ``cosine``, ``waves``, ``exponential`` or ``plateau``, with its number
+            behind a colon where the default does not suit (``exponential:3000``); a plateau's may
+            be followed by the factor of a fall (``plateau:15,0.5``).
         lr: the first (and highest) learning rate.
         warmup: steps over which it rises to ``lr`` in a straight line.
 
@@ -75,20 +82,25 @@ class Schedule:
         kind, _, text = self.name.partition(":")
         if kind not in SHAPES:
             raise Usage(f"no schedule is called {kind!r}; there are {', '.join(SHAPES)}")
-        self.kind = kind
+        self.kind, self.fall = kind, PLATEAU_FACTOR
+        first, comma, second = text.partition(",") if kind == "plateau" else (text, "", "")
         try:
-            self.number = float(text) if text else SHAPES[kind].number
+            self.number = float(first) if first else SHAPES[kind].number
+            self.fall = float(second) if comma else PLATEAU_FACTOR
         except ValueError as error:
             meaning = SHAPES[kind].meaning
             raise Usage(f"--schedule {self.name}: {text!r} is no number ({meaning})") from error
         if kind == "exponential" and self.number <= 0:
             raise Usage(f"--schedule {self.name}: beta must be positive")
+        if not 0 < self.fall < 1:
+            raise Usage(f"--schedule {self.name}: the factor of a fall is between 0 and 1")
 
     def rate(self, progress: Progress) -> float:
         """The learning rate of the step that comes next."""
         rise = min(1.0, (progress.step + 1) / self.warmup) if self.warmup else 1.0
         shape = SHAPES[self.kind].factor(progress, self.number)
-        return self.lr * rise * shape * PLATEAU_FACTOR**self.falls
+        fallen = max(self.fall**self.falls, min(1.0, PLATEAU_LEAST / self.lr)) if self.falls else 1
+        return self.lr * rise * shape * fallen
 
     def observe(self, metric: float) -> None:
         """Tells ``plateau`` a validation metric; the others do not listen."""

@@ -53,7 +53,12 @@ def deviation(values: np.ndarray) -> float:
     return float(values.std())
 
 
-SPREADS: dict[str, Callable[[np.ndarray], float]] = {"mad": mean_deviation, "std": deviation}
+SPREADS: dict[str, Callable[[np.ndarray], float]] = {
+    "auto": mean_deviation,
+    "mad": mean_deviation,
+    "std": deviation,
+}
+NONE = "none"  # neither spread nor mean
 REFERENCES = ("fitted", "atoms", "none")
 
 
@@ -72,15 +77,15 @@ def standard(
         names: (T) the targets.
         references: ``fitted`` (least squares on the composition, kept for the targets whose
             spread it at least halves), ``atoms`` (those of the data file) or ``none``.
-        spread: ``mad`` or ``std``.
+        spread: ``mad`` (``auto`` is the same), ``std`` or ``none``: no mean either.
         atoms: (S,) reference values by target, for ``atoms``.
 
     Errors: Usage for an unknown word; BadInput where ``atoms`` are asked for and not there.
     """
     if references not in REFERENCES:
         raise Usage(f"--references is one of {', '.join(REFERENCES)}, not {references!r}")
-    if spread not in SPREADS:
-        raise Usage(f"--scale is one of {', '.join(SPREADS)}, not {spread!r}")
+    if spread not in (*SPREADS, NONE):
+        raise Usage(f"--scale is one of {', '.join((*SPREADS, NONE))}, not {spread!r}")
     if references == "atoms" and not any(name in atoms for name in names):
         there = ", ".join(atoms) or "none"
         raise BadInput(
@@ -92,6 +97,8 @@ def standard(
         table = _fitted(values, counts)
     if references == "atoms":
         table = np.stack([atoms.get(name, table[k]) for k, name in enumerate(names)])
+    if spread == NONE:
+        return Standard(table, np.zeros(len(names)), np.ones(len(names)))
     rest = values - counts @ table.T
     scale = np.array([SPREADS[spread](column) for column in rest.T])
     return Standard(table, rest.mean(0), np.where(scale > 0, scale, 1.0))

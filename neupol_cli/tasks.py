@@ -41,7 +41,7 @@ class Request:
     loss: str = "l1"
     weights: Mapping[str, float] = field(default_factory=dict)
     references: str = "fitted"
-    scale: str = "mad"
+    scale: str = "auto"
     smoothness: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 96

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from neupol_cli.averages import Average, Window
 from neupol_cli.errors import Diverged, TryAgain, Usage
+from neupol_cli.optimizers import optimizer_for
 from neupol_cli.sampling import Shuffle, default_generator, mixed
 from neupol_cli.schedule import Progress, Schedule
 
@@ -67,6 +67,7 @@ class Settings:
     lr: float = 1e-3
     optimizer: str = "adam"
     weight_decay: float = 0.0
+    decays: str = "all"  # which weights the decay shrinks
     schedule: str = "cosine"
     warmup: int = 0
     ema: float = 0.0  # decay of the weights' running average; 0: none
@@ -77,24 +78,6 @@ class Settings:
     save_steps: int = 0  # 0: by seconds only
     save_seconds: float = 60.0
     log_every: int = 50
-
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Adam]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "amsgrad": partial(torch.optim.Adam, amsgrad=True),
-}
-
-
-def optimizer_for(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Adam:
-    """Adam in one of its kinds, all weights in one call. Errors: Usage for another name."""
-    if settings.optimizer not in OPTIMIZERS:
-        raise Usage(
-            f"no optimizer is called {settings.optimizer!r}; there are {', '.join(OPTIMIZERS)}"
-        )
-    kind = OPTIMIZERS[settings.optimizer]
-    decay = settings.weight_decay
-    return kind(parameters, lr=settings.lr, weight_decay=decay, fused=True)
 
 
 @dataclass
@@ -126,7 +109,7 @@ class Trainer:
         self.model = task.model
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.optimizer = optimizer_for(self.parameters, settings)
+        self.optimizer = optimizer_for(self.model, settings)
         self.schedule = Schedule(settings.schedule, settings.lr, settings.warmup)
         self.average = Average(self.parameters, settings.ema) if settings.ema else None
         batch, seed = settings.batch_size, settings.seed

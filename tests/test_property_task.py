@@ -224,3 +224,13 @@ def test_file_and_memory_agree(dataset: hdf5.Dataset, tmp_path: Path) -> None:
     assert loss_of(task(again, "mu"), torch.arange(5)) == loss_of(
         task(dataset, "mu"), torch.arange(5)
     )
+
+
+def test_no_scale_leaves_labels_and_a_named_one_holds_with_forces(dataset: hdf5.Dataset) -> None:
+    plain = task(dataset, "energy", references="atoms", scale="none").model
+    assert (float(plain.scale[0]), float(plain.shift[0])) == (1.0, 0.0)
+    assert plain.reference.tolist() == [[-13.0, -1030.0, -2040.0]]
+    train = dataset.targets["energy"].values[dataset.splits["s"]["train"]]
+    named = task(dataset, "energy", "forces", references="none", scale="std").model
+    assert float(named.scale[0]) == pytest.approx(train.std(), rel=1e-12)
+    assert float(named.shift[0]) == pytest.approx(train.mean(), rel=1e-12)

@@ -179,5 +179,21 @@ def test_what_does_not_fit_is_said(data):
         density_task("charge3net", dataset, Request(config=SMALL | {"spin": True}))
     with pytest.raises(Usage, match="target"):
         density_task("charge3net", dataset, Request(config=SMALL, targets=("energy",)))
-    with pytest.raises(Usage, match="l1"):
-        density_task("charge3net", dataset, Request(config=SMALL, loss="l2"))
+    with pytest.raises(Usage, match="l1, l2"):
+        density_task("charge3net", dataset, Request(config=SMALL, loss="huber"))
+
+
+def test_the_squared_loss_is_the_mean_of_squares(data):
+    chosen, losses = torch.arange(2), {}
+    for name in ("l1", "l2"):
+        task = density_task("charge3net", hdf5.read(data), Request(config=SMALL, loss=name))
+        generator = torch.Generator().manual_seed(0)
+        losses[name] = float(task.loss(chosen, generator)[0].detach())
+        rows, _ = task.draw(
+            task.train[chosen], task.config.probes, torch.Generator().manual_seed(0)
+        )
+        graph, _ = task.arrays.graph(task.train[chosen])
+        errors = task._errors(task.model, task.grids, task.train[chosen], rows, graph)
+        expected = {"l1": errors.abs().mean(), "l2": errors.square().mean()}[name]
+        assert losses[name] == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert losses["l1"] != losses["l2"]
