@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from neupol_cli.models import vector_attention_fused
 from neupol_cli.models import vector_attention_tiles as tiles
 from neupol_cli.models.asked import asked
 from neupol_cli.models.linear import product
@@ -86,6 +87,9 @@ class _Attention(torch.autograd.Function):
         ctx.pairs, ctx.shape = pairs, shape
         ctx.save_for_backward(*parts)
         p = Parts(*parts)
+        library = vector_attention_fused.library(p.query, shape)
+        if library is not None:
+            return vector_attention_fused.sums(library, p, pairs, shape)
         hidden = p.query.shape[1]
         out = p.query.new_zeros(p.query.shape[0], 4, hidden)
         for tile, ways in pairs.tiles(_tile_size(p)):
@@ -113,6 +117,10 @@ class _Gradient(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gradient, *parts)
         p = Parts(*parts)
+        library = vector_attention_fused.library(p.query, shape)
+        if library is not None:
+            total = vector_attention_fused.first(library, p, pairs, shape, gradient, wanted)
+            return _chosen(total, wanted)
         hidden = p.query.shape[1]
         total = Parts(*(torch.zeros_like(part) for part in parts))
         for tile, ways in pairs.tiles(_tile_size(p)):
@@ -148,6 +156,10 @@ def _second(
     p: Parts, t: Parts, pairs: Pairs, shape: Shape, gradient: Tensor, wanted: Parts
 ) -> list[Tensor | None]:
     """The derivative of :class:`_Gradient`'s answers times ``t``: by the gradient, by the parts."""
+    library = vector_attention_fused.library(p.query, shape)
+    if library is not None:
+        by, total = vector_attention_fused.second(library, p, t, pairs, shape, gradient, wanted)
+        return [by, *_chosen(total, wanted)]
     hidden, heads = p.query.shape[1], shape.heads
     by_gradient = torch.zeros_like(gradient)
     total = Parts(*(torch.zeros_like(part) for part in p))
