@@ -1,0 +1,132 @@
+"""Densities: the networks of Table 2, and what the order L buys (Koker et al. 2023).
+
+    neupol data density qm9_small_pbe_gth.tar -o density.h5
+    OMP_NUM_THREADS=1 python benchmarks/densities.py density.h5 --out runs/densities
+
+Table 2: both DeepDFT networks, ChargE3Net, and ChargE3Net with movable points or a learned radial
+function, each for the same seconds of one processor. Their steps are timed first, in turns, on the
+same data, and each network gets the number of steps that fills the time. Figure 3: ChargE3Net with
+features up to L = 0 .. 4 at equal size of the representation and equal steps, from all training
+molecules and from a half and an eighth of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import study
+import torch
+
+from neupol_cli import hdf5
+from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.tasks import Request, task_for
+from neupol_cli.training import Settings, Trainer
+
+BATCH = 8
+CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "focus": 0.5}
+INVARIANT = {"hidden": 64, "layers": 3, "probes": 300, "focus": 0.5}
+# name -> (network, settings, learning rate, eps_mae % of Table 2 on all of QM9)
+NETWORKS: dict[str, tuple[str, dict[str, Any], float, str]] = {
+    "deepdft-schnet": ("deepdft-schnet", INVARIANT, 0.001, "0.357"),
+    "deepdft-painn": ("deepdft-painn", INVARIANT, 0.001, "0.284"),
+    "charge3net": ("charge3net", CHARGE3NET, 0.01, "0.196"),
+    "movable": ("charge3net", {**CHARGE3NET, "polarization": "movable"}, 0.01, "-"),
+    "learned": ("charge3net", {**CHARGE3NET, "encoding": "learned"}, 0.01, "-"),
+}
+ORDERS = (0, 1, 2, 3, 4)
+SHARES = {2: (0, 2, 4), 8: (0, 2, 4)}  # a half and an eighth of the data -> the orders
+
+
+def step_seconds(data: Path, rounds: int = 3, steps: int = 6) -> dict[str, float]:
+    """Processor seconds of a training step of each network, medians of rounds in turns."""
+    dataset = hdf5.read(data)
+    trainers = {}
+    for name, (network, config, lr, _) in NETWORKS.items():
+        task = task_for(network, dataset, Request(config=config, batch_size=BATCH))
+        trainers[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=lr))
+    times: dict[str, list[float]] = {name: [] for name in trainers}
+    for turn in range(rounds + 1):
+        for name, trainer in trainers.items():
+            begun = time.process_time()
+            for _ in range(steps):
+                trainer.step()
+            if turn:  # the first round warms up
+                times[name].append((time.process_time() - begun) / steps)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def arguments(name: str, config: dict[str, Any], data: Path, lr: float, steps: int) -> list[Any]:
+    """What `neupol fit` is given."""
+    found: list[Any] = [name, data, "--steps", steps, "--batch-size", BATCH, "--lr", lr]
+    found += ["--schedule", "cosine", "--warmup", 50, "--valid-every", max(steps // 4, 1)]
+    for key, value in config.items():
+        plain = key in ("polarization", "encoding")
+        found += [f"--{key}", value] if plain else ["--set", f"{key}={value}"]
+    return found
+
+
+def table_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
+    """Table 2; the steps that fill the time are measured once and kept."""
+    kept = out / "step_seconds.json"
+    if not kept.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(step_seconds(data), indent=1) + "\n")
+    each = json.loads(kept.read_text())
+    found = []
+    for name, (network, config, lr, _) in NETWORKS.items():
+        steps = round(seconds / each[name])
+        found.append(study.Run(name, tuple(arguments(network, config, data, lr, steps))))
+    return found
+
+
+def order_runs(data: Path, steps: int) -> list[study.Run]:
+    """Figure 3."""
+    size = len(next(iter(hdf5.read(data).splits.values()))["train"])
+    found = []
+    for order in ORDERS:
+        config = {**CHARGE3NET, "lmax": order}
+        every = arguments("charge3net", config, data, 0.01, steps)
+        found.append(study.Run(f"L{order}", tuple(every)))
+        for share in [share for share, orders in SHARES.items() if order in orders]:
+            fewer = (*every, "--limit", size // share)
+            found.append(study.Run(f"L{order}-{share}", fewer))
+    return found
+
+
+def error(results: study.Results, name: str) -> str:
+    found = results.get(name)
+    return "-" if found is None else f"{found['test']['eps_mae']['value']:.3f}"
+
+
+def report(results: study.Results) -> None:
+    """Both tables of what has been trained so far; eps_mae in percent."""
+    print("| network | steps | eps_mae % | published, all of QM9 |\n|---|---|---|---|")
+    for name, (_, _, _, published) in NETWORKS.items():
+        steps = f"{results[name]['steps']:,}" if name in results else "-"
+        print(f"| {name} | {steps} | {error(results, name)} | {published} |")
+    print("\n| L | all | half | eighth |\n|---|---|---|---|")
+    for order in ORDERS:
+        cells = [error(results, f"L{order}{suffix}") for suffix in ("", "-2", "-8")]
+        print(f"| {order} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = study.options(__doc__ or "", "runs/densities")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seconds", type=float, default=300, help="of Table 2, a network")
+    parser.add_argument("--steps", type=int, default=1500, help="of Figure 3, a network")
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    every = table_runs(asked.data, asked.out, asked.seconds)
+    study.conduct([*every, *order_runs(asked.data, asked.steps)], asked, report)
+
+
+if __name__ == "__main__":
+    main()
