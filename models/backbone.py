@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,6 +89,13 @@ class Backbone(nn.Module):
         """(A, dim) last state -> (size, targets) in the network's own units."""
         raise NotImplementedError
 
+    @staticmethod
+    def published_units(
+        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What stands around a published network, as :meth:`PropertyModel.standardise` takes it."""
+        return config
+
     def projection(self) -> nn.Module:
         """pi_t of Neural Polarization: (A, dim) state -> (A, 3) displacement in Angstrom."""
         raise NotImplementedError
@@ -126,6 +133,19 @@ class PropertyModel(nn.Module):
         for name, value in kept.items():
             setattr(self, name, value.to(getattr(self, name).device))
         return self
+
+    def standardise(self, told: Mapping[str, Any]) -> None:
+        """Takes up what a published implementation keeps outside its network, where it is told.
+
+        Args:
+            told: ``atomref``, energies of single atoms by atomic number; ``std`` or ``mad``, the
+                spread that targets were divided by; ``mean``, what was subtracted before.
+        """
+        for number, energy in dict(told.get("atomref") or {}).items():
+            if int(number) in self.config.species:
+                self.reference[:, self.config.species.index(int(number))] = float(energy)
+        self.scale.fill_(float(told.get("std", told.get("mad", 1.0))))
+        self.shift.fill_(float(told.get("mean", 0.0)))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -28,6 +28,7 @@ from neupol_cli.models.equivariant_transformer_published import (
     recognised,
     settings_of,
     state_of,
+    units_of,
 )
 from neupol_cli.models.graph import Edges, segment_sum
 from neupol_cli.models.linear import Linear
@@ -272,6 +273,13 @@ class EquivariantTransformer(Backbone):
         """Published weights and arguments -> our configuration and state."""
         settings = settings_of(config)
         return EquivariantTransformerConfig(**settings), state_of(weights, settings)
+
+    @staticmethod
+    def published_units(
+        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What stands around the network; its mean and std are in it."""
+        return units_of(weights, config)
 
     @staticmethod
     def recognise(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -21,8 +21,8 @@ ONLY: dict[str, Any] = {
     "cutoff_lower": 0.0,
     "rbf_type": "expnorm",
     "output_model": "Scalar",
-    "prior_model": None,
 }
+REFERENCES = ("Atomref", "LearnableAtomref")  # priors that add a number an atom
 BODY = "representation_model"
 NECK = f"{BODY}.neighbor_embedding"
 HEAD = "output_model.output_network"
@@ -37,6 +37,11 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in ONLY.items():
         if config.get(key, value) != value:
             raise Refused(f"published {key}={config[key]!r} is not built here, only {value!r}")
+    strange = [name for name in priors(config) if name not in REFERENCES]
+    if strange:
+        raise Refused(
+            f"published prior_model {strange[0]!r} is not built here, only atoms' energies"
+        )
     return {
         "species": tuple(config.get("species", range(1, config.get("max_z", 100)))),
         "hidden": config["embedding_dimension"],
@@ -46,6 +51,30 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "encoding_size": config["num_rbf"],
         "vector_cutoff": bool(config.get("vector_cutoff", False)),
     }
+
+
+def priors(config: Mapping[str, Any]) -> list[str]:
+    """The names of the published priors, which stand alone, in lists or as keys of tables."""
+    given = config.get("prior_model") or []
+    each = given if isinstance(given, list) else [given]
+    return [name for prior in each for name in (prior if isinstance(prior, dict) else [prior])]
+
+
+def units_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Energies of single atoms, eV: ``atomref`` of the arguments, or the published prior's table.
+
+    ``mean`` and ``std`` are among the weights, and stay in the network.
+
+    Raises:
+        Refused: the arguments name such a prior, and its table is nowhere.
+    """
+    found = dict(config.get("atomref") or {})
+    tables = [value for key, value in weights.items() if key.endswith("atomref.weight")]
+    if not found and tables:
+        found = dict(enumerate(tables[-1].flatten().tolist()))
+    if priors(config) and not found:
+        raise Refused("published prior_model 'Atomref' without its table: give config['atomref']")
+    return {"atomref": found}
 
 
 def state_of(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -261,7 +261,8 @@ def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, A
     Args:
         name: registry name.
         weights: the published state_dict, arrays or tensors under their published names.
-        config: the published arguments.
+        config: the published arguments. What property networks have around them goes in too:
+            ``atomref`` (energies of single atoms by atomic number), ``mean``, ``std`` or ``mad``.
 
     Raises:
         Refused: a weight is missing or has another shape.
@@ -274,8 +275,10 @@ def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, A
         ours, state = kind.published(tensors, config)
     except KeyError as error:
         raise Refused(f"published {name} weights lack {error}") from error
-    network = kind(ours)
-    return _wrapped(name, _filled(name, network, state))
+    model = _wrapped(name, _filled(name, kind(ours), state))
+    if hasattr(model, "standardise"):
+        model.standardise(kind.published_units(tensors, config))
+    return model.eval()
 
 
 def _filled(name: str, network: Any, state: dict[str, torch.Tensor]) -> Any:

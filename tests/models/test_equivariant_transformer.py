@@ -97,14 +97,40 @@ def test_published_features_of_every_layer(name: str) -> None:
         assert relative(vectors, data[f"vector_features/{k}"]) < 1e-10
 
 
-def test_published_reference_energies_of_atoms() -> None:
+@pytest.mark.parametrize("place", ["config", "weights"])
+def test_published_reference_energies_of_atoms(place: str) -> None:
     data, weights, config = published(FILES[0])
+    energies = config["atomref"]
+    if place == "weights":
+        table = np.zeros((100, 1))
+        table[[int(z) for z in energies]] = np.array([*energies.values()])[:, None]
+        weights["prior_model.0.atomref.weight"] = table
+        config |= {"atomref": None, "prior_model": [{"Atomref": {"max_z": 100}}]}
     network = registry.from_published("equivariant-transformer", weights, config)
-    for element, energy in config["atomref"].items():
-        network.reference[0, network.config.species.index(int(element))] = energy
+    for element, energy in energies.items():
+        known = network.config.species.index(int(element))
+        assert float(network.reference[0, known]) == energy
     with torch.no_grad():
         total = network(graph(*structures(data)))[:, 0]
     assert relative(total, data["energy_with_atomref"]) < 1e-10
+    predicted = network.predict(structures(data))["prediction"]
+    np.testing.assert_allclose(predicted, data["energy_with_atomref"], rtol=0, atol=1e-9)
+
+
+def test_published_mean_and_spread_are_counted_once() -> None:
+    data, weights, config = published(FILES[1])
+    assert config["mean"] != 0 and config["std"] != 1
+    network = registry.from_published("equivariant-transformer", weights, config)
+    with torch.no_grad():
+        assert relative(network(graph(*structures(data)))[:, 0], data["energy"]) < 1e-10
+
+
+def test_published_priors_that_are_not_built_are_refused() -> None:
+    _, weights, config = published(FILES[0])
+    for prior, message in (("D2", "'D2' is not built"), ("Atomref", "without its table")):
+        changed = {**config, "prior_model": prior, "atomref": None}
+        with pytest.raises(Refused, match=message):
+            registry.from_published("equivariant-transformer", weights, changed)
 
 
 def test_published_variants_that_are_not_built_are_refused() -> None:
