@@ -19,9 +19,9 @@ displacements for the answer and lets no layer see them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -253,7 +253,7 @@ class EGNNDynamics(nn.Module):
         step = compiled if usable(seen, self.config.hidden) else composed
         take = step(seen, fixed)
         path, now = [x], seen.start
-        for layer in self.layers:
+        for layer in cast(Iterable[Layer], self.layers):
             moved, h = take(layer, h, now)
             path.append(path[-1] + moved)
             if self.moves:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from neupol_cli import registry
 from neupol_cli.errors import Usage
+from neupol_cli.models import egnn_nbody
 from neupol_cli.models.egnn_nbody import EGNNDynamics, NBodyConfig
+from neupol_cli.models.nbody_step import Seen
 from neupol_cli.models.pair_messages import Parts, messages_and_pushes, plain
 
 
@@ -24,9 +28,9 @@ def inputs(published) -> list[Tensor]:
     return [x, v, q]
 
 
-def network(mode: str, layers: int = 3) -> EGNNDynamics:
+def network(mode: str, layers: int = 3, hidden: int = 8) -> EGNNDynamics:
     torch.manual_seed(0)
-    model = EGNNDynamics(NBodyConfig(hidden=8, layers=layers, polarization=mode)).double()
+    model = EGNNDynamics(NBodyConfig(hidden, layers, polarization=mode)).double()
     for layer in model.layers:  # the published start barely moves anything
         torch.nn.init.normal_(layer.push.second.weight, std=0.02)
     return model
@@ -124,3 +128,50 @@ def test_every_weight_learns(published, mode: str) -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(Usage, match="off, frozen, movable"):
         EGNNDynamics(NBodyConfig(polarization="sideways"))
+
+
+def answer_and_gradients(model: EGNNDynamics, systems: int, dtype: torch.dtype) -> list[Tensor]:
+    torch.manual_seed(2)
+    x, v, weights = torch.randn(3, systems, 5, 3, dtype=torch.float64).to(dtype)
+    q = torch.randn(systems, 5, dtype=torch.float64).sign().to(dtype)
+    model.zero_grad()
+    answer = model(x, v, q)
+    (answer * weights).sum().backward()
+    return [answer.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("hidden", [16, 48, 64])
+@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+def test_compiled_layers_equal_composed_ones(
+    mode: str, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Eight systems: a whole tile and a part of one. Some pushes of layer 1 reach the farthest.
+    model = network(mode, hidden=hidden)
+    torch.nn.init.normal_(model.layers[1].push.second.weight, std=30.0)
+    found = answer_and_gradients(model, 8, torch.float64)
+    with monkeypatch.context() as patch:
+        patch.setattr(egnn_nbody, "usable", lambda seen, hidden: False)
+        wanted = answer_and_gradients(model, 8, torch.float64)
+    single = answer_and_gradients(model.float(), 8, torch.float32)
+    assert len(found) == len(wanted) == len(single)
+    for compiled, rounded, composed in zip(found, single, wanted, strict=True):
+        scale = float(composed.abs().max())
+        torch.testing.assert_close(compiled, composed, rtol=0, atol=1e-11 * scale)
+        assert (rounded - composed).abs().max() < 1e-3 * scale
+
+
+def test_the_sizes_that_cannot_be_compiled_are_composed() -> None:
+    seen = Seen(torch.zeros(5, 2, 3), torch.zeros(5, 2), torch.zeros(5, 2, 3))
+    assert not egnn_nbody.usable(seen, 8)
+    learning = Seen(torch.zeros(5, 2, 3, requires_grad=True), seen.charges, seen.velocities)
+    assert not egnn_nbody.usable(learning, 64)
+
+
+def test_gradients_through_a_failed_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("movable", hidden=16)
+    found = answer_and_gradients(model, 3, torch.float64)
+    monkeypatch.setenv("NEUPOL_FUSED", "0")
+    wanted = answer_and_gradients(model, 3, torch.float64)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
