@@ -25,7 +25,7 @@ TABLE = ("--encoding", "learned", "--set", "encoding_bins=96", "--lr", 0.002)
 ENCODINGS = {
     "squared": ("--encoding", "squared", "--lr", 0.001),  # at 0.002 EGNN does not begin to learn
     "learned": TABLE,
-    "smooth": (*TABLE, "--smoothness", 0.01),
+    "smooth": (*TABLE, "--smoothness", 0.001),
 }
 POINTS = ("off", "movable")
 TRANSFORMER = "equivariant-transformer"
