@@ -29,33 +29,38 @@ typedef I IV __attribute__((vector_size(BYTES)));
 static inline V load(const REAL *at) { return *(const U *)at; }
 static inline void store(REAL *at, V v) { *(U *)at = v; }
 static inline REAL total(V v) {
-    REAL sum = 0;
-    for (int k = 0; k < W; ++k) sum += v[k];
-    return sum;
+    REAL a[W];
+    store(a, v);
+#pragma GCC unroll 4
+    for (int half = W / 2; half; half /= 2)
+#pragma GCC unroll 8
+        for (int k = 0; k < half; ++k) a[k] += a[k + half];
+    return a[0];
 }
 
-// exp by 2^n times the Taylor series of what is left, |r| <= ln(2) / 2.
-static inline V exponential(V x) {
-    constexpr bool single = sizeof(REAL) == 4;
-    constexpr int terms = single ? 7 : 13, mantissa = single ? 23 : 52, bias = single ? 127 : 1023;
-    const REAL shift = single ? REAL(12582912.0) : REAL(6755399441055744.0);  // rounds when added
-    V n = (x * REAL(1.4426950408889634) + shift) - shift;
-    V r = (x - n * REAL(0.693145751953125)) - n * REAL(1.42860682030941723212e-6);
-    V sum = V{} + 1;
-    REAL factor[terms + 1] = {1};
-    for (int k = 1; k <= terms; ++k) factor[k] = factor[k - 1] / k;
-    sum = V{} + factor[terms];
-#pragma GCC unroll 13
-    for (int k = terms - 1; k >= 0; --k) sum = sum * r + factor[k];
-    IV power = (__builtin_convertvector(n, IV) + bias) << mantissa;
-    return sum * (V)power;
-}
+// ln(2)^k / k!, the Taylor series of 2^x
+struct Series {
+    static constexpr int terms = sizeof(REAL) == 4 ? 6 : 13;
+    REAL factor[terms + 1];
+    constexpr Series() : factor{1} {
+        double next = 1;
+        for (int k = 1; k <= terms; ++k) factor[k] = next *= 0.69314718055994530942 / k;
+    }
+};
 
+// 1 / (1 + exp(-z)), the exponential as 2^n 2^f, |f| <= 1/2. Adding ``shift`` rounds to the integer
+// n and leaves it in the lowest bits, from where it is added to the exponent of 2^f.
 static inline V sigmoid(V z) {
-    V t = -z;
-    t = t > 80 ? V{} + 80 : t;  // beyond, silu is 0 or z; exp would overflow
-    t = t < -80 ? V{} - 80 : t;
-    return 1 / (1 + exponential(t));
+    constexpr bool single = sizeof(REAL) == 4;
+    constexpr REAL shift = single ? REAL(12582912.0) : REAL(6755399441055744.0);
+    constexpr Series series;
+    V t = z * REAL(-1.44269504088896340736);
+    t = t > 100 ? V{} + 100 : t;  // beyond, silu is 0 or z; 2^t would overflow
+    t = t < -100 ? V{} - 100 : t;
+    V shifted = t + shift, f = t - (shifted - shift), sum = V{} + series.factor[series.terms];
+#pragma GCC unroll 13
+    for (int k = series.terms - 1; k >= 0; --k) sum = sum * f + series.factor[k];
+    return 1 / (1 + (V)((IV)sum + ((IV)shifted << (single ? 23 : 52))));
 }
 static inline V silu(V z) { return z * sigmoid(z); }
 // silu and its derivative from one exponential

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 # Features of H numbers fill whole vector registers, of 16 float32 at most.
 MULTIPLE = 16
 # The tile: so many pairs have their rows in a core's cache.
-PAIRS = 120
+PAIRS = 400
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Sizes:
     update: bool
     pulled: bool
 
-    def numbers(self) -> Any:
-        """For the library, with the systems in a tile."""
-        pairs = (self.points - self.first) * (self.points - 1)
-        values = [*astuple(self), max(1, PAIRS // pairs)]
-        return (ctypes.c_long * len(values))(*values)
+
+@cache
+def _numbers(sizes: Sizes) -> Any:
+    """For the library, with the systems in a tile."""
+    pairs = (sizes.points - sizes.first) * (sizes.points - 1)
+    values = [*astuple(sizes), max(1, PAIRS // pairs)]
+    return (ctypes.c_long * len(values))(*values)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class _Step(torch.autograd.Function):
     def forward(
         ctx: Any, sizes: Sizes, seen: Seen, h: Tensor, now: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        call, numbers = _loaded(h), sizes.numbers()
+        call, numbers = _loaded(h), _numbers(sizes)
         inputs = (h, now, seen.start, seen.charges, seen.velocities)
         keep = h.new_empty(call.kept(numbers))
         moved, out = torch.empty_like(seen.velocities), None
