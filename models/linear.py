@@ -33,18 +33,27 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), _dense(weight), bias, "none", [], ""
-        )
+        return _multiplied(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         x, weight = ctx.saved_tensors
         dx = product(g, weight.t()) if ctx.needs_input_grad[0] else None
-        dw = product(g.t(), x.t()) if ctx.needs_input_grad[1] and asked(weight) else None
+        dw = _by_weight(g, x) if ctx.needs_input_grad[1] and asked(weight) else None
         db = g.sum(0) if ctx.needs_input_grad[2] else None
         return dx, dw, db
+
+
+def _by_weight(g: Tensor, x: Tensor) -> Tensor:
+    """gᵀ x. oneDNN has its first matrix copied if it is turned: let that be the narrower one."""
+    if x.shape[1] < g.shape[1]:
+        return product(x.t(), g.t()).t()
+    return product(g.t(), x.t())
+
+
+def _multiplied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), _dense(weight), bias, "none", [], "")
 
 
 def _dense(matrix: Tensor) -> Tensor:
@@ -66,10 +75,11 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     fast = x.device.type == "cpu" and x.dtype == torch.float32 and _onednn() is not None
     if not fast or min(weight.shape) < NARROW or x.numel() < NARROW * x.shape[-1]:
         return functional.linear(x, weight, bias)
+    multiplied = _Product.apply if torch.is_grad_enabled() else _multiplied
     if x.dim() == 2:
-        return _Product.apply(x, weight, bias)
+        return multiplied(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])
-    return _Product.apply(flat, weight, bias).view(*x.shape[:-1], weight.shape[0])
+    return multiplied(flat, weight, bias).view(*x.shape[:-1], weight.shape[0])
 
 
 class Linear(nn.Linear):

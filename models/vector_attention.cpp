@@ -30,31 +30,45 @@ struct Tile {
     const F *gradient;                                     // (P, 4, H)
     F *before, *before_t;                                  // (T, n)
     F *sum, *by_query, *by_sent;                           // (P, 4, H), (P, H), (P, 3 H or 6 H)
+    F *by_bias;                                            // (n,)
     F *by_envelope, *by_directions;                        // (threads, T), (threads, T, 3)
 };
 
 #define LANES _Pragma("omp simd")
 
-// exp(x) = 2^n exp(r), |r| <= log(2) / 2, by Taylor's series; saturates where F would overflow.
-static inline F exponential(F x) {
+// 1 / (1 + exp(-x)), from exp(-|x|) = 2^n exp(r), |r| <= log(2) / 2, the latter by Taylor's series.
+static inline F sigmoid(F x) {
     constexpr bool single = sizeof(F) == 4;
-    constexpr F limit = single ? 87 : 708;
+    constexpr F limit = single ? 87 : 708;  // beyond it, less than any number that is left
     constexpr F high = single ? 0.693359375 : 6.93147180369123816490e-01;
     constexpr F low = single ? -2.12194440e-4 : 1.90821492927058770002e-10;
     constexpr int mantissa = single ? 23 : 52, bias = single ? 127 : 1023;
-    x = x > limit ? limit : x;
-    x = x < -limit ? -limit : x;
-    const F n = std::nearbyint(x * F(1.4426950408889634));
-    const F r = (x - n * high) - n * low;
-    F sum = 1;
-    for (int k = single ? 7 : 13; k > 0; --k) sum = 1 + sum * r * (F(1) / F(k));
+    constexpr F by_factorial[] = {1., 1., 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040,
+        1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
+    constexpr int terms = single ? 7 : 13;
+    const F away = std::fabs(x), y = limit < away ? limit : away;
+    const F n = std::nearbyint(y * F(-1.4426950408889634));
+    const F r = (-y - n * high) - n * low;
+    F sum = by_factorial[terms];
+    for (int k = terms - 1; k >= 0; --k) sum = by_factorial[k] + sum * r;
     const Int bits = (Int(n) + bias) << mantissa;
     F power;
     std::memcpy(&power, &bits, sizeof(F));
-    return sum * power;
+    const F small = sum * power, gate = 1 / (1 + small);
+    return x < 0 ? small * gate : gate;
 }
 
-static inline F sigmoid(F x) { return 1 / (1 + exponential(-x)); }
+// The sum of N numbers in halves, which is faster than one by one, and closer.
+template <int N>
+static inline F total(const F *v) {
+    if constexpr (N == 1) return v[0];
+    else if constexpr (N % 2) return v[0] + total<N - 1>(v + 1);
+    else {
+        F half[N / 2];
+        LANES for (int x = 0; x < N / 2; ++x) half[x] = v[x] + v[x + N / 2];
+        return total<N / 2>(half);
+    }
+}
 
 // silu and its first two derivatives.
 struct Silu {
@@ -70,8 +84,11 @@ struct Silu {
 // Which blocks of the radial part, in the order dk, dv0, dv2, dv1, the envelope multiplies.
 constexpr bool enveloped(int block) { return block == 1 || (block > 1 && SMOOTH); }
 
+// A thread's heads, and their features.
 struct Heads {
     int from, to;
+    int begin() const { return from * D; }
+    int end() const { return to * D; }
 };
 
 // R of a pair and its derivatives, (4, H) each, of which a layer without vectors leaves the last.
@@ -102,10 +119,8 @@ static void filters(const Tile &t, std::int64_t pair, Heads heads, Rows &r) {
     const F *before = t.before + pair * blocks * H;
     for (int b = 0; b < blocks; ++b) {
         const F c = enveloped(b) ? t.envelope[pair] : F(1);
-        for (int h = heads.from; h < heads.to; ++h) {
-            const int o = b * H + h * D;
-            LANES for (int x = o; x < o + D; ++x) r.filter[x] = c * before[x] * sigmoid(before[x]);
-        }
+        LANES for (int x = b * H + heads.begin(); x < b * H + heads.end(); ++x)
+            r.filter[x] = c * before[x] * sigmoid(before[x]);
     }
 }
 
@@ -115,10 +130,10 @@ static void messages_way(const Tile &t, const Way &w, Heads heads, const F *__re
     F *__restrict out = t.sum + w.i * 4 * H;
     F z[HEADS];
     for (int h = heads.from; h < heads.to; ++h) {
-        F total = 0;
-        _Pragma("omp simd reduction(+ : total)")
-        for (int x = h * D; x < h * D + D; ++x) total += q[x] * s[x] * f[x];
-        z[h] = total;
+        const int o = h * D;
+        F each[D];
+        LANES for (int x = 0; x < D; ++x) each[x] = q[o + x] * s[o + x] * f[o + x];
+        z[h] = total<D>(each);
     }
     LANES for (int h = heads.from; h < heads.to; ++h) z[h] *= sigmoid(z[h]);
     for (int h = heads.from; h < heads.to; ++h) {
@@ -156,99 +171,142 @@ static void filters_and_slopes(const Tile &t, std::int64_t pair, Heads heads, Ro
     const F *before = t.before + pair * blocks * H;
     for (int b = 0; b < blocks; ++b) {
         const F c = enveloped(b) ? t.envelope[pair] : F(1);
-        for (int h = heads.from; h < heads.to; ++h) {
-            const int o = b * H + h * D;
-            LANES for (int x = o; x < o + D; ++x) {
-                const Silu silu(before[x]);
-                r.value[x] = silu.value;
-                r.filter[x] = c * silu.value;
-                r.slope[x] = c * silu.slope;
-                r.by[x] = 0;
-            }
+        LANES for (int x = b * H + heads.begin(); x < b * H + heads.end(); ++x) {
+            const Silu silu(before[x]);
+            r.value[x] = silu.value;
+            r.filter[x] = c * silu.value;
+            r.slope[x] = c * silu.slope;
+            r.by[x] = 0;
         }
     }
 }
 
+// The part of the scalar messages: q, k, dk and v0, dv0.
 template <bool V>
-static void first_way(const Tile &t, const Way &w, Heads heads, Rows &r, F *by_u) {
+static void first_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
     constexpr int S = (V ? 6 : 3) * H;
-    const F *__restrict q = t.query + w.i * H, *__restrict s = t.sent + w.j * S;
-    const F *__restrict g = t.gradient + w.i * 4 * H, *__restrict f = r.filter;
-    F *__restrict by_q = t.by_query + w.i * H, *__restrict by_s = t.by_sent + w.j * S;
-    F *__restrict by = r.by;
+    const F *__restrict q = t.query + w.i * H, *__restrict g = t.gradient + w.i * 4 * H;
+    const F *__restrict k = t.sent + w.j * S, *__restrict v = k + H;
+    const F *__restrict dk = r.filter, *__restrict dv = r.filter + H;
+    F *__restrict by_q = t.by_query + w.i * H, *__restrict by = r.by;
+    F *__restrict by_k = t.by_sent + w.j * S, *__restrict by_v = by_k + H;
     F z[HEADS], beta[HEADS], a[HEADS], gamma[HEADS];
     for (int h = heads.from; h < heads.to; ++h) {
-        F z_sum = 0, beta_sum = 0;
-        _Pragma("omp simd reduction(+ : z_sum, beta_sum)")
-        for (int x = h * D; x < h * D + D; ++x) {
-            z_sum += q[x] * s[x] * f[x];
-            beta_sum += g[x] * s[H + x] * f[H + x];
+        F each[2][D];
+        LANES for (int e = 0; e < D; ++e) {
+            const int x = h * D + e;
+            each[0][e] = q[x] * k[x] * dk[x];
+            each[1][e] = g[x] * v[x] * dv[x];
         }
-        z[h] = z_sum;
-        beta[h] = beta_sum;
+        z[h] = total<D>(each[0]);
+        beta[h] = total<D>(each[1]);
     }
     LANES for (int h = heads.from; h < heads.to; ++h) {
         const Silu silu(z[h]);
         a[h] = silu.value;
         gamma[h] = beta[h] * silu.slope;
     }
-    F t0 = 0, t1 = 0, t2 = 0;
     for (int h = heads.from; h < heads.to; ++h) {
         const F a_h = a[h], gamma_h = gamma[h];
-        _Pragma("omp simd reduction(+ : t0, t1, t2)")
-        for (int x = h * D; x < h * D + D; ++x) {
-            by_q[x] += gamma_h * s[x] * f[x];
-            by_s[x] += gamma_h * q[x] * f[x];
-            by[x] += gamma_h * q[x] * s[x];
-            by_s[H + x] += a_h * g[x] * f[H + x];
-            by[H + x] += a_h * g[x] * s[H + x];
-            const F g0 = g[H + x], g1 = g[2 * H + x], g2 = g[3 * H + x];
-            const F along = g0 * w.u[0] + g1 * w.u[1] + g2 * w.u[2];
-            const F sent = s[2 * H + x] * f[2 * H + x];
-            by_s[2 * H + x] += along * f[2 * H + x];
-            by[2 * H + x] += along * s[2 * H + x];
-            t0 += g0 * sent;
-            t1 += g1 * sent;
-            t2 += g2 * sent;
-            if (V) {
-                const F d1 = f[3 * H + x];
-                by[3 * H + x] += g0 * s[3 * H + x] + g1 * s[4 * H + x] + g2 * s[5 * H + x];
-                by_s[3 * H + x] += g0 * d1;
-                by_s[4 * H + x] += g1 * d1;
-                by_s[5 * H + x] += g2 * d1;
-            }
+        LANES for (int x = h * D; x < h * D + D; ++x) {
+            const F b_q = gamma_h * q[x], b_g = a_h * g[x];
+            by_q[x] += gamma_h * k[x] * dk[x];
+            by_k[x] += b_q * dk[x];
+            by_v[x] += b_g * dv[x];
+            by[x] += b_q * k[x];
+            by[H + x] += b_g * v[x];
         }
     }
-    by_u[0] += t0;
-    by_u[1] += t1;
-    by_u[2] += t2;
+}
+
+// The part of the vector messages: v2, dv2, u and w, dv1.
+template <bool V>
+static void first_vectors(const Tile &t, const Way &w, Heads heads, Rows &r) {
+    constexpr int S = (V ? 6 : 3) * H;
+    const F *__restrict s = t.sent + w.j * S, *__restrict g = t.gradient + w.i * 4 * H;
+    const F *__restrict f = r.filter;
+    F *__restrict by_s = t.by_sent + w.j * S, *__restrict by = r.by;
+    LANES for (int x = heads.begin(); x < heads.end(); ++x) {
+        const F g0 = g[H + x], g1 = g[2 * H + x], g2 = g[3 * H + x];
+        const F along = g0 * w.u[0] + g1 * w.u[1] + g2 * w.u[2];
+        by_s[2 * H + x] += along * f[2 * H + x];
+        by[2 * H + x] += along * s[2 * H + x];
+        if (V) {
+            const F d1 = f[3 * H + x];
+            by[3 * H + x] += g0 * s[3 * H + x] + g1 * s[4 * H + x] + g2 * s[5 * H + x];
+            by_s[3 * H + x] += g0 * d1;
+            by_s[4 * H + x] += g1 * d1;
+            by_s[5 * H + x] += g2 * d1;
+        }
+    }
+}
+
+// Adds to by_u the sum of g v2 D2 over features: what a derivative by u comes to.
+static void turning(
+    const F *__restrict g, const F *__restrict v2, const F *__restrict d2, Heads heads, F *by_u) {
+    F u0 = 0, u1 = 0, u2 = 0;
+    _Pragma("omp simd reduction(+ : u0, u1, u2)")
+    for (int x = heads.begin(); x < heads.end(); ++x) {
+        const F sent = v2[x] * d2[x];
+        u0 += g[H + x] * sent;
+        u1 += g[2 * H + x] * sent;
+        u2 += g[3 * H + x] * sent;
+    }
+    by_u[0] += u0;
+    by_u[1] += u1;
+    by_u[2] += u2;
+}
+
+static void add_to_bias(const Tile &t, int block, Heads heads, const F *__restrict by_before) {
+    if (!t.by_bias) return;
+    F *__restrict by_bias = t.by_bias;
+    LANES for (int x = block * H + heads.begin(); x < block * H + heads.end(); ++x)
+        by_bias[x] += by_before[x];
+}
+
+// What a derivative by R comes to, by W e + b, which it overwrites, and by b.
+template <bool V>
+static void first_radial(const Tile &t, std::int64_t pair, Heads heads, const Rows &r) {
+    constexpr int blocks = V ? 4 : 3;
+    F *before = t.before + pair * blocks * H;
+    for (int b = 0; b < blocks; ++b) {
+        LANES for (int x = b * H + heads.begin(); x < b * H + heads.end(); ++x)
+            before[x] = r.by[x] * r.slope[x];
+        add_to_bias(t, b, heads, before);
+    }
+}
+
+// And by C: its sum over the features of the blocks that C multiplies.
+template <bool V>
+static F by_envelope(Heads heads, const F *__restrict by, const F *__restrict value) {
+    F sum = 0;
+    _Pragma("omp simd reduction(+ : sum)")
+    for (int x = heads.begin(); x < heads.end(); ++x) {
+        sum += by[H + x] * value[H + x];
+        if (SMOOTH) sum += by[2 * H + x] * value[2 * H + x];
+        if (SMOOTH && V) sum += by[3 * H + x] * value[3 * H + x];
+    }
+    return sum;
 }
 
 template <bool V>
 static void first_of(const Tile &t, Heads heads, int thread) {
-    constexpr int blocks = V ? 4 : 3;
     Rows r;
     for (std::int64_t pair = 0; pair < t.pairs; ++pair) {
+        const std::int64_t place = thread * t.pairs + pair;
         filters_and_slopes<V>(t, pair, heads, r);
         F by_u[2][3] = {};
-        for (int way = 0; way < t.ways; ++way)
-            first_way<V>(t, Way(t, pair, way, false), heads, r, by_u[way]);
-        F by_c = 0;
-        F *before = t.before + pair * blocks * H;
-        for (int b = 0; b < blocks; ++b) {
-            const F counts = enveloped(b) ? 1 : 0;
-            for (int h = heads.from; h < heads.to; ++h) {
-                const int o = b * H + h * D;
-                _Pragma("omp simd reduction(+ : by_c)")
-                for (int x = o; x < o + D; ++x) {
-                    by_c += counts * r.by[x] * r.value[x];
-                    before[x] = r.by[x] * r.slope[x];
-                }
-            }
+        for (int k = 0; k < t.ways; ++k) {
+            const Way way(t, pair, k, false);
+            first_scalars<V>(t, way, heads, r);
+            first_vectors<V>(t, way, heads, r);
+            const F *g = t.gradient + way.i * 4 * H, *v2 = t.sent + way.j * (V ? 6 : 3) * H + 2 * H;
+            if (t.by_directions) turning(g, v2, r.filter + 2 * H, heads, by_u[k]);
         }
-        const std::int64_t place = thread * t.pairs + pair;
-        t.by_envelope[place] = by_c;
-        for (int c = 0; c < 3; ++c) t.by_directions[3 * place + c] = by_u[0][c] - by_u[1][c];
+        if (t.by_envelope) t.by_envelope[place] = by_envelope<V>(heads, r.by, r.value);
+        if (t.by_directions)
+            for (int c = 0; c < 3; ++c) t.by_directions[3 * place + c] = by_u[0][c] - by_u[1][c];
+        first_radial<V>(t, pair, heads, r);
     }
 }
 
@@ -261,19 +319,17 @@ static void moving_filters(const Tile &t, std::int64_t pair, Heads heads, Rows &
     for (int b = 0; b < blocks; ++b) {
         const F c = enveloped(b) ? t.envelope[pair] : F(1);
         const F c_t = enveloped(b) ? t.envelope_t[pair] : F(0);
-        for (int h = heads.from; h < heads.to; ++h) {
-            const int o = b * H + h * D;
-            LANES for (int x = o; x < o + D; ++x) {
-                const Silu silu(before[x]);
-                r.value[x] = silu.value;
-                r.slope[x] = silu.slope;
-                r.bend[x] = silu.bend * before_t[x];
-                r.value_t[x] = silu.slope * before_t[x];
-                r.filter[x] = c * silu.value;
-                r.filter_t[x] = c * r.value_t[x] + c_t * silu.value;
-                r.by[x] = 0;
-                r.by_t[x] = 0;
-            }
+        LANES for (int x = b * H + heads.begin(); x < b * H + heads.end(); ++x) {
+            const Silu silu(before[x]);
+            const F value_t = silu.slope * before_t[x];
+            r.value[x] = silu.value;
+            r.value_t[x] = value_t;
+            r.slope[x] = silu.slope;
+            r.bend[x] = silu.bend * before_t[x];
+            r.filter[x] = c * silu.value;
+            r.filter_t[x] = c * value_t + c_t * silu.value;
+            r.by[x] = 0;
+            r.by_t[x] = 0;
         }
     }
 }
@@ -294,19 +350,19 @@ static void second_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
     F z[HEADS], z_t[HEADS], beta[HEADS], beta_t[HEADS];
     F a[HEADS], a_t[HEADS], gamma[HEADS], gamma_t[HEADS];
     for (int h = heads.from; h < heads.to; ++h) {
-        F z_sum = 0, z_t_sum = 0, beta_sum = 0, beta_t_sum = 0;
-        _Pragma("omp simd reduction(+ : z_sum, z_t_sum, beta_sum, beta_t_sum)")
-        for (int x = h * D; x < h * D + D; ++x) {
+        F each[4][D];
+        LANES for (int e = 0; e < D; ++e) {
+            const int x = h * D + e;
             const F kd = k[x] * dk[x], kd_t = k_t[x] * dk[x] + k[x] * dk_t[x];
-            z_sum += q[x] * kd;
-            z_t_sum += q_t[x] * kd + q[x] * kd_t;
-            beta_sum += g[x] * (v[x] * dv[x]);
-            beta_t_sum += g[x] * (v_t[x] * dv[x] + v[x] * dv_t[x]);
+            each[0][e] = q[x] * kd;
+            each[1][e] = q_t[x] * kd + q[x] * kd_t;
+            each[2][e] = g[x] * (v[x] * dv[x]);
+            each[3][e] = g[x] * (v_t[x] * dv[x] + v[x] * dv_t[x]);
         }
-        z[h] = z_sum;
-        z_t[h] = z_t_sum;
-        beta[h] = beta_sum;
-        beta_t[h] = beta_t_sum;
+        z[h] = total<D>(each[0]);
+        z_t[h] = total<D>(each[1]);
+        beta[h] = total<D>(each[2]);
+        beta_t[h] = total<D>(each[3]);
     }
     LANES for (int h = heads.from; h < heads.to; ++h) {
         const Silu silu(z[h]);
@@ -336,16 +392,14 @@ static void second_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
 
 // The part of the vector messages: v2, dv2, u and w, dv1.
 template <bool V>
-static void second_vectors(const Tile &t, const Way &w, Heads heads, Rows &r, F *by_u) {
+static void second_vectors(const Tile &t, const Way &w, Heads heads, Rows &r) {
     constexpr int S = (V ? 6 : 3) * H;
     const F *__restrict s = t.sent + w.j * S, *__restrict s_t = t.sent_t + w.j * S;
     const F *__restrict f = r.filter, *__restrict f_t = r.filter_t;
     const F *__restrict g = t.gradient + w.i * 4 * H;
     F *__restrict by_g = t.sum + w.i * 4 * H, *__restrict by_s = t.by_sent + w.j * S;
     F *__restrict by = r.by, *__restrict by_t = r.by_t;
-    F t0 = 0, t1 = 0, t2 = 0;
-    _Pragma("omp simd reduction(+ : t0, t1, t2)")
-    for (int x = heads.from * D; x < heads.to * D; ++x) {
+    LANES for (int x = heads.begin(); x < heads.end(); ++x) {
         const F g0 = g[H + x], g1 = g[2 * H + x], g2 = g[3 * H + x];
         const F v = s[2 * H + x], v_t = s_t[2 * H + x], d = f[2 * H + x], d_t = f_t[2 * H + x];
         const F b = g0 * w.u[0] + g1 * w.u[1] + g2 * w.u[2];
@@ -357,9 +411,6 @@ static void second_vectors(const Tile &t, const Way &w, Heads heads, Rows &r, F 
         by_s[2 * H + x] += b_t * d + b * d_t;
         by[2 * H + x] += b_t * v + b * v_t;
         by_t[2 * H + x] += b * v;
-        t0 += g0 * sent_t;
-        t1 += g1 * sent_t;
-        t2 += g2 * sent_t;
         if (V) {
             const F w0 = s[3 * H + x], w1 = s[4 * H + x], w2 = s[5 * H + x];
             const F w0_t = s_t[3 * H + x], w1_t = s_t[4 * H + x], w2_t = s_t[5 * H + x];
@@ -377,53 +428,52 @@ static void second_vectors(const Tile &t, const Way &w, Heads heads, Rows &r, F 
         by_g[2 * H + x] += y1;
         by_g[3 * H + x] += y2;
     }
-    by_u[0] += t0;
-    by_u[1] += t1;
-    by_u[2] += t2;
 }
 
-// Overwrites W e + b and its rate with the derivatives by them.
+// Overwrites W e + b and its rate with the derivatives by them; the rate does not know b.
 template <bool V>
-static F second_radial(const Tile &t, std::int64_t pair, Heads heads, const Rows &r) {
+static void second_radial(const Tile &t, std::int64_t pair, Heads heads, const Rows &r) {
     constexpr int blocks = V ? 4 : 3;
     F *before = t.before + pair * blocks * H, *before_t = t.before_t + pair * blocks * H;
-    F by_c = 0;
     for (int b = 0; b < blocks; ++b) {
-        const F counts = enveloped(b) ? 1 : 0;
         const F c = enveloped(b) ? t.envelope[pair] : F(1);
         const F c_t = enveloped(b) ? t.envelope_t[pair] : F(0);
-        for (int h = heads.from; h < heads.to; ++h) {
-            const int o = b * H + h * D;
-            _Pragma("omp simd reduction(+ : by_c)")
-            for (int x = o; x < o + D; ++x) {
-                const F by_value = c * r.by[x] + c_t * r.by_t[x], by_value_t = c * r.by_t[x];
-                by_c += counts * (r.by[x] * r.value[x] + r.by_t[x] * r.value_t[x]);
-                before[x] = by_value * r.slope[x] + by_value_t * r.bend[x];
-                before_t[x] = by_value_t * r.slope[x];
-            }
+        LANES for (int x = b * H + heads.begin(); x < b * H + heads.end(); ++x) {
+            const F by_value = c * r.by[x] + c_t * r.by_t[x], by_value_t = c * r.by_t[x];
+            before[x] = by_value * r.slope[x] + by_value_t * r.bend[x];
+            before_t[x] = by_value_t * r.slope[x];
         }
+        add_to_bias(t, b, heads, before);
     }
-    return by_c;
 }
 
 template <bool V>
 static void second_of(const Tile &t, Heads heads, int thread) {
+    constexpr int S = (V ? 6 : 3) * H;
     Rows r;
     for (std::int64_t pair = 0; pair < t.pairs; ++pair) {
+        const std::int64_t place = thread * t.pairs + pair;
         moving_filters<V>(t, pair, heads, r);
         F by_u[2][3] = {};
         for (int k = 0; k < t.ways; ++k) {
             const Way way(t, pair, k, true);
             second_scalars<V>(t, way, heads, r);
-            second_vectors<V>(t, way, heads, r, by_u[k]);
+            second_vectors<V>(t, way, heads, r);
+            if (!t.by_directions) continue;
+            const F *g = t.gradient + way.i * 4 * H;
+            turning(g, t.sent + way.j * S + 2 * H, r.filter_t + 2 * H, heads, by_u[k]);
+            turning(g, t.sent_t + way.j * S + 2 * H, r.filter + 2 * H, heads, by_u[k]);
         }
-        const std::int64_t place = thread * t.pairs + pair;
-        t.by_envelope[place] = second_radial<V>(t, pair, heads, r);
-        for (int c = 0; c < 3; ++c) t.by_directions[3 * place + c] = by_u[0][c] - by_u[1][c];
+        if (t.by_envelope)
+            t.by_envelope[place] = by_envelope<V>(heads, r.by, r.value)
+                                   + by_envelope<V>(heads, r.by_t, r.value_t);
+        if (t.by_directions)
+            for (int c = 0; c < 3; ++c) t.by_directions[3 * place + c] = by_u[0][c] - by_u[1][c];
+        second_radial<V>(t, pair, heads, r);
     }
 }
 
-// A thread's heads.
+// Each thread at work on its heads.
 template <typename Work>
 static void shared_out(const Tile &t, Work work) {
     const int threads = int(t.threads);

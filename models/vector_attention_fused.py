@@ -20,14 +20,15 @@ from neupol_cli.models.vector_attention_radial import Parts, Shape
 
 SOURCE = Path(__file__).with_name("vector_attention.cpp")
 REALS = {torch.float32: "float", torch.float64: "double"}
-# Numbers of a tile's radial part, a megabyte in float32: half of a core's second cache.
-TILE_NUMBERS = 2**17
+# Numbers of a tile's radial part, two megabytes in float32: smaller ones stay in smaller caches,
+# but the products of larger ones are faster, and so fewer (2**17 took 8 % longer on QM9).
+TILE_NUMBERS = 2**19
 
 COUNTS = ("pairs", "ways", "vectors", "threads")
 POINTERS = (
     *("first", "second", "envelope", "envelope_t", "directions", "directions_t"),
     *("query", "query_t", "sent", "sent_t", "gradient", "before", "before_t"),
-    *("sum", "by_query", "by_sent", "by_envelope", "by_directions"),
+    *("sum", "by_query", "by_sent", "by_bias", "by_envelope", "by_directions"),
 )
 
 
@@ -51,12 +52,18 @@ def library(query: Tensor, shape: Shape) -> ctypes.CDLL | None:
 class Loop:
     """A pass over all pairs, tile by tile; ``points`` are what C reads or adds to for every tile.
 
-    Iterated, it yields the runs of pairs. ``slopes`` collects the threads' shares of what the
-    derivatives by C and u come to.
+    Iterated, it yields the runs of pairs. The derivatives by C and u, which are sums over features
+    and so over threads, are made only if they are ``wanted``: each thread has its own to write to.
     """
 
-    def __init__(self, p: Parts, pairs: Pairs, shape: Shape, **points: Tensor) -> None:
-        self.p, self.pairs = p, pairs
+    def __init__(
+        self, p: Parts, pairs: Pairs, shape: Shape, wanted: Parts | None = None, **points: Tensor
+    ) -> None:
+        self.p, self.pairs, self.slopes = p, pairs, {}
+        if wanted is not None and wanted.envelope:
+            self.slopes["by_envelope"] = 1
+        if wanted is not None and wanted.directions:
+            self.slopes["by_directions"] = 3
         self.threads = min(torch.get_num_threads(), shape.heads)
         self.size = max(TILE_NUMBERS // p.weight.shape[0], 16)
         vectors = p.weight.shape[0] == 4 * p.query.shape[1]
@@ -79,23 +86,19 @@ class Loop:
             self.point("envelope", p.envelope[run])
             self.point("directions", p.directions[run])
             self.point("before", product(p.encoded[run], p.weight, p.bias))
-            self.slopes = p.query.new_empty(4, self.threads, run.stop - run.start)
-            self.tile.by_envelope, self.tile.by_directions = (
-                part.data_ptr() for part in self.slopes.split((1, 3))
-            )
+            for name, width in self.slopes.items():
+                self.point(name, p.query.new_empty(self.threads, run.stop - run.start, width))
             yield run
 
     def collect(self, run: slice, wanted: Parts, total: Parts) -> None:
         """Adds up what C has left of a run for the derivatives by the radial part."""
-        by_before, slopes = self.kept["before"], self.slopes
+        by_before = self.kept["before"]
         if wanted.envelope:
-            total.envelope[run] = slopes[0].sum(0)[:, None]
+            total.envelope[run] = self.kept["by_envelope"].sum(0)
         if wanted.directions:
-            total.directions[run] = slopes[1:].view(self.threads, -1, 3).sum(0)
+            total.directions[run] = self.kept["by_directions"].sum(0)
         if wanted.weight:
             total.weight.add_(product(self.p.encoded[run].t(), by_before.t()).t())
-        if wanted.bias:
-            total.bias.add_(by_before.sum(0))
         if wanted.encoded:
             total.encoded[run] = product(by_before, self.p.weight.t())
 
@@ -115,7 +118,9 @@ def first(
     """The derivatives of sum(gradient * attention) by the parts, those of them that are wanted."""
     total = Parts(*(torch.zeros(part.shape, dtype=part.dtype) for part in p))
     points = {"gradient": gradient, "by_query": total.query, "by_sent": total.sent}
-    loop = Loop(p, pairs, shape, **points)
+    if wanted.bias:
+        points["by_bias"] = total.bias
+    loop = Loop(p, pairs, shape, wanted, **points)
     for run in loop:
         library.first(ctypes.byref(loop.tile))
         loop.collect(run, wanted, total)
@@ -134,8 +139,11 @@ def second(
     """The derivatives of sum(:func:`first` * t), by the gradient and by the parts; W, b stay."""
     total = Parts(*(torch.zeros(part.shape, dtype=part.dtype) for part in p))
     by_gradient = torch.zeros(gradient.shape, dtype=gradient.dtype)
-    points = {"gradient": gradient, "query_t": t.query, "sent_t": t.sent, "sum": by_gradient}
-    loop = Loop(p, pairs, shape, by_query=total.query, by_sent=total.sent, **points)
+    points = {"gradient": gradient, "by_query": total.query, "by_sent": total.sent}
+    points |= {"query_t": t.query, "sent_t": t.sent, "sum": by_gradient}
+    if wanted.bias:
+        points["by_bias"] = total.bias
+    loop = Loop(p, pairs, shape, wanted, **points)
     for run in loop:
         loop.point("envelope_t", t.envelope[run])
         loop.point("directions_t", t.directions[run])

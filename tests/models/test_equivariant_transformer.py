@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Refused
-from neupol_cli.models import vector_attention
+from neupol_cli.models import vector_attention, vector_attention_fused
 from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.pairs import Pairs
@@ -336,11 +337,17 @@ def test_pairs_stand_for_every_edge_once() -> None:
 
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("has_vectors", [True, False])
+@pytest.mark.parametrize("loops", ["compiled", "compiled, two threads", "of operations"])
 def test_tiles_and_their_derivatives_are_the_plain_formula(
-    has_vectors: bool, smooth: bool, monkeypatch: pytest.MonkeyPatch
+    loops: str, has_vectors: bool, smooth: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NEUPOL_FUSED", "0" if loops == "of operations" else "1")
+    if loops != "of operations" and shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if "two" in loops else 1)
     torch.manual_seed(0)
     monkeypatch.setattr(vector_attention, "TILE_NUMBERS", 20 * 8)
+    monkeypatch.setattr(vector_attention_fused, "TILE_NUMBERS", 16 * 32)
     pairs = Pairs.of(received_by(edges_of(molecule(0, 9), 5.0), 2))
     count, points, hidden, blocks = len(pairs), 9, 8, 4 if has_vectors else 3
     sizes = Parts(
@@ -352,6 +359,8 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         envelope=torch.empty(count, 1),
         directions=torch.empty(count, 3),
     )
+    library = vector_attention_fused.library(sizes.query.double(), Shape(2, smooth))
+    assert (library is None) == (loops == "of operations")
     parts = Parts(*(torch.randn(s.shape, dtype=torch.float64, requires_grad=True) for s in sizes))
     gradient = torch.randn(points, 4, hidden, dtype=torch.float64, requires_grad=True)
     shape = Shape(2, smooth)
@@ -375,7 +384,7 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         by_tiles = derivatives(vector_attention.attention, weights_too)
         by_formula = derivatives(vector_attention.plain, weights_too)
         for a, b in zip(by_tiles, by_formula, strict=True):
-            assert torch.allclose(a, b, rtol=0, atol=1e-10 * max(1, b.abs().max().item()))
+            assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
     still = parts._replace(
         encoded=parts.encoded.detach(),
         envelope=parts.envelope.detach(),
@@ -385,4 +394,4 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
     trained = (parts.query, parts.sent, parts.weight, parts.bias)
     ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
     for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, rtol=0, atol=1e-10 * max(1, b.abs().max().item()))
+        assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
