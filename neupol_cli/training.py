@@ -174,7 +174,7 @@ class Trainer:
     def _descend(self, indices: Tensor) -> None:
         loss, parts = self.task.loss(indices, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward(inputs=self.parameters)  # positions too have a record: for forces
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._watch(loss.detach() + norm)
