@@ -114,7 +114,8 @@ def _fingerprint(source: Path, defines: tuple[str, ...], compiler: str) -> str:
     """Changes with whatever the built library depends on."""
     program = os.stat(compiler)
     told = (COMMON, ATTEMPTS, _wide(), defines, compiler, program.st_size, program.st_mtime_ns)
-    known = source.read_bytes() + repr((told, _processor())).encode()
+    files = (source, *sorted(source.parent.glob("*.h")))
+    known = b"".join(each.read_bytes() for each in files) + repr((told, _processor())).encode()
     return hashlib.sha256(known).hexdigest()[:24]
 
 

@@ -4,131 +4,27 @@
 // cache. Rows of a tile of S systems: points (p S + s), pairs ((i - first)(P - 1) + j') S + s, where
 // i receives and j' counts the other points in ascending order.
 //
-// Compiled with -DREAL=float or double and -DHIDDEN=H, a multiple of 16.
+// Compiled with -DREAL=float or double and -DHIDDEN=H, a multiple of 16. Threads share out the tiles;
+// each sums its own share of the weights' derivatives.
 
-#include <cmath>
-#include <cstdint>
 #include <cstring>
-#include <memory>
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, COLUMNS = 4;  // 6 x 4 accumulators of 32 registers
-#else
-constexpr int BYTES = 32, COLUMNS = 2;  // 6 x 2 of 16
-#endif
-constexpr int ROWS = 6;
-constexpr int W = BYTES / sizeof(REAL);
-constexpr long H = HIDDEN, SQUARE = H * H, WIDE = 2 * H + 3;
-typedef REAL V __attribute__((vector_size(BYTES)));
-typedef REAL U __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-template <int SIZE> struct Whole { typedef int32_t type; };
-template <> struct Whole<8> { typedef int64_t type; };
-typedef Whole<sizeof(REAL)>::type I;
-typedef I IV __attribute__((vector_size(BYTES)));
-
-static inline V load(const REAL *at) { return *(const U *)at; }
-static inline void store(REAL *at, V v) { *(U *)at = v; }
-static inline REAL total(V v) {
-    REAL a[W];
-    store(a, v);
-#pragma GCC unroll 4
-    for (int half = W / 2; half; half /= 2)
-#pragma GCC unroll 8
-        for (int k = 0; k < half; ++k) a[k] += a[k + half];
-    return a[0];
-}
-
-// ln(2)^k / k!, the Taylor series of 2^x
-struct Series {
-    static constexpr int terms = sizeof(REAL) == 4 ? 6 : 13;
-    REAL factor[terms + 1];
-    constexpr Series() : factor{1} {
-        double next = 1;
-        for (int k = 1; k <= terms; ++k) factor[k] = next *= 0.69314718055994530942 / k;
-    }
-};
-
-// 1 / (1 + exp(-z)), the exponential as 2^n 2^f, |f| <= 1/2. Adding ``shift`` rounds to the integer
-// n and leaves it in the lowest bits, from where it is added to the exponent of 2^f.
-static inline V sigmoid(V z) {
-    constexpr bool single = sizeof(REAL) == 4;
-    constexpr REAL shift = single ? REAL(12582912.0) : REAL(6755399441055744.0);
-    constexpr Series series;
-    V t = z * REAL(-1.44269504088896340736);
-    t = t > 100 ? V{} + 100 : t;  // beyond, silu is 0 or z; 2^t would overflow
-    t = t < -100 ? V{} - 100 : t;
-    V shifted = t + shift, f = t - (shifted - shift), sum = V{} + series.factor[series.terms];
-#pragma GCC unroll 13
-    for (int k = series.terms - 1; k >= 0; --k) sum = sum * f + series.factor[k];
-    return 1 / (1 + (V)((IV)sum + ((IV)shifted << (single ? 23 : 52))));
-}
-static inline V silu(V z) { return z * sigmoid(z); }
-// silu and its derivative from one exponential
-static inline V silu(V z, V &slope) {
-    V s = sigmoid(z), y = z * s;
-    slope = s + y * (1 - s);
-    return y;
-}
-
-// c = start + a b for M x N vectors; a(m, k) = a[m am + k ak].
-template <int M, int N>
-static inline void block(long K, const REAL *a, long am, long ak, const REAL *b, long bk,
-                         const REAL *start, long sm, REAL *c, long cm) {
-    V sum[M][N];
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sum[m][n] = start ? load(start + m * sm + n * W) : V{};
-    for (long k = 0; k < K; ++k) {
-        V row[N];
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) row[n] = load(b + k * bk + n * W);
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) {
-            V x = V{} + a[m * am + k * ak];
-#pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) sum[m][n] += x * row[n];
-        }
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) store(c + m * cm + n * W, sum[m][n]);
-}
-
-template <int N>
-static void panel(long M, long K, const REAL *a, long am, long ak, const REAL *b, long bk,
-                  const REAL *start, long sm, REAL *c, long cm) {
-    long m = 0;
-    auto at = [&](long row) { return start ? start + row * sm : nullptr; };
-    for (; m + ROWS <= M; m += ROWS)
-        block<ROWS, N>(K, a + m * am, am, ak, b, bk, at(m), sm, c + m * cm, cm);
-    for (; m + 2 <= M; m += 2) block<2, N>(K, a + m * am, am, ak, b, bk, at(m), sm, c + m * cm, cm);
-    for (; m < M; ++m) block<1, N>(K, a + m * am, am, ak, b, bk, at(m), sm, c + m * cm, cm);
-}
-
-// c (M, C) = start + a (M, K) b (K, C); start: rows sm apart (0: a bias), or null.
-static void product(long M, long C, long K, const REAL *a, long am, long ak, const REAL *b, long bk,
-                    const REAL *start, long sm, REAL *c, long cm) {
-    long n = 0;
-    for (; n + COLUMNS * W <= C; n += COLUMNS * W)
-        panel<COLUMNS>(M, K, a, am, ak, b + n, bk, start ? start + n : nullptr, sm, c + n, cm);
-    for (; n < C; n += W)
-        panel<1>(M, K, a, am, ak, b + n, bk, start ? start + n : nullptr, sm, c + n, cm);
-}
+#include "rows.h"
 
 namespace {
 
+constexpr long H = HIDDEN, SQUARE = H * H, WIDE = 2 * H + 3;
+
 struct Sizes {
-    long points, systems, first, fixed, update, pulled, tile;
+    long points, systems, first, fixed, update, pulled, threads, tile;
     long receivers() const { return points - first; }
     long going() const { return points - fixed; }
     long pairs() const { return receivers() * (points - 1); }  // of one system
     long pushes() const { return going() * (points - 1); }
+    long tiles() const { return (systems + tile - 1) / tile; }
     // numbers kept of one system: z1, z2; z3, phi; the drift's; the update's and the sums
     long kept() const {
-        return 2 * pairs() * H + pushes() * (H + 1) + going() * H +
-               (update ? 2 * points * H : 0);
+        return 2 * pairs() * H + pushes() * (H + 1) + going() * H + (update ? 2 * points * H : 0);
     }
 };
 
@@ -179,53 +75,309 @@ template <class Do> void each_pair(const Sizes &n, const Inputs &in, long from, 
 
 constexpr REAL FARTHEST = 100;
 
-void add(long count, REAL *to, const REAL *from) {
-    for (long k = 0; k < count; k += W) store(to + k, load(to + k) + load(from + k));
-}
-void activate(long count, const REAL *z, REAL *y) {
-    for (long k = 0; k < count; k += W) store(y + k, silu(load(z + k)));
-}
-void activate(long count, const REAL *z, REAL *y, REAL *slopes) {
-    for (long k = 0; k < count; k += W) {
-        V slope, value = silu(load(z + k), slope);
-        store(y + k, value), store(slopes + k, slope);
-    }
-}
-void multiply(long count, REAL *to, const REAL *by) {
-    for (long k = 0; k < count; k += W) store(to + k, load(to + k) * load(by + k));
-}
-void transpose(const REAL *from, long stride, REAL *to) {
-    for (long i = 0; i < H; i += 8)
-        for (long j = 0; j < H; ++j)
-            for (long k = i; k < i + 8; ++k) to[j * H + k] = from[k * stride + j];
-}
 // (P, B, H) rows of one tile, and back
 void gather(const Sizes &n, const REAL *from, long begin, long S, REAL *to) {
     for (long p = 0; p < n.points; ++p)
-        memcpy(to + p * S * H, from + (p * n.systems + begin) * H,
-               S * H * sizeof(REAL));
+        memcpy(to + p * S * H, from + (p * n.systems + begin) * H, S * H * sizeof(REAL));
 }
 void scatter(const Sizes &n, const REAL *from, long begin, long S, REAL *to) {
     for (long p = 0; p < n.points; ++p)
-        memcpy(to + (p * n.systems + begin) * H, from + p * S * H,
-               S * H * sizeof(REAL));
+        memcpy(to + (p * n.systems + begin) * H, from + p * S * H, S * H * sizeof(REAL));
 }
-
-struct Work {
-    std::unique_ptr<REAL[]> all;
-    REAL *next;
-    explicit Work(long count) : all(new REAL[count]), next(all.get()) {}
-    REAL *rows(long count) {
-        REAL *at = next;
-        next += count;
-        return at;
-    }
-};
 
 void columns(const Weights &w, REAL *three) {
     for (int c = 0; c < 3; ++c)
         for (long k = 0; k < H; ++k) three[c * H + k] = w.message[k * WIDE + 2 * H + c];
 }
+
+// The systems ``from`` to ``from + S``, and where their rows begin.
+struct Tile {
+    const Sizes &n;
+    long from, S, points, receivers, going, pairs, pushes;
+    long ahead, fixed, still;  // numbers before the first receiver, point that goes, push
+    Tile(const Sizes &n, long index) : n(n), from(index * n.tile) {
+        S = n.tile < n.systems - from ? n.tile : n.systems - from;
+        points = n.points * S, receivers = n.receivers() * S, going = n.going() * S;
+        pairs = n.pairs() * S, pushes = n.pushes() * S;
+        ahead = n.first * S * H, fixed = n.fixed * S * H, still = (pairs - pushes) * H;
+    }
+    // where the x of the k-th row of points that go is in (P - fixed, B, 3)
+    long place(long k) const { return (k / S * n.systems + from + k % S) * 3; }
+};
+
+// Weights as products of rows need them, shared by the threads.
+struct Transposed {
+    Work work;
+    REAL *received, *sent, *second, *push, *drift, *own, *of_sum, *out, *three;
+    Transposed(const Weights &w, bool update) : work(8 * SQUARE + 3 * H) {
+        received = turned(w.message, WIDE), sent = turned(w.message + H, WIDE);
+        second = turned(w.second, H), push = turned(w.push, H), drift = turned(w.drift, H);
+        own = update ? turned(w.update, 2 * H) : nullptr;
+        of_sum = update ? turned(w.update + H, 2 * H) : nullptr;
+        out = update ? turned(w.out, H) : nullptr;
+        three = work.rows(3 * H);
+        columns(w, three);
+    }
+    REAL *turned(const REAL *from, long stride) {
+        REAL *to = work.rows(SQUARE);
+        transpose<H>(from, stride, to);
+        return to;
+    }
+};
+
+struct Forward {
+    const Sizes &n;
+    const Inputs &in;
+    const Weights &w;
+    const Transposed &by;
+    REAL *moved, *out;
+    Work work;
+    REAL *h, *received, *sent, *free, *m, *y;
+
+    Forward(const Sizes &n, const Inputs &in, const Weights &w, const Transposed &by, REAL *moved,
+            REAL *out)
+        : n(n), in(in), w(w), by(by), moved(moved), out(out),
+          work((4 * n.points + 2 * n.pairs()) * n.tile * H) {
+        const long points = n.points * n.tile * H, pairs = n.pairs() * n.tile * H;
+        h = work.rows(points), received = work.rows(points), sent = work.rows(points);
+        free = work.rows(points), m = work.rows(pairs), y = work.rows(pairs);
+    }
+
+    void messages(const Tile &t, Kept &kept) {
+        const long S = t.S;
+        rows(t.receivers, h + t.ahead, by.received, w.message_bias, received + t.ahead);
+        rows(t.points, h, by.sent, nullptr, sent);
+        each_pair(n, in, t.from, S, [&](long row, const Pair &pair) {
+            const REAL *a = received + (pair.i * S + pair.s) * H;
+            const REAL *b = sent + (pair.j * S + pair.s) * H;
+            const REAL *c = pair.numbers, *three = by.three;
+            REAL *z = kept.z1 + row * H, *value = y + row * H;
+            for (long k = 0; k < H; k += W) {
+                V sum = load(a + k) + load(b + k) + c[0] * load(three + k) +
+                        c[1] * load(three + H + k) + c[2] * load(three + 2 * H + k);
+                store(z + k, sum), store(value + k, silu(sum));
+            }
+        });
+        rows(t.pairs, y, by.second, w.second_bias, kept.z2);
+        activate(t.pairs * H, kept.z2, m);
+    }
+
+    void drifts(const Tile &t, Kept &kept) {
+        rows(t.going, h + t.fixed, by.drift, w.drift_bias, kept.drift);
+        for (long k = 0; k < t.going; ++k) {
+            V sum{};
+            for (long c = 0; c < H; c += W)
+                sum += silu(load(kept.drift + k * H + c)) * load(w.speed + c);
+            const REAL psi = total(sum) + w.speed_bias[0];
+            for (long at = t.place(k), c = 0; c < 3; ++c)
+                moved[at + c] = psi * in.velocities[at + c];
+        }
+    }
+
+    void pushes(const Tile &t, Kept &kept) {
+        rows(t.pushes, m + t.still, by.push, w.push_bias, kept.z3);
+        each_pair(n, in, t.from, t.S, [&](long row, const Pair &pair) {
+            row -= t.pairs - t.pushes;
+            if (row < 0) return;
+            const REAL *z = kept.z3 + row * H, *last = w.last;
+            V sum{};
+            for (long k = 0; k < H; k += W) sum += silu(load(z + k)) * load(last + k);
+            const REAL phi = kept.phi[row] = total(sum);
+            REAL *to = moved + ((pair.i - n.fixed) * n.systems + t.from + pair.s) * 3;
+            for (int c = 0; c < 3; ++c) {
+                REAL far = pair.apart[c] * phi;
+                far = far > FARTHEST ? FARTHEST : far < -FARTHEST ? -FARTHEST : far;
+                to[c] += far / (n.points - 1);
+            }
+        });
+    }
+
+    void update(const Tile &t, Kept &kept) {
+        const long S = t.S, others = n.points - 1;
+        memset(kept.sums, 0, t.points * H * sizeof(REAL));
+        for (long i = 0; i < n.points; ++i)
+            for (long k = 0; k < others; ++k)
+                add(S * H, kept.sums + i * S * H, m + (i * others + k) * S * H);
+        rows(t.points, h, by.own, w.update_bias, kept.inner);
+        product(t.points, H, H, kept.sums, H, 1, by.of_sum, H, kept.inner, H, kept.inner, H);
+        activate(t.points * H, kept.inner, free);
+        rows(t.points, free, by.out, w.out_bias, received);
+        add(t.points * H, received, h);
+        scatter(n, received, t.from, S, out);
+    }
+
+    void operator()(const Tile &t, Kept kept) {
+        gather(n, in.h, t.from, t.S, h);
+        messages(t, kept), drifts(t, kept), pushes(t, kept);
+        if (n.update) update(t, kept);
+    }
+
+    static void rows(long M, const REAL *x, const REAL *turned, const REAL *bias, REAL *to) {
+        product(M, H, H, x, H, 1, turned, H, bias, 0, to, H);
+    }
+};
+
+struct Backward {
+    const Sizes &n;
+    const Inputs &in;
+    const Weights &w, &g;
+    const REAL *by_moved, *by_out;
+    REAL *by_h, *by_now;
+    Work work;
+    REAL *three, *by_three, *h, *pulled, *gh, *g_received, *g_sent, *by_sums;
+    REAL *a, *b, *slope, *numbers, *by_phi;
+
+    Backward(const Sizes &n, const Inputs &in, const Weights &w, const Weights &g,
+             const REAL *by_moved, const REAL *by_out, REAL *by_h, REAL *by_now)
+        : n(n), in(in), w(w), g(g), by_moved(by_moved), by_out(by_out), by_h(by_h), by_now(by_now),
+          work(6 * H + (6 * n.points * H + n.pairs() * (3 * H + 3) + n.pushes()) * n.tile) {
+        const long points = n.points * n.tile * H, pairs = n.pairs() * n.tile * H;
+        three = work.rows(3 * H), by_three = work.rows(3 * H);
+        h = work.rows(points), pulled = work.rows(points), gh = work.rows(points);
+        g_received = work.rows(points), g_sent = work.rows(points), by_sums = work.rows(points);
+        a = work.rows(pairs), b = work.rows(pairs), slope = work.rows(pairs);
+        numbers = work.rows(3 * n.pairs() * n.tile), by_phi = work.rows(n.pushes() * n.tile);
+        columns(w, three);
+        memset(by_three, 0, 3 * H * sizeof(REAL));
+    }
+
+    // What was y = x Wᵀ + bias: adds to the derivatives by W and the bias.
+    static void learn(long rows, const REAL *by_y, const REAL *x, REAL *weight, long stride,
+                      REAL *bias) {
+        product(H, H, rows, by_y, 1, H, x, H, weight, stride, weight, stride);
+        if (bias == nullptr) return;
+        for (long c = 0; c < H; c += W) {
+            V sum = load(bias + c);
+            for (long k = 0; k < rows; ++k) sum += load(by_y + k * H + c);
+            store(bias + c, sum);
+        }
+    }
+    // by_x = start + by_y W; start is null or rows.
+    static void pull(long M, const REAL *by_y, const REAL *weight, long stride, const REAL *start,
+                     REAL *by_x) {
+        product(M, H, H, by_y, H, 1, weight, stride, start, H, by_x, H);
+    }
+
+    void update(const Tile &t, Kept &kept) {
+        REAL *inner = g_received, *slopes = g_sent;  // both are free until the end
+        gather(n, by_out, t.from, t.S, gh);
+        pull(t.points, gh, w.out, H, nullptr, pulled);
+        activate(t.points * H, kept.inner, inner, slopes);
+        multiply(t.points * H, pulled, slopes);
+        learn(t.points, gh, inner, g.out, H, g.out_bias);
+        learn(t.points, pulled, h, g.update, 2 * H, g.update_bias);
+        learn(t.points, pulled, kept.sums, g.update + H, 2 * H, nullptr);
+        pull(t.points, pulled, w.update, 2 * H, gh, gh);
+        pull(t.points, pulled, w.update + H, 2 * H, nullptr, by_sums);
+    }
+
+    void drifts(const Tile &t, Kept &kept) {
+        for (long k = 0; k < t.going; ++k) {
+            REAL sum = 0;
+            for (long at = t.place(k), c = 0; c < 3; ++c)
+                sum += by_moved[at + c] * in.velocities[at + c];
+            g.speed_bias[0] += sum;
+            for (long c = 0; c < H; c += W) {
+                V slope, value = silu(load(kept.drift + k * H + c), slope);
+                store(g.speed + c, load(g.speed + c) + sum * value);
+                store(pulled + k * H + c, sum * load(w.speed + c) * slope);
+            }
+        }
+        learn(t.going, pulled, h + t.fixed, g.drift, H, g.drift_bias);
+        pull(t.going, pulled, w.drift, H, gh + t.fixed, gh + t.fixed);
+    }
+
+    // Leaves the derivative by z3 in ``a``.
+    void pushes(const Tile &t, Kept &kept) {
+        each_pair(n, in, t.from, t.S, [&](long row, const Pair &pair) {
+            row -= t.pairs - t.pushes;
+            if (row < 0) return;
+            const REAL phi = kept.phi[row];
+            const long to = pair.i * n.systems + t.from + pair.s;
+            const long of = pair.j * n.systems + t.from + pair.s;
+            REAL sum = 0;
+            for (int c = 0; c < 3; ++c) {
+                const REAL far = pair.apart[c] * phi;
+                const bool near = far <= FARTHEST && far >= -FARTHEST;
+                const REAL g = near ? by_moved[3 * (to - n.fixed * n.systems) + c] : 0;
+                sum += g / (n.points - 1) * pair.apart[c];
+                if (!n.pulled) continue;
+                by_now[3 * to + c] += g / (n.points - 1) * phi;
+                by_now[3 * of + c] -= g / (n.points - 1) * phi;
+            }
+            by_phi[row] = sum;
+            const REAL *z = kept.z3 + row * H, *last = w.last;
+            REAL *by_z = a + row * H, *values = b + row * H;
+            for (long k = 0; k < H; k += W) {
+                V slope, value = silu(load(z + k), slope);
+                store(values + k, value), store(by_z + k, sum * load(last + k) * slope);
+            }
+        });
+        product(1, H, t.pushes, by_phi, 1, 1, b, H, g.last, H, g.last, H);
+    }
+
+    // Takes the derivative by z3 in ``a`` and leaves that by silu(z1).
+    void messages(const Tile &t, Kept &kept) {
+        const long S = t.S, others = n.points - 1;
+        activate(t.pairs * H, kept.z2, b, slope);
+        learn(t.pushes, a, b + t.still, g.push, H, g.push_bias);
+        if (n.update)
+            for (long i = 0; i < n.points; ++i)
+                for (long k = 0; k < others; ++k)
+                    memcpy(b + (i * others + k) * S * H, by_sums + i * S * H, S * H * sizeof(REAL));
+        pull(t.pushes, a, w.push, H, n.update ? b + t.still : nullptr, b + t.still);
+        multiply(t.pairs * H, b, slope);
+        activate(t.pairs * H, kept.z1, a, slope);
+        learn(t.pairs, b, a, g.second, H, g.second_bias);
+        pull(t.pairs, b, w.second, H, nullptr, a);
+    }
+
+    void points(const Tile &t) {
+        const long S = t.S;
+        memset(g_received, 0, t.points * H * sizeof(REAL));
+        memset(g_sent, 0, t.points * H * sizeof(REAL));
+        each_pair(n, in, t.from, S, [&](long row, const Pair &pair) {
+            REAL *of_row = a + row * H;
+            const REAL *slopes = slope + row * H, *to_z = three;
+            REAL *to = g_received + (pair.i * S + pair.s) * H;
+            REAL *of = g_sent + (pair.j * S + pair.s) * H;
+            V sum{};
+            for (long k = 0; k < H; k += W) {
+                V by = load(of_row + k) * load(slopes + k);
+                store(of_row + k, by);
+                store(to + k, load(to + k) + by), store(of + k, load(of + k) + by);
+                sum += by * load(to_z + k);
+            }
+            for (int c = 0; c < 3; ++c) numbers[3 * row + c] = pair.numbers[c];
+            if (!n.pulled) return;
+            const REAL by_squared = 2 * total(sum);
+            REAL *x = by_now + (pair.i * n.systems + t.from + pair.s) * 3;
+            REAL *y = by_now + (pair.j * n.systems + t.from + pair.s) * 3;
+            for (int c = 0; c < 3; ++c)
+                x[c] += by_squared * pair.apart[c], y[c] -= by_squared * pair.apart[c];
+        });
+        product(3, H, t.pairs, numbers, 1, 3, a, H, by_three, H, by_three, H);
+        learn(t.receivers, g_received + t.ahead, h + t.ahead, g.message, WIDE, g.message_bias);
+        learn(t.points, g_sent, h, g.message + H, WIDE, nullptr);
+        pull(t.receivers, g_received + t.ahead, w.message, WIDE, gh + t.ahead, gh + t.ahead);
+        pull(t.points, g_sent, w.message + H, WIDE, gh, gh);
+        scatter(n, gh, t.from, S, by_h);
+    }
+
+    void operator()(const Tile &t, Kept kept) {
+        gather(n, in.h, t.from, t.S, h);
+        if (n.update)
+            update(t, kept);
+        else
+            memset(gh, 0, t.points * H * sizeof(REAL));
+        drifts(t, kept), pushes(t, kept), messages(t, kept), points(t);
+    }
+
+    void finish() {
+        for (int c = 0; c < 3; ++c)
+            for (long k = 0; k < H; ++k) g.message[k * WIDE + 2 * H + c] = by_three[c * H + k];
+    }
+};
 
 }  // namespace
 
@@ -240,216 +392,31 @@ extern "C" void forward(const long *sizes, REAL **inputs, REAL **weights, REAL *
     const Sizes &n = *(const Sizes *)sizes;
     const Inputs &in = *(const Inputs *)inputs;
     const Weights &w = *(const Weights *)weights;
-    const long P = n.points, T = n.tile;
-    Work work(8 * SQUARE + 3 * H + (4 * P + 2 * n.pairs()) * T * H);
-    REAL *to_receiver = work.rows(SQUARE), *to_sender = work.rows(SQUARE);
-    REAL *second = work.rows(SQUARE), *push = work.rows(SQUARE);
-    REAL *drift = work.rows(SQUARE), *own = work.rows(SQUARE);
-    REAL *of_sum = work.rows(SQUARE), *last = work.rows(SQUARE), *three = work.rows(3 * H);
-    transpose(w.message, WIDE, to_receiver), transpose(w.message + H, WIDE, to_sender);
-    transpose(w.second, H, second), transpose(w.push, H, push);
-    transpose(w.drift, H, drift);
-    if (n.update) {
-        transpose(w.update, 2 * H, own), transpose(w.update + H, 2 * H, of_sum);
-        transpose(w.out, H, last);
-    }
-    columns(w, three);
-    REAL *h = work.rows(P * T * H), *received = work.rows(P * T * H), *sent = work.rows(P * T * H);
-    REAL *free = work.rows(P * T * H), *m = work.rows(n.pairs() * T * H);
-    REAL *y = work.rows(n.pairs() * T * H);
-    for (long from = 0; from < n.systems; from += T) {
-        const long S = T < n.systems - from ? T : n.systems - from;
-        const long pairs = n.pairs() * S, ahead = n.first * S * H, fixed = n.fixed * S * H;
-        const long going = n.going() * S, pushes = n.pushes() * S, still = (pairs - pushes) * H;
-        Kept kept(keep + from * n.kept(), n, S);
-        gather(n, in.h, from, S, h);
-        product(n.receivers() * S, H, H, h + ahead, H, 1, to_receiver, H, w.message_bias, 0,
-                received + ahead, H);
-        product(P * S, H, H, h, H, 1, to_sender, H, nullptr, 0, sent, H);
-        product(going, H, H, h + fixed, H, 1, drift, H, w.drift_bias, 0, kept.drift, H);
-        each_pair(n, in, from, S, [&](long row, const Pair &pair) {
-            const REAL *a = received + (pair.i * S + pair.s) * H;
-            const REAL *b = sent + (pair.j * S + pair.s) * H;
-            const REAL *c = pair.numbers;
-            REAL *z = kept.z1 + row * H, *value = y + row * H;
-            for (long k = 0; k < H; k += W) {
-                V sum = load(a + k) + load(b + k) + c[0] * load(three + k) +
-                        c[1] * load(three + H + k) + c[2] * load(three + 2 * H + k);
-                store(z + k, sum), store(value + k, silu(sum));
-            }
-        });
-        product(pairs, H, H, y, H, 1, second, H, w.second_bias, 0, kept.z2, H);
-        activate(pairs * H, kept.z2, m);
-        product(pushes, H, H, m + still, H, 1, push, H, w.push_bias, 0, kept.z3, H);
-        for (long k = 0; k < going; ++k) {
-            V sum{};
-            for (long c = 0; c < H; c += W)
-                sum += silu(load(kept.drift + k * H + c)) * load(w.speed + c);
-            const long at = (k / S * n.systems + from + k % S) * 3;
-            for (int c = 0; c < 3; ++c)
-                moved[at + c] = (total(sum) + w.speed_bias[0]) * in.velocities[at + c];
-        }
-        each_pair(n, in, from, S, [&](long row, const Pair &pair) {
-            row -= pairs - pushes;
-            if (row < 0) return;
-            V sum{};
-            for (long k = 0; k < H; k += W)
-                sum += silu(load(kept.z3 + row * H + k)) * load(w.last + k);
-            const REAL phi = kept.phi[row] = total(sum);
-            REAL *to = moved + ((pair.i - n.fixed) * n.systems + from + pair.s) * 3;
-            for (int c = 0; c < 3; ++c) {
-                REAL far = pair.apart[c] * phi;
-                far = far > FARTHEST ? FARTHEST : far < -FARTHEST ? -FARTHEST : far;
-                to[c] += far / (P - 1);
-            }
-        });
-        if (!n.update) continue;
-        memset(kept.sums, 0, P * S * H * sizeof(REAL));
-        for (long i = 0; i < P; ++i)
-            for (long k = 0; k < P - 1; ++k)
-                add(S * H, kept.sums + i * S * H, m + (i * (P - 1) + k) * S * H);
-        product(P * S, H, H, h, H, 1, own, H, w.update_bias, 0, kept.inner, H);
-        product(P * S, H, H, kept.sums, H, 1, of_sum, H, kept.inner, H, kept.inner, H);
-        activate(P * S * H, kept.inner, free);
-        product(P * S, H, H, free, H, 1, last, H, w.out_bias, 0, received, H);
-        add(P * S * H, received, h);
-        scatter(n, received, from, S, out);
+    const Transposed by(w, n.update);
+#pragma omp parallel num_threads(n.threads)
+    {
+        Forward tile(n, in, w, by, moved, out);
+#pragma omp for schedule(static)
+        for (long k = 0; k < n.tiles(); ++k)
+            tile(Tile(n, k), Kept(keep + k * n.tile * n.kept(), n, Tile(n, k).S));
     }
 }
 
-// by_moved, by_out: the loss's derivatives by what ``forward`` gave. by_h (P, B, H), by_now
-// (P, B, 3) and by_weights, shaped as the weights, are overwritten.
+// by_moved, by_out: the loss's derivatives by what ``forward`` gave. by_h (P, B, H) is overwritten;
+// by_now (P, B, 3) and a thread's by_weights, shaped as the weights, are added to.
 extern "C" void backward(const long *sizes, REAL **inputs, REAL **weights, REAL *keep,
                          const REAL *by_moved, const REAL *by_out, REAL *by_h, REAL *by_now,
                          REAL **by_weights) {
     const Sizes &n = *(const Sizes *)sizes;
     const Inputs &in = *(const Inputs *)inputs;
-    const Weights &w = *(const Weights *)weights, &g = *(const Weights *)by_weights;
-    const long P = n.points, T = n.tile;
-    Work work(6 * H + (6 * P + 3 * n.pairs()) * T * H + 3 * n.pairs() * T + n.pushes() * T);
-    REAL *three = work.rows(3 * H), *by_three = work.rows(3 * H);
-    columns(w, three);
-    memset(by_three, 0, 3 * H * sizeof(REAL));
-    REAL *h = work.rows(P * T * H), *pulled = work.rows(P * T * H), *gh = work.rows(P * T * H);
-    REAL *g_received = work.rows(P * T * H), *g_sent = work.rows(P * T * H);
-    REAL *free = work.rows(P * T * H);
-    REAL *a = work.rows(n.pairs() * T * H), *b = work.rows(n.pairs() * T * H);
-    REAL *slope = work.rows(n.pairs() * T * H), *numbers = work.rows(3 * n.pairs() * T);
-    REAL *by_phi = work.rows(n.pushes() * T);
-    // to += rows^T values, for (H, H) weights
-    auto learn = [&](long rows, const REAL *of_rows, const REAL *values, REAL *to, long stride) {
-        product(H, H, rows, of_rows, 1, H, values, H, to, stride, to, stride);
-    };
-    auto sum_rows = [&](long rows, const REAL *from, REAL *to) {
-        for (long c = 0; c < H; c += W) {
-            V sum = load(to + c);
-            for (long k = 0; k < rows; ++k) sum += load(from + k * H + c);
-            store(to + c, sum);
-        }
-    };
-    if (n.pulled) memset(by_now, 0, P * n.systems * 3 * sizeof(REAL));
-    for (long from = 0; from < n.systems; from += T) {
-        const long S = T < n.systems - from ? T : n.systems - from;
-        const long points = P * S, pairs = n.pairs() * S, pushes = n.pushes() * S;
-        const long going = n.going() * S, ahead = n.first * S * H, fixed = n.fixed * S * H;
-        const long still = (pairs - pushes) * H;
-        Kept kept(keep + from * n.kept(), n, S);
-        gather(n, in.h, from, S, h);
-        if (n.update) {
-            gather(n, by_out, from, S, gh);
-            product(points, H, H, gh, H, 1, w.out, H, nullptr, 0, pulled, H);
-            activate(points * H, kept.inner, free, g_sent);
-            multiply(points * H, pulled, g_sent);
-            learn(points, gh, free, g.out, H), sum_rows(points, gh, g.out_bias);
-            learn(points, pulled, h, g.update, 2 * H), sum_rows(points, pulled, g.update_bias);
-            learn(points, pulled, kept.sums, g.update + H, 2 * H);
-            product(points, H, H, pulled, H, 1, w.update, 2 * H, gh, H, gh, H);
-            product(points, H, H, pulled, H, 1, w.update + H, 2 * H, nullptr, 0, free, H);
-        } else {
-            memset(gh, 0, points * H * sizeof(REAL));
-        }
-        // the drift; ``free`` is kept: the derivative by the sums
-        for (long k = 0; k < going; ++k) {
-            const long at = (k / S * n.systems + from + k % S) * 3;
-            REAL sum = 0;
-            for (int c = 0; c < 3; ++c) sum += by_moved[at + c] * in.velocities[at + c];
-            g.speed_bias[0] += sum;
-            for (long c = 0; c < H; c += W) {
-                V slope, value = silu(load(kept.drift + k * H + c), slope);
-                store(g.speed + c, load(g.speed + c) + sum * value);
-                store(pulled + k * H + c, sum * load(w.speed + c) * slope);
-            }
-        }
-        learn(going, pulled, h + fixed, g.drift, H), sum_rows(going, pulled, g.drift_bias);
-        product(going, H, H, pulled, H, 1, w.drift, H, gh + fixed, H, gh + fixed, H);
-        // the pushes: a = by z3
-        each_pair(n, in, from, S, [&](long row, const Pair &pair) {
-            row -= pairs - pushes;
-            if (row < 0) return;
-            const REAL phi = kept.phi[row];
-            const long to = pair.i * n.systems + from + pair.s;
-            const REAL *by = by_moved + (to - n.fixed * n.systems) * 3;
-            REAL sum = 0;
-            for (int c = 0; c < 3; ++c) {
-                const REAL far = pair.apart[c] * phi;
-                const REAL inside = (far <= FARTHEST && far >= -FARTHEST) ? by[c] / (P - 1) : 0;
-                sum += inside * pair.apart[c];
-                if (n.pulled) {
-                    by_now[3 * to + c] += inside * phi;
-                    by_now[3 * (pair.j * n.systems + from + pair.s) + c] -= inside * phi;
-                }
-            }
-            by_phi[row] = sum;
-            for (long k = 0; k < H; k += W) {
-                V slope, value = silu(load(kept.z3 + row * H + k), slope);
-                store(b + row * H + k, value);
-                store(a + row * H + k, sum * load(w.last + k) * slope);
-            }
-        });
-        product(1, H, pushes, by_phi, 1, 1, b, H, g.last, H, g.last, H);
-        activate(pairs * H, kept.z2, b, slope);  // m
-        learn(pushes, a, b + still, g.push, H), sum_rows(pushes, a, g.push_bias);
-        // the messages: b = by z2
-        if (n.update)
-            for (long i = 0; i < P; ++i)
-                for (long k = 0; k < P - 1; ++k)
-                    memcpy(b + (i * (P - 1) + k) * S * H, free + i * S * H, S * H * sizeof(REAL));
-        product(pushes, H, H, a, H, 1, w.push, H, n.update ? b + still : nullptr, H, b + still, H);
-        multiply(pairs * H, b, slope);
-        activate(pairs * H, kept.z1, a, slope);
-        learn(pairs, b, a, g.second, H), sum_rows(pairs, b, g.second_bias);
-        product(pairs, H, H, b, H, 1, w.second, H, nullptr, 0, a, H);
-        memset(g_received, 0, points * H * sizeof(REAL));
-        memset(g_sent, 0, points * H * sizeof(REAL));
-        each_pair(n, in, from, S, [&](long row, const Pair &pair) {
-            REAL *of_row = a + row * H;
-            REAL *to = g_received + (pair.i * S + pair.s) * H;
-            REAL *of = g_sent + (pair.j * S + pair.s) * H;
-            V sum{};
-            for (long k = 0; k < H; k += W) {
-                V by = load(of_row + k) * load(slope + row * H + k);
-                store(of_row + k, by);
-                store(to + k, load(to + k) + by), store(of + k, load(of + k) + by);
-                sum += by * load(three + k);
-            }
-            for (int t = 0; t < 3; ++t) numbers[3 * row + t] = pair.numbers[t];
-            if (!n.pulled) return;
-            const REAL by_squared = 2 * total(sum);
-            REAL *x = by_now + (pair.i * n.systems + from + pair.s) * 3;
-            REAL *y = by_now + (pair.j * n.systems + from + pair.s) * 3;
-            for (int t = 0; t < 3; ++t)
-                x[t] += by_squared * pair.apart[t], y[t] -= by_squared * pair.apart[t];
-        });
-        product(3, H, pairs, numbers, 1, 3, a, H, by_three, H, by_three, H);
-        const long receivers = n.receivers() * S;
-        learn(receivers, g_received + ahead, h + ahead, g.message, WIDE);
-        sum_rows(receivers, g_received + ahead, g.message_bias);
-        learn(points, g_sent, h, g.message + H, WIDE);
-        product(receivers, H, H, g_received + ahead, H, 1, w.message, WIDE, gh + ahead, H,
-                gh + ahead, H);
-        product(points, H, H, g_sent, H, 1, w.message + H, WIDE, gh, H, gh, H);
-        scatter(n, gh, from, S, by_h);
+    const Weights &w = *(const Weights *)weights;
+    const long count = n.update ? 15 : 11;
+#pragma omp parallel for schedule(static) num_threads(n.threads)
+    for (long share = 0; share < n.threads; ++share) {
+        const Weights &g = *(const Weights *)(by_weights + share * count);
+        Backward tile(n, in, w, g, by_moved, by_out, by_h, by_now);
+        for (long k = n.tiles() * share / n.threads; k < n.tiles() * (share + 1) / n.threads; ++k)
+            tile(Tile(n, k), Kept(keep + k * n.tile * n.kept(), n, Tile(n, k).S));
+        tile.finish();
     }
-    for (int t = 0; t < 3; ++t)
-        for (long k = 0; k < H; ++k) g.message[k * WIDE + 2 * H + t] = by_three[t * H + k];
 }

@@ -26,7 +26,8 @@ PAIRS = 400
 @dataclass(frozen=True)
 class Sizes:
     """As in nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
-    points that go at ``fixed``; whether features are updated, and whether positions learn."""
+    points that go at ``fixed``; whether features are updated, and whether positions learn; how
+    many threads there are."""
 
     points: int
     systems: int
@@ -34,13 +35,15 @@ class Sizes:
     fixed: int
     update: bool
     pulled: bool
+    threads: int
 
 
 @cache
 def _numbers(sizes: Sizes) -> Any:
     """For the library, with the systems in a tile."""
     pairs = (sizes.points - sizes.first) * (sizes.points - 1)
-    values = [*astuple(sizes), max(1, PAIRS // pairs)]
+    tile = max(1, min(PAIRS // pairs, -(-sizes.systems // sizes.threads)))
+    values = [*astuple(sizes), tile]
     return (ctypes.c_long * len(values))(*values)
 
 
@@ -82,7 +85,8 @@ def step(
         first, fixed: see :class:`Sizes`.
     """
     points, systems, _ = h.shape
-    sizes = Sizes(points, systems, first, fixed, len(weights) > 11, now.requires_grad)
+    threads = torch.get_num_threads()
+    sizes = Sizes(points, systems, first, fixed, len(weights) > 11, now.requires_grad, threads)
     moved, out = _Step.apply(sizes, seen, h.contiguous(), now.contiguous(), *weights)
     return moved, h if out is None else out
 
@@ -121,7 +125,7 @@ class _Step(torch.autograd.Function):
         call.forward(
             numbers, _pointers(inputs), _pointers(weights), *map(_pointer, (keep, moved, out))
         )
-        ctx.numbers, ctx.seen = numbers, seen
+        ctx.numbers, ctx.seen, ctx.threads = numbers, seen, sizes.threads
         ctx.save_for_backward(h, now, keep, *weights)
         return moved, out
 
@@ -131,13 +135,15 @@ class _Step(torch.autograd.Function):
         h, now, keep, *weights = ctx.saved_tensors
         inputs = (h, now, ctx.seen.start, ctx.seen.charges, ctx.seen.velocities)
         by_moved, by_out = (each if each is None else each.contiguous() for each in gradients)
-        by_h, by_now = torch.empty_like(h), torch.empty_like(now)
-        by_weights = [torch.zeros_like(each) for each in weights]
+        by_h, by_now = torch.empty_like(h), torch.zeros_like(now)
+        # each thread's own, (threads, ...)
+        by_weights = [each.new_zeros(ctx.threads, *each.shape) for each in weights]
         _loaded(h).backward(
             ctx.numbers,
             _pointers(inputs),
             _pointers(weights),
             *map(_pointer, (keep, by_moved, by_out, by_h, by_now)),
-            _pointers(by_weights),
+            _pointers([each[k] for k in range(ctx.threads) for each in by_weights]),
         )
-        return None, None, by_h, by_now if ctx.needs_input_grad[3] else None, *by_weights
+        summed = (each[0] if ctx.threads == 1 else each.sum(0) for each in by_weights)
+        return None, None, by_h, by_now if ctx.needs_input_grad[3] else None, *summed

@@ -175,3 +175,17 @@ def test_gradients_through_a_failed_compiler(monkeypatch: pytest.MonkeyPatch) ->
     wanted = answer_and_gradients(model, 3, torch.float64)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_out_the_systems(threads: int) -> None:
+    model = network("movable", hidden=16)
+    wanted = answer_and_gradients(model, 7, torch.float64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = answer_and_gradients(model, 7, torch.float64)
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
