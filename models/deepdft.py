@@ -8,14 +8,17 @@ densities in e/Angstrom^3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import Usage
+from neupol_cli.models.deepdft_edges import Reached
+from neupol_cli.models.deepdft_tables import filter_table
 from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.linear import Linear
@@ -33,8 +36,8 @@ if TYPE_CHECKING:
     import ase
 
 MEMORY = 2 << 30
-# Tiles: on a CPU small enough for its caches, on a GPU large enough to fill it.
-PROBES = {"cpu": 512, "cuda": 16384}
+# Tiles: on a CPU as large as still suits its caches, on a GPU enough to fill it.
+PROBES = {"cpu": 2048, "cuda": 16384}
 LEAST = 32
 
 
@@ -70,11 +73,26 @@ class Senders(NamedTuple):
 
 @dataclass(frozen=True)
 class AtomFeatures:
-    """All that probes read of some structures: the atoms, and their state after each layer."""
+    """All that probes read of some structures: the atoms, and their state after each layer.
+
+    Attributes:
+        points: the structures. layers: the atoms' state after each layer.
+        most: neighbours of an atom, for the size of tiles.
+        reader: reads probes from tables of the filters, in float32; in float64 there is none, the
+            functions themselves are evaluated at every edge: a check of the rest.
+    """
 
     points: Graph
     layers: list[Senders]
-    most: int  # neighbours of an atom, for the size of tiles
+    most: int
+    reader: Reader | None = None
+
+
+class Reader(Protocol):
+    """The probes of one structure."""
+
+    def read(self, edges: Reached) -> Tensor:
+        """(R,) e/Angstrom^3 at R points."""
 
 
 class DeepDFT(nn.Module):
@@ -84,6 +102,8 @@ class DeepDFT(nn.Module):
     """
 
     Config: ClassVar[type[DeepDFTConfig]] = DeepDFTConfig
+    MARK: ClassVar[str]  # a published weight that the other network does not have
+    probe_layers: nn.ModuleList
     promolecule = None
 
     def __init__(self, config: DeepDFTConfig) -> None:
@@ -95,6 +115,7 @@ class DeepDFT(nn.Module):
         self.before_readout = Linear(config.hidden, config.hidden)
         self.readout = Linear(config.hidden, 1)
         self.types = Elements(config.species)
+        self._tables: tuple[list[tuple[int, int]], list[Tensor]] | None = None
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         """(A,) indices of elements -> the atoms' state after each layer."""
@@ -103,6 +124,32 @@ class DeepDFT(nn.Module):
     def received(self, layers: list[Senders], edges: Edges, probes: int) -> Tensor:
         """Edges from atoms (senders) to probes (receivers) -> (probes,) e/Angstrom^3."""
         raise NotImplementedError
+
+    def filters(self, r: Tensor) -> Tensor:
+        """(E,) lengths -> the filters of all probe layers side by side, with their envelope."""
+        raise NotImplementedError
+
+    def reader(self, layers: list[Senders], tables: list[Tensor]) -> Reader:
+        """What reads probes, given the atoms' layers and a table of filters a probe layer."""
+        raise NotImplementedError
+
+    def tables(self) -> list[Tensor]:
+        """A table of filters a probe layer, (2 bins, C) float32; made anew when weights change."""
+        like = self.readout.weight
+        state = [(p.data_ptr(), p._version) for p in self.probe_layers.parameters()]
+        if self._tables is None or self._tables[0] != state:
+            exact = copy.deepcopy(self).double().cpu()
+            table = filter_table(exact.filters, self.config.cutoff).to(like)
+            parts = table.chunk(self.config.layers, 1)
+            self._tables = state, [each.contiguous() for each in parts]
+        return self._tables[1]
+
+    @classmethod
+    def recognise(cls, checkpoint: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Weights and arguments if a foreign checkpoint is one of this network, else None."""
+        from neupol_cli.models.deepdft_published import recognised
+
+        return recognised(checkpoint, cls.MARK)
 
     def encode(self, graph: Graph) -> AtomFeatures:
         """The atoms' layers on a batch of structures."""
@@ -138,7 +185,10 @@ class DeepDFT(nn.Module):
     @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:
         """The same of a graph that is there already."""
-        return self.encode(graph)
+        found = self.encode(graph)
+        if self.readout.weight.dtype == torch.float64:
+            return found
+        return replace(found, reader=self.reader(found.layers, self.tables()))
 
     @torch.no_grad()
     def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:
@@ -213,42 +263,23 @@ class DeepDFT(nn.Module):
     def _filled(self, found: Tensor, features: AtomFeatures, tiles: Iterable[Tile]) -> Tensor:
         """Puts the densities of some tiles where they belong."""
         for tile in tiles:
-            device = tile.rows.device
-            counts = torch.tensor(tile.counts, device=device)
-            senders = torch.tensor(tile.owners, device=device).repeat_interleave(counts)
-            vectors = -tile.vectors.to(self.readout.weight.dtype)
-            edges = Edges(tile.receivers, senders.long(), vectors)
-            found[tile.rows] = self.received(features.layers, edges, tile.rows.shape[0])
+            if features.reader is None:
+                found[tile.rows] = self._exact(features, tile)
+                continue
+            edges = Reached.of(tile, self.readout.weight.dtype)
+            if edges.size:
+                density = features.reader.read(edges)
+                found[tile.rows[edges.probes]] = density[: edges.probes.shape[0]]
         return found
 
-
-def published_common(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], names: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What both networks take from published weights.
-
-    Args:
-        weights, config: the published ones.
-        names: our names of further maps by their published ones.
-
-    Returns:
-        The shared fields of the Config, and the state under our names. Row 0 of the published
-        embedding belongs to no element.
-    """
-    table = weights["atom_model.atom_embeddings.weight"]
-    fields = {
-        "species": tuple(range(1, table.shape[0])),
-        "hidden": config["hidden_state_size"],
-        "layers": config["num_interactions"],
-        "cutoff": config["cutoff"],
-    }
-    every = dict(names) | {
-        "probe_model.readout_function.0": "before_readout",
-        "probe_model.readout_function.2": "readout",
-    }
-    state = {"embedding.weight": table[1:]}
-    for theirs, ours in every.items():
-        state[f"{ours}.weight"] = weights[f"{theirs}.weight"]
-        if f"{theirs}.bias" in weights:
-            state[f"{ours}.bias"] = weights[f"{theirs}.bias"]
-    return fields, state
+    def _exact(self, features: AtomFeatures, tile: Tile) -> Tensor:
+        """(P,) densities of a tile with every function evaluated at every edge."""
+        device = tile.rows.device
+        counts, owners = (
+            torch.tensor(each, dtype=torch.long, device=device)
+            for each in (tile.counts, tile.owners)
+        )
+        senders = owners.repeat_interleave(counts)
+        vectors = -tile.vectors.to(self.readout.weight.dtype)
+        edges = Edges(tile.receivers, senders, vectors)
+        return self.received(features.layers, edges, tile.rows.shape[0])

@@ -15,16 +15,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders, published_common
+from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders
+from neupol_cli.models.deepdft_edges import Reached, sums
+from neupol_cli.models.deepdft_published import published_common
 from neupol_cli.models.distance import cosine_envelope
 from neupol_cli.models.graph import Edges, segment_sum
-from neupol_cli.models.linear import Linear
+from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.radial_table import Spots
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,55 @@ class ProbeLayer(nn.Module):
         return Senders(*self.update(s, v))
 
 
+class PaiNNReader:
+    """Densities at the probes that a structure's atoms reach, with filters from tables.
+
+    What a message takes from its atom is made once an atom; the last layer's t is left out.
+    """
+
+    def __init__(self, network: PaiNNDensity, layers: list[Senders], tables: list[Tensor]) -> None:
+        self.network, self.tables = network, tables
+        probes = self.layers = network.probes()
+        self.sources = [_offered(p.messages, sent) for p, sent in zip(probes, layers, strict=True)]
+        updates = [probe.update for probe in probes]
+        self.sides = [torch.cat((each.left.weight, each.right.weight)) for each in updates]
+        hidden = network.config.hidden
+        seconds = [each.mix.second for each in updates]
+        wide = [3 * hidden] * (len(probes) - 1) + [2 * hidden]
+        self.mixes = [(m.weight[:n], m.bias[:n]) for m, n in zip(seconds, wide, strict=True)]
+
+    def read(self, edges: Reached) -> Tensor:
+        """(R,) e/Angstrom^3."""
+        bins, hidden = self.tables[0].shape[0] // 2, self.network.config.hidden
+        spots = Spots.of(edges.lengths, bins, self.network.config.cutoff)
+        run = sums(edges, spots, self.tables[0], hidden)
+        own: tuple[Tensor, Tensor] | None = None
+        given = (self.layers, self.tables, self.sources, self.sides, self.mixes)
+        for layer, table, source, sides, (weight, bias) in zip(*given, strict=True):
+            ds, dv = run.vector_sums(table, source)
+            s, v = run.gated(layer.gate(ds).sigmoid_(), own, ds, dv)
+            both = product(v, sides)  # (R, 3, 2 H)
+            pair, dot = run.lengths(both, s)
+            mixed = product(functional.silu(layer.update.mix.first(pair)), weight, bias)
+            run.updated(both, dot, mixed, s, v)
+            own = s, v
+        assert own is not None
+        return self.network.answered(own[0])
+
+
+def _offered(messages: Messages, sent: Senders) -> Tensor:
+    """(A, 5, H) what an atom brings to a message: s g, b, and v a of x, y, z."""
+    s, v = sent
+    assert v is not None
+    a, b, g = messages.node(s).chunk(3, 1)
+    return torch.cat((torch.stack((s * g, b), 1), v * a[:, None]), 1)
+
+
 class PaiNNDensity(DeepDFT):
     """The network; see the module."""
 
     Config: ClassVar[type[DeepDFTConfig]] = PaiNNDensityConfig
+    MARK: ClassVar[str] = "probe_model.message_layers.0.filter_layer.weight"
 
     def __init__(self, config: PaiNNDensityConfig) -> None:
         super().__init__(config)
@@ -154,18 +202,34 @@ class PaiNNDensity(DeepDFT):
         self.atom_layers = nn.ModuleList(AtomLayer(*sizes) for _ in range(config.layers))
         self.probe_layers = nn.ModuleList(ProbeLayer(*sizes) for _ in range(config.layers))
 
-    def radial(self, edges: Edges) -> Radial:
-        """What the messages read of the edges' geometry."""
-        r = edges.lengths
+    def probes(self) -> list[ProbeLayer]:
+        """The layers of the probes."""
+        return [cast(ProbeLayer, layer) for layer in self.probe_layers]
+
+    def basis(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """(E,) lengths -> (E, K) sines, (E, 1) envelope."""
         orders = torch.arange(1, self.basis_size + 1, dtype=r.dtype, device=r.device)
         pitch = math.pi / self.config.cutoff * orders  # (K,) 1/Angstrom
         # At r = 0 the sines are at their limits; their derivatives there are taken to be zero.
         apart = (r > 0)[:, None]
         waves = torch.sin(r[:, None] * pitch) / torch.where(apart, r[:, None], 1.0)
-        basis = torch.where(apart, waves, pitch)
-        envelope = cosine_envelope(r, self.config.cutoff)[:, None]
+        return torch.where(apart, waves, pitch), cosine_envelope(r, self.config.cutoff)[:, None]
+
+    def radial(self, edges: Edges) -> Radial:
+        """What the messages read of the edges' geometry."""
+        basis, envelope = self.basis(edges.lengths)
         directions = -edges.directions[:, :, None]
         return Radial(edges.receivers, edges.senders, basis, envelope, directions)
+
+    def filters(self, r: Tensor) -> Tensor:
+        """(E,) lengths -> (E, 3 H layers): L(e) c of every probe layer."""
+        basis, envelope = self.basis(r)
+        found = [layer.messages.filter(basis) * envelope for layer in self.probes()]
+        return torch.cat(found, 1)
+
+    def reader(self, layers: list[Senders], tables: list[Tensor]) -> PaiNNReader:
+        """The probes of a structure, to be read from tables."""
+        return PaiNNReader(self, layers, tables)
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         radial, sent, found = self.radial(edges), Senders(self.embedding(types)), []
@@ -179,7 +243,11 @@ class PaiNNDensity(DeepDFT):
         for layer, sent in zip(self.probe_layers, layers, strict=True):
             own = layer(sent, own, radial, probes)
         assert own is not None
-        return self.readout(functional.silu(self.before_readout(own.scalars))).squeeze(1)
+        return self.answered(own.scalars)
+
+    def answered(self, s: Tensor) -> Tensor:
+        """(P, H) last scalars -> (P,) e/Angstrom^3."""
+        return self.readout(functional.silu(self.before_readout(s))).squeeze(1)
 
     @staticmethod
     def published(

@@ -16,15 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders, published_common
+from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders
+from neupol_cli.models.deepdft_edges import Plain, Reached, sums
+from neupol_cli.models.deepdft_published import published_common
 from neupol_cli.models.graph import Edges, segment_sum
 from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.radial_table import Spots
 
 SOFT = 1.5  # Angstrom before the cutoff, where the envelope is one half
 STEEP = 5.0  # 1/Angstrom
@@ -68,14 +71,22 @@ class Messages(nn.Module):
         self.node = Perceptron(2 * hidden, 2 * hidden, hidden)
         self.edge = Perceptron(basis, hidden, hidden)
 
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """The parts (2H, H) of L[s_j, s_i] that act on the sender, and on the receiver."""
+        to_sender, to_receiver = self.node.first.weight.split(self.hidden, 1)
+        return to_sender, to_receiver
+
+    def own(self, sent: Tensor) -> Tensor:
+        """(A, H) senders -> (A, 2H) their part of L[s_j, s_i], with the bias."""
+        return product(sent, self.sides()[0], self.node.first.bias)
+
     def forward(self, sent: Tensor, received: Tensor | None, edges: Radial, count: int) -> Tensor:
         """(A, H) senders and (count, H) receivers, None for zeros -> (count, H)."""
-        to_sender, to_receiver = self.node.first.weight.split(self.hidden, 1)
-        own = product(sent, to_sender, self.node.first.bias)  # (A, 2H)
+        own = self.own(sent)  # (A, 2H)
         if received is None:
             nodes = self.node.second(ssp(own)).index_select(0, edges.senders)
         else:
-            other = product(received, to_receiver).index_select(0, edges.receivers)
+            other = product(received, self.sides()[1]).index_select(0, edges.receivers)
             nodes = self.node.second(ssp(own.index_select(0, edges.senders) + other))
         return segment_sum(nodes * self.edge(edges.basis) * edges.envelope, edges.receivers, count)
 
@@ -118,10 +129,50 @@ class AtomLayer(nn.Module):
         return s + self.transition(self.messages(s, s, edges, s.shape[0]))
 
 
+class SchNetReader:
+    """Densities at the probes that a structure's atoms reach, with filters from tables.
+
+    The first layer's messages and gate are functions of the atoms and of nothing, made once.
+    """
+
+    def __init__(self, network: SchNetDensity, layers: list[Senders], tables: list[Tensor]) -> None:
+        self.network, self.tables = network, tables
+        self.layers = network.probes()
+        messages = [each.messages for each in self.layers]
+        self.owns = [m.own(sent.scalars) for m, sent in zip(messages, layers, strict=True)]
+        self.first = messages[0].node.second(ssp(self.owns[0]))  # (A, H)
+        nothing = layers[0].scalars.new_zeros(1, network.config.hidden)
+        self.gate = torch.sigmoid(self.layers[0].gate(nothing))  # (1, H)
+
+    def read(self, edges: Reached) -> Tensor:
+        """(R,) e/Angstrom^3."""
+        bins = self.tables[0].shape[0] // 2
+        spots = Spots.of(edges.lengths, bins, self.network.config.cutoff)
+        run = sums(edges, spots, self.tables[0], self.network.config.hidden)
+        one, *others = self.layers
+        new = _soft(one.transition, run.scalar_sums(self.tables[0], self.first, True), run)
+        s = new * (1 - self.gate)
+        for layer, table, own in zip(others, self.tables[1:], self.owns[1:], strict=True):
+            other = product(s, layer.messages.sides()[1])  # (R, 2 H)
+            nodes = layer.messages.node.second(run.pairs(own, other))
+            new = _soft(layer.transition, run.scalar_sums(table, nodes, False), run)
+            s = torch.lerp(new, s, _soft(layer.gate, s, run).sigmoid_())
+        before = run.softened(self.network.before_readout(s))
+        return self.network.readout(before).squeeze(1)
+
+
+def _soft(layers: Perceptron, x: Tensor, run: Plain) -> Tensor:
+    """L(ssp(L(x)))."""
+    return layers.second(run.softened(layers.first(x)))
+
+
 class SchNetDensity(DeepDFT):
     """The network; see the module."""
 
     Config: ClassVar[type[DeepDFTConfig]] = SchNetDensityConfig
+    MARK: ClassVar[str] = (
+        "probe_model.messagesum_layers.0.message_function.msg_function_edge.0.weight"
+    )
 
     def __init__(self, config: SchNetDensityConfig) -> None:
         super().__init__(config)
@@ -131,13 +182,28 @@ class SchNetDensity(DeepDFT):
         self.atom_layers = nn.ModuleList(AtomLayer(*sizes) for _ in range(config.layers))
         self.probe_layers = nn.ModuleList(ProbeLayer(*sizes) for _ in range(config.layers))
 
+    def probes(self) -> list[ProbeLayer]:
+        """The layers of the probes."""
+        return [cast(ProbeLayer, layer) for layer in self.probe_layers]
+
+    def basis(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """(E,) lengths -> (E, K) Gaussians, (E, 1) envelope."""
+        centres = self.step * torch.arange(self.basis_size, dtype=r.dtype, device=r.device)
+        gaussians = torch.exp(-0.5 * ((r[:, None] - centres) / self.step).square())
+        return gaussians, 1 - torch.sigmoid(STEEP * (r[:, None] - (self.config.cutoff - SOFT)))
+
     def radial(self, edges: Edges) -> Radial:
         """What the messages read of the edges' lengths."""
-        r = edges.lengths[:, None]
-        centres = self.step * torch.arange(self.basis_size, dtype=r.dtype, device=r.device)
-        basis = torch.exp(-0.5 * ((r - centres) / self.step).square())
-        envelope = 1 - torch.sigmoid(STEEP * (r - (self.config.cutoff - SOFT)))
-        return Radial(edges.receivers, edges.senders, basis, envelope)
+        return Radial(edges.receivers, edges.senders, *self.basis(edges.lengths))
+
+    def filters(self, r: Tensor) -> Tensor:
+        """(E,) lengths -> (E, H layers): L(ssp(L(e))) c of every probe layer."""
+        basis, envelope = self.basis(r)
+        return torch.cat([p.messages.edge(basis) * envelope for p in self.probes()], 1)
+
+    def reader(self, layers: list[Senders], tables: list[Tensor]) -> SchNetReader:
+        """The probes of a structure, to be read from tables."""
+        return SchNetReader(self, layers, tables)
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         radial, s, found = self.radial(edges), self.embedding(types), []
@@ -150,6 +216,7 @@ class SchNetDensity(DeepDFT):
         radial, s = self.radial(edges), None
         for layer, sent in zip(self.probe_layers, layers, strict=True):
             s = layer(sent.scalars, s, radial, probes)
+        assert s is not None
         return self.readout(ssp(self.before_readout(s))).squeeze(1)
 
     @staticmethod

@@ -1,0 +1,207 @@
+"""What DeepDFT's probes sum over their atoms: compiled loops (deepdft_edges.cpp), or PyTorch's."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from neupol_cli.models import fused
+from neupol_cli.models.probes import Tile
+from neupol_cli.models.radial_table import Spots
+
+SOURCE = Path(__file__).with_name("deepdft_edges.cpp")
+# oneDNN compiles a product anew for every number of rows: points are rounded up to multiples.
+ROUNDED = 64
+# A probe on a nucleus has no direction to it, and positions in float32 are only so exact, Angstrom.
+NUCLEUS = 1e-5
+LN2 = math.log(2)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Those probes of a tile that an atom reaches, and their edges, sorted by probe.
+
+    Attributes:
+        probes: (P,) which of the tile's they are.
+        starts: (R + 1,) the edges of point p are starts[p]:starts[p + 1]; the R - P points that
+            fill the last multiple of ROUNDED have none.
+        senders, receivers: (E,) atoms and points.
+        lengths: (E,) Angstrom. directions: (E, 3) from atom to probe.
+    """
+
+    probes: Tensor
+    starts: Tensor
+    senders: Tensor
+    receivers: Tensor
+    lengths: Tensor
+    directions: Tensor
+
+    @classmethod
+    def of(cls, tile: Tile, dtype: torch.dtype) -> Reached:
+        """The edges of a tile, in the network's type of number."""
+        receivers, device = tile.receivers, tile.rows.device
+        order = torch.argsort(receivers, stable=True)
+        owners = torch.tensor(tile.owners, dtype=torch.long, device=device)
+        counts = torch.tensor(tile.counts, dtype=torch.long, device=device)
+        senders = owners.repeat_interleave(counts)
+        vectors = tile.vectors.index_select(0, order).to(dtype)
+        counts = torch.bincount(receivers, minlength=tile.rows.shape[0])
+        probes = counts.nonzero().squeeze(1)
+        size = -(-probes.shape[0] // ROUNDED) * ROUNDED
+        starts = torch.full((size + 1,), receivers.shape[0], device=device)
+        starts[0] = 0
+        counts = counts[probes]
+        starts[1 : probes.shape[0] + 1] = counts.cumsum(0)
+        points = torch.arange(probes.shape[0], device=device).repeat_interleave(counts)
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        apart = lengths > NUCLEUS
+        directions = vectors / torch.where(apart, lengths, 1.0)[:, None] * apart[:, None]
+        return cls(probes, starts, senders.index_select(0, order), points, lengths, directions)
+
+    @property
+    def size(self) -> int:
+        """R, how many points there are."""
+        return self.starts.shape[0] - 1
+
+
+class Plain:
+    """The sums and steps in PyTorch's operations, on any device."""
+
+    def __init__(self, edges: Reached, spots: Spots) -> None:
+        self.edges, self.spots = edges, spots
+
+    def _sum(self, values: Tensor) -> Tensor:
+        zeros = values.new_zeros(self.edges.size, *values.shape[1:])
+        return zeros.index_add_(0, self.edges.receivers, values)
+
+    def vector_sums(self, table: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """ds (R, H) and dv (R, 3, H).
+
+        Args:
+            table: (2 bins, 3 H) filters of a, b and g.
+            source: (A, 5, H) s g, b, and the three components of v a.
+        """
+        own = source.index_select(0, self.edges.senders)
+        a, b, g = self.spots.read(table).chunk(3, 1)
+        along = self.edges.directions[:, :, None] * (b * own[:, 1])[:, None]
+        return self._sum(g * own[:, 0]), self._sum(along.addcmul_(own[:, 2:], a[:, None]))
+
+    def gated(
+        self, gates: Tensor, own: tuple[Tensor, Tensor] | None, ds: Tensor, dv: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """s and v behind the gates (R, 2 H); ``own`` is the state before, None for zeros."""
+        first, second = gates.chunk(2, 1)
+        s, v = (1 - first) * ds, (1 - second)[:, None] * dv
+        if own is None:
+            return s, v
+        return s.addcmul_(first, own[0]), v.addcmul_(second[:, None], own[1])
+
+    def lengths(self, both: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, 3, 2 H) U and V -> (R, 2 H) s and |V|, and (R, H) <U, V>."""
+        left, right = both.chunk(2, 2)
+        return torch.cat((s, right.square().sum(1).sqrt()), 1), (left * right).sum(1)
+
+    def updated(self, both: Tensor, dot: Tensor, mixed: Tensor, s: Tensor, v: Tensor) -> None:
+        """s += p + q <U, V>, v += t U in place; without t, v stays."""
+        p, q, *t = mixed.split(s.shape[1], 1)
+        s.add_(p).addcmul_(q, dot)
+        if t:
+            v.addcmul_(t[0][:, None], both.chunk(2, 2)[0])
+
+    def pairs(self, own: Tensor, other: Tensor) -> Tensor:
+        """(A, 2 H) of the senders and (R, 2 H) of the receivers -> (E, 2 H) ssp of their sum."""
+        first = own.index_select(0, self.edges.senders)
+        return functional.softplus(first.add_(other.index_select(0, self.edges.receivers))) - LN2
+
+    def scalar_sums(self, table: Tensor, nodes: Tensor, by_atom: bool) -> Tensor:
+        """(R, H) sums of nodes times filters; nodes are the edges' (E, H) or the atoms' (A, H)."""
+        each = nodes.index_select(0, self.edges.senders) if by_atom else nodes
+        return self._sum(each[: len(self.edges.senders)] * self.spots.read(table))
+
+    def softened(self, x: Tensor) -> Tensor:
+        """softplus(x) - ln 2, of a matrix that may be a slice of columns; x may be overwritten."""
+        return functional.softplus(x) - LN2
+
+
+class _Places(ctypes.Structure):
+    """As in deepdft_edges.cpp."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_void_p) for name in ("starts", "senders", "left", "weights", "directions")
+    )
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+class Compiled(Plain):
+    """The same in one pass each: float32, on a CPU, contiguous, H a multiple of 16."""
+
+    def __init__(self, edges: Reached, spots: Spots, library: ctypes.CDLL) -> None:
+        super().__init__(edges, spots)
+        self.library, self.points = library, ctypes.c_long(edges.size)
+        self.kept = (
+            edges.starts, edges.senders, spots.left,
+            spots.weights.contiguous(), edges.directions.contiguous(),
+        )  # fmt: skip
+        self.places = ctypes.byref(_Places(*(each.data_ptr() for each in self.kept)))
+
+    def vector_sums(self, table: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = source.shape[2]
+        ds = source.new_empty(self.edges.size, hidden)
+        dv = source.new_empty(self.edges.size, 3, hidden)
+        each = (_at(item) for item in (table, source, ds, dv))
+        self.library.vector_sums(self.points, self.places, *each)
+        return ds, dv
+
+    def gated(
+        self, gates: Tensor, own: tuple[Tensor, Tensor] | None, ds: Tensor, dv: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        s, v = own or (None, None)
+        self.library.gated(self.points, _at(gates), _at(s), _at(v), _at(ds), _at(dv))
+        return ds, dv
+
+    def lengths(self, both: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        pair, dot = both.new_empty(s.shape[0], 2 * s.shape[1]), torch.empty_like(s)
+        self.library.lengths(self.points, _at(both), _at(s), _at(pair), _at(dot))
+        return pair, dot
+
+    def updated(self, both: Tensor, dot: Tensor, mixed: Tensor, s: Tensor, v: Tensor) -> None:
+        moves = v if mixed.shape[1] == 3 * s.shape[1] else None
+        each = (_at(item) for item in (both, dot, mixed, s, moves))
+        self.library.updated(self.points, *each)
+
+    def pairs(self, own: Tensor, other: Tensor) -> Tensor:
+        edges = self.edges.senders.shape[0]
+        out = own.new_empty(-(-edges // ROUNDED) * ROUNDED, own.shape[1])
+        out[edges:] = 0.0
+        wide = ctypes.c_long(other.stride(0))
+        self.library.pairs(self.points, self.places, _at(own), _at(other), wide, _at(out))
+        return out
+
+    def scalar_sums(self, table: Tensor, nodes: Tensor, by_atom: bool) -> Tensor:
+        out = nodes.new_empty(self.edges.size, nodes.shape[1])
+        each = (_at(table), _at(nodes), ctypes.c_long(by_atom), _at(out))
+        self.library.scalar_sums(self.points, self.places, *each)
+        return out
+
+    def softened(self, x: Tensor) -> Tensor:
+        sizes = (ctypes.c_long(n) for n in (x.shape[0], x.stride(0), x.shape[1]))
+        self.library.softened(*sizes, _at(x))
+        return x
+
+
+def sums(edges: Reached, spots: Spots, like: Tensor, hidden: int) -> Plain:
+    """The compiled loops where they can serve, else PyTorch's."""
+    if like.device.type == "cpu" and like.dtype == torch.float32 and not hidden % 16:
+        library = fused.library(SOURCE, {"HIDDEN": hidden})
+        if library is not None:
+            return Compiled(edges, spots, library)
+    return Plain(edges, spots)
