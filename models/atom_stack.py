@@ -156,3 +156,5 @@ def check(config: ChargE3NetConfig) -> None:
     ):
         if value not in known:
             raise Usage(f"{label} is one of {', '.join(known)}, not {value!r}")
+    if config.pseudoscalar_spin and not config.spin:
+        raise Usage("pseudoscalar_spin says how spin is read: it goes with spin=true")

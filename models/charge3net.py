@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from neupol_cli.errors import Usage
 from neupol_cli.models.atom_stack import (
     RADIALS,
     AtomStack,
@@ -68,6 +69,7 @@ class AtomFeatures:
         sources: for every l, (A, 2l + 1, columns): what the harmonics of a probe edge multiply.
         table: R(r) for predictions in float32, (2 bins, columns); in float64 there is none, the
             functions themselves are evaluated at every edge: a check of the rest.
+        path: x~_0 .. x~_T of the movable points, each (A, 3), if there are any.
     """
 
     points: Graph
@@ -75,6 +77,7 @@ class AtomFeatures:
     layers: list[Features]
     sources: list[Tensor]
     table: Tensor | None = None
+    path: tuple[Tensor, ...] = ()
 
 
 class ChargE3Net(nn.Module):
@@ -103,6 +106,12 @@ class ChargE3Net(nn.Module):
             radial,
             config.num_neighbors,
         )
+        if config.pseudoscalar_spin and ODD_SCALAR not in self.probes.scalars:
+            raise Usage(
+                f"pseudoscalar_spin needs lmax >= 1 and layers >= 3: with lmax={config.lmax} and "
+                f"layers={config.layers} no pseudoscalar reaches a probe; leave it out, and spin "
+                "is read from even scalars"
+            )
         self.readout = BlockLinear(self.probes.scalars, outputs(config))
         self.promolecule = Promolecule(config) if config.promolecule else None
         self.types = Elements(config.species)
@@ -149,16 +158,23 @@ class ChargE3Net(nn.Module):
         one_hot = nn.functional.one_hot(types, kinds).to(graph.positions.dtype)
         features: Features = {EVEN_SCALAR: one_hot[:, None]}
         layers: list[Features] = []
+        path = [moving]
         hoods = self._neighbourhoods(graph, moving)
         for n, layer in enumerate(self.atoms.layers):
             features = layer(features, hoods)
             layers.append(features)
             moving = self.motion.step(n, features, moving)
+            path.append(moving)
             if self.motion.moves and n + 1 < len(self.atoms.layers):
                 hoods = self._neighbourhoods(graph, moving)
         positions = torch.cat((graph.positions, moving)) if self.motion.doubled else moving
         points = replace(graph, positions=positions, batch=batch)
-        return AtomFeatures(points, types, layers, self.probes.senders(layers))
+        seen = tuple(path) if self.motion.doubled else ()
+        return AtomFeatures(points, types, layers, self.probes.senders(layers), path=seen)
+
+    def movable_points(self, graph: Graph) -> list[Tensor]:
+        """x~_0 .. x~_T, each (A, 3) Angstrom: the probes read the last one."""
+        return list(self.encode(graph).path)
 
     def _neighbourhoods(self, graph: Graph, moving: Tensor) -> Neighbourhoods:
         edges = self.motion.edges(graph, moving, self.config.cutoff)

@@ -351,3 +351,16 @@ def test_wrong_settings_say_what_there_is():
         small(encoding="bessel")
     with pytest.raises(Usage, match="off, frozen, movable"):
         small(polarization="on")
+    with pytest.raises(Usage, match="goes with spin=true"):
+        small(pseudoscalar_spin=True, layers=3)
+    for sizes in ({"lmax": 1, "layers": 2}, {"lmax": 0, "layers": 3}):
+        with pytest.raises(Usage, match="needs lmax >= 1 and layers >= 3"):
+            small(spin=True, pseudoscalar_spin=True, **sizes)
+
+
+@pytest.mark.parametrize("lmax", [1, 2])
+def test_three_layers_bring_pseudoscalars_to_probes(lmax):
+    network = small(spin=True, pseudoscalar_spin=True, lmax=lmax, layers=3)
+    atoms = ase.Atoms("CHHO", [[0, 0, 0], [1, 0, 0], [0, 1.1, 0], [0.1, 0.2, 1.2]])
+    found = network.density(network.atom_features(atoms), scatter(8))
+    assert found.shape == (8, 2) and (found[:, 0] - found[:, 1]).abs().min() > 1e-8
