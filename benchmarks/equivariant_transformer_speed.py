@@ -119,13 +119,14 @@ class Side:
 
     def __init__(self, run: Callable[[bool], tuple[Tensor, Tensor]], network: nn.Module) -> None:
         self.run = run
-        self.optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, weight_decay=0)
+        self.parameters = list(network.parameters())
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0)
 
     def train(self) -> None:
         self.optimiser.zero_grad()
         energies, forces = self.run(True)
         loss = 0.2 * energies.square().mean() + 0.8 * forces.square().sum() / max(len(forces), 1)
-        loss.backward()
+        loss.backward(inputs=self.parameters)
         self.optimiser.step()
 
     def infer(self) -> None:

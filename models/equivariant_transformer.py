@@ -65,13 +65,14 @@ class EquivariantTransformerConfig(PropertyConfig):
 class View(NamedTuple):
     """What every layer reads of the same edges.
 
-    encoded: (Q, K) e of each pair. envelope: (Q, 1) C. origin: (1, K) e at distance zero.
+    others: pairs of two points; pairs: these and, behind them, each point with itself, Q in all.
+    encoded: (Q, K) e of each pair. envelope: (Q, 1) C.
     """
 
+    others: Pairs
     pairs: Pairs
     encoded: Tensor
     envelope: Tensor
-    origin: Tensor
 
 
 class Radial(nn.Module):
@@ -84,19 +85,18 @@ class Radial(nn.Module):
         self.encoding = encoding(config.encoding, scope)
         self.size = int(self.encoding.size)  # type: ignore[arg-type]
 
-    def forward(self, edges: Edges) -> View:
-        """The view of some edges; worked out once for the same edges."""
+    def forward(self, edges: Edges, points: int) -> View:
+        """The view of some edges among ``points``; worked out once for the same edges."""
         kept: dict[Any, Any] = edges.shared
         if self not in kept:
-            kept[self] = self._view(edges)
+            kept[self] = self._view(edges, points)
         return kept[self]
 
-    def _view(self, edges: Edges) -> View:
-        pairs = Pairs.of(edges)
+    def _view(self, edges: Edges, points: int) -> View:
+        others = Pairs.of(edges)
+        pairs = others.with_own(points)
         envelope = cosine_envelope(pairs.edges.lengths, self.cutoff)[:, None]
-        nowhere = edges.receivers.new_zeros(1)
-        itself = Edges(nowhere, nowhere, edges.vectors.new_zeros(1, 3))
-        return View(pairs, self.encoding(pairs.edges) * envelope, envelope, self.encoding(itself))
+        return View(others, pairs, self.encoding(pairs.edges) * envelope, envelope)
 
 
 class Neighbourhood(nn.Module):
@@ -109,10 +109,11 @@ class Neighbourhood(nn.Module):
         self.combine = xavier(Linear(2 * hidden, hidden))
 
     def forward(self, s: Tensor, types: Tensor, view: View) -> Tensor:
-        filters = self.distance(view.encoded) * view.envelope  # (Q, H)
+        apart = slice(0, len(view.others))
+        filters = self.distance(view.encoded[apart]) * view.envelope[apart]  # (Q - P, H)
         sent = self.embedding(types)  # (P, H)
         near = torch.zeros_like(s)
-        for tile, ways in view.pairs.tiles(len(view.pairs)):
+        for tile, ways in view.others.tiles(len(view.others)):
             for way in ways:
                 message = filters[tile] * sent.index_select(0, way.senders)
                 near = near.index_add(0, way.receivers, message)
@@ -130,7 +131,8 @@ class Layer(nn.Module):
         # In a tuple: the backbone owns it, and its weights shall be counted once.
         self.radial = (radial,)
         self.norm = nn.LayerNorm(hidden)
-        # Without vectors, nothing reads v1, dv1, o1, o2 and the vectors' own product.
+        # q, k, v0, v2 and v1 at points, k, v0, v2 and v1 at distances. Without vectors, nothing
+        # reads v1, dv1, o1, o2 and the vectors' own product.
         blocks = (1, 1, 3, 3) if first else (1, 1, 3, 3, 3)
         self.inputs = xavier(Linear(hidden, len(blocks) * hidden), blocks)
         self.distances = xavier(Linear(radial.size, len(blocks[1:]) * hidden), blocks[1:])
@@ -141,42 +143,29 @@ class Layer(nn.Module):
             self.vectors = xavier(Linear(hidden, 3 * hidden, bias=False))
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        view = self.radial[0](edges)
+        view = self.radial[0](edges, state.shape[0])
         s, v = unpacked(state, self.hidden)  # (P, H), (P, 3, H)
-        q, k, v0, v2, *v1 = self.inputs(self.norm(s)).split(self.hidden, 1)
-        w = None if self.first else v * v1[0][:, None]  # (P, 3, H)
-        sent = torch.cat((k, v0, v2) if w is None else (k, v0, v2, w.flatten(1)), 1)
-        near = attention(self._parts(q, sent, view), view.pairs, self.shape)  # (P, 4, H)
-        own_x, own_y = self._own(q, k, v0, w, view)
-        outputs = self.outputs(near[:, 0] + own_x)
-        y = near[:, 1:]
-        if w is None:
+        points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
+        w = v.new_empty(len(v), 0, self.hidden) if self.first else v * v1[:, None]  # (P, 0 or 3, H)
+        x, y = attention(self._parts(points, w, view), view.pairs, self.shape)
+        outputs = self.outputs(x)
+        if self.first:
             return packed(s + outputs, y)
         o1, o2, o3 = outputs.split(self.hidden, 1)
         w1, w2, w3 = self.vectors(v).split(self.hidden, 2)
         s = s + (w1 * w2).sum(1) * o2 + o3
-        return packed(s, v + w3 * o1[:, None] + y + own_y)
+        return packed(s, v + w3 * o1[:, None] + y)
 
-    def _parts(self, q: Tensor, sent: Tensor, view: View) -> Parts:
+    def _parts(self, points: Tensor, w: Tensor, view: View) -> Parts:
         return Parts(
-            q,
-            sent,
+            points,
+            w,
             view.encoded,
             self.distances.weight,
             self.distances.bias,
             view.envelope,
             view.pairs.edges.directions,
         )
-
-    def _own(
-        self, q: Tensor, k: Tensor, v0: Tensor, w: Tensor | None, view: View
-    ) -> tuple[Tensor, Tensor | float]:
-        """What a point sends to itself, at distance zero and in no direction: (P, H), (P, 3, H)."""
-        radial = functional.silu(self.distances(view.origin))
-        dk, dv0, _, *dv1 = radial.split(self.hidden, 1)  # (1, H)
-        a = functional.silu((q * k * dk).unflatten(1, (self.shape.heads, -1)).sum(2))
-        x = ((v0 * dv0).unflatten(1, (self.shape.heads, -1)) * a[:, :, None]).flatten(1)
-        return x, 0.0 if w is None else w * dv1[0]
 
 
 class Gated(nn.Module):
@@ -255,7 +244,8 @@ class EquivariantTransformer(Backbone):
         self.register_buffer("mean", torch.zeros(len(config.targets)))
 
     def embed(self, types: Tensor, edges: Any) -> Tensor:
-        s = self.neighbourhood(self.embedding(types), types, self.radial(edges))
+        view = self.radial(edges, types.shape[0])
+        s = self.neighbourhood(self.embedding(types), types, view)
         return functional.pad(s, (0, 3 * self.hidden))
 
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:

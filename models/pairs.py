@@ -58,6 +58,16 @@ class Pairs:
         )
         return cls(one, mutual)
 
+    def with_own(self, points: int) -> Pairs:
+        """The same, and behind them each point with itself, at distance zero in no direction."""
+        own = torch.arange(points, device=self.edges.receivers.device)
+        edges = Edges(
+            torch.cat((self.edges.receivers, own)),
+            torch.cat((self.edges.senders, own)),
+            torch.cat((self.edges.vectors, self.edges.vectors.new_zeros(points, 3))),
+        )
+        return Pairs(edges, self.mutual)
+
     def __len__(self) -> int:
         return self.edges.receivers.shape[0]
 

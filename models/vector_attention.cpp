@@ -21,15 +21,17 @@ constexpr int H = HIDDEN, D = HIDDEN / HEADS;
 
 // T pairs, P points; n is 3 H or, with vectors, 4 H. See Tile in vector_attention_fused.py.
 struct Tile {
-    std::int64_t pairs, ways, vectors, threads;
+    std::int64_t pairs, ways, threads;
+    std::int64_t stride, stride_t;                         // from one point's row to the next
     const std::int64_t *first, *second;                    // (T,) points
     const F *envelope, *envelope_t;                        // (T,)
     const F *directions, *directions_t;                    // (T, 3)
-    const F *query, *query_t;                              // (P, H)
-    const F *sent, *sent_t;                                // (P, 3 H or 6 H)
-    const F *gradient;                                     // (P, 4, H)
+    const F *points, *points_t;                            // (P, 4 H) q, k, v0, v2
+    const F *vectors, *vectors_t;                          // (P, 3, H) w, or null
+    const F *gradient_x, *gradient_y;                      // (P, H), (P, 3, H)
     F *before, *before_t;                                  // (T, n)
-    F *sum, *by_query, *by_sent;                           // (P, 4, H), (P, H), (P, 3 H or 6 H)
+    F *sum_x, *sum_y;                                      // (P, H), (P, 3, H)
+    F *by_points, *by_vectors;                             // (P, 4 H), (P, 3, H)
     F *by_bias;                                            // (n,)
     F *by_envelope, *by_directions;                        // (threads, T), (threads, T, 3)
 };
@@ -126,8 +128,9 @@ static void filters(const Tile &t, std::int64_t pair, Heads heads, Rows &r) {
 
 template <bool V>
 static void messages_way(const Tile &t, const Way &w, Heads heads, const F *__restrict f) {
-    const F *__restrict q = t.query + w.i * H, *__restrict s = t.sent + w.j * (V ? 6 : 3) * H;
-    F *__restrict out = t.sum + w.i * 4 * H;
+    const F *__restrict q = t.points + w.i * t.stride, *__restrict s = t.points + w.j * t.stride + H;
+    const F *__restrict v = t.vectors + w.j * 3 * H;
+    F *__restrict out = t.sum_x + w.i * H, *__restrict y = t.sum_y + w.i * 3 * H;
     F z[HEADS];
     for (int h = heads.from; h < heads.to; ++h) {
         const int o = h * D;
@@ -142,13 +145,13 @@ static void messages_way(const Tile &t, const Way &w, Heads heads, const F *__re
             const F t2 = s[2 * H + x] * f[2 * H + x];
             F y0 = w.u[0] * t2, y1 = w.u[1] * t2, y2 = w.u[2] * t2;
             if (V) {
-                y0 += s[3 * H + x] * f[3 * H + x];
-                y1 += s[4 * H + x] * f[3 * H + x];
-                y2 += s[5 * H + x] * f[3 * H + x];
+                y0 += v[x] * f[3 * H + x];
+                y1 += v[H + x] * f[3 * H + x];
+                y2 += v[2 * H + x] * f[3 * H + x];
             }
-            out[H + x] += y0;
-            out[2 * H + x] += y1;
-            out[3 * H + x] += y2;
+            y[x] += y0;
+            y[H + x] += y1;
+            y[2 * H + x] += y2;
         }
     }
 }
@@ -182,14 +185,12 @@ static void filters_and_slopes(const Tile &t, std::int64_t pair, Heads heads, Ro
 }
 
 // The part of the scalar messages: q, k, dk and v0, dv0.
-template <bool V>
 static void first_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
-    constexpr int S = (V ? 6 : 3) * H;
-    const F *__restrict q = t.query + w.i * H, *__restrict g = t.gradient + w.i * 4 * H;
-    const F *__restrict k = t.sent + w.j * S, *__restrict v = k + H;
+    const F *__restrict q = t.points + w.i * t.stride, *__restrict g = t.gradient_x + w.i * H;
+    const F *__restrict k = t.points + w.j * t.stride + H, *__restrict v = k + H;
     const F *__restrict dk = r.filter, *__restrict dv = r.filter + H;
-    F *__restrict by_q = t.by_query + w.i * H, *__restrict by = r.by;
-    F *__restrict by_k = t.by_sent + w.j * S, *__restrict by_v = by_k + H;
+    F *__restrict by_q = t.by_points + w.i * 4 * H, *__restrict by = r.by;
+    F *__restrict by_k = t.by_points + w.j * 4 * H + H, *__restrict by_v = by_k + H;
     F z[HEADS], beta[HEADS], a[HEADS], gamma[HEADS];
     for (int h = heads.from; h < heads.to; ++h) {
         F each[2][D];
@@ -222,21 +223,21 @@ static void first_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
 // The part of the vector messages: v2, dv2, u and w, dv1.
 template <bool V>
 static void first_vectors(const Tile &t, const Way &w, Heads heads, Rows &r) {
-    constexpr int S = (V ? 6 : 3) * H;
-    const F *__restrict s = t.sent + w.j * S, *__restrict g = t.gradient + w.i * 4 * H;
-    const F *__restrict f = r.filter;
-    F *__restrict by_s = t.by_sent + w.j * S, *__restrict by = r.by;
+    const F *__restrict v2 = t.points + w.j * t.stride + 3 * H, *__restrict d2 = r.filter + 2 * H;
+    const F *__restrict v = t.vectors + w.j * 3 * H, *__restrict d1 = r.filter + 3 * H;
+    const F *__restrict g = t.gradient_y + w.i * 3 * H;
+    F *__restrict by_v2 = t.by_points + w.j * 4 * H + 3 * H, *__restrict by_d2 = r.by + 2 * H;
+    F *__restrict by_v = t.by_vectors + w.j * 3 * H, *__restrict by_d1 = r.by + 3 * H;
     LANES for (int x = heads.begin(); x < heads.end(); ++x) {
-        const F g0 = g[H + x], g1 = g[2 * H + x], g2 = g[3 * H + x];
+        const F g0 = g[x], g1 = g[H + x], g2 = g[2 * H + x];
         const F along = g0 * w.u[0] + g1 * w.u[1] + g2 * w.u[2];
-        by_s[2 * H + x] += along * f[2 * H + x];
-        by[2 * H + x] += along * s[2 * H + x];
+        by_v2[x] += along * d2[x];
+        by_d2[x] += along * v2[x];
         if (V) {
-            const F d1 = f[3 * H + x];
-            by[3 * H + x] += g0 * s[3 * H + x] + g1 * s[4 * H + x] + g2 * s[5 * H + x];
-            by_s[3 * H + x] += g0 * d1;
-            by_s[4 * H + x] += g1 * d1;
-            by_s[5 * H + x] += g2 * d1;
+            by_d1[x] += g0 * v[x] + g1 * v[H + x] + g2 * v[2 * H + x];
+            by_v[x] += g0 * d1[x];
+            by_v[H + x] += g1 * d1[x];
+            by_v[2 * H + x] += g2 * d1[x];
         }
     }
 }
@@ -248,9 +249,9 @@ static void turning(
     _Pragma("omp simd reduction(+ : u0, u1, u2)")
     for (int x = heads.begin(); x < heads.end(); ++x) {
         const F sent = v2[x] * d2[x];
-        u0 += g[H + x] * sent;
-        u1 += g[2 * H + x] * sent;
-        u2 += g[3 * H + x] * sent;
+        u0 += g[x] * sent;
+        u1 += g[H + x] * sent;
+        u2 += g[2 * H + x] * sent;
     }
     by_u[0] += u0;
     by_u[1] += u1;
@@ -298,9 +299,9 @@ static void first_of(const Tile &t, Heads heads, int thread) {
         F by_u[2][3] = {};
         for (int k = 0; k < t.ways; ++k) {
             const Way way(t, pair, k, false);
-            first_scalars<V>(t, way, heads, r);
+            first_scalars(t, way, heads, r);
             first_vectors<V>(t, way, heads, r);
-            const F *g = t.gradient + way.i * 4 * H, *v2 = t.sent + way.j * (V ? 6 : 3) * H + 2 * H;
+            const F *g = t.gradient_y + way.i * 3 * H, *v2 = t.points + way.j * t.stride + 3 * H;
             if (t.by_directions) turning(g, v2, r.filter + 2 * H, heads, by_u[k]);
         }
         if (t.by_envelope) t.by_envelope[place] = by_envelope<V>(heads, r.by, r.value);
@@ -335,17 +336,15 @@ static void moving_filters(const Tile &t, std::int64_t pair, Heads heads, Rows &
 }
 
 // The part of the scalar messages: q, k, dk and v0, dv0.
-template <bool V>
 static void second_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
-    constexpr int S = (V ? 6 : 3) * H;
-    const F *__restrict q = t.query + w.i * H, *__restrict q_t = t.query_t + w.i * H;
-    const F *__restrict k = t.sent + w.j * S, *__restrict k_t = t.sent_t + w.j * S;
-    const F *__restrict v = k + H, *__restrict v_t = k_t + H;
+    const F *__restrict q = t.points + w.i * t.stride, *__restrict q_t = t.points_t + w.i * t.stride_t;
+    const F *__restrict k = t.points + w.j * t.stride + H, *__restrict v = k + H;
+    const F *__restrict k_t = t.points_t + w.j * t.stride_t + H, *__restrict v_t = k_t + H;
     const F *__restrict dk = r.filter, *__restrict dk_t = r.filter_t;
     const F *__restrict dv = r.filter + H, *__restrict dv_t = r.filter_t + H;
-    const F *__restrict g = t.gradient + w.i * 4 * H;
-    F *__restrict by_q = t.by_query + w.i * H, *__restrict by_g = t.sum + w.i * 4 * H;
-    F *__restrict by_k = t.by_sent + w.j * S, *__restrict by_v = by_k + H;
+    const F *__restrict g = t.gradient_x + w.i * H;
+    F *__restrict by_q = t.by_points + w.i * 4 * H, *__restrict by_g = t.sum_x + w.i * H;
+    F *__restrict by_k = t.by_points + w.j * 4 * H + H, *__restrict by_v = by_k + H;
     F *__restrict by = r.by, *__restrict by_t = r.by_t;
     F z[HEADS], z_t[HEADS], beta[HEADS], beta_t[HEADS];
     F a[HEADS], a_t[HEADS], gamma[HEADS], gamma_t[HEADS];
@@ -393,40 +392,42 @@ static void second_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
 // The part of the vector messages: v2, dv2, u and w, dv1.
 template <bool V>
 static void second_vectors(const Tile &t, const Way &w, Heads heads, Rows &r) {
-    constexpr int S = (V ? 6 : 3) * H;
-    const F *__restrict s = t.sent + w.j * S, *__restrict s_t = t.sent_t + w.j * S;
+    const F *__restrict v2 = t.points + w.j * t.stride + 3 * H;
+    const F *__restrict v2_t = t.points_t + w.j * t.stride_t + 3 * H;
+    const F *__restrict v = t.vectors + w.j * 3 * H, *__restrict v_t = t.vectors_t + w.j * 3 * H;
     const F *__restrict f = r.filter, *__restrict f_t = r.filter_t;
-    const F *__restrict g = t.gradient + w.i * 4 * H;
-    F *__restrict by_g = t.sum + w.i * 4 * H, *__restrict by_s = t.by_sent + w.j * S;
+    const F *__restrict g = t.gradient_y + w.i * 3 * H;
+    F *__restrict by_g = t.sum_y + w.i * 3 * H, *__restrict by_v = t.by_vectors + w.j * 3 * H;
+    F *__restrict by_v2 = t.by_points + w.j * 4 * H + 3 * H;
     F *__restrict by = r.by, *__restrict by_t = r.by_t;
     LANES for (int x = heads.begin(); x < heads.end(); ++x) {
-        const F g0 = g[H + x], g1 = g[2 * H + x], g2 = g[3 * H + x];
-        const F v = s[2 * H + x], v_t = s_t[2 * H + x], d = f[2 * H + x], d_t = f_t[2 * H + x];
+        const F g0 = g[x], g1 = g[H + x], g2 = g[2 * H + x];
+        const F d2 = f[2 * H + x], d2_t = f_t[2 * H + x];
         const F b = g0 * w.u[0] + g1 * w.u[1] + g2 * w.u[2];
         const F b_t = g0 * w.u_t[0] + g1 * w.u_t[1] + g2 * w.u_t[2];
-        const F sent = v * d, sent_t = v_t * d + v * d_t;
+        const F sent = v2[x] * d2, sent_t = v2_t[x] * d2 + v2[x] * d2_t;
         F y0 = sent * w.u_t[0] + sent_t * w.u[0];
         F y1 = sent * w.u_t[1] + sent_t * w.u[1];
         F y2 = sent * w.u_t[2] + sent_t * w.u[2];
-        by_s[2 * H + x] += b_t * d + b * d_t;
-        by[2 * H + x] += b_t * v + b * v_t;
-        by_t[2 * H + x] += b * v;
+        by_v2[x] += b_t * d2 + b * d2_t;
+        by[2 * H + x] += b_t * v2[x] + b * v2_t[x];
+        by_t[2 * H + x] += b * v2[x];
         if (V) {
-            const F w0 = s[3 * H + x], w1 = s[4 * H + x], w2 = s[5 * H + x];
-            const F w0_t = s_t[3 * H + x], w1_t = s_t[4 * H + x], w2_t = s_t[5 * H + x];
+            const F w0 = v[x], w1 = v[H + x], w2 = v[2 * H + x];
+            const F w0_t = v_t[x], w1_t = v_t[H + x], w2_t = v_t[2 * H + x];
             const F d1 = f[3 * H + x], d1_t = f_t[3 * H + x];
             by[3 * H + x] += g0 * w0_t + g1 * w1_t + g2 * w2_t;
             by_t[3 * H + x] += g0 * w0 + g1 * w1 + g2 * w2;
-            by_s[3 * H + x] += g0 * d1_t;
-            by_s[4 * H + x] += g1 * d1_t;
-            by_s[5 * H + x] += g2 * d1_t;
+            by_v[x] += g0 * d1_t;
+            by_v[H + x] += g1 * d1_t;
+            by_v[2 * H + x] += g2 * d1_t;
             y0 += w0_t * d1 + w0 * d1_t;
             y1 += w1_t * d1 + w1 * d1_t;
             y2 += w2_t * d1 + w2 * d1_t;
         }
-        by_g[H + x] += y0;
-        by_g[2 * H + x] += y1;
-        by_g[3 * H + x] += y2;
+        by_g[x] += y0;
+        by_g[H + x] += y1;
+        by_g[2 * H + x] += y2;
     }
 }
 
@@ -449,7 +450,6 @@ static void second_radial(const Tile &t, std::int64_t pair, Heads heads, const R
 
 template <bool V>
 static void second_of(const Tile &t, Heads heads, int thread) {
-    constexpr int S = (V ? 6 : 3) * H;
     Rows r;
     for (std::int64_t pair = 0; pair < t.pairs; ++pair) {
         const std::int64_t place = thread * t.pairs + pair;
@@ -457,12 +457,14 @@ static void second_of(const Tile &t, Heads heads, int thread) {
         F by_u[2][3] = {};
         for (int k = 0; k < t.ways; ++k) {
             const Way way(t, pair, k, true);
-            second_scalars<V>(t, way, heads, r);
+            second_scalars(t, way, heads, r);
             second_vectors<V>(t, way, heads, r);
             if (!t.by_directions) continue;
-            const F *g = t.gradient + way.i * 4 * H;
-            turning(g, t.sent + way.j * S + 2 * H, r.filter_t + 2 * H, heads, by_u[k]);
-            turning(g, t.sent_t + way.j * S + 2 * H, r.filter + 2 * H, heads, by_u[k]);
+            const F *g = t.gradient_y + way.i * 3 * H;
+            const F *v2 = t.points + way.j * t.stride + 3 * H;
+            const F *v2_t = t.points_t + way.j * t.stride_t + 3 * H;
+            turning(g, v2, r.filter_t + 2 * H, heads, by_u[k]);
+            turning(g, v2_t, r.filter + 2 * H, heads, by_u[k]);
         }
         if (t.by_envelope)
             t.by_envelope[place] = by_envelope<V>(heads, r.by, r.value)

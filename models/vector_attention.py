@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models import vector_attention_fused
+from neupol_cli.models import vector_attention_fused as compiled
 from neupol_cli.models import vector_attention_tiles as tiles
 from neupol_cli.models.asked import asked
 from neupol_cli.models.linear import product
 from neupol_cli.models.pairs import Pairs, Way
-from neupol_cli.models.vector_attention_radial import Parts, Radial, Shape
+from neupol_cli.models.vector_attention_radial import Gradient, Parts, Radial, Shape
 from neupol_cli.models.vector_attention_tiles import Answers, Filter, Rates, Sender
 
 # Pairs times features in a tile, a quarter of a megabyte a tensor: smaller tiles stay in smaller
@@ -37,16 +37,17 @@ from neupol_cli.models.vector_attention_tiles import Answers, Filter, Rates, Sen
 TILE_NUMBERS = 256 * 256
 
 
-def plain(p: Parts, pairs: Pairs, shape: Shape) -> Tensor:
-    """(P, 4, H) X, Y_x, Y_y, Y_z, one PyTorch operation after another."""
-    out = p.query.new_zeros(p.query.shape[0], 4, p.query.shape[1])
+def plain(p: Parts, pairs: Pairs, shape: Shape) -> tuple[Tensor, Tensor]:
+    """X (P, H) and Y (P, 3, H), one PyTorch operation after another."""
+    points, hidden = p.points.shape[0], p.points.shape[1] // 4
+    x, y = p.points.new_zeros(points, hidden), p.points.new_zeros(points, 3, hidden)
     radial = functional.silu(product(p.encoded, p.weight, p.bias))  # (Q, 3 H or 4 H)
     for tile, ways in pairs.tiles(len(pairs)):
         for way in ways:
             rows = Rows(radial[tile], p.envelope[tile], p.directions[tile] * way.sign)
-            m = message(p, rows, way, shape)
-            out = out.index_add(0, way.receivers, m)
-    return out
+            sent_x, sent_y = message(p, rows, way, shape)
+            x, y = x.index_add(0, way.receivers, sent_x), y.index_add(0, way.receivers, sent_y)
+    return x, y
 
 
 class Rows(NamedTuple):
@@ -57,52 +58,45 @@ class Rows(NamedTuple):
     directions: Tensor
 
 
-def message(p: Parts, rows: Rows, way: Way, shape: Shape) -> Tensor:
-    """(T, 4, H) what the receivers of one way are sent."""
-    hidden = p.query.shape[1]
-    k, v0, v2, *w = p.sent.index_select(0, way.senders).split(hidden, 1)
+def message(p: Parts, rows: Rows, way: Way, shape: Shape) -> tuple[Tensor, Tensor]:
+    """(T, H) and (T, 3, H) what the receivers of one way are sent."""
+    hidden = p.points.shape[1] // 4
+    q = p.points[:, :hidden].index_select(0, way.receivers)
+    k, v0, v2 = p.points[:, hidden:].index_select(0, way.senders).split(hidden, 1)
     dk, dv0, dv2, *dv1 = rows.radial.split(hidden, 1)
     c = rows.envelope
-    a = (p.query.index_select(0, way.receivers) * k * dk).unflatten(1, (shape.heads, -1)).sum(2)
-    a = functional.silu(a) * c  # (T, heads)
+    a = functional.silu((q * k * dk).unflatten(1, (shape.heads, -1)).sum(2)) * c  # (T, heads)
     x = ((v0 * dv0).unflatten(1, (shape.heads, -1)) * a[:, :, None]).flatten(1)
     t2 = v2 * dv2 * c if shape.smooth else v2 * dv2
     y = t2[:, None] * rows.directions[:, :, None]  # (T, 3, H)
-    if w:
+    if dv1:
         t1 = dv1[0] * c if shape.smooth else dv1[0]
-        y = y + torch.stack(w, 1) * t1[:, None]
-    return torch.cat((x[:, None], y), 1)
+        y = y + p.vectors.index_select(0, way.senders) * t1[:, None]
+    return x, y
 
 
-def attention(p: Parts, pairs: Pairs, shape: Shape) -> Tensor:
-    """The same as :func:`plain`, in tiles. (P, 4, H)"""
+def attention(p: Parts, pairs: Pairs, shape: Shape) -> tuple[Tensor, Tensor]:
+    """The same as :func:`plain`, in tiles."""
     return _Attention.apply(pairs, shape, *p)
 
 
 class _Attention(torch.autograd.Function):
-    """The sum; its derivative is :class:`_Gradient`."""
+    """The sums; their derivative is :class:`_Gradient`."""
 
     @staticmethod
-    def forward(ctx: Any, pairs: Pairs, shape: Shape, *parts: Tensor) -> Tensor:
+    def forward(ctx: Any, pairs: Pairs, shape: Shape, *parts: Tensor) -> tuple[Tensor, Tensor]:
         ctx.pairs, ctx.shape = pairs, shape
         ctx.save_for_backward(*parts)
         p = Parts(*parts)
-        library = vector_attention_fused.library(p.query, shape)
+        library = compiled.library(p.points, shape)
         if library is not None:
-            return vector_attention_fused.sums(library, p, pairs, shape)
-        hidden = p.query.shape[1]
-        out = p.query.new_zeros(p.query.shape[0], 4, hidden)
-        for tile, ways in pairs.tiles(_tile_size(p)):
-            f = Filter.of(Radial.filters(p, tile, shape), hidden)
-            for way in ways:
-                q, s, u = _gathered(p, tile, way)
-                out.index_add_(0, way.receivers, tiles.messages(q, s, f, u, shape.heads))
-        return out
+            return compiled.sums(library, p, pairs, shape)
+        return _sums(p, pairs, shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         parts = ctx.saved_tensors
-        answers = _Gradient.apply(ctx.pairs, ctx.shape, _asked(ctx, 2), gradients[0], *parts)
+        answers = _Gradient.apply(ctx.pairs, ctx.shape, _asked(ctx, 2), *gradients, *parts)
         return None, None, *answers
 
 
@@ -111,56 +105,72 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pairs: Pairs, shape: Shape, wanted: Parts, gradient: Tensor, *parts: Tensor
+        ctx: Any, pairs: Pairs, shape: Shape, wanted: Parts, *inputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         ctx.pairs, ctx.shape = pairs, shape
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gradient, *parts)
+        ctx.save_for_backward(*inputs)
+        by_x, by_y, *parts = inputs
         p = Parts(*parts)
-        library = vector_attention_fused.library(p.query, shape)
+        library = compiled.library(p.points, shape)
         if library is not None:
-            total = vector_attention_fused.first(library, p, pairs, shape, gradient, wanted)
-            return _chosen(total, wanted)
-        hidden = p.query.shape[1]
-        total = Parts(*(torch.zeros_like(part) for part in parts))
-        for tile, ways in pairs.tiles(_tile_size(p)):
-            r = Radial.of(p, tile, shape, keeps_value=bool(wanted.envelope))
-            f, df_rows = Filter.of(r.filter, hidden), torch.zeros_like(r.filter)
-            df = Filter.of(df_rows, hidden)
-            for way in ways:
-                q, s, u = _gathered(p, tile, way)
-                g = gradient.index_select(0, way.receivers)
-                ds_rows = g.new_empty(g.shape[0], p.sent.shape[1])
-                to = Answers(Sender.of(ds_rows, hidden), df, df)
-                by_q, t2 = tiles.first(q, s, f, u, g, shape.heads, to)
-                total.query.index_add_(0, way.receivers, by_q)
-                total.sent.index_add_(0, way.senders, ds_rows)
-                if wanted.directions:
-                    total.directions[tile].add_(tiles.turning(g, t2), alpha=way.sign)
-            r.first(p, tile, df_rows, wanted, total)
+            total = compiled.first(library, p, pairs, shape, (by_x, by_y), wanted)
+        else:
+            total = _first(p, pairs, shape, _together((by_x, by_y)), wanted)
         return _chosen(total, wanted)
 
     @staticmethod
     def backward(ctx: Any, *rates: Tensor | None) -> tuple[Tensor | None, ...]:
-        gradient, *parts = ctx.saved_tensors
-        p, t = Parts(*parts), Parts(*rates)  # type: ignore[arg-type]
+        by_x, by_y, *parts = ctx.saved_tensors
+        p, t, g = Parts(*parts), Parts(*rates), (by_x, by_y)  # type: ignore[arg-type]
         if torch.is_grad_enabled() or t.weight is not None or t.bias is not None:
-            answers = _plain_second(p, t, ctx.pairs, ctx.shape, gradient)
+            return None, None, None, *_plain_second(p, t, ctx.pairs, ctx.shape, g)
+        t = Parts(*(torch.zeros_like(a) if b is None else b for a, b in zip(p, t, strict=True)))
+        wanted = _asked(ctx, 5)
+        library = compiled.library(p.points, ctx.shape)
+        if library is not None:
+            by, total = compiled.second(library, p, t, ctx.pairs, ctx.shape, g, wanted)
         else:
-            still = (torch.zeros_like(a) if b is None else b for a, b in zip(p, t, strict=True))
-            answers = _second(p, Parts(*still), ctx.pairs, ctx.shape, gradient, _asked(ctx, 4))
-        return None, None, None, *answers
+            by, total = _second(p, t, ctx.pairs, ctx.shape, _together(g), wanted)
+        return None, None, None, *by, *_chosen(total, wanted)
+
+
+def _sums(p: Parts, pairs: Pairs, shape: Shape) -> tuple[Tensor, Tensor]:
+    hidden = p.points.shape[1] // 4
+    out = p.points.new_zeros(p.points.shape[0], 4, hidden)
+    for tile, ways in pairs.tiles(_tile_size(p)):
+        f = Filter.of(Radial.filters(p, tile, shape), hidden)
+        for way in ways:
+            q, s, u = _gathered(p, tile, way)
+            out.index_add_(0, way.receivers, tiles.messages(q, s, f, u, shape.heads))
+    return _apart(out)
+
+
+def _first(p: Parts, pairs: Pairs, shape: Shape, gradient: Tensor, wanted: Parts) -> Parts:
+    """The derivatives of sum(gradient (P, 4, H) * attention) that are wanted."""
+    hidden = p.points.shape[1] // 4
+    total = Parts(*(torch.zeros_like(part) for part in p))
+    for tile, ways in pairs.tiles(_tile_size(p)):
+        r = Radial.of(p, tile, shape, keeps_value=bool(wanted.envelope))
+        f, df_rows = Filter.of(r.filter, hidden), torch.zeros_like(r.filter)
+        df = Filter.of(df_rows, hidden)
+        for way in ways:
+            q, s, u = _gathered(p, tile, way)
+            g = gradient.index_select(0, way.receivers)
+            to = Answers(_empty_like(s), df, df)
+            by_q, t2 = tiles.first(q, s, f, u, g, shape.heads, to)
+            _add(total, way, by_q, to.s)
+            if wanted.directions:
+                total.directions[tile].add_(tiles.turning(g, t2), alpha=way.sign)
+        r.first(p, tile, df_rows, wanted, total)
+    return total
 
 
 def _second(
     p: Parts, t: Parts, pairs: Pairs, shape: Shape, gradient: Tensor, wanted: Parts
-) -> list[Tensor | None]:
-    """The derivative of :class:`_Gradient`'s answers times ``t``: by the gradient, by the parts."""
-    library = vector_attention_fused.library(p.query, shape)
-    if library is not None:
-        by, total = vector_attention_fused.second(library, p, t, pairs, shape, gradient, wanted)
-        return [by, *_chosen(total, wanted)]
-    hidden, heads = p.query.shape[1], shape.heads
+) -> tuple[Gradient, Parts]:
+    """The derivative of :func:`_first`'s answers times ``t``: by the gradient, by the parts."""
+    hidden, heads = p.points.shape[1] // 4, shape.heads
     by_gradient = torch.zeros_like(gradient)
     total = Parts(*(torch.zeros_like(part) for part in p))
     for tile, ways in pairs.tiles(_tile_size(p)):
@@ -173,31 +183,29 @@ def _second(
             q, s, u = _gathered(p, tile, way)
             q_t, s_t, u_t = _gathered(t, tile, way)
             g = gradient.index_select(0, way.receivers)
-            ds_rows = g.new_empty(g.shape[0], p.sent.shape[1])
-            to, rates = Answers(Sender.of(ds_rows, hidden), df, df1), Rates(q_t, s_t, f_t, u_t)
+            to, rates = Answers(_empty_like(s), df, df1), Rates(q_t, s_t, f_t, u_t)
             by_q, by_g, t2_t = tiles.second(q, s, f, u, g, rates, heads, to)
             by_gradient.index_add_(0, way.receivers, by_g)
-            total.query.index_add_(0, way.receivers, by_q)
-            total.sent.index_add_(0, way.senders, ds_rows)
+            _add(total, way, by_q, to.s)
             if wanted.directions:
                 total.directions[tile].add_(tiles.turning(g, t2_t), alpha=way.sign)
         r.second(p, t, tile, moving, rows, rows1, wanted, total)
-    return [by_gradient, *_chosen(total, wanted)]
+    return _apart(by_gradient), total
 
 
 def _plain_second(
-    p: Parts, t: Parts, pairs: Pairs, shape: Shape, gradient: Tensor
+    p: Parts, t: Parts, pairs: Pairs, shape: Shape, gradient: Gradient
 ) -> list[Tensor | None]:
     """The same through the plain formula: slow, differentiable further."""
-    inputs = [gradient, *p]
+    inputs = [*gradient, *p]
     known = [k for k, part in enumerate(inputs) if part.requires_grad]
     with torch.enable_grad():
         out = plain(p, pairs, shape)
-        asked_for = [k for k, rate in enumerate(t, start=1) if rate is not None]
+        asked_for = [k for k, rate in enumerate(t, start=2) if rate is not None]
         firsts = torch.autograd.grad(
             out, [inputs[k] for k in asked_for], gradient, create_graph=True
         )
-        rates = [t[k - 1] for k in asked_for]
+        rates = [t[k - 2] for k in asked_for]
         found = torch.autograd.grad(
             firsts,
             [inputs[k] for k in known],
@@ -213,16 +221,41 @@ def _plain_second(
 
 def _gathered(p: Parts, tile: slice, way: Way) -> tuple[Tensor, Sender, Tensor]:
     """q of the receivers, what the senders send, and the way's directions."""
-    q = p.query.index_select(0, way.receivers)
-    s = Sender.of(p.sent.index_select(0, way.senders), p.query.shape[1])
-    return q, s, p.directions[tile] * way.sign
+    hidden = p.points.shape[1] // 4
+    q = p.points[:, :hidden].index_select(0, way.receivers)
+    three = p.points[:, hidden:].index_select(0, way.senders)
+    w = p.vectors.index_select(0, way.senders) if p.vectors.numel() else None
+    return q, Sender(three, w), p.directions[tile] * way.sign
+
+
+def _empty_like(s: Sender) -> Sender:
+    return Sender(torch.empty_like(s.three), None if s.w is None else torch.empty_like(s.w))
+
+
+def _add(total: Parts, way: Way, by_q: Tensor, by_s: Sender) -> None:
+    """Adds derivatives by what receivers and senders gave to the points' own."""
+    hidden = by_q.shape[1]
+    total.points[:, :hidden].index_add_(0, way.receivers, by_q)
+    total.points[:, hidden:].index_add_(0, way.senders, by_s.three)
+    if by_s.w is not None:
+        total.vectors.index_add_(0, way.senders, by_s.w)
+
+
+def _together(g: Gradient) -> Tensor:
+    """(P, 4, H) x, y_x, y_y, y_z."""
+    return torch.cat((g[0][:, None], g[1]), 1)
+
+
+def _apart(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The reverse."""
+    return rows[:, 0].contiguous(), rows[:, 1:].contiguous()
 
 
 def _tile_size(p: Parts) -> int:
     """Pairs in a tile; a GPU, which has bandwidth and hates small kernels, takes all at once."""
-    if p.query.device.type != "cpu":
+    if p.points.device.type != "cpu":
         return max(p.encoded.shape[0], 1)
-    return max(TILE_NUMBERS // p.query.shape[1], 16)
+    return max(TILE_NUMBERS // (p.points.shape[1] // 4), 16)
 
 
 def _asked(ctx: Any, skip: int) -> Parts:

@@ -16,7 +16,7 @@ from torch import Tensor
 from neupol_cli.models import fused
 from neupol_cli.models.linear import product
 from neupol_cli.models.pairs import Pairs
-from neupol_cli.models.vector_attention_radial import Parts, Shape
+from neupol_cli.models.vector_attention_radial import Gradient, Parts, Shape
 
 SOURCE = Path(__file__).with_name("vector_attention.cpp")
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -24,11 +24,12 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 # but the products of larger ones are faster, and so fewer (2**17 took 8 % longer on QM9).
 TILE_NUMBERS = 2**19
 
-COUNTS = ("pairs", "ways", "vectors", "threads")
+COUNTS = ("pairs", "ways", "threads", "stride", "stride_t")
 POINTERS = (
     *("first", "second", "envelope", "envelope_t", "directions", "directions_t"),
-    *("query", "query_t", "sent", "sent_t", "gradient", "before", "before_t"),
-    *("sum", "by_query", "by_sent", "by_bias", "by_envelope", "by_directions"),
+    *("points", "points_t", "vectors", "vectors_t", "gradient_x", "gradient_y"),
+    *("before", "before_t", "sum_x", "sum_y", "by_points", "by_vectors"),
+    *("by_bias", "by_envelope", "by_directions"),
 )
 
 
@@ -41,23 +42,24 @@ class Tile(ctypes.Structure):
     ]
 
 
-def library(query: Tensor, shape: Shape) -> ctypes.CDLL | None:
-    """The loops for these sizes and numbers, or None where there are none."""
-    if query.device.type != "cpu" or query.dtype not in REALS:
+def library(points: Tensor, shape: Shape) -> ctypes.CDLL | None:
+    """The loops for points (P, 4 H) of this width and type, or None where there are none."""
+    if points.device.type != "cpu" or points.dtype not in REALS:
         return None
-    sizes = {"HIDDEN": query.shape[1], "HEADS": shape.heads, "SMOOTH": int(shape.smooth)}
-    return fused.library(SOURCE, {"REAL": REALS[query.dtype], **sizes})
+    hidden = points.shape[1] // 4
+    sizes = {"HIDDEN": hidden, "HEADS": shape.heads, "SMOOTH": int(shape.smooth)}
+    return fused.library(SOURCE, {"REAL": REALS[points.dtype], **sizes})
 
 
 class Loop:
-    """A pass over all pairs, tile by tile; ``points`` are what C reads or adds to for every tile.
+    """A pass over all pairs, tile by tile; ``whole`` is what C reads or adds to for every tile.
 
     Iterated, it yields the runs of pairs. The derivatives by C and u, which are sums over features
     and so over threads, are made only if they are ``wanted``: each thread has its own to write to.
     """
 
     def __init__(
-        self, p: Parts, pairs: Pairs, shape: Shape, wanted: Parts | None = None, **points: Tensor
+        self, p: Parts, pairs: Pairs, shape: Shape, wanted: Parts | None = None, **whole: Tensor
     ) -> None:
         self.p, self.pairs, self.slopes = p, pairs, {}
         if wanted is not None and wanted.envelope:
@@ -66,28 +68,35 @@ class Loop:
             self.slopes["by_directions"] = 3
         self.threads = min(torch.get_num_threads(), shape.heads)
         self.size = max(TILE_NUMBERS // p.weight.shape[0], 16)
-        vectors = p.weight.shape[0] == 4 * p.query.shape[1]
-        self.tile = Tile(vectors=vectors, threads=self.threads)
+        self.tile = Tile(threads=self.threads)
         self.kept: dict[str, Tensor] = {}  # for as long as C has their addresses
-        for name, tensor in {"query": p.query, "sent": p.sent, **points}.items():
-            self.point(name, tensor)
+        self.tile.stride = self.rows("points", p.points)
+        self.hand("vectors", p.vectors)
+        for name, tensor in whole.items():
+            self.hand(name, tensor)
 
-    def point(self, name: str, tensor: Tensor) -> None:
-        """Hands over a tensor, which C may write to if it is contiguous."""
+    def hand(self, name: str, tensor: Tensor) -> None:
+        """Hands over a tensor, which C may write to if it is contiguous; null if it is empty."""
         self.kept[name] = tensor.contiguous()
+        setattr(self.tile, name, self.kept[name].data_ptr() if tensor.numel() else None)
+
+    def rows(self, name: str, tensor: Tensor) -> int:
+        """Hands over a table (P, 4 H), a part of a wider one perhaps; the width of that one."""
+        self.kept[name] = tensor if tensor.stride(1) == 1 else tensor.contiguous()
         setattr(self.tile, name, self.kept[name].data_ptr())
+        return self.kept[name].stride(0)
 
     def __iter__(self) -> Iterator[slice]:
         p, edges = self.p, self.pairs.edges
         for run, ways in self.pairs.tiles(self.size):
             self.tile.pairs, self.tile.ways = run.stop - run.start, len(ways)
-            self.point("first", edges.receivers[run])
-            self.point("second", edges.senders[run])
-            self.point("envelope", p.envelope[run])
-            self.point("directions", p.directions[run])
-            self.point("before", product(p.encoded[run], p.weight, p.bias))
+            self.hand("first", edges.receivers[run])
+            self.hand("second", edges.senders[run])
+            self.hand("envelope", p.envelope[run])
+            self.hand("directions", p.directions[run])
+            self.hand("before", product(p.encoded[run], p.weight, p.bias))
             for name, width in self.slopes.items():
-                self.point(name, p.query.new_empty(self.threads, run.stop - run.start, width))
+                self.hand(name, p.points.new_empty(self.threads, run.stop - run.start, width))
             yield run
 
     def collect(self, run: slice, wanted: Parts, total: Parts) -> None:
@@ -103,24 +112,22 @@ class Loop:
             total.encoded[run] = product(by_before, self.p.weight.t())
 
 
-def sums(library: ctypes.CDLL, p: Parts, pairs: Pairs, shape: Shape) -> Tensor:
-    """(P, 4, H) the attention."""
-    out = p.query.new_zeros(p.query.shape[0], 4, p.query.shape[1])
-    loop = Loop(p, pairs, shape, sum=out)
+def sums(library: ctypes.CDLL, p: Parts, pairs: Pairs, shape: Shape) -> tuple[Tensor, Tensor]:
+    """X (P, H) and Y (P, 3, H)."""
+    points, hidden = p.points.shape[0], p.points.shape[1] // 4
+    x, y = p.points.new_zeros(points, hidden), p.points.new_zeros(points, 3, hidden)
+    loop = Loop(p, pairs, shape, sum_x=x, sum_y=y)
     for _ in loop:
         library.messages(ctypes.byref(loop.tile))
-    return out
+    return x, y
 
 
 def first(
-    library: ctypes.CDLL, p: Parts, pairs: Pairs, shape: Shape, gradient: Tensor, wanted: Parts
+    library: ctypes.CDLL, p: Parts, pairs: Pairs, shape: Shape, g: Gradient, wanted: Parts
 ) -> Parts:
-    """The derivatives of sum(gradient * attention) by the parts, those of them that are wanted."""
-    total = Parts(*(torch.zeros(part.shape, dtype=part.dtype) for part in p))
-    points = {"gradient": gradient, "by_query": total.query, "by_sent": total.sent}
-    if wanted.bias:
-        points["by_bias"] = total.bias
-    loop = Loop(p, pairs, shape, wanted, **points)
+    """The derivatives of sum(g * attention) by the parts, those of them that are wanted."""
+    total = zeros(p)
+    loop = Loop(p, pairs, shape, wanted, **_answers(g, total, wanted))
     for run in loop:
         library.first(ctypes.byref(loop.tile))
         loop.collect(run, wanted, total)
@@ -133,24 +140,34 @@ def second(
     t: Parts,
     pairs: Pairs,
     shape: Shape,
-    gradient: Tensor,
+    g: Gradient,
     wanted: Parts,
-) -> tuple[Tensor, Parts]:
+) -> tuple[Gradient, Parts]:
     """The derivatives of sum(:func:`first` * t), by the gradient and by the parts; W, b stay."""
-    total = Parts(*(torch.zeros(part.shape, dtype=part.dtype) for part in p))
-    by_gradient = torch.zeros(gradient.shape, dtype=gradient.dtype)
-    points = {"gradient": gradient, "by_query": total.query, "by_sent": total.sent}
-    points |= {"query_t": t.query, "sent_t": t.sent, "sum": by_gradient}
-    if wanted.bias:
-        points["by_bias"] = total.bias
-    loop = Loop(p, pairs, shape, wanted, **points)
+    total = zeros(p)
+    by_x, by_y = (torch.zeros(part.shape, dtype=part.dtype) for part in g)
+    whole = {"vectors_t": t.vectors, "sum_x": by_x, "sum_y": by_y}
+    loop = Loop(p, pairs, shape, wanted, **whole, **_answers(g, total, wanted))
+    loop.tile.stride_t = loop.rows("points_t", t.points)
     for run in loop:
-        loop.point("envelope_t", t.envelope[run])
-        loop.point("directions_t", t.directions[run])
-        loop.point("before_t", product(t.encoded[run], p.weight))
+        loop.hand("envelope_t", t.envelope[run])
+        loop.hand("directions_t", t.directions[run])
+        loop.hand("before_t", product(t.encoded[run], p.weight))
         library.second(ctypes.byref(loop.tile))
         loop.collect(run, wanted, total)
         if wanted.weight:
             by_before_t = loop.kept["before_t"]
             total.weight.add_(product(t.encoded[run].t(), by_before_t.t()).t())
-    return by_gradient, total
+    return (by_x, by_y), total
+
+
+def zeros(p: Parts) -> Parts:
+    """Contiguous ones, unlike torch.zeros_like's: C adds to them."""
+    return Parts(*(torch.zeros(part.shape, dtype=part.dtype) for part in p))
+
+
+def _answers(g: Gradient, total: Parts, wanted: Parts) -> dict[str, Tensor]:
+    """What both derivatives read and add to."""
+    answers = {"by_bias": total.bias} if wanted.bias else {}
+    answers |= {"by_points": total.points, "by_vectors": total.vectors}
+    return answers | {"gradient_x": g[0], "gradient_y": g[1]}

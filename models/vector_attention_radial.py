@@ -18,18 +18,21 @@ from neupol_cli.models.vector_attention_tiles import silu_1, silu_2
 class Parts(NamedTuple):
     """What a layer hands in; P points, Q pairs, H features, K numbers a distance.
 
-    query: (P, H) q. sent: (P, 3 H) k, v0, v2, or (P, 6 H) with w_x, w_y, w_z behind them.
+    points: (P, 4 H) q, k, v0, v2. vectors: (P, 3, H) w, or (P, 0, H) in a layer without vectors.
     encoded: (Q, K) e. weight: (4 H, K) or, without w, (3 H, K) rows dk, dv0, dv2, dv1;
     bias: as many. envelope: (Q, 1) C. directions: (Q, 3) u, from first to second point.
     """
 
-    query: Tensor
-    sent: Tensor
+    points: Tensor
+    vectors: Tensor
     encoded: Tensor
     weight: Tensor
     bias: Tensor
     envelope: Tensor
     directions: Tensor
+
+
+Gradient = tuple[Tensor, Tensor]  # by X (P, H) and by Y (P, 3, H)
 
 
 class Shape(NamedTuple):
@@ -56,7 +59,7 @@ class Radial:
     @classmethod
     def of(cls, p: Parts, tile: slice, shape: Shape, keeps_value: bool = True) -> Radial:
         """Without ``keeps_value``, which only a derivative by C needs, ``value`` is ``filter``."""
-        hidden = p.query.shape[1]
+        hidden = p.points.shape[1] // 4
         before = product(p.encoded[tile], p.weight, p.bias)
         value = functional.silu(before)
         enveloped = slice(hidden, None if shape.smooth else 2 * hidden)
@@ -68,7 +71,7 @@ class Radial:
     @staticmethod
     def filters(p: Parts, tile: slice, shape: Shape) -> Tensor:
         """R alone, for those who need no derivative. (T, n)"""
-        hidden = p.query.shape[1]
+        hidden = p.points.shape[1] // 4
         filter = functional.silu(product(p.encoded[tile], p.weight, p.bias), inplace=True)
         filter[:, hidden : None if shape.smooth else 2 * hidden] *= p.envelope[tile]
         return filter

@@ -29,13 +29,6 @@ class Sender(NamedTuple):
     three: Tensor
     w: Tensor | None
 
-    @classmethod
-    def of(cls, rows: Tensor, hidden: int) -> Sender:
-        """Views of rows (T, 3 H) or (T, 6 H)."""
-        if rows.shape[1] == 3 * hidden:
-            return cls(rows, None)
-        return cls(rows[:, : 3 * hidden], rows[:, 3 * hidden :].unflatten(1, (3, hidden)))
-
 
 class Filter(NamedTuple):
     """three: (T, 3 H) dk, D0, D2; d1: (T, H), or None in a layer without vectors."""

@@ -348,37 +348,45 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
     torch.manual_seed(0)
     monkeypatch.setattr(vector_attention, "TILE_NUMBERS", 20 * 8)
     monkeypatch.setattr(vector_attention_fused, "TILE_NUMBERS", 16 * 32)
-    pairs = Pairs.of(received_by(edges_of(molecule(0, 9), 5.0), 2))
+    pairs = Pairs.of(received_by(edges_of(molecule(0, 9), 5.0), 2)).with_own(9)
     count, points, hidden, blocks = len(pairs), 9, 8, 4 if has_vectors else 3
     sizes = Parts(
-        query=torch.empty(points, hidden),
-        sent=torch.empty(points, (6 if has_vectors else 3) * hidden),
+        points=torch.empty(points, 4 * hidden),
+        vectors=torch.empty(points, 3 if has_vectors else 0, hidden),
         encoded=torch.empty(count, 5),
         weight=torch.empty(blocks * hidden, 5),
         bias=torch.empty(blocks * hidden),
         envelope=torch.empty(count, 1),
         directions=torch.empty(count, 3),
     )
-    library = vector_attention_fused.library(sizes.query.double(), Shape(2, smooth))
+    library = vector_attention_fused.library(sizes.points.double(), Shape(2, smooth))
     assert (library is None) == (loops == "of operations")
-    parts = Parts(*(torch.randn(s.shape, dtype=torch.float64, requires_grad=True) for s in sizes))
-    gradient = torch.randn(points, 4, hidden, dtype=torch.float64, requires_grad=True)
+    parts = Parts(*(torch.randn_like(s, dtype=torch.float64) for s in sizes))
+    there = [k for k, part in enumerate(parts) if part.numel()]
+    known = [parts[k].requires_grad_() for k in there]
+    gradient = [
+        torch.randn(points, *rest, dtype=torch.float64, requires_grad=True)
+        for rest in ((hidden,), (3, hidden))
+    ]
     shape = Shape(2, smooth)
     rates = [torch.randn_like(part) for part in parts]
-    bent = [torch.randn_like(part) for part in (gradient, *parts)]
+    bent = [torch.randn_like(part) for part in (*gradient, *known)]
 
     def derivatives(function: Any, weights_too: bool) -> list[torch.Tensor]:
         out = function(parts, pairs, shape)
-        first = torch.autograd.grad(out, parts, gradient, create_graph=True)
-        moved = [k for k, name in enumerate(Parts._fields) if weights_too or name[0] not in "wb"]
-        inputs = [gradient, *parts]
+        first = torch.autograd.grad(out, known, gradient, create_graph=True)
+        moved = [weights_too or Parts._fields[k] not in ("weight", "bias") for k in there]
+        inputs = [*gradient, *known]
         second = torch.autograd.grad(
-            [first[k] for k in moved], inputs, [rates[k] for k in moved], create_graph=weights_too
+            [derivative for derivative, moves in zip(first, moved, strict=True) if moves],
+            inputs,
+            [rates[k] for k, moves in zip(there, moved, strict=True) if moves],
+            create_graph=weights_too,
         )
         third: tuple[torch.Tensor, ...] = ()
         if weights_too:
             third = torch.autograd.grad(second, inputs, bent)
-        return [out, *first, *second, *third]
+        return [*out, *first, *second, *third]
 
     for weights_too in (False, True):
         by_tiles = derivatives(vector_attention.attention, weights_too)
@@ -391,7 +399,7 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         directions=parts.directions.detach(),
     )
     outs = [f(still, pairs, shape) for f in (vector_attention.attention, vector_attention.plain)]
-    trained = (parts.query, parts.sent, parts.weight, parts.bias)
+    trained = [part for part in still if part.requires_grad]
     ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
