@@ -53,9 +53,10 @@ def trajectory(
     """Follow the movable points of structures through the layers of a model.
 
     A network of T layers shows x~_0 (the atoms) to x~_{T-1}: behind the last layer nothing moves,
-    as the answer would not see it. Prints for each atom how far its point went (Angstrom, and as a
-    fraction of half its shortest bond), the angle to the nearest bond, the way out from the centre
-    of mass and out of the plane of a flat ring; then means by element and by kind of bond.
+    as the answer would not see it; a density model's probes do see x~_T. Prints for each atom how
+    far its point went (Angstrom, and as a fraction of half its shortest bond), the angle to the
+    nearest bond, the way out from the centre of mass and out of the plane of a flat ring; then
+    means by element and by kind of bond.
     """
     from neupol_cli import trajectory_files, trajectory_plot
     from neupol_cli.files import checked_target

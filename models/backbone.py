@@ -175,6 +175,11 @@ class PropertyModel(nn.Module):
         state, _ = self.polarization(self.backbone, graph)
         return self.backbone.readout(state, graph.batch, graph.size)
 
+    def movable_points(self, graph: Graph) -> list[Tensor]:
+        """x~_0 .. x~_{T-1}, each (A, 3) Angstrom; none without Neural Polarization."""
+        path: list[Tensor] = self.polarization(self.backbone, graph)[1]
+        return path
+
     def baseline(self, graph: Graph) -> Tensor:
         """(B, T) float64: what the answer would be if the network said zero."""
         types = self.backbone.types(graph.numbers)

@@ -1,7 +1,8 @@
 """Where movable points go (Kwak and Jo, sections 5.2 and 6), as numbers a chemist can read.
 
 A network of T layers places its movable points at x~_0 = x .. x~_{T-1}; there is no x~_T, since
-nothing comes behind the last layer that could see it. All lengths are in Angstrom.
+nothing comes behind the last layer that could see it. In a density network there is: the probes
+read the points at x~_T. All lengths are in Angstrom.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neupol_cli.density_run import check_elements
 from neupol_cli.errors import Usage
 from neupol_cli.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+DENSITY = ("density",)  # what a model without named targets was trained on
 STILL = 1e-6  # Angstrom; a point that moved less has no direction
 Row = dict[str, Any]
 
@@ -32,7 +35,7 @@ class Trajectory:
         atoms: the structure.
         model: the model's name.
         targets: what that model was trained on.
-        points: (T, A, 3) x~_0 .. x~_{T-1}, Angstrom.
+        points: (T, A, 3) x~_0 .. x~_{T-1}, Angstrom; (T + 1, A, 3) of a density network.
         bonds: bonds and rings of the structure.
     """
 
@@ -54,9 +57,9 @@ def grouped(found: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
 
 def check_movable(model: Any, name: str) -> None:
     """Refuses a model whose points do not move. Errors: Usage."""
-    if getattr(model, "polarization", None) is None:
-        raise Usage(f"{name}: is no property model; trajectories are those of `fit` with "
-                    "--polarization movable")  # fmt: skip
+    if getattr(model, "movable_points", None) is None:
+        raise Usage(f"{name}: moves no points; trajectories are those of networks for properties "
+                    "and of charge3net, trained with --polarization movable")  # fmt: skip
     mode = model.config.polarization
     if mode != "movable":
         raise Usage(
@@ -70,25 +73,33 @@ def trajectory(model: Any, name: str, label: str, atoms: Atoms) -> Trajectory:
 
     Errors: BadInput for an element that the model never saw; Usage as :func:`check_movable`.
     """
+    check_movable(model, name)
+    check_elements(atoms, model.config.species, label)
+    (path,) = paths(model, [atoms])
+    targets = tuple(getattr(model.config, "targets", DENSITY))
+    return Trajectory(label, atoms, name, targets, path, skeleton(atoms))
+
+
+def paths(model: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:
+    """(T, A, 3) Angstrom of each structure, all at once; for models that move their points."""
     import torch
 
     from neupol_cli.models.graph import Graph
 
-    check_movable(model, name)
-    model.check([atoms], [label])
+    like = next(model.parameters())
     with torch.no_grad():
-        graph = Graph.from_atoms([atoms], model.dtype, model.device)
-        _, path = model.polarization(model.backbone, graph)
-    moved = torch.stack(path).double().cpu().numpy()
+        graph = Graph.from_atoms(structures, like.dtype, like.device)
+        moved = torch.stack(model.movable_points(graph)).double().cpu().numpy()
     # The network rounds positions to its own numbers; the displacements are what it says.
-    points = atoms.positions + (moved - moved[:1])
-    return Trajectory(label, atoms, name, tuple(model.config.targets), points, skeleton(atoms))
+    ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    moves = np.split(moved - moved[:1], ends, axis=1)
+    return [each.positions + move for each, move in zip(structures, moves, strict=True)]
 
 
 def measures(found: Trajectory) -> list[Row]:
-    """For each atom what its movable point did between x~_0 and x~_{T-1}.
+    """For each atom what its movable point did between x~_0 and the last x~.
 
-    displacement: |x~_{T-1} - x|.
+    displacement: |x~ - x| at the end.
     path_length: the sum over layers of how far the point went.
     of_half_bond: displacement over half the length of the atom's shortest bond.
     bond_angle, bond_to: degrees from the displacement to the nearest bond, and that bond's partner.

@@ -1,7 +1,7 @@
 """Trajectories of movable points as files: HDF5 for programs, extended xyz for ASE and OVITO.
 
     /numbers [A]  /positions [A,3]  /offsets [N+1]  /cell [N,3,3]  /pbc [N,3]     the structures
-    /models/K/points [T,A,3]        x~_0 .. x~_{T-1}, with attributes ``model`` and ``targets``
+    /models/K/points [T,A,3]        x~_0, x~_1, ..; attributes ``model``, ``targets``, ``unit``
 
 The header names the structures, one a line.
 """
@@ -84,7 +84,8 @@ def read_hdf5(path: str | Path) -> Paths:
 def write_extxyz(path: Path, found: Sequence[Trajectory]) -> None:
     """One frame a layer: the atoms, then their movable points as sites ``X``.
 
-    ``owner`` says whose point a site is; an atom is its own. Errors: as ``files.atomic``.
+    ``owner`` says whose point a site is, an atom is its own; ``displacement`` is how far a site is
+    from its atom (OVITO draws it as arrows). Errors: as ``files.atomic``.
     """
     from ase.io import write
 
@@ -106,6 +107,8 @@ def _frames(found: Trajectory) -> list[Atoms]:
             pbc=found.atoms.pbc,
         )
         frame.new_array("owner", np.tile(np.arange(count), 2))
+        moved = np.concatenate((np.zeros((count, 3)), points - found.points[0]))
+        frame.new_array("displacement", moved)
         frame.info |= {"structure": found.label, "model": found.model, "layer": layer}
         frames.append(frame)
     return frames

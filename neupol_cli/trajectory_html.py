@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from neupol_cli.trajectory import Trajectory, grouped, report
-from neupol_cli.trajectory_plot import axes_of, summary, title
+from neupol_cli.trajectory_plot import axes_of, half_bonds, radii_of, summary, title
 
 STYLE = """
 body { font: 14px sans-serif; margin: 1em; color: #222; background: #fff; }
@@ -23,8 +23,12 @@ header { margin-bottom: .6em; } label { margin-right: 1.5em; }
 table { border-collapse: collapse; } td, th { padding: 4px 8px; text-align: center; }
 th.row { text-align: right; font-weight: normal; }
 canvas { touch-action: none; cursor: grab; border: 1px solid #ddd; border-radius: 4px; }
+canvas { width: min(var(--side), 88vw); height: min(var(--side), 88vw); }
 small { color: #555; }
 """
+SIDES = {1: 560, 2: 440}  # pixels of a canvas by models in a row
+NARROW = 340
+
 
 SCRIPT = """
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -40,15 +44,15 @@ function draw(canvas) {
   canvas.width = canvas.height = size * ratio;
   g.setTransform(ratio, 0, 0, ratio, 0, 0);
   g.clearRect(0, 0, size, size);
-  const scale = zoom * size / (2.3 * m.reach), half = size / 2;
+  const scale = zoom * size / (2.1 * m.reach), half = size / 2;
   const x = p => half + scale * p[0], y = p => half - scale * p[1];
   const atoms = m.atoms.map(seen), shapes = [];
   const strength = z => 1 - 0.4 * Math.min(1, Math.max(0, (m.reach - z) / (2 * m.reach)));
   m.bonds.forEach(b => {
-    const from = atoms[b[0]], to = seen([b[1], b[2], b[3]]);
+    const from = seen(b.slice(0, 3)), to = seen(b.slice(3));
     shapes.push([(from[2] + to[2]) / 2 - 0.01, () => {
       g.strokeStyle = shade([.6, .6, .6], strength(from[2]));
-      g.lineWidth = 0.16 * scale; g.lineCap = "round"; g.beginPath();
+      g.lineWidth = 0.16 * scale; g.lineCap = "butt"; g.beginPath();
       g.moveTo(x(from), y(from)); g.lineTo(x(to), y(to)); g.stroke();
     }]);
   });
@@ -87,6 +91,9 @@ canvases.forEach(canvas => {
   canvas.addEventListener("wheel", e => {
     e.preventDefault(); zoom *= Math.exp(-e.deltaY / 800); all();
   }, { passive: false });
+  canvas.addEventListener("dblclick", () => {
+    turn = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]; zoom = 1; all();
+  });
   canvas.addEventListener("keydown", e => {
     const steps = {
       ArrowLeft: [-9, 0], ArrowRight: [9, 0], ArrowUp: [0, -9], ArrowDown: [0, 9]
@@ -113,13 +120,15 @@ def page(found: Sequence[Trajectory], magnify: float) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Movable points</title><style>{STYLE}</style></head><body>
+<title>Movable points</title><style>{STYLE}</style></head>
+<body style="--side:{SIDES.get(len(columns), NARROW)}px">
 <header>
 <label>layer <input id="layer" type="range" min="0" max="{last}" value="{last}">
 <output id="layer-now"></output></label>
 <label>paths times <input id="magnify" type="range" min="1" max="{max(20, magnify):g}"
  step="0.5" value="{magnify:g}"> <output id="magnify-now"></output></label>
-<small>drag or arrow keys: turn; wheel: zoom. Dark red: x~<sub>0</sub> to x~<sub>T-1</sub></small>
+<small>drag or arrow keys: turn; wheel: zoom; double click: back.
+Dark red: where each atom's movable point goes, layer by layer.</small>
 </header>
 <table><tr><th></th>{head}</tr>{body}</table>
 <script id="data" type="application/json">{data}</script>
@@ -130,7 +139,7 @@ def page(found: Sequence[Trajectory], magnify: float) -> str:
 
 def _row(row: Sequence[Trajectory], first: int) -> str:
     cells = "".join(
-        f'<td><canvas data-panel="{first + k}" style="width:340px;height:340px"></canvas>'
+        f'<td><canvas data-panel="{first + k}"></canvas>'
         f"<br><small>{escape(summary(report(each)))}</small></td>"
         for k, each in enumerate(row)
     )
@@ -139,22 +148,21 @@ def _row(row: Sequence[Trajectory], first: int) -> str:
 
 def _panel(found: Trajectory) -> dict[str, Any]:
     """What one canvas draws, in coordinates of the page: right, up, towards the eye (Angstrom)."""
-    from ase.data import covalent_radii
     from ase.data.colors import jmol_colors
 
     view = axes_of(found.atoms)
     centre = found.atoms.positions.mean(0)
     atoms = (found.atoms.positions - centre) @ view.T
-    middles = atoms[found.bonds.owners] + 0.5 * found.bonds.vectors @ view.T
+    starts, middles = (each @ view.T for each in half_bonds(found))
     moves = (found.points - found.points[:1]) @ view.T  # (T, A, 3)
-    radii = 0.45 * covalent_radii[found.atoms.numbers]
+    radii = radii_of(found.atoms)
     return {
         "atoms": _plain(atoms),
         "radii": _plain(radii),
         "colours": _plain(jmol_colors[found.atoms.numbers]),
-        "bonds": [[int(k), *m] for k, m in zip(found.bonds.owners, _plain(middles), strict=True)],
+        "bonds": _plain(np.concatenate((starts, middles), axis=1)),
         "paths": _plain(moves.transpose(1, 0, 2)),
-        "reach": float(np.linalg.norm(atoms, axis=1).max() + 1.0),
+        "reach": float((np.linalg.norm(atoms, axis=1) + radii).max() + 0.3),
     }
 
 

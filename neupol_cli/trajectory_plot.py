@@ -94,15 +94,15 @@ def title(found: Trajectory) -> str:
 
 def draw(axes: Axes, found: Trajectory, magnify: float) -> None:
     """One molecule and its paths."""
-    from ase.data import covalent_radii
     from ase.data.colors import jmol_colors
 
     seen, paths = projected(found, magnify)
-    _draw_bonds(axes, found, axes_of(found.atoms), seen)
+    _draw_bonds(axes, found, axes_of(found.atoms))
     near = _nearness(seen[:, 2])
+    radii = radii_of(found.atoms)
     for k, number in enumerate(found.atoms.numbers):
         colour = jmol_colors[number] * near[k] + (1 - near[k])
-        _disc(axes, seen[k], BALL * covalent_radii[number], colour)
+        _disc(axes, seen[k], float(radii[k]), colour)
     for path in paths.transpose(1, 0, 2):  # (T, 3) of every atom
         axes.plot(path[:, 0], path[:, 1], color=PATH, lw=1.1, zorder=1e3)
         axes.scatter(path[1:-1, 0], path[1:-1, 1], s=3, color=PATH, lw=0, zorder=1e3)
@@ -124,12 +124,31 @@ def _disc(axes: Axes, place: np.ndarray, radius: float, colour: np.ndarray) -> N
     axes.add_patch(disc)
 
 
-def _draw_bonds(axes: Axes, found: Trajectory, view: np.ndarray, seen: np.ndarray) -> None:
+def radii_of(atoms: Atoms) -> np.ndarray:
+    """(A,) radii of the balls that atoms are drawn as, Angstrom."""
+    from ase.data import covalent_radii
+
+    return np.asarray(BALL * covalent_radii[atoms.numbers])
+
+
+def half_bonds(found: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """Half of every bond from either end: where it leaves the ball, and its middle (M, 3).
+
+    Relative to the molecule's centre, Angstrom.
+    """
+    atoms, bonds = found.atoms, found.bonds
+    owners = (atoms.positions - atoms.positions.mean(0))[bonds.owners]
+    ways = bonds.vectors / bonds.lengths[:, None]
+    starts = owners + 0.9 * radii_of(atoms)[bonds.owners, None] * ways
+    return starts, owners + 0.51 * bonds.vectors  # no seam
+
+
+def _draw_bonds(axes: Axes, found: Trajectory, view: np.ndarray) -> None:
     """Half of every bond from either end; behind the nearer atom."""
-    for owner, vector in zip(found.bonds.owners, found.bonds.vectors, strict=True):
-        start, end = seen[owner], seen[owner] + 0.5 * view @ vector
+    for start, end in zip(*(each @ view.T for each in half_bonds(found)), strict=True):
         depth = 10 + (start[2] + end[2]) / 2 - 0.01
-        axes.plot(*zip(start[:2], end[:2], strict=True), color="0.6", lw=3.2, zorder=depth)
+        axes.plot(*zip(start[:2], end[:2], strict=True), color="0.6", lw=3.2, zorder=depth,
+                  solid_capstyle="butt")  # fmt: skip
 
 
 def _frame(axes: Axes, found: Trajectory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -93,6 +94,9 @@ def test_extxyz_has_a_frame_a_layer(made) -> None:
     assert list(first.arrays["owner"]) == [0, 1, 2] * 2
     np.testing.assert_allclose(first.positions[3:], first.positions[:3], rtol=0, atol=1e-8)
     np.testing.assert_array_equal(first.positions[:3], last.positions[:3])
+    went = last.arrays["displacement"]
+    np.testing.assert_allclose(went[3:], last.positions[3:] - last.positions[:3], rtol=0, atol=2e-8)
+    assert not went[:3].any()
     assert np.abs(last.positions[3:] - last.positions[:3]).max() > 1e-3
 
 
@@ -132,6 +136,35 @@ def test_json_from_a_pipe_and_a_bad_structure_left_out(neupol, movable, tmp_path
     hydrogens = [atom["displacement"] for atom in lines[0]["atoms"][1:]]
     assert hydrogens[0] == pytest.approx(hydrogens[1], abs=1e-5)
     assert read_hdf5(tmp_path / "t.h5").labels == ["-#1", "-#2"]
+
+
+def test_the_points_of_a_density_model(neupol, movable, tmp_path) -> None:
+    torch.manual_seed(0)
+    sizes = {"mul": 8, "lmax": 1, "layers": 2, "basis_size": 6, "hidden": 8}
+    model = registry.build("charge3net", sizes | {"polarization": "movable"})
+    for weight in model.motion.maps:
+        torch.nn.init.normal_(weight, std=0.3)
+    path = tmp_path / "rho.safetensors"
+    checkpoint.save(path, "charge3net", model, {"targets": {}})
+    files = ("-o", tmp_path / "t.h5", "--plot", tmp_path / "t.html")
+    done = run(neupol, "-", "-m", path, "-m", movable[0], "--json", *files, input=TWO)
+    first = json.loads(done.stdout.splitlines()[0])
+    assert (first["model"], first["targets"], first["layers"]) == ("rho", ["density"], 3)
+    stored = read_hdf5(tmp_path / "t.h5").points["rho"]
+    waters = read(io.StringIO(TWO), index=0, format="xyz")
+    read_by_probes = model.double().atom_features(waters).points.positions[3:]
+    np.testing.assert_allclose(stored[-1, :3], read_by_probes, rtol=0, atol=1e-5)
+    assert np.abs(stored[-1, :3] - waters.positions).max() > 1e-2
+    assert "rho: density" in (tmp_path / "t.html").read_text()
+    argon = neupol("trajectory", "-", "-m", path, input="1\nargon\nAr 0 0 0\n")
+    assert argon.returncode == 65 and "-: atom 1 is Ar" in argon.stderr
+
+
+def test_a_density_model_without_movable_points_is_refused() -> None:
+    with pytest.raises(Usage, match="polarization is off"):
+        check_movable(registry.build("charge3net", {"mul": 8, "lmax": 1}), "it")
+    with pytest.raises(Usage, match="moves no points"):
+        check_movable(registry.build("egnn-nbody", {"polarization": "movable"}), "it")
 
 
 def test_a_model_without_movable_points_is_refused(neupol, untrained) -> None:
