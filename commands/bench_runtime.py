@@ -41,7 +41,7 @@ def bench_runtime(
     ] = None,
     dft: Annotated[
         str | None,
-        typer.Option(metavar="pyscf", help="The same alkanes by DFT, PBE/GTH (extra: dft)."),
+        typer.Option(metavar="pyscf", help="The same by DFT, PBE/GTH (extra: dft)."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="What everything together may take.")] = 3.0,
     repeats: Annotated[int, typer.Option(help="Runs of each size after a warm-up.", min=1)] = 3,
@@ -62,7 +62,8 @@ def bench_runtime(
 ) -> None:
     """Time predictions at growing sizes and fit how their cost grows with the number of atoms.
 
-    Models that know the elements are timed on supercells, the others and --dft on straight alkanes.
+    Models that know the elements are timed on supercells, the others on straight alkanes; --dft on
+    the crystal that was asked for (Gamma point), or else on alkanes.
     A density is timed whole; of grids beyond a million points some blocks are, and scaled up.
     A size that would not fit in time or memory says so, and the rest goes on.
     """
@@ -155,7 +156,8 @@ def _subjects(
     """Everything that will be timed; a wrong name is found before the first minute is spent."""
     from neupol_cli import registry, runtime_cases
 
-    reference = [runtime_cases.pyscf(molecules, conditions.spacing)] if dft else []
+    system = crystal() if crystal and dft else molecules
+    reference = [runtime_cases.pyscf(system, conditions.spacing)] if dft else []
     names = models or list(registry.bundled())
     found = []
     for name in names:

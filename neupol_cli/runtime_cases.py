@@ -106,6 +106,13 @@ class Work:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Clock:
+    """When (`time.monotonic`) the work under way has to give up, for work that can."""
+
+    end: float = np.inf
+
+
 @dataclass(frozen=True)
 class Subject:
     """Who is timed: a label, what it answers, and how a structure becomes work.
@@ -120,6 +127,7 @@ class Subject:
     prepare: Callable[[Atoms], Work]
     growth: float
     notes: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True)
@@ -271,16 +279,22 @@ def has_energy(model: Any) -> bool:
         return False
 
 
-def pyscf(molecules: System, spacing: float) -> Subject:
+def pyscf(system: System, spacing: float) -> Subject:
     """The valence density by DFT, on the grid that the networks fill. Usage without PySCF."""
-    from neupol_cli.datasets import dft
+    from neupol_cli.datasets import dft, dft_cells
 
-    version = dft.require().__version__
+    version, clock = dft.require().__version__, Clock()
     settings = dft.Settings(spacing=spacing, margin=MARGIN)
+    periodic = bool(system.make(system.sizes[0]).pbc.any())
+    solve: Callable[..., Any] = dft_cells.solve if periodic else dft.solve
 
     def prepare(atoms: Atoms) -> Work:
-        return Work(lambda: timed(lambda: dft.solve(atoms, settings, "alkane"), "cpu")[0])
+        def work() -> Any:
+            return solve(atoms, settings, system.name, clock.end)
+
+        return Work(lambda: timed(work, "cpu")[0])
 
     threads = f"threads of the CPU: {importlib.import_module('pyscf.lib').num_threads()}"
-    notes = (f"PySCF {version}, {settings}; SCF and density on the grid; {threads}",)
-    return Subject("pyscf", "density by DFT", molecules, prepare, 3.0, notes)
+    level = f"{settings.level}, Gamma point" if periodic else str(settings)
+    notes = (f"PySCF {version}, {level}; SCF and density on the grid; {threads}",)
+    return Subject("pyscf", "density by DFT", system, prepare, 3.0, notes, clock)

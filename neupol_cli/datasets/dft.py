@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from neupol_cli import volumetric
 from neupol_cli.datasets.density import Collector, Report
 from neupol_cli.densities import DensityWriter
-from neupol_cli.errors import BadInput, NeupolError, Usage
+from neupol_cli.errors import BadInput, NeupolError, TryAgain, Usage
 from neupol_cli.units import BOHR, HARTREE
 from neupol_cli.volumetric import Volume, by_spacing
 
@@ -41,8 +42,13 @@ class Settings:
     spacing: float = 0.2
     margin: float = 3.6
 
+    @property
+    def level(self) -> str:
+        """Functional, pseudopotential and basis."""
+        return f"{self.xc} / {self.pseudo} / {self.basis}"
+
     def __str__(self) -> str:
-        return f"{self.xc} / {self.pseudo} / {self.basis}, density fitting"
+        return f"{self.level}, density fitting"
 
 
 def require() -> Any:
@@ -53,17 +59,30 @@ def require() -> Any:
         raise Usage("PySCF is not installed: pip install 'neupol[dft]'") from trouble
 
 
-def solve(atoms: Atoms, settings: Settings, label: str) -> tuple[Volume, dict[int, float]]:
+def in_time(until: float) -> Callable[[Any], None]:
+    """For PySCF to call in every cycle: TryAgain once `time.monotonic` is past ``until``."""
+
+    def check(cycle: Any) -> None:
+        if time.monotonic() > until:
+            raise TryAgain("took longer than the time that was left")
+
+    return check
+
+
+def solve(
+    atoms: Atoms, settings: Settings, label: str, until: float = np.inf
+) -> tuple[Volume, dict[int, float]]:
     """The density of one molecule, and the charge of each element's ion.
 
     Charge and unpaired electrons come from ``atoms.info`` (``charge``, ``spin`` = 2S); else it is
     neutral and as low-spin as its electrons allow. Notes: electrons, energy (eV), dipole (D).
-    Errors: BadInput when it is periodic, has elements without basis, or does not converge.
+    Errors: BadInput when it is periodic, has elements without basis, or does not converge;
+    TryAgain when `time.monotonic` passes ``until`` meanwhile.
     """
     if atoms.pbc.any():
         raise BadInput(f"{label}: is periodic; PySCF's densities are made of molecules here")
     try:
-        return _solve(atoms, settings, label)
+        return _solve(atoms, settings, label, until)
     except NeupolError:
         raise
     except Exception as trouble:  # whatever PySCF or its libraries raise is this molecule's trouble
@@ -71,12 +90,14 @@ def solve(atoms: Atoms, settings: Settings, label: str) -> tuple[Volume, dict[in
         raise BadInput(f"{label}: PySCF: {reason}") from trouble
 
 
-def _solve(atoms: Atoms, settings: Settings, label: str) -> tuple[Volume, dict[int, float]]:
+def _solve(
+    atoms: Atoms, settings: Settings, label: str, until: float
+) -> tuple[Volume, dict[int, float]]:
     from pyscf import dft
 
     molecule = _molecule(atoms, settings)
     method = (dft.UKS if molecule.spin else dft.RKS)(molecule).density_fit()
-    method.xc = settings.xc
+    method.xc, method.callback = settings.xc, in_time(until)
     energy = method.kernel()
     if not method.converged:
         raise BadInput(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
