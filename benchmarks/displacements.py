@@ -1,0 +1,158 @@
+"""Where movable points go, over the molecules of a dataset: how far, and which way.
+
+    neupol fit egnn qm9.h5 -o runs/zpve --target zpve --polarization movable
+    OMP_NUM_THREADS=1 python benchmarks/displacements.py runs/zpve runs/homo qm9.h5 --count 1000
+
+Kwak and Jo, section 6: points stay within half a bond; those of zpve go outwards, those of other
+targets elsewhere. For each model, over all atoms and by element:
+
+    moved             mean |x~ - x| (Angstrom) at the end of the path
+    within half bond  share of atoms whose point went less than half their shortest bond
+    outward           mean component along the direction from the centre of mass (Angstrom); over
+                      all atoms with its standard error, molecules being the independent samples
+    cosine            mean cosine between displacement and that direction
+    outwards          share of atoms whose point went outwards
+    to bond           mean angle to the nearest bond (degrees); to a lone bond, chance gives 90
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neupol_cli import hdf5, registry
+from neupol_cli.skeleton import skeleton
+from neupol_cli.trajectory import DENSITY, STILL, Row, Trajectory, check_movable, measures, paths
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+TOGETHER = 50  # molecules in one go through a network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", help="run folders, checkpoints or bundled names")
+    parser.add_argument("data", type=Path, help="the dataset, from `neupol data`")
+    parser.add_argument("--count", type=int, default=1000, help="molecules, drawn at random")
+    parser.add_argument("--split", default="test", help="train, valid, test or all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="one JSON object a model")
+    asked = parser.parse_args()
+    molecules = drawn(hdf5.read(asked.data), asked.split, asked.count, asked.seed)
+    if not asked.json:
+        print(f"{len(molecules)} molecules of {asked.data.name} ({asked.split}, seed {asked.seed})")
+        print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
+    for name in asked.models:
+        found = summary(name, molecules)
+        print(json.dumps(found) if asked.json else table(found), flush=True)
+
+
+def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atoms]:
+    """At most ``count`` molecules of a part of the dataset, of its first split."""
+    from ase import Atoms
+
+    chosen = np.arange(dataset.size)
+    if split != "all" and dataset.splits:
+        chosen = next(iter(dataset.splits.values()))[split]
+    order = np.random.default_rng(seed).permutation(len(chosen))[:count]
+    ends = zip(dataset.offsets[chosen[order]], dataset.offsets[chosen[order] + 1], strict=True)
+    return [Atoms(dataset.numbers[a:b], dataset.positions[a:b]) for a, b in ends]
+
+
+def followed(model: Any, name: str, molecules: list[Atoms]) -> Iterator[Trajectory]:
+    """The paths of all molecules' points."""
+    targets = tuple(getattr(model.config, "targets", DENSITY))
+    for first in range(0, len(molecules), TOGETHER):
+        some = molecules[first : first + TOGETHER]
+        for atoms, points in zip(some, paths(model, some), strict=True):
+            yield Trajectory("", atoms, name, targets, points, skeleton(atoms))
+
+
+def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
+    """What one model does, over all atoms and by element."""
+    model = registry.load(name)
+    check_movable(model, name)
+    each = [measures(found) for found in followed(model, name, molecules)]
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in (row for rows in each for row in rows):
+        groups["all"].append(row)
+        groups[row["element"]].append(row)
+    means = [np.mean(outward) for outward in map(outwards, each) if len(outward)]
+    return {
+        "model": name,
+        "targets": list(getattr(model.config, "targets", DENSITY)),
+        "molecules": len(molecules),
+        "unit": "Angstrom",
+        "outward_error": float(np.std(means, ddof=1) / len(means) ** 0.5),
+        "groups": {key: statistics(groups[key]) for key in sorted(groups, key=_all_first)},
+    }
+
+
+def _all_first(key: str) -> tuple[bool, str]:
+    return (key != "all", key)
+
+
+def outwards(rows: list[Row]) -> np.ndarray:
+    """Outward components where there is an outside."""
+    return np.array([row["outward"] for row in rows if row["outward"] is not None])
+
+
+def statistics(rows: list[Row]) -> dict[str, float | int]:
+    """Means and shares over some atoms; nan where none of them has the quantity."""
+
+    def having(key: str) -> np.ndarray:
+        return np.array([row[key] for row in rows if row[key] is not None], dtype=float)
+
+    outward = having("outward")
+    cosines = [
+        row["outward"] / row["displacement"]
+        for row in rows
+        if row["outward"] is not None and row["displacement"] > STILL
+    ]
+    return {
+        "atoms": len(rows),
+        "moved": float(having("displacement").mean()),
+        "largest": float(having("displacement").max()),
+        "within_half_bond": float((having("of_half_bond") < 1.0).mean()),
+        "outward": float(outward.mean()),
+        "cosine": float(np.mean(cosines)),
+        "moved_outward": float((outward > 0.0).mean()),
+        "bond_angle": float(having("bond_angle").mean()),
+    }
+
+
+# heading -> how a group's numbers are written under it
+COLUMNS = {
+    "atoms": "{atoms}",
+    "moved (Å)": "{moved:.4f}",
+    "within half bond": "{within_half_bond:.1%}",
+    "outward (Å)": "{outward:+.4f}",
+    "cosine": "{cosine:+.3f}",
+    "outwards": "{moved_outward:.1%}",
+    "to bond (°)": "{bond_angle:.1f}",
+}
+
+
+def table(found: dict[str, Any]) -> str:
+    """A model's rows of the table."""
+    lines = []
+    for key, group in found["groups"].items():
+        cells = [form.format(**group) for form in COLUMNS.values()]
+        if key == "all":
+            cells[3] += f" ± {found['outward_error']:.4f}"
+        who = f"{Path(found['model']).name}: {', '.join(found['targets'])}" if key == "all" else ""
+        lines.append(f"| {who} | {key} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
