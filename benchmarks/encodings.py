@@ -47,22 +47,25 @@ PAPER = {
 }
 
 
-def runs(data: Path, steps: int) -> list[study.Run]:
+def runs(data: Path, steps: dict[str, int]) -> list[study.Run]:
     """Every training of both parts."""
-    common = (
-        *("--steps", steps, "--batch-size", 32, "--lr", 0.001, "--warmup", 200),
-        *("--clip", 2, "--ema", 0.995, "--valid-every", steps),
-    )
+    common = ("--batch-size", 32, "--lr", 0.001, "--warmup", 200, "--clip", 2, "--ema", 0.995)
+    limits = {
+        name: ("--steps", each, "--valid-every", each, *common) for name, each in steps.items()
+    }
     found = [
         study.Run(
             f"{network}-{encoding}",
-            (network, data, "--target", ",".join(TARGETS), *common, *sizes, *CHOSEN[encoding]),
+            (
+                *(network, data, "--target", ",".join(TARGETS)),
+                *(*limits[network], *sizes, *CHOSEN[encoding]),
+            ),
         )
         for network, sizes in NETWORKS.items()
         for encoding in ENCODINGS
     ]
     for task, seed in TASKS.items():
-        arguments = ("egnn", data, "--target", task, *common, *NETWORKS["egnn"], *SMOOTH)
+        arguments = ("egnn", data, "--target", task, *limits["egnn"], *NETWORKS["egnn"], *SMOOTH)
         found.append(study.Run(f"task-{task}", (*arguments, "--seed", seed)))
     return found
 
@@ -83,9 +86,11 @@ def report(results: study.Results) -> None:
 def main() -> None:
     parser = study.options(__doc__ or "", "runs/encodings")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2500, help="of EGNN")
+    parser.add_argument("--dimenet-steps", type=int, default=1500)
     asked = parser.parse_args()
-    study.conduct(runs(asked.data, asked.steps), asked, report)
+    steps = {"egnn": asked.steps, "dimenet": asked.dimenet_steps}
+    study.conduct(runs(asked.data, steps), asked, report)
 
 
 if __name__ == "__main__":

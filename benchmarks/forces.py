@@ -47,17 +47,17 @@ def runs(data: Path, steps: int | None, seed: int) -> list[study.Run]:
     small = ("--set", "hidden=64", "--set", "layers=4", "--seed", seed)
     found = []
     for molecule in MOLECULES:
-        size = 4 if molecule == "aspirin" else 8
-        batch = ("--batch-size", size, "--steps", steps or STEPS[molecule])
+        limit = steps or STEPS[molecule]
+        batch = ("--batch-size", 4 if molecule == "aspirin" else 8, "--steps")
         file = data / f"{molecule}.h5"
         for network in NETWORKS:
             for encoding, chosen in ENCODINGS.items():
                 extra = (*chosen, "--set", f"encoding_range={RANGES[molecule]}")
-                arguments = (network, file, *common, *small, *batch, *extra)
+                arguments = (network, file, *common, *small, *batch, limit, *extra)
                 found.append(study.Run(f"{molecule}-{network}-{encoding}", arguments))
         for mode in POINTS:
             extra = ("--polarization", mode, "--lr", 0.001, "--clip", 10)
-            arguments = (TRANSFORMER, file, *common, *small, *batch, *extra)
+            arguments = (TRANSFORMER, file, *common, *small, *batch, limit // 2, *extra)
             found.append(study.Run(f"{molecule}-{TRANSFORMER}-{mode}", arguments))
     return found
 
