@@ -84,7 +84,7 @@ def read_hdf5(path: str | Path) -> Paths:
 def write_extxyz(path: Path, found: Sequence[Trajectory]) -> None:
     """One frame a layer: the atoms, then their movable points as sites ``X``.
 
-    ``owner`` says whose point a site is, an atom is its own; ``displacement`` is how far a site is
+    ``owner`` says whose point a site is, an atom is its own; ``Displacement`` is how far a site is
     from its atom (OVITO draws it as arrows). Errors: as ``files.atomic``.
     """
     from ase.io import write
@@ -108,7 +108,7 @@ def _frames(found: Trajectory) -> list[Atoms]:
         )
         frame.new_array("owner", np.tile(np.arange(count), 2))
         moved = np.concatenate((np.zeros((count, 3)), points - found.points[0]))
-        frame.new_array("displacement", moved)
+        frame.new_array("Displacement", moved)  # the name that OVITO knows
         frame.info |= {"structure": found.label, "model": found.model, "layer": layer}
         frames.append(frame)
     return frames

@@ -94,7 +94,7 @@ def test_extxyz_has_a_frame_a_layer(made) -> None:
     assert list(first.arrays["owner"]) == [0, 1, 2] * 2
     np.testing.assert_allclose(first.positions[3:], first.positions[:3], rtol=0, atol=1e-8)
     np.testing.assert_array_equal(first.positions[:3], last.positions[:3])
-    went = last.arrays["displacement"]
+    went = last.arrays["Displacement"]
     np.testing.assert_allclose(went[3:], last.positions[3:] - last.positions[:3], rtol=0, atol=2e-8)
     assert not went[:3].any()
     assert np.abs(last.positions[3:] - last.positions[:3]).max() > 1e-3
