@@ -1,17 +1,12 @@
-"""``neupol density`` as a user runs it, with an analytic model in place of a network.
+"""``neupol density`` with an analytic model in place of a network.
 
 The stand-in is a sum of Gaussian atoms with the valence of its convention, so that every printed
-number is known; checks that come before the model run in a process of their own.
+number is known.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +20,10 @@ from ase.io import write as ase_write
 from ase.io.cube import read_cube
 from torch import Tensor
 
-from neupol_cli import app, checkpoint, density_numbers, density_plot, hdf5, registry, volumetric
+from neupol_cli import app, density_numbers, density_plot, hdf5, registry, volumetric
 from neupol_cli.density_job import fills_cell
-from neupol_cli.density_run import GridChoice, check_size, parse_counts, parse_memory, predict
-from neupol_cli.errors import BadInput, TryAgain, Usage
+from neupol_cli.density_run import predict
+from neupol_cli.errors import TryAgain
 from neupol_cli.units import BOHR, DEBYE
 from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
 from neupol_cli.volumetric.h5 import volume_of
@@ -281,135 +276,6 @@ def test_the_plane_holds_most_atoms() -> None:
         for plane in density_plot.planes(Atoms(symbols, positions)):
             assert np.isfinite(plane.points()).all()
             np.testing.assert_allclose(plane.seen(np.array(positions))[:, 2], 0, rtol=0, atol=1e-9)
-
-
-@pytest.fixture(scope="module")
-def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network with random weights, saved as `fit` saves one."""
-    torch.manual_seed(0)
-    config = {"species": (1, 6, 8), "mul": 16, "lmax": 1, "layers": 2, "hidden": 8}
-    network = registry.build("charge3net", config)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    meta = {"targets": {"density": "e/Angstrom^3"}, "valence": {"H": 1, "C": 4, "O": 6}}
-    checkpoint.save(path, "charge3net", network, meta)
-    return path
-
-
-def test_a_saved_network_gives_a_cube_from_a_pipe(checkpoint_file: Path, tmp_path: Path) -> None:
-    call = ["density", "-", "-m", str(checkpoint_file), "-o", "rho.cube", "--json"]
-    found = neupol(*call, "--spacing", "0.4", "--dtype", "float64", cwd=tmp_path, input=WATER)
-    assert found.returncode == 0, found.stderr
-    report = json.loads(found.stdout)
-    back = volumetric.read(tmp_path / "rho.cube")
-    assert report["electrons_sum"] == pytest.approx(back.electrons, rel=0, abs=1e-6)
-    model = registry.load(str(checkpoint_file), "cpu", torch.float64)
-    probes = torch.from_numpy(back.grid.points(4000, 4200))
-    expected = model.density(model.atom_features(back.atoms), probes)
-    np.testing.assert_allclose(
-        back.values.reshape(-1)[4000:4200], expected.numpy(), rtol=0, atol=1e-7
-    )
-
-
-def test_killed_while_writing_it_leaves_the_earlier_file(
-    checkpoint_file: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "water.xyz").write_text(WATER)
-    (tmp_path / "rho.cube").write_text("the earlier file")
-    command = [sys.executable, "-m", "neupol_cli", "density", "water.xyz", "-o", "rho.cube"]
-    command += ["-m", str(checkpoint_file), "--grid", "150,120,120"]
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-        partial = tmp_path / "rho.cube.partial"
-        for _ in range(20000):
-            if partial.exists():
-                break
-            time.sleep(0.01)
-        running.send_signal(number)
-        running.wait(timeout=200)
-        assert running.returncode == (143 if number == signal.SIGTERM else -9)
-        assert (tmp_path / "rho.cube").read_text() == "the earlier file"
-    found = neupol(*command[3:-1], "9,9,9", cwd=tmp_path)  # a dead process' lock does not block
-    assert found.returncode == 0, found.stderr
-    assert not partial.exists()
-
-
-def test_a_full_disk_is_told_and_the_earlier_file_is_whole(
-    checkpoint_file: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "water.xyz").write_text(WATER)
-    for name in ("rho.cube", "rho.h5"):
-        (tmp_path / name).write_text("the earlier file")
-        limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
-        limit += "from neupol_cli.app import main; main(sys.argv[1:])"
-        command = [sys.executable, "-c", limit, "density", "water.xyz", "-o", name]
-        command += ["-m", str(checkpoint_file), "--spacing", "0.4"]
-        found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-        assert found.returncode == 74, (name, found.stderr)
-        last = found.stderr.strip().splitlines()[-1]
-        assert name in last and "unchanged" in last
-        assert (tmp_path / name).read_text() == "the earlier file"
-        assert not list(tmp_path.glob("*.partial"))
-
-
-def neupol(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "neupol_cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **more)
-
-
-def test_an_absurd_grid_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "water.xyz").write_text(WATER)
-    start = time.perf_counter()
-    found = neupol(
-        "density", "water.xyz", "-o", "rho.cube", "--grid", "10000,10000,10000", cwd=tmp_path
-    )
-    assert time.perf_counter() - start < 5
-    assert found.returncode == 65 and found.stderr.count("\n") == 1
-    assert "= 1e+12 points" in found.stderr and "2.5e+08" in found.stderr and "2GB" in found.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["-o", "rho.txt"], "must end in .cube"),
-        (["-o", "nowhere/rho.cube"], "does not exist"),
-        (["-o", "rho.cube", "--grid", "10,10"], "three counts"),
-        (["-o", "rho.cube", "--grid", "10,10,0"], "three counts"),
-        (["-o", "rho.cube", "--spacing", "-1"], "--spacing"),
-        (["-o", "rho.cube", "--spacing", "1", "--grid", "1,1,1"], "choose one of"),
-        (["-o", "rho.cube", "--memory", "lots"], "--memory"),
-        (["-o", "rho.cube", "--on-error", "panic"], "'fail', 'skip'"),
-        (["-o", "rho.cube", "--difference", "d.cube"], "--reference"),
-        (["-o", "rho.cube", "--dtype", "float16"], "--dtype"),
-        (["-o", "rho.cube", "-m", "nothing-of-that-name"], "nothing-of-that-name"),
-    ],
-)
-def test_what_does_not_fit_together_is_one_line(
-    arguments: list[str], says: str, tmp_path: Path, capsys, monkeypatch
-) -> None:
-    (tmp_path / "water.xyz").write_text(WATER)
-    monkeypatch.chdir(tmp_path)
-    code = app._run(["density", "water.xyz", *arguments])
-    err = capsys.readouterr().err
-    assert code in (2, 65) and err.count("\n") == 1 and says in err
-    assert os.listdir(tmp_path) == ["water.xyz"]
-
-
-def test_sizes_are_read() -> None:
-    assert parse_memory("2GB") == 2_000_000_000 and parse_memory("1.5 GiB") == 3 << 29
-    assert parse_memory("500mb") == 500_000_000
-    assert parse_counts("10,20,30") == (10, 20, 30) == parse_counts("10x20x30")
-    with pytest.raises(Usage, match="at least 64MB"):
-        parse_memory("1KB")
-    grid = Grid([0, 0, 0], np.eye(3), (100, 100, 100))
-    assert check_size(grid, 1 << 30, 4) == (1 << 30) - 4_000_000
-    with pytest.raises(Usage, match="choose one"):
-        GridChoice(spacing=0.2, counts=(1, 1, 1))
-    with pytest.raises(BadInput, match="grids differ"):
-        density_numbers.check_same_grid(
-            Volume(Atoms("H"), grid, np.zeros(grid.shape)),
-            Volume(Atoms("H"), Grid([0, 0, 1], np.eye(3), grid.shape), np.zeros(grid.shape)),
-        )
 
 
 def test_the_grid_error_is_of_the_errors_size() -> None:
