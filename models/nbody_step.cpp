@@ -55,9 +55,11 @@ struct Pair {
     REAL numbers[3];   // squared distance now, product of charges, squared distance at the start
 };
 
-template <class Do> void each_pair(const Sizes &n, const Inputs &in, long from, long S, Do act) {
+// The pairs that point ``first`` or a later one receives, and their number in this order.
+template <class Do>
+void each_pair(const Sizes &n, const Inputs &in, long from, long S, long first, Do act) {
     long row = 0, B = n.systems;
-    for (long i = n.first; i < n.points; ++i)
+    for (long i = first; i < n.points; ++i)
         for (long k = 0; k + 1 < n.points; ++k) {
             long j = k < i ? k : k + 1;
             for (long s = 0; s < S; ++s, ++row) {
@@ -147,7 +149,7 @@ struct Forward {
         const long S = t.S;
         rows(t.receivers, h + t.ahead, by.received, w.message_bias, received + t.ahead);
         rows(t.points, h, by.sent, nullptr, sent);
-        each_pair(n, in, t.from, S, [&](long row, const Pair &pair) {
+        each_pair(n, in, t.from, S, n.first, [&](long row, const Pair &pair) {
             const REAL *a = received + (pair.i * S + pair.s) * H;
             const REAL *b = sent + (pair.j * S + pair.s) * H;
             const REAL *c = pair.numbers, *three = by.three;
@@ -176,9 +178,7 @@ struct Forward {
 
     void pushes(const Tile &t, Kept &kept) {
         rows(t.pushes, m + t.still, by.push, w.push_bias, kept.z3);
-        each_pair(n, in, t.from, t.S, [&](long row, const Pair &pair) {
-            row -= t.pairs - t.pushes;
-            if (row < 0) return;
+        each_pair(n, in, t.from, t.S, n.fixed, [&](long row, const Pair &pair) {
             const REAL *z = kept.z3 + row * H, *last = w.last;
             V sum{};
             for (long k = 0; k < H; k += W) sum += silu(load(z + k)) * load(last + k);
@@ -289,9 +289,7 @@ struct Backward {
 
     // Leaves the derivative by z3 in ``a``.
     void pushes(const Tile &t, Kept &kept) {
-        each_pair(n, in, t.from, t.S, [&](long row, const Pair &pair) {
-            row -= t.pairs - t.pushes;
-            if (row < 0) return;
+        each_pair(n, in, t.from, t.S, n.fixed, [&](long row, const Pair &pair) {
             const REAL phi = kept.phi[row];
             const long to = pair.i * n.systems + t.from + pair.s;
             const long of = pair.j * n.systems + t.from + pair.s;
@@ -321,12 +319,14 @@ struct Backward {
         const long S = t.S, others = n.points - 1;
         activate(t.pairs * H, kept.z2, b, slope);
         learn(t.pushes, a, b + t.still, g.push, H, g.push_bias);
-        if (n.update)
-            for (long i = 0; i < n.points; ++i)
-                for (long k = 0; k < others; ++k)
-                    memcpy(b + (i * others + k) * S * H, by_sums + i * S * H, S * H * sizeof(REAL));
-        pull(t.pushes, a, w.push, H, n.update ? b + t.still : nullptr, b + t.still);
-        multiply(t.pairs * H, b, slope);
+        memset(b, 0, t.still * sizeof(REAL));
+        pull(t.pushes, a, w.push, H, nullptr, b + t.still);
+        if (!n.update) multiply(t.pairs * H, b, slope);
+        for (long i = 0; i < n.points && n.update; ++i)
+            for (long k = 0; k < others; ++k) {
+                const long at = (i * others + k) * S * H;
+                add_multiply(S * H, b + at, by_sums + i * S * H, slope + at);
+            }
         activate(t.pairs * H, kept.z1, a, slope);
         learn(t.pairs, b, a, g.second, H, g.second_bias);
         pull(t.pairs, b, w.second, H, nullptr, a);
@@ -336,7 +336,7 @@ struct Backward {
         const long S = t.S;
         memset(g_received, 0, t.points * H * sizeof(REAL));
         memset(g_sent, 0, t.points * H * sizeof(REAL));
-        each_pair(n, in, t.from, S, [&](long row, const Pair &pair) {
+        each_pair(n, in, t.from, S, n.first, [&](long row, const Pair &pair) {
             REAL *of_row = a + row * H;
             const REAL *slopes = slope + row * H, *to_z = three;
             REAL *to = g_received + (pair.i * S + pair.s) * H;

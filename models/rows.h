@@ -127,6 +127,11 @@ static inline void activate(long count, const REAL *z, REAL *y, REAL *slopes) {
 static inline void multiply(long count, REAL *to, const REAL *by) {
     for (long k = 0; k < count; k += W) store(to + k, load(to + k) * load(by + k));
 }
+// to = (to + more) by
+static inline void add_multiply(long count, REAL *to, const REAL *more, const REAL *by) {
+    for (long k = 0; k < count; k += W)
+        store(to + k, (load(to + k) + load(more + k)) * load(by + k));
+}
 // A square of H rows, ``stride`` apart, into one of H rows without gaps.
 template <int H> void transpose(const REAL *from, long stride, REAL *to) {
     for (long i = 0; i < H; i += 8)
