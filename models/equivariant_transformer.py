@@ -35,6 +35,7 @@ from neupol_cli.models.linear import Linear
 from neupol_cli.models.pairs import Pairs
 from neupol_cli.models.vector_attention import attention
 from neupol_cli.models.vector_attention_radial import Parts, Shape
+from neupol_cli.models.vector_update import packed, scaled, unpacked, update
 
 
 @dataclass(frozen=True)
@@ -144,17 +145,17 @@ class Layer(nn.Module):
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         view = self.radial[0](edges, state.shape[0])
-        s, v = unpacked(state, self.hidden)  # (P, H), (P, 3, H)
-        points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
-        w = v.new_empty(len(v), 0, self.hidden) if self.first else v * v1[:, None]  # (P, 0 or 3, H)
-        x, y = attention(self._parts(points, w, view), view.pairs, self.shape)
-        outputs = self.outputs(x)
         if self.first:
-            return packed(s + outputs, y)
-        o1, o2, o3 = outputs.split(self.hidden, 1)
-        w1, w2, w3 = self.vectors(v).split(self.hidden, 2)
-        s = s + (w1 * w2).sum(1) * o2 + o3
-        return packed(s, v + w3 * o1[:, None] + y)
+            s = state[:, : self.hidden]
+            nothing = s.new_empty(len(s), 0, self.hidden)
+            x, y = attention(
+                self._parts(self.inputs(self.norm(s)), nothing, view), view.pairs, self.shape
+            )
+            return packed(s + self.outputs(x), y)
+        s, v = unpacked(state)  # (P, H), (P, 3, H)
+        points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
+        x, y = attention(self._parts(points, scaled(v, v1), view), view.pairs, self.shape)
+        return update(state, self.outputs(x), self.vectors(v), y)
 
     def _parts(self, points: Tensor, w: Tensor, view: View) -> Parts:
         return Parts(
@@ -249,7 +250,7 @@ class EquivariantTransformer(Backbone):
         return functional.pad(s, (0, 3 * self.hidden))
 
     def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
-        s, v = unpacked(state, self.hidden)
+        s, v = unpacked(state)
         s = self.norm(s)
         return torch.cat([head(s, v, batch, size) for head in self.heads], 1) + self.mean
 
@@ -275,17 +276,6 @@ class EquivariantTransformer(Backbone):
     def recognise(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """A published checkpoint's weights and arguments, or None if it is another network's."""
         return recognised(content)
-
-
-def unpacked(state: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-    """(P, 4 H) -> scalars (P, H), vectors (P, 3, H)."""
-    v = state[:, hidden:].unflatten(1, (hidden, 3))
-    return state[:, :hidden], v.transpose(1, 2).contiguous()
-
-
-def packed(s: Tensor, v: Tensor) -> Tensor:
-    """(P, H), (P, 3, H) -> (P, 4 H), the vectors' components innermost as irreps have them."""
-    return torch.cat((s, v.transpose(1, 2).flatten(1)), 1)
 
 
 def norm(v: Tensor) -> Tensor:

@@ -23,10 +23,15 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Vectorised and with fused multiply-adds, as PyTorch's own loops are, but no operation is moved
 # across another one and no number is taken to be finite.
 COMMON = ("-shared", "-fPIC", "-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
+REALS = {"torch.float32": "float", "torch.float64": "double"}
 SECONDS = 120  # for a compiler at work on a file
 # What to try, best first: not every compiler knows this machine or has OpenMP's threads.
 ATTEMPTS = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ())
@@ -40,6 +45,14 @@ def library(source: Path, defines: Mapping[str, str | int]) -> ctypes.CDLL | Non
     if os.environ.get("NEUPOL_FUSED") == "0":
         return None
     return _loaded(source, tuple(f"-D{name}={value}" for name, value in defines.items()))
+
+
+def library_for(source: Path, like: Tensor, defines: Mapping[str, str | int]) -> ctypes.CDLL | None:
+    """The same with ``REAL`` for numbers ``like`` these, float32 or float64 on a CPU; else None."""
+    real = REALS.get(str(like.dtype))
+    if real is None or like.device.type != "cpu":
+        return None
+    return library(source, {"REAL": real, **defines})
 
 
 @cache

@@ -31,6 +31,7 @@ from neupol_cli.models.linear import product
 from neupol_cli.models.pairs import Pairs, Way
 from neupol_cli.models.vector_attention_radial import Gradient, Parts, Radial, Shape
 from neupol_cli.models.vector_attention_tiles import Answers, Filter, Rates, Sender
+from neupol_cli.models.vector_update import fresh
 
 # Pairs times features in a tile, a quarter of a megabyte a tensor: smaller tiles stay in smaller
 # caches and larger ones need fewer calls (benchmarks/results/equivariant_transformer.md).
@@ -197,21 +198,19 @@ def _plain_second(
     p: Parts, t: Parts, pairs: Pairs, shape: Shape, gradient: Gradient
 ) -> list[Tensor | None]:
     """The same through the plain formula: slow, differentiable further."""
-    inputs = [*gradient, *p]
-    known = [k for k, part in enumerate(inputs) if part.requires_grad]
     with torch.enable_grad():
-        out = plain(p, pairs, shape)
+        inputs = [fresh(part) if part.requires_grad else part for part in (*gradient, *p)]
+        known = [k for k, part in enumerate(inputs) if part.requires_grad]
         asked_for = [k for k, rate in enumerate(t, start=2) if rate is not None]
-        firsts = torch.autograd.grad(
-            out, [inputs[k] for k in asked_for], gradient, create_graph=True
-        )
         rates = [t[k - 2] for k in asked_for]
+        firsts = torch.autograd.grad(
+            plain(Parts(*inputs[2:]), pairs, shape),
+            [inputs[k] for k in asked_for],
+            inputs[:2],
+            create_graph=True,
+        )
         found = torch.autograd.grad(
-            firsts,
-            [inputs[k] for k in known],
-            rates,
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
+            firsts, [inputs[k] for k in known], rates, create_graph=True, allow_unused=True
         )
     answers: list[Tensor | None] = [None] * len(inputs)
     for k, value in zip(known, found, strict=True):

@@ -19,10 +19,9 @@ from neupol_cli.models.pairs import Pairs
 from neupol_cli.models.vector_attention_radial import Gradient, Parts, Shape
 
 SOURCE = Path(__file__).with_name("vector_attention.cpp")
-REALS = {torch.float32: "float", torch.float64: "double"}
-# Numbers of a tile's radial part, two megabytes in float32: smaller ones stay in smaller caches,
+# Numbers of a tile's radial part, four megabytes in float32: smaller ones stay in smaller caches,
 # but the products of larger ones are faster, and so fewer (2**17 took 8 % longer on QM9).
-TILE_NUMBERS = 2**19
+TILE_NUMBERS = 2**20
 
 COUNTS = ("pairs", "ways", "threads", "stride", "stride_t")
 POINTERS = (
@@ -44,11 +43,8 @@ class Tile(ctypes.Structure):
 
 def library(points: Tensor, shape: Shape) -> ctypes.CDLL | None:
     """The loops for points (P, 4 H) of this width and type, or None where there are none."""
-    if points.device.type != "cpu" or points.dtype not in REALS:
-        return None
-    hidden = points.shape[1] // 4
-    sizes = {"HIDDEN": hidden, "HEADS": shape.heads, "SMOOTH": int(shape.smooth)}
-    return fused.library(SOURCE, {"REAL": REALS[points.dtype], **sizes})
+    sizes = {"HIDDEN": points.shape[1] // 4, "HEADS": shape.heads, "SMOOTH": int(shape.smooth)}
+    return fused.library_for(SOURCE, points, sizes)
 
 
 class Loop:

@@ -14,7 +14,7 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Refused
-from neupol_cli.models import vector_attention, vector_attention_fused
+from neupol_cli.models import vector_attention, vector_attention_fused, vector_update
 from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.pairs import Pairs
@@ -388,11 +388,21 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
             third = torch.autograd.grad(second, inputs, bent)
         return [*out, *first, *second, *third]
 
+    def bent_twice(function: Any) -> tuple[torch.Tensor, ...]:
+        """Where the gradient depends on the parts, and weights have a rate."""
+        x, y = function(parts, pairs, shape)
+        first = torch.autograd.grad(x.square().sum() + y.square().sum(), known, create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in first), known)
+
     for weights_too in (False, True):
         by_tiles = derivatives(vector_attention.attention, weights_too)
         by_formula = derivatives(vector_attention.plain, weights_too)
         for a, b in zip(by_tiles, by_formula, strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
+    for a, b in zip(
+        bent_twice(vector_attention.attention), bent_twice(vector_attention.plain), strict=True
+    ):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
     still = parts._replace(
         encoded=parts.encoded.detach(),
         envelope=parts.envelope.detach(),
@@ -402,4 +412,47 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
     trained = [part for part in still if part.requires_grad]
     ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
     for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
+
+
+@pytest.mark.parametrize("operation", ["scaled", "update", "unpacked", "packed"])
+@pytest.mark.parametrize("loops", ["compiled", "of operations"])
+def test_steps_at_points_and_their_derivatives(
+    loops: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUPOL_FUSED", "0" if loops == "of operations" else "1")
+    torch.manual_seed(0)
+    points, h = 5, 6
+    sizes: dict[str, list[tuple[int, ...]]] = {
+        "scaled": [(3, h), (h,)],
+        "update": [(4 * h,), (3 * h,), (3, 3 * h), (3, h)],
+        "unpacked": [(4 * h,)],
+        "packed": [(h,), (3, h)],
+    }
+    inputs = [
+        torch.randn(points, *size, dtype=torch.float64, requires_grad=True)
+        for size in sizes[operation]
+    ]
+    function = getattr(vector_update, operation)
+    assert torch.autograd.gradcheck(function, inputs, atol=1e-8)
+    assert torch.autograd.gradgradcheck(function, inputs, atol=1e-8)
+    formulas = {
+        "scaled": lambda v, f: v * f[:, None],
+        "update": lambda state, *rest: state + vector_update.plain_update(*rest),
+    }
+    if operation not in formulas:
+        return
+    bent = [torch.randn_like(each) for each in inputs]
+
+    def derivatives(formula: Any) -> list[torch.Tensor]:
+        out = formula(*inputs)
+        total = out.square().sum() / 2
+        found = [out]
+        for order in range(3):
+            first = torch.autograd.grad(total, inputs, create_graph=order < 2)
+            total = sum((g * b).square().sum() for g, b in zip(first, bent, strict=True))
+            found += first
+        return found
+
+    for a, b in zip(derivatives(function), derivatives(formulas[operation]), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
