@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer_published import (
@@ -230,6 +231,10 @@ class EquivariantTransformer(Backbone):
 
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__(config)
+        if config.hidden % config.heads:
+            raise Usage(
+                f"hidden={config.hidden} channels cannot be shared out to heads={config.heads}"
+            )
         self.hidden, self.cutoff = config.hidden, config.cutoff
         self.irreps = f"{config.hidden}x0e+{config.hidden}x1o"
         types = config.kinds * len(config.species)

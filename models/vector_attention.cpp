@@ -18,6 +18,7 @@
 using F = REAL;
 using Int = std::conditional_t<sizeof(F) == 4, std::int32_t, std::int64_t>;
 constexpr int H = HIDDEN, D = HIDDEN / HEADS;
+static_assert(HIDDEN % HEADS == 0);
 
 // T pairs, P points; n is 3 H or, with vectors, 4 H. See Tile in vector_attention_fused.py.
 struct Tile {

@@ -122,7 +122,7 @@ def first(
     library: ctypes.CDLL, p: Parts, pairs: Pairs, shape: Shape, g: Gradient, wanted: Parts
 ) -> Parts:
     """The derivatives of sum(g * attention) by the parts, those of them that are wanted."""
-    total = zeros(p)
+    total = zeros(p, wanted)
     loop = Loop(p, pairs, shape, wanted, **_answers(g, total, wanted))
     for run in loop:
         library.first(ctypes.byref(loop.tile))
@@ -140,7 +140,7 @@ def second(
     wanted: Parts,
 ) -> tuple[Gradient, Parts]:
     """The derivatives of sum(:func:`first` * t), by the gradient and by the parts; W, b stay."""
-    total = zeros(p)
+    total = zeros(p, wanted)
     by_x, by_y = (torch.zeros(part.shape, dtype=part.dtype) for part in g)
     whole = {"vectors_t": t.vectors, "sum_x": by_x, "sum_y": by_y}
     loop = Loop(p, pairs, shape, wanted, **whole, **_answers(g, total, wanted))
@@ -157,9 +157,15 @@ def second(
     return (by_x, by_y), total
 
 
-def zeros(p: Parts) -> Parts:
-    """Contiguous ones, unlike torch.zeros_like's: C adds to them."""
-    return Parts(*(torch.zeros(part.shape, dtype=part.dtype) for part in p))
+def zeros(p: Parts, wanted: Parts) -> Parts:
+    """Where derivatives are added up, contiguous for C; nothing for those that nobody wants."""
+    needed = wanted._replace(points=True, vectors=True)  # type: ignore[arg-type]
+    return Parts(
+        *(
+            torch.zeros(part.shape if need else (0,), dtype=part.dtype)
+            for part, need in zip(p, needed, strict=True)
+        )
+    )
 
 
 def _answers(g: Gradient, total: Parts, wanted: Parts) -> dict[str, Tensor]:

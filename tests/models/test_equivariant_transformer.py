@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from neupol_cli import registry
-from neupol_cli.errors import Refused
+from neupol_cli.errors import Refused, Usage
 from neupol_cli.models import vector_attention, vector_attention_fused, vector_update
 from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.graph import Edges, Graph, neighbours
@@ -142,6 +142,11 @@ def test_published_variants_that_are_not_built_are_refused() -> None:
     del weights["representation_model.out_norm.bias"]
     with pytest.raises(Refused, match="out_norm"):
         registry.from_published("equivariant-transformer", weights, config)
+
+
+def test_heads_that_do_not_share_out_the_channels_are_refused() -> None:
+    with pytest.raises(Usage, match="hidden=30"):
+        model(hidden=30, heads=4)
 
 
 def test_published_checkpoint_is_recognised(tmp_path: Path) -> None:
