@@ -25,13 +25,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import Usage
+from neupol_cli.models.activation import activated
 from neupol_cli.models.angle import angular
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, encoding
@@ -161,7 +162,7 @@ class Residual(nn.Module):
         self.first, self.second = dense(hidden, hidden), dense(hidden, hidden)
 
     def forward(self, g: Tensor) -> Tensor:
-        return g + functional.silu(self.second(functional.silu(self.first(g))))
+        return activated(self.second, activated(self.first, g), g)
 
 
 class Embedding(nn.Module):
@@ -181,7 +182,7 @@ class Embedding(nn.Module):
         to_receiver, to_sender, to_radial = self.mix.weight.split(self.hidden, 1)
         received = product(self.species, to_receiver, self.mix.bias)  # a row an element
         sent = product(self.species, to_sender)
-        m = product(functional.silu(self.radial(radial)), to_radial)
+        m = product(activated(self.radial, radial), to_radial)
         m = m + received.index_select(0, types.index_select(0, edges.receivers))
         return functional.silu(m + sent.index_select(0, types.index_select(0, edges.senders)))
 
@@ -205,17 +206,17 @@ class Interaction(nn.Module):
 
     def forward(self, m: Tensor, basis: Basis) -> Tensor:
         weight = product(self.radial_out.weight, self.radial_in.weight.t())  # (H, N)
-        t = functional.silu(self.passed(m)) * functional.linear(basis.radial, weight)
-        t = self._turned(functional.silu(self.down(t)), basis)
-        g = functional.silu(self.own(m)) + functional.silu(self.up(t))
-        return self.after(functional.silu(self.skip(self.before(g))) + m)
+        t = activated(self.passed, m) * product(basis.radial, weight)
+        t = self._turned(activated(self.down, t), basis)
+        g = activated(self.own, m, activated(self.up, t))
+        return self.after(activated(self.skip, self.before(g), m))
 
     def _turned(self, t: Tensor, basis: Basis) -> Tensor:
         """(E, triplet) t_kj -> (E, triplet) sum_k t_kj * W W sbf_kji."""
         triplets = basis.triplets
         weight = self.angular_in.weight  # (b, L N)
         by_order = weight.view(weight.shape[0], self.spherical, -1).unbind(1)
-        narrow = functional.linear(basis.arriving, torch.block_diag(*by_order))  # (S, L b)
+        narrow = product(basis.arriving, torch.block_diag(*by_order))  # (S, L b)
         narrow = narrow.view(triplets.size * self.spherical, weight.shape[0])
         rows = [size * self.spherical for size in triplets.sizes]
         slots = triplets.split(triplets.arriving(t))
@@ -224,7 +225,7 @@ class Interaction(nn.Module):
 
     def _summed(self, narrow: Tensor, t: Tensor, angular: Tensor) -> Tensor:
         """One fan: (a n L, b) radial halves, (a n, triplet), (a, n, n L) -> (a n, triplet)."""
-        wide = functional.linear(narrow, self.angular_out.weight)
+        wide = product(narrow, self.angular_out.weight)
         width = t.shape[1]
         wide = wide.view(t.shape[0], self.spherical, width) * t[:, None]
         return (angular @ wide.view(*angular.shape[::2], width)).flatten(0, 1)
@@ -245,7 +246,7 @@ class Output(nn.Module):
     def forward(self, m: Tensor, radial: Tensor, receivers: Tensor, points: int) -> Tensor:
         h = self.up(segment_sum(self.radial(radial) * m, receivers, points))
         for layer in self.layers:
-            h = functional.silu(layer(h))
+            h = activated(cast(Linear, layer), h)
         return self.heads(h)
 
 

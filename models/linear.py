@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.asked import asked
+from neupol_cli.models.gram import gram
 
 
 def _onednn() -> Any:
@@ -23,8 +24,10 @@ def _onednn() -> Any:
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-# Products narrower than this on any side are quicker in PyTorch's own library.
+# Products narrower than this on any side are quicker in PyTorch's own library; of many rows, only
+# much narrower ones.
 NARROW = 32
+MANY, NARROWEST = 2048, 6
 
 
 class _Product(torch.autograd.Function):
@@ -32,21 +35,24 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight, bias)
         return _multiplied(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
-        x, weight = ctx.saved_tensors
+        x, weight, bias = ctx.saved_tensors
         dx = product(g, weight.t()) if ctx.needs_input_grad[0] else None
-        dw = _by_weight(g, x) if ctx.needs_input_grad[1] and asked(weight) else None
-        db = g.sum(0) if ctx.needs_input_grad[2] else None
+        dw = by_weight(g, x) if ctx.needs_input_grad[1] and asked(weight) else None
+        db = g.sum(0) if ctx.needs_input_grad[2] and asked(bias) else None
         return dx, dw, db
 
 
-def _by_weight(g: Tensor, x: Tensor) -> Tensor:
+def by_weight(g: Tensor, x: Tensor) -> Tensor:
     """gᵀ x. oneDNN has its first matrix copied if it is turned: let that be the narrower one."""
+    found = None if torch.is_grad_enabled() else gram(g, x)
+    if found is not None:
+        return found
     if x.shape[1] < g.shape[1]:
         return product(x.t(), g.t()).t()
     return product(g.t(), x.t())
@@ -73,7 +79,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., out), differentiable to any order.
     """
     fast = x.device.type == "cpu" and x.dtype == torch.float32 and _onednn() is not None
-    if not fast or min(weight.shape) < NARROW or x.numel() < NARROW * x.shape[-1]:
+    rows = x.numel() // max(x.shape[-1], 1)
+    least = NARROWEST if rows >= MANY else NARROW
+    if not fast or min(weight.shape) < least or rows < NARROW:
         return functional.linear(x, weight, bias)
     multiplied = _Product.apply if torch.is_grad_enabled() else _multiplied
     if x.dim() == 2:
