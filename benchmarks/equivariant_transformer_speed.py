@@ -120,7 +120,7 @@ class Side:
     def __init__(self, run: Callable[[bool], tuple[Tensor, Tensor]], network: nn.Module) -> None:
         self.run = run
         self.parameters = list(network.parameters())
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0, fused=True)
 
     def train(self) -> None:
         self.optimiser.zero_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models import fused
-from neupol_cli.models.linear import product
+from neupol_cli.models.linear import by_weight, product
 from neupol_cli.models.pairs import Pairs
 from neupol_cli.models.vector_attention_radial import Gradient, Parts, Shape
 
@@ -103,7 +103,7 @@ class Loop:
         if wanted.directions:
             total.directions[run] = self.kept["by_directions"].sum(0)
         if wanted.weight:
-            total.weight.add_(product(self.p.encoded[run].t(), by_before.t()).t())
+            total.weight.add_(by_weight(by_before, self.p.encoded[run]))
         if wanted.encoded:
             total.encoded[run] = product(by_before, self.p.weight.t())
 
@@ -152,8 +152,7 @@ def second(
         library.second(ctypes.byref(loop.tile))
         loop.collect(run, wanted, total)
         if wanted.weight:
-            by_before_t = loop.kept["before_t"]
-            total.weight.add_(product(t.encoded[run].t(), by_before_t.t()).t())
+            total.weight.add_(by_weight(loop.kept["before_t"], t.encoded[run]))
     return (by_x, by_y), total
 
 
