@@ -1,4 +1,4 @@
-"""Parts of the equivariant transformer: shared pairs, attention, steps at points, compiled or not."""
+"""Parts of the equivariant transformer: shared pairs, attention, steps at points."""
 
 from __future__ import annotations
 
