@@ -188,7 +188,9 @@ class PropertyTask:
     def _evaluation_batch(self) -> int:
         atoms = EVALUATION_ATOMS * (1 if self.values.device.type == "cpu" else 8)
         each = self.arrays.numbers.shape[0] / (self.arrays.offsets.shape[0] - 1)
-        return max(1, int(atoms / each / (4 if self.forces is not None else 1)))
+        kept = 4 if self.forces is not None else 1  # a record of every step, where forces are made
+        pairs = self.model.config.kinds**2  # twice the points have four times the pairs
+        return max(1, int(atoms / each / kept / pairs))
 
 
 def _store(model: Any, standard: Standard) -> None:
