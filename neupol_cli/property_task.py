@@ -86,6 +86,7 @@ class PropertyTask:
     ) -> None:
         self.model: nn.Module = model
         self.species: tuple[int, ...] = model.config.species
+        self.kinds: int = model.config.kinds  # points an atom
         device, dtype = model.device, model.dtype
         self.arrays = Arrays.of(dataset, device, dtype)
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in split.items()}
@@ -189,7 +190,7 @@ class PropertyTask:
         atoms = EVALUATION_ATOMS * (1 if self.values.device.type == "cpu" else 8)
         each = self.arrays.numbers.shape[0] / (self.arrays.offsets.shape[0] - 1)
         kept = 4 if self.forces is not None else 1  # a record of every step, where forces are made
-        pairs = self.model.config.kinds**2  # twice the points have four times the pairs
+        pairs = self.kinds**2  # twice the points have four times the pairs
         return max(1, int(atoms / each / kept / pairs))
 
 
