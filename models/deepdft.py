@@ -103,6 +103,7 @@ class DeepDFT(nn.Module):
 
     Config: ClassVar[type[DeepDFTConfig]] = DeepDFTConfig
     MARK: ClassVar[str]  # a published weight that the other network does not have
+    FILTER: ClassVar[str]  # part of the names of the filters' weights
     probe_layers: nn.ModuleList
     promolecule = None
 
@@ -115,7 +116,7 @@ class DeepDFT(nn.Module):
         self.before_readout = Linear(config.hidden, config.hidden)
         self.readout = Linear(config.hidden, 1)
         self.types = Elements(config.species)
-        self._tables: tuple[list[tuple[int, int]], list[Tensor]] | None = None
+        self._tables: tuple[Tensor, list[Tensor]] | None = None
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         """(A,) indices of elements -> the atoms' state after each layer."""
@@ -135,13 +136,14 @@ class DeepDFT(nn.Module):
 
     def tables(self) -> list[Tensor]:
         """A table of filters a probe layer, (2 bins, C) float32; made anew when weights change."""
-        like = self.readout.weight
-        state = [(p.data_ptr(), p._version) for p in self.probe_layers.parameters()]
-        if self._tables is None or self._tables[0] != state:
+        named = self.probe_layers.named_parameters()
+        # By value: optimisers and averages change weights without a trace.
+        now = torch.cat([p.detach().flatten() for name, p in named if self.FILTER in name])
+        if self._tables is None or not _same(self._tables[0], now):
             exact = copy.deepcopy(self).double().cpu()
-            table = filter_table(exact.filters, self.config.cutoff).to(like)
+            table = filter_table(exact.filters, self.config.cutoff).to(now)
             parts = table.chunk(self.config.layers, 1)
-            self._tables = state, [each.contiguous() for each in parts]
+            self._tables = now, [each.contiguous() for each in parts]
         return self._tables[1]
 
     @classmethod
@@ -283,3 +285,9 @@ class DeepDFT(nn.Module):
         vectors = -tile.vectors.to(self.readout.weight.dtype)
         edges = Edges(tile.receivers, senders, vectors)
         return self.received(features.layers, edges, tile.rows.shape[0])
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors agree in place, type and every number."""
+    alike = (one.device, one.dtype, one.shape) == (other.device, other.dtype, other.shape)
+    return alike and torch.equal(one, other)

@@ -193,6 +193,7 @@ class PaiNNDensity(DeepDFT):
     """The network; see the module."""
 
     Config: ClassVar[type[DeepDFTConfig]] = PaiNNDensityConfig
+    FILTER: ClassVar[str] = "messages.filter"
     MARK: ClassVar[str] = "probe_model.message_layers.0.filter_layer.weight"
 
     def __init__(self, config: PaiNNDensityConfig) -> None:

@@ -170,6 +170,7 @@ class SchNetDensity(DeepDFT):
     """The network; see the module."""
 
     Config: ClassVar[type[DeepDFTConfig]] = SchNetDensityConfig
+    FILTER: ClassVar[str] = "messages.edge"
     MARK: ClassVar[str] = (
         "probe_model.messagesum_layers.0.message_function.msg_function_edge.0.weight"
     )

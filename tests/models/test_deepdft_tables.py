@@ -118,6 +118,12 @@ def test_tables_follow_the_weights(name: str) -> None:
     assert after is not before and not torch.equal(after[0], before[0])
     assert torch.equal(after[1], before[1])
     assert "_tables" not in model.state_dict()
+    weights = list(model.parameters())
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    torch.optim.Adam(weights, lr=1e-2, fused=True).step()
+    assert not torch.equal(model.tables()[1], after[1])
+    assert model.tables() is model.tables()
 
 
 FORMS = {
