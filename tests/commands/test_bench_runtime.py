@@ -200,7 +200,7 @@ def test_a_size_beyond_memory_or_time_says_so_and_the_rest_goes_on():
         time.sleep(0.002 * atoms)
         return 0.002 * atoms
 
-    report = runtime_job.Series(subject(work, (1, 2, 3, 100_000)), CPU, 1).run(10.0)
+    report = runtime_job.Series(subject(work, (1, 2, 3, 100_000)), CPU, 1).run(30.0)
     assert [point["atoms"] for point in report["points"]] == [5, 11]
     first, last = report["skipped"]
     assert first["reason"] == "out of memory on 8 atoms"
@@ -214,7 +214,7 @@ def test_a_bug_is_not_taken_for_missing_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        runtime_job.Series(subject(work, (1,)), CPU, 1).run(1.0)
+        runtime_job.Series(subject(work, (1,)), CPU, 1).run(600.0)
 
 
 def test_alkanes_are_sound_molecules():
