@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pytest
@@ -14,8 +13,9 @@ from neupol_cli.models import activation
 from neupol_cli.models.activation import activated
 from neupol_cli.models.gram import gram
 from neupol_cli.models.linear import Linear, product
+from tests.compiler import needs_compiler
 
-pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from neupol_cli.models.deepdft_edges import Compiled, Plain, Reached, sums
 from neupol_cli.models.deepdft_tables import ERROR, filter_error, filter_table
 from neupol_cli.models.probes import images, scattered_tiles
 from neupol_cli.models.radial_table import Spots
+from tests.compiler import needs_compiler
 
 NETWORKS = ("schnet", "painn")
 WATER = ase.Atoms("OH2", [[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]])
@@ -73,7 +73,7 @@ def reached(model: Any, probes: torch.Tensor) -> tuple[Any, Reached]:
     return features, Reached.of(tile, torch.float32)
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+@needs_compiler
 @pytest.mark.parametrize("name", NETWORKS)
 def test_compiled_loops_are_pytorchs_operations(monkeypatch, name: str) -> None:
     model = random_model(name, hidden=32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +13,7 @@ from neupol_cli.models import egnn_nbody
 from neupol_cli.models.egnn_nbody import EGNNDynamics, NBodyConfig
 from neupol_cli.models.nbody_step import Seen
 from neupol_cli.models.pair_messages import Parts, messages_and_pushes, plain
+from tests.compiler import needs_compiler
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,7 @@ def answer_and_gradients(model: EGNNDynamics, systems: int, dtype: torch.dtype) 
     return [answer.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+@needs_compiler
 @pytest.mark.parametrize("hidden", [16, 48, 64])
 @pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
 def test_compiled_layers_equal_composed_ones(

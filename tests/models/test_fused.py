@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from neupol_cli.models import fused
+from tests.compiler import needs_compiler
 
 SOURCE = 'extern "C" REAL twice(REAL x) { return FACTOR * x; }\n'
-
-needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 
 
 @pytest.fixture(autouse=True)

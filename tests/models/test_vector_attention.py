@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import ase
@@ -14,6 +13,7 @@ from neupol_cli.models import vector_attention, vector_attention_fused, vector_u
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.pairs import Pairs
 from neupol_cli.models.vector_attention_radial import Parts, Shape
+from tests import compiler
 
 
 def molecule(seed: int = 0, atoms: int = 7) -> ase.Atoms:
@@ -69,7 +69,7 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
     loops: str, has_vectors: bool, smooth: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEUPOL_FUSED", "0" if loops == "of operations" else "1")
-    if loops != "of operations" and shutil.which("c++") is None:
+    if loops != "of operations" and not compiler.THERE:
         pytest.skip("there is no C++ compiler")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if "two" in loops else 1)
     torch.manual_seed(0)
