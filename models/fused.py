@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -89,15 +90,30 @@ def _whole(path: Path) -> bool:
 
 
 def _built(compiler: str, source: Path, defines: tuple[str, ...], into: Path) -> Path | None:
+    said = ""
     for attempt in ATTEMPTS:
         command = [compiler, *COMMON, *attempt, *_wide(), *defines, str(source), "-o", str(into)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            said = str(error)
+            break
         if done.returncode == 0:
             return into
+        said = done.stderr.decode(errors="replace")
+    _warn(compiler, source, said)
     return None
+
+
+def _warn(compiler: str, source: Path, said: str) -> None:
+    """Says why this process will be slower than it could be: a compiler is there and fails."""
+    reason = (said.strip().splitlines() or ["no reason given"])[0]
+    logging.getLogger("neupol").warning(
+        "%s does not build %s (%s); PyTorch computes the same, slower",
+        compiler,
+        source.name,
+        reason,
+    )
 
 
 def _wide() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LARGEST = 1_000_000  # points: of a larger grid only blocks are computed
 SIDE = 40  # points along each side of a block
 MARGIN = 3.6  # Angstrom around a molecule
+CELL_BASIS = "gth-dzvp-molopt-sr"  # has metals too, and no orbital that fills all of a crystal
 BOND, ANGLE = 1.53, np.radians(112.0)  # C-C, Angstrom, and C-C-C
 HYDROGEN, BETWEEN = 1.09, np.radians(107.0)  # C-H and H-C-H
 
@@ -284,8 +285,9 @@ def pyscf(system: System, spacing: float) -> Subject:
     from neupol_cli.datasets import dft, dft_cells
 
     version, clock = dft.require().__version__, Clock()
-    settings = dft.Settings(spacing=spacing, margin=MARGIN)
     periodic = bool(system.make(system.sizes[0]).pbc.any())
+    basis = CELL_BASIS if periodic else dft.Settings.basis
+    settings = dft.Settings(basis=basis, spacing=spacing, margin=MARGIN)
     solve: Callable[..., Any] = dft_cells.solve if periodic else dft.solve
 
     def prepare(atoms: Atoms) -> Work:

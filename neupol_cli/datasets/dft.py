@@ -12,7 +12,8 @@ import importlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,18 @@ def in_time(until: float) -> Callable[[Any], None]:
     return check
 
 
+@contextmanager
+def reported(label: str) -> Iterator[None]:
+    """Whatever PySCF or its libraries raise within becomes BadInput with the structure's label."""
+    try:
+        yield
+    except NeupolError:
+        raise
+    except Exception as trouble:  # their types are as many as their libraries
+        reason = " ".join(f"{type(trouble).__name__}: {trouble}".split())[:200]
+        raise BadInput(f"{label}: PySCF: {reason}") from trouble
+
+
 def solve(
     atoms: Atoms, settings: Settings, label: str, until: float = np.inf
 ) -> tuple[Volume, dict[int, float]]:
@@ -81,13 +94,8 @@ def solve(
     """
     if atoms.pbc.any():
         raise BadInput(f"{label}: is periodic; PySCF's densities are made of molecules here")
-    try:
+    with reported(label):
         return _solve(atoms, settings, label, until)
-    except NeupolError:
-        raise
-    except Exception as trouble:  # whatever PySCF or its libraries raise is this molecule's trouble
-        reason = " ".join(f"{type(trouble).__name__}: {trouble}".split())[:200]
-        raise BadInput(f"{label}: PySCF: {reason}") from trouble
 
 
 def _solve(

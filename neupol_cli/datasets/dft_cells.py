@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.datasets.dft import BLOCK, Settings, in_time
-from neupol_cli.errors import BadInput, NeupolError
+from neupol_cli.datasets.dft import BLOCK, Settings, in_time, reported
+from neupol_cli.errors import BadInput
 from neupol_cli.units import BOHR, HARTREE
 from neupol_cli.volumetric import Grid, Volume, by_spacing
 
@@ -32,13 +32,8 @@ def solve(atoms: Atoms, settings: Settings, label: str, until: float = np.inf) -
     """
     if not atoms.pbc.all():
         raise BadInput(f"{label}: is not periodic in three directions; PySCF's cells are")
-    try:
+    with reported(label):
         return _solve(atoms, settings, label, until)
-    except NeupolError:
-        raise
-    except Exception as trouble:  # whatever PySCF or its libraries raise is this cell's trouble
-        reason = " ".join(f"{type(trouble).__name__}: {trouble}".split())[:200]
-        raise BadInput(f"{label}: PySCF: {reason}") from trouble
 
 
 def _solve(atoms: Atoms, settings: Settings, label: str, until: float) -> Volume:

@@ -91,8 +91,11 @@ def test_a_damaged_library_is_built_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @needs_compiler
-def test_a_file_that_does_not_compile_is_done_without(tmp_path: Path) -> None:
+def test_a_file_that_does_not_compile_is_done_without_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert fused.library(source(tmp_path, "not C++"), {}) is None
+    assert "does not build" in caplog.text and "PyTorch computes the same, slower" in caplog.text
 
 
 @needs_compiler
