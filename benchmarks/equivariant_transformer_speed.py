@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
+from batches import batch_of
 from torch import Tensor, nn
 
 from neupol_cli import registry
@@ -93,17 +93,6 @@ def published(checkout: Path, arguments: dict[str, Any]) -> Any:
     network = create_model(arguments)
     network.representation_model.distance = Given()
     return network
-
-
-def batch_of(path: Path, size: int) -> Graph:
-    """Structures at equal steps through a data file of ``neupol data``."""
-    with h5py.File(path) as file:
-        offsets = file["offsets"][:]
-        chosen = range(0, len(offsets) - 1, (len(offsets) - 1) // size)[:size]
-        rows = [slice(offsets[k], offsets[k + 1]) for k in chosen]
-        numbers = torch.cat([torch.as_tensor(file["numbers"][r]).long() for r in rows])
-        positions = torch.cat([torch.as_tensor(file["positions"][r]).float() for r in rows])
-    return Graph.from_arrays(numbers, positions, torch.tensor([r.stop - r.start for r in rows]))
 
 
 def with_self_loops(graph: Graph, cutoff: float) -> Tensor:

@@ -7,10 +7,10 @@ has a small jump where an atom crosses a probe's cutoff: the published basis has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,13 @@ from neupol_cli.models.atom_stack import (
     Motion,
     check,
 )
-from neupol_cli.models.density import at_probes, on_grid
+from neupol_cli.models.charge3net_reader import Reader
+from neupol_cli.models.density import DensityModel
 from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.harmonics import Harmonics
 from neupol_cli.models.probe_stack import ProbeStack
-from neupol_cli.models.probes import Grid, images, inside, slots
+from neupol_cli.models.probes import images, inside, slots
 from neupol_cli.models.promolecule import Promolecule
 from neupol_cli.models.radial_table import (
     GaussianBasis,
@@ -47,15 +48,10 @@ from neupol_cli.models.tensor_product import (
     hidden_irreps,
 )
 
-if TYPE_CHECKING:
-    import ase
-
 # Angstrom between the nodes of the table that a step of training in float32 makes of R.
 TRAINING_STEP = 4.0 / 512
 # What a value of a prediction's table may be wrong by, relative to its curve's largest value.
 TABLE_ERROR = 1e-7
-# Bytes that a density may use besides its result, unless it is told otherwise.
-MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class AtomFeatures:
     path: tuple[Tensor, ...] = ()
 
 
-class ChargE3Net(nn.Module):
+class ChargE3Net(DensityModel):
     """The network from a structure to its electron density in e/Angstrom^3.
 
     With spin the density has two columns, (total, up - down).
@@ -210,58 +206,17 @@ class ChargE3Net(nn.Module):
         return self.finish(summed, spherical)
 
     @torch.no_grad()
-    def atom_features(self, structure: ase.Atoms) -> AtomFeatures:
-        """What probes read of a structure, once for any number of probes.
-
-        Raises:
-            BadInput: an element that the network never saw.
-        """
-        like = self.readout.weight
-        return self.prepared(Graph.from_atoms([structure], like.dtype, like.device))
-
-    @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:
-        """The same of a graph that is there already."""
+        """The atom stack, and in float32 a table of R."""
         features = self.encode(graph)
         if graph.positions.dtype == torch.float64:
             return features
         table = checked_table(self.probes, self.basis, TABLE_ERROR)
         return replace(features, table=table.to(graph.positions.dtype))
 
-    @torch.no_grad()
-    def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:
-        """The density at any points.
-
-        Args:
-            features: of one structure, from :meth:`atom_features`.
-            probes: (M, 3) Angstrom; float64 keeps a probe at the cutoff on its side of it.
-            memory: bytes that may be used besides the result.
-
-        Returns:
-            (M,) e/Angstrom^3, or (M, 2) with spin: (total, up - down).
-        """
-        return at_probes(self, features, probes, memory)
-
-    @torch.no_grad()
-    def density_grid(
-        self,
-        features: AtomFeatures,
-        grid: Grid,
-        memory: int = MEMORY,
-        progress: Callable[[int, int], Any] | None = None,
-    ) -> Tensor:
-        """The density on a regular grid.
-
-        Args:
-            features: of one structure, from :meth:`atom_features`.
-            grid: origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, shape (n1, n2, n3).
-            memory: bytes that may be used besides the result.
-            progress: is told (points dealt with, points in all) after every tile.
-
-        Returns:
-            (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
-        """
-        return on_grid(self, features, grid, memory, progress)
+    def tile_reader(self, features: AtomFeatures, memory: int) -> Reader:
+        """Reads the probes from tables, or on a GPU with a kernel."""
+        return Reader(self, features, memory)
 
     def _radial(self, lengths: Tensor, filled: Tensor) -> Tensor:
         """R at (E,) distances, zero where a slot is empty -> (E, columns).

@@ -9,9 +9,8 @@ densities in e/Angstrom^3).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +18,12 @@ from torch import Tensor, nn
 from neupol_cli.errors import Usage
 from neupol_cli.models.deepdft_edges import Reached
 from neupol_cli.models.deepdft_tables import filter_table
+from neupol_cli.models.density import DensityModel
 from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, neighbours
 from neupol_cli.models.linear import Linear
-from neupol_cli.models.probes import (
-    Grid,
-    GridTiles,
-    Tile,
-    images,
-    inside,
-    scattered_tiles,
-    slots,
-)
+from neupol_cli.models.probes import Tile, images, inside, slots
 
-if TYPE_CHECKING:
-    import ase
-
-MEMORY = 2 << 30
 # Tiles: on a CPU as large as still suits its caches, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 16384}
 LEAST = 32
@@ -95,7 +83,7 @@ class Reader(Protocol):
         """(R,) e/Angstrom^3 at R points."""
 
 
-class DeepDFT(nn.Module):
+class DeepDFT(DensityModel):
     """From a structure to its electron density in e/Angstrom^3.
 
     A subclass implements :meth:`atoms` and :meth:`received`, and has ``probe_layers``.
@@ -179,102 +167,43 @@ class DeepDFT(nn.Module):
         return self.received(features.layers, edges, probes.shape[0] * probes.shape[1])
 
     @torch.no_grad()
-    def atom_features(self, structure: ase.Atoms) -> AtomFeatures:
-        """What probes read of a structure. Errors: BadInput, an element never seen."""
-        like = self.readout.weight
-        return self.prepared(Graph.from_atoms([structure], like.dtype, like.device))
-
-    @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:
-        """The same of a graph that is there already."""
+        """The atoms' layers, and in float32 what reads probes from tables."""
         found = self.encode(graph)
         if self.readout.weight.dtype == torch.float64:
             return found
         return replace(found, reader=self.reader(found.layers, self.tables()))
 
-    @torch.no_grad()
-    def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:
-        """The density at any points.
+    def tile_reader(self, features: AtomFeatures, memory: int) -> Tiles:
+        """Reads the probes from tables in float32, and evaluates the filters in float64."""
+        return Tiles(self, features, memory)
 
-        Args:
-            features: of one structure, from :meth:`atom_features`.
-            probes: (M, 3) Angstrom.
-            memory: bytes that may be used besides the result.
 
-        Returns:
-            (M,) e/Angstrom^3.
-        """
-        points = features.points
-        probes = probes.detach().to(points.positions.device, torch.float64)
-        found = self._empty(features).repeat(probes.shape[0])
-        if not probes.shape[0]:
-            return found
-        seen = images(points, self.config.cutoff, *inside(points, probes[None]))
-        size, pairs = self._tile_size(features, memory), max(LEAST, memory // 192)
-        tiles = scattered_tiles(probes, seen, self.config.cutoff, size, pairs)
-        return self._filled(found, features, tiles)
+class Tiles:
+    """One structure's density at tiles of probes."""
 
-    @torch.no_grad()
-    def density_grid(
-        self,
-        features: AtomFeatures,
-        grid: Grid,
-        memory: int = MEMORY,
-        progress: Callable[[int, int], Any] | None = None,
-    ) -> Tensor:
-        """The density on a regular grid.
+    def __init__(self, network: DeepDFT, features: AtomFeatures, memory: int) -> None:
+        self.network, self.features = network, features
+        self.cutoff, like = network.config.cutoff, network.readout.weight
+        # Probes at a time: an edge holds about a dozen rows of features at once.
+        edge = 16 * network.config.hidden * like.element_size()
+        most = PROBES.get(like.device.type, PROBES["cpu"])
+        self.probes = max(LEAST, min(memory // (edge * 2 * (features.most + 1)), most))
+        self.pairs = max(LEAST, memory // 192)
+        none, nothing = features.points.batch[:0], features.points.positions[:0]
+        self.empty = network.received(features.layers, Edges(none, none, nothing), 1)
 
-        Args:
-            features: of one structure, from :meth:`atom_features`.
-            grid: origin (3,), step (3, 3), Angstrom, shape (n1, n2, n3).
-            memory: bytes that may be used besides the result.
-            progress: is told (points dealt with, points in all) after every tile.
+    def read(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """The rows of those probes that an atom reaches, and their densities."""
+        if self.features.reader is None:
+            return tile.rows, self._exact(tile)
+        edges = Reached.of(tile, self.empty.dtype)
+        if not edges.size:
+            return tile.rows[:0], self.empty[:0]
+        density = self.features.reader.read(edges)
+        return tile.rows[edges.probes], density[: edges.probes.shape[0]]
 
-        Returns:
-            (n1 n2 n3,) e/Angstrom^3, the last index fastest.
-        """
-        points = features.points
-        step = torch.as_tensor(grid.step, dtype=torch.float64)
-        ends = [torch.tensor([0.0, int(n) - 1.0], dtype=torch.float64) for n in grid.shape]
-        corners = torch.as_tensor(grid.origin, dtype=torch.float64)
-        corners = (corners + torch.cartesian_prod(*ends) @ step).to(points.positions.device)
-        seen = images(points, self.config.cutoff, *inside(points, corners[None]))
-        size, pairs = self._tile_size(features, memory), max(LEAST, memory // 192)
-        tiles = GridTiles(grid, seen, self.config.cutoff, size, pairs)
-        found = self._empty(features).repeat(tiles.points)
-        for done, tile in tiles:
-            if tile is not None:
-                self._filled(found, features, [tile])
-            if progress is not None:
-                progress(done, tiles.points)
-        return found
-
-    def _empty(self, features: AtomFeatures) -> Tensor:
-        """(1,) the density where no atom is near."""
-        none = features.points.batch[:0]
-        nothing = features.points.positions[:0]
-        return self.received(features.layers, Edges(none, none, nothing), 1)
-
-    def _tile_size(self, features: AtomFeatures, memory: int) -> int:
-        """Probes at a time: an edge holds about a dozen rows of features at once."""
-        item = self.readout.weight.element_size()
-        edge = 16 * self.config.hidden * item
-        most = PROBES.get(self.readout.weight.device.type, PROBES["cpu"])
-        return max(LEAST, min(memory // (edge * 2 * (features.most + 1)), most))
-
-    def _filled(self, found: Tensor, features: AtomFeatures, tiles: Iterable[Tile]) -> Tensor:
-        """Puts the densities of some tiles where they belong."""
-        for tile in tiles:
-            if features.reader is None:
-                found[tile.rows] = self._exact(features, tile)
-                continue
-            edges = Reached.of(tile, self.readout.weight.dtype)
-            if edges.size:
-                density = features.reader.read(edges)
-                found[tile.rows[edges.probes]] = density[: edges.probes.shape[0]]
-        return found
-
-    def _exact(self, features: AtomFeatures, tile: Tile) -> Tensor:
+    def _exact(self, tile: Tile) -> Tensor:
         """(P,) densities of a tile with every function evaluated at every edge."""
         device = tile.rows.device
         counts, owners = (
@@ -282,9 +211,8 @@ class DeepDFT(nn.Module):
             for each in (tile.counts, tile.owners)
         )
         senders = owners.repeat_interleave(counts)
-        vectors = -tile.vectors.to(self.readout.weight.dtype)
-        edges = Edges(tile.receivers, senders, vectors)
-        return self.received(features.layers, edges, tile.rows.shape[0])
+        edges = Edges(tile.receivers, senders, -tile.vectors.to(self.empty.dtype))
+        return self.network.received(self.features.layers, edges, tile.rows.shape[0])
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

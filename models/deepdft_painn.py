@@ -26,7 +26,7 @@ from neupol_cli.models.deepdft_edges import Reached, sums
 from neupol_cli.models.deepdft_published import published_common
 from neupol_cli.models.distance import cosine_envelope
 from neupol_cli.models.graph import Edges, segment_sum
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.linear import Linear, Perceptron, product
 from neupol_cli.models.radial_table import Spots
 
 
@@ -39,18 +39,6 @@ class PaiNNDensityConfig(DeepDFTConfig):
     """
 
     basis: int = 30
-
-
-class Perceptron(nn.Module):
-    """L(silu(L(.)))."""
-
-    def __init__(self, wide: int, hidden: int, out: int) -> None:
-        super().__init__()
-        self.first = Linear(wide, hidden)
-        self.second = Linear(hidden, out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(functional.silu(self.first(x)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -26,7 +27,7 @@ from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders
 from neupol_cli.models.deepdft_edges import Plain, Reached, sums
 from neupol_cli.models.deepdft_published import published_common
 from neupol_cli.models.graph import Edges, segment_sum
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.linear import Perceptron, product
 from neupol_cli.models.radial_table import Spots
 
 SOFT = 1.5  # Angstrom before the cutoff, where the envelope is one half
@@ -50,16 +51,8 @@ def ssp(x: Tensor) -> Tensor:
     return functional.softplus(x) - math.log(2)
 
 
-class Perceptron(nn.Module):
-    """L(ssp(L(.)))."""
-
-    def __init__(self, wide: int, hidden: int, out: int) -> None:
-        super().__init__()
-        self.first = Linear(wide, hidden)
-        self.second = Linear(hidden, out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(ssp(self.first(x)))
+# L(ssp(L(.)))
+Softened = partial(Perceptron, activation=ssp)
 
 
 class Messages(nn.Module):
@@ -68,8 +61,8 @@ class Messages(nn.Module):
     def __init__(self, hidden: int, basis: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.node = Perceptron(2 * hidden, 2 * hidden, hidden)
-        self.edge = Perceptron(basis, hidden, hidden)
+        self.node = Softened(2 * hidden, 2 * hidden, hidden)
+        self.edge = Softened(basis, hidden, hidden)
 
     def sides(self) -> tuple[Tensor, Tensor]:
         """The parts (2H, H) of L[s_j, s_i] that act on the sender, and on the receiver."""
@@ -107,8 +100,8 @@ class ProbeLayer(nn.Module):
     def __init__(self, hidden: int, basis: int) -> None:
         super().__init__()
         self.messages = Messages(hidden, basis)
-        self.gate = Perceptron(hidden, hidden, hidden)
-        self.transition = Perceptron(hidden, hidden, hidden)
+        self.gate = Softened(hidden, hidden, hidden)
+        self.transition = Softened(hidden, hidden, hidden)
 
     def forward(self, sent: Tensor, s: Tensor | None, edges: Radial, count: int) -> Tensor:
         new = self.transition(self.messages(sent, s, edges, count))
@@ -123,7 +116,7 @@ class AtomLayer(nn.Module):
     def __init__(self, hidden: int, basis: int) -> None:
         super().__init__()
         self.messages = Messages(hidden, basis)
-        self.transition = Perceptron(hidden, hidden, hidden)
+        self.transition = Softened(hidden, hidden, hidden)
 
     def forward(self, s: Tensor, edges: Radial) -> Tensor:
         return s + self.transition(self.messages(s, s, edges, s.shape[0]))

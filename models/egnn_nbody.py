@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from neupol_cli.errors import Usage
 from neupol_cli.models import nbody_step
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.linear import Linear, Perceptron, product
 from neupol_cli.models.nbody_step import Seen, usable
 from neupol_cli.models.pair_messages import Parts, messages_and_pushes
 
@@ -97,15 +97,6 @@ class Pairs:
         """Those whose receiver is point ``first`` or a later one; for pairs that begin at 0."""
         each = self.attributes.shape[1]
         return Pairs(first, self.senders[first * each :], self.attributes[first:])
-
-
-class Perceptron(nn.Module):
-    """L(silu(L(.))), its two maps by name: the first one is computed with others like it."""
-
-    def __init__(self, wide: int, hidden: int, out: int, bias: bool = True) -> None:
-        super().__init__()
-        self.first = Linear(wide, hidden)
-        self.second = Linear(hidden, out, bias=bias)
 
 
 class Layer(nn.Module):

@@ -7,6 +7,7 @@ idle; oneDNN, which PyTorch carries too, does not. On [30,200, 128] x [128, 128]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,3 +96,30 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return product(input, self.weight, self.bias)
+
+
+class Perceptron(nn.Module):
+    """L(a(L(.))), its two maps by name: tables and compiled loops take them one at a time.
+
+    Args:
+        wide, hidden, out: sizes.
+        bias: whether the second map has one.
+        activation: a, silu unless it is another.
+    """
+
+    def __init__(
+        self,
+        wide: int,
+        hidden: int,
+        out: int,
+        bias: bool = True,
+        activation: Callable[[Tensor], Tensor] = functional.silu,
+    ) -> None:
+        super().__init__()
+        self.first = Linear(wide, hidden)
+        self.second = Linear(hidden, out, bias=bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., wide) -> (..., out)."""
+        return self.second(self.activation(self.first(x)))

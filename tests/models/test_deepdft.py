@@ -155,3 +155,6 @@ def test_what_does_not_fit_is_refused() -> None:
     model = registry.build("deepdft-schnet", {"hidden": 8, "layers": 1})
     with pytest.raises(BadInput, match="atomic number 18"):
         model.atom_features(ase.Atoms("Ar"))
+    two = model.prepared(Graph.from_atoms([ase.Atoms("H"), ase.Atoms("C")], torch.float32))
+    with pytest.raises(BadInput, match="features of 2"):
+        model.density(two, torch.zeros(1, 3))

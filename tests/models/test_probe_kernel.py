@@ -19,7 +19,7 @@ import pytest
 import torch
 from ase.build import molecule
 
-from neupol_cli.models import density as density_module
+from neupol_cli.models import charge3net_reader
 from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
 
 pytest.importorskip("triton", reason="Triton, which the fused probe kernel needs, is not installed")
@@ -78,7 +78,7 @@ def error(work):
     expected = work()
     os.environ["TRITON_INTERPRET"] = "1"
     found = work()
-    assert not density_module.Reader.kernel_failed and found.shape == expected.shape
+    assert not charge3net_reader.Reader.kernel_failed and found.shape == expected.shape
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
@@ -174,11 +174,11 @@ def test_on_a_cpu_in_float64_and_in_training_pytorch_computes(monkeypatch):
     features = single.atom_features(molecule("H2O"))
     exact = double.atom_features(molecule("H2O"))
     with torch.no_grad():
-        assert not density_module.kernel_serves(features)
+        assert not charge3net_reader.kernel_serves(features)
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-        assert density_module.kernel_serves(features)
-        assert not density_module.kernel_serves(exact)
-    assert not density_module.kernel_serves(features)
+        assert charge3net_reader.kernel_serves(features)
+        assert not charge3net_reader.kernel_serves(exact)
+    assert not charge3net_reader.kernel_serves(features)
 
 
 @pytest.mark.parametrize("degree", range(5))

@@ -1,0 +1,124 @@
+"""What trained density networks do on the test molecules: their rates, and who gains by angles.
+
+    OMP_NUM_THREADS=1 python benchmarks/densities_trained.py density.h5 rates runs/densities/L2 ...
+    OMP_NUM_THREADS=1 python benchmarks/densities_trained.py density.h5 angles \\
+        runs/densities/L0 runs/densities/L4 --plot zeta.png
+
+``rates``: probes per second of each run folder or checkpoint on the whole grids of the test
+molecules, atoms included, in turns; processor seconds, the median of the rounds. ``angles`` is
+Figure 5 of Koker et al. 2023: the error of every test molecule under two networks, its angular
+variation zeta (`neupol density --analyse`), and how the gain from the first network to the second
+goes with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import pearsonr, spearmanr
+
+from neupol_cli import hdf5, registry
+from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.density_analysis import angular_variation
+from neupol_cli.volumetric import Volume
+from neupol_cli.volumetric.h5 import volume_of
+
+
+def tested(path: Path) -> list[Volume]:
+    """The molecules that no network was trained on, with their densities."""
+    dataset = hdf5.read(path)
+    chosen = next(iter(dataset.splits.values()))["test"]
+    return [volume_of(dataset, int(index)) for index in chosen]
+
+
+def predicted(model: Any, volume: Volume) -> np.ndarray:
+    """The density on a molecule's own grid."""
+    found = model.density_grid(model.atom_features(volume.atoms), volume.grid)
+    return found.double().numpy().reshape(volume.values.shape)
+
+
+def rates(models: dict[str, Any], volumes: list[Volume], rounds: int) -> None:
+    """Prints probes per second of each network."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(rounds + 1):
+        for name, model in models.items():
+            begun = time.process_time()
+            for volume in volumes:
+                predicted(model, volume)
+            if turn:  # the first one makes tables and warms caches
+                times[name].append(time.process_time() - begun)
+    points = sum(volume.grid.size for volume in volumes)
+    print(f"{len(volumes)} molecules, {points:,} probes\n\n| network | probes/s |\n|---|---|")
+    for name, each in times.items():
+        print(f"| {name} | {points / statistics.median(each):,.0f} |")
+
+
+def errors(model: Any, volumes: list[Volume]) -> np.ndarray:
+    """eps_mae of every molecule, percent."""
+    apart = [np.abs(predicted(model, volume) - volume.values).sum() for volume in volumes]
+    return 100 * np.array(apart) / [np.abs(volume.values).sum() for volume in volumes]
+
+
+def angles(models: dict[str, Any], volumes: list[Volume], plot: Path | None) -> None:
+    """Prints how the gain from the first network to the second goes with zeta."""
+    low, high = (errors(model, volumes) for model in models.values())
+    zeta = np.array([angular_variation(volume) for volume in volumes])
+    gains = {
+        "eps of the first": low,
+        "eps of the second": high,
+        "gain, first - second": low - high,
+        "gain, first / second": low / high,
+    }
+    print(f"{len(volumes)} molecules, zeta {zeta.min():.3f} to {zeta.max():.3f}\n")
+    print("| with zeta | mean | Pearson | Spearman |\n|---|---|---|---|")
+    for name, each in gains.items():
+        linear, ranked = (f(zeta, each).statistic for f in (pearsonr, spearmanr))
+        print(f"| {name} | {each.mean():.3f} | {linear:.2f} | {ranked:.2f} |")
+    thirds = np.array_split(zeta.argsort(), 3)
+    for name, part in (("lowest", thirds[0]), ("highest", thirds[-1])):
+        print(f"{name} third in zeta: eps {low[part].mean():.3f} -> {high[part].mean():.3f} %")
+    if plot is not None:
+        _draw(zeta, low - high, list(models), plot)
+
+
+def _draw(zeta: np.ndarray, gain: np.ndarray, names: list[str], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 3.4), layout="constrained")
+    axes = figure.add_subplot(
+        xlabel="angular variation zeta", ylabel=f"eps_mae, {names[0]} - {names[1]} (%)"
+    )
+    axes.plot(zeta, gain, "o", markersize=4, color="tab:blue")
+    axes.axhline(0, color="grey", linewidth=0.8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("what", choices=("rates", "angles"))
+    parser.add_argument("models", nargs="+", help="run folders or checkpoints; two for angles")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plot", type=Path)
+    asked = parser.parse_args()
+    if asked.what == "angles" and len(asked.models) != 2:
+        parser.error("angles compares two networks")
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    models = {Path(name).name: registry.load(name) for name in asked.models}
+    if asked.what == "rates":
+        rates(models, tested(asked.data), asked.rounds)
+    else:
+        angles(models, tested(asked.data), asked.plot)
+
+
+if __name__ == "__main__":
+    main()
