@@ -36,8 +36,8 @@ def bench_runtime(
         typer.Option(
             "-m",
             "--model",
-            help="Bundled name, run folder or checkpoint; or a network's name, for random "
-            "weights; repeatable.",
+            help="Bundled name, run folder or checkpoint; or a network or preset, for random "
+            "weights of its size; repeatable.",
             show_default=" and ".join(BUNDLED),
         ),
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neupol_cli.errors import BadInput, Usage
+from neupol_cli.presets import Preset, presets
 from neupol_cli.runtime import timed
 
 if TYPE_CHECKING:
@@ -175,19 +176,20 @@ def subjects(
     """A model as what is timed of it: its density, or its properties without and with forces.
 
     Args:
-        name: as for ``-m``, or a network's name for random weights of its default size.
+        name: as for ``-m``, or a network or preset, for random weights of its size.
         crystal: what the user wants it timed on; None where that is left to the model.
         molecules: for models that do not know the crystal's elements, or have no choice made.
     """
     from neupol_cli import registry
 
-    untrained = name in registry.ENTRIES and name not in registry.bundled() and not _exists(name)
-    if untrained:
-        task = registry.entry(name).task
+    preset = None if name in registry.bundled() or _exists(name) else _untrained(name)
+    if preset is not None:
+        task = registry.entry(preset.network).task
         wanted = crystal or (lambda: supercells(bavs3(), "BaVS3", (1, 2, 3, 4)))
         system = wanted() if crystal or task == "density" else molecules
-        model = _random(name, task, _elements(system), conditions.device)
-        notes: tuple[str, ...] = ("untrained: random weights of the default size",)
+        model = _random(preset, task, _elements(system), conditions.device)
+        size = "of the default size" if name == preset.network else "of this preset's size"
+        notes: tuple[str, ...] = (f"untrained: random weights {size}",)
     else:
         model = _loaded(name, conditions.device)
         system, notes = _suited(name, model, crystal() if crystal else molecules, molecules)
@@ -217,21 +219,30 @@ def _loaded(name: str, device: str) -> Any:
     return model
 
 
-def _random(name: str, task: str, elements: set[int], device: str) -> Any:
-    """A network of its default size for these elements, the paper's for ChargE3Net."""
+def _untrained(name: str) -> Preset | None:
+    """The preset of that name, or a network's default size as one; None for another name."""
+    from neupol_cli import registry
+
+    if name in presets():
+        return presets()[name]
+    return Preset(name, name, "", "") if name in registry.ENTRIES else None
+
+
+def _random(preset: Preset, task: str, elements: set[int], device: str) -> Any:
+    """A network of a preset's size for these elements, the paper's for ChargE3Net."""
     import torch
 
     from neupol_cli import registry
 
     if task == "dynamics":
-        raise Usage(f"{name}: moves particles; neither properties nor densities to time")
+        raise Usage(f"{preset.name}: moves particles; neither properties nor densities to time")
     config: dict[str, Any] = {"species": sorted(elements)}
     if task == "property":
         config |= {"targets": ["energy"], "units": ["eV"]}
-    if "embedding" in registry.defaults(name) and task == "density":
+    if "embedding" in registry.defaults(preset.network) and task == "density":
         config["embedding"] = 119  # the published table of elements
     torch.manual_seed(0)
-    return registry.build(name, config).to(device).eval()
+    return registry.build(preset.network, config | dict(preset.settings)).to(device).eval()
 
 
 def _suited(

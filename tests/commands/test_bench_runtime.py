@@ -17,6 +17,7 @@ import torch
 from neupol_cli import checkpoint, registry, runtime, runtime_cases, runtime_job, structures
 from neupol_cli.commands import bench_runtime
 from neupol_cli.errors import TryAgain, Usage
+from neupol_cli.presets import presets
 from neupol_cli.runtime_cases import Conditions, Subject, System, Work
 from neupol_cli.volumetric import by_spacing
 
@@ -92,6 +93,18 @@ def test_a_networks_name_is_timed_untrained_and_others_on_alkanes(
     assert "untrained" in crystal["notes"][0]
     assert chain["system"] == "alkanes"
     assert "has not seen S V Ba" in chain["notes"][0]
+
+
+def test_a_preset_is_timed_at_its_size() -> None:
+    molecules = runtime_cases.alkanes([1])
+    energy, forces = runtime_cases.subjects("et-md17", lambda: molecules, molecules, CPU)
+    assert (energy.answers, forces.answers) == ("properties", "properties, forces")
+    assert energy.notes == ("untrained: random weights of this preset's size",)
+    built = runtime_cases._random(presets()["et-md17"], "property", {1, 6}, "cpu")
+    defaults, chosen = registry.defaults("equivariant-transformer"), presets()["et-md17"].settings
+    sizes = {key: getattr(built.config, key) for key in ("hidden", "layers")}
+    assert sizes == {"hidden": 128, "layers": 6} != {key: defaults[key] for key in sizes}
+    assert all(getattr(built.config, key) == value for key, value in chosen.items())
 
 
 @pytest.mark.parametrize(
