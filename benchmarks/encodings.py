@@ -8,7 +8,8 @@
 The first part is Table 2 of Gao et al. 2022 in small: each network with its own description of a
 distance (r^2; a Bessel basis and spherical harmonics), with a perceptron, with a learned table, and
 with one kept smooth. Four targets share a trunk, so that one run answers for all. The second part
-trains a network a task, each from another seed, whose tables `neupol encoding` then compares.
+trains a small network a task, each from another seed, whose tables `neupol encoding` then compares.
+It is half as wide, for more steps: tables begin as random curves and are what is looked at.
 """
 
 from __future__ import annotations
@@ -33,7 +34,17 @@ CHOSEN = {
     "learned": ("--encoding", "learned"),
     "smooth": SMOOTH,
 }
-TASKS = {"U0": 1, "mu": 2, "r2": 3}  # and the seed of each
+# target -> seed, and what is taken off the labels. U0 less its free atoms, as published: what is
+# left after a fit of the composition gives EGNN nothing to begin with (no progress in 2,500 steps).
+TASKS = {
+    "U0": (1, ("--references", "atoms", "--scale", "mad")),
+    "mu": (2, ("--references", "none")),
+    "r2": (3, ("--references", "none")),
+}
+TASK = (
+    *("--batch-size", 16, "--lr", 0.002, "--warmup", 200, "--clip", 2, "--ema", 0.995),
+    *("--set", "hidden=32", "--set", "layers=4", "--set", "encoding_range=12"),
+)
 # Table 2 (own, mlp, learned, smooth): U0 and homo in meV, mu in D, r2 in bohr^2.
 PAPER = {
     ("egnn", "U0"): "11, 10, 9, 9",
@@ -47,7 +58,7 @@ PAPER = {
 }
 
 
-def runs(data: Path, steps: dict[str, int]) -> list[study.Run]:
+def runs(data: Path, steps: dict[str, int], task_steps: int) -> list[study.Run]:
     """Every training of both parts."""
     common = ("--batch-size", 32, "--lr", 0.001, "--warmup", 200, "--clip", 2, "--ema", 0.995)
     limits = {
@@ -64,9 +75,10 @@ def runs(data: Path, steps: dict[str, int]) -> list[study.Run]:
         for network, sizes in NETWORKS.items()
         for encoding in ENCODINGS
     ]
-    for task, seed in TASKS.items():
-        arguments = ("egnn", data, "--target", task, *limits["egnn"], *NETWORKS["egnn"], *SMOOTH)
-        found.append(study.Run(f"task-{task}", (*arguments, "--seed", seed)))
+    limit = ("--steps", task_steps, "--valid-every", task_steps)
+    for task, (seed, labels) in TASKS.items():
+        chosen = (*limit, *TASK, *SMOOTH, *labels, "--seed", seed)
+        found.append(study.Run(f"task-{task}", ("egnn", data, "--target", task, *chosen)))
     return found
 
 
@@ -88,9 +100,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=2500, help="of EGNN")
     parser.add_argument("--dimenet-steps", type=int, default=1500)
+    parser.add_argument("--task-steps", type=int, default=10_000, help="of a network a task")
     asked = parser.parse_args()
     steps = {"egnn": asked.steps, "dimenet": asked.dimenet_steps}
-    study.conduct(runs(asked.data, steps), asked, report)
+    study.conduct(runs(asked.data, steps, asked.task_steps), asked, report)
 
 
 if __name__ == "__main__":

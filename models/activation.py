@@ -1,15 +1,14 @@
 """silu, and the affine map before it, with derivatives that cost one pass over memory each.
 
 PyTorch differentiates silu's derivative step by step, some ten passes over numbers that do not fit
-a cache; where forces are learnt that is a fourth of the time. The loops of activation.cpp make one
-pass of each derivative and of the sums around it. Where there is no compiler, and in third
+a cache; where forces are learnt that is a fourth of the time. The loops of fused/activation.cpp
+make one pass of each derivative and of the sums around it. Where there is no compiler, and in third
 derivatives, the operations are PyTorch's.
 """
 
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from neupol_cli.models import fused
 from neupol_cli.models.asked import asked
 from neupol_cli.models.linear import Linear, by_weight, product
 
-SOURCE = Path(__file__).with_name("activation.cpp")
+SOURCE = fused.HERE / "activation.cpp"
 REALS = {torch.float32: "float", torch.float64: "double"}
 # With fewer numbers a call costs more than it saves.
 FEWEST = 1 << 13

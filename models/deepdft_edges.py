@@ -1,11 +1,10 @@
-"""What DeepDFT's probes sum over their atoms: compiled loops (deepdft_edges.cpp), or PyTorch's."""
+"""What DeepDFT's probes sum over their atoms: by fused/deepdft_edges.cpp or by PyTorch."""
 
 from __future__ import annotations
 
 import ctypes
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from neupol_cli.models import fused
 from neupol_cli.models.probes import Tile
 from neupol_cli.models.radial_table import Spots
 
-SOURCE = Path(__file__).with_name("deepdft_edges.cpp")
+SOURCE = fused.HERE / "deepdft_edges.cpp"
 # oneDNN compiles a product anew for every number of rows: points are rounded up to multiples.
 ROUNDED = 64
 # A probe on a nucleus has no direction to it, and positions in float32 are only so exact, Angstrom.
@@ -130,7 +129,7 @@ class Plain:
 
 
 class _Places(ctypes.Structure):
-    """As in deepdft_edges.cpp."""
+    """As in fused/deepdft_edges.cpp."""
 
     _fields_ = tuple(
         (name, ctypes.c_void_p) for name in ("starts", "senders", "left", "weights", "directions")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from neupol_cli.models import fused
 
-SOURCE = Path(__file__).with_name("gram.cpp")
+SOURCE = fused.HERE / "gram.cpp"
 # Columns fill whole vector registers of 16 float32; with fewer rows there is nothing to gain.
 MULTIPLE, FEWEST = 16, 64
 

@@ -1,4 +1,4 @@
-"""One layer of the n-body network as one compiled operation; see nbody_step.cpp."""
+"""One layer of the n-body network as one compiled operation; see fused/nbody_step.cpp."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from neupol_cli.models import fused
 
-SOURCE = Path(__file__).with_name("nbody_step.cpp")
+SOURCE = fused.HERE / "nbody_step.cpp"
 REALS = {torch.float32: "float", torch.float64: "double"}
 # Features of H numbers fill whole vector registers, of 16 float32 at most.
 MULTIPLE = 16
@@ -25,7 +24,7 @@ PAIRS = 400
 
 @dataclass(frozen=True)
 class Sizes:
-    """As in nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
+    """As in fused/nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
     points that go at ``fixed``; whether features are updated, and whether positions learn; how
     many threads there are."""
 

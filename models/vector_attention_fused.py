@@ -1,14 +1,14 @@
-"""The equivariant transformer's attention in one compiled loop over pairs (vector_attention.cpp).
+"""The equivariant transformer's attention in one compiled loop over pairs.
 
-The same sums and derivatives as models/vector_attention_tiles.py, for float32 and float64 on a
-CPU. What is left for PyTorch are the matrix products of the radial part, a tile of pairs at a time.
+fused/vector_attention.cpp has the sums and derivatives of vector_attention_tiles.py, for float32
+and float64 on a CPU. What is left for PyTorch are the matrix products of the radial part, a tile of
+pairs at a time.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from neupol_cli.models.linear import by_weight, product
 from neupol_cli.models.pairs import Pairs
 from neupol_cli.models.vector_attention_radial import Gradient, Parts, Shape
 
-SOURCE = Path(__file__).with_name("vector_attention.cpp")
+SOURCE = fused.HERE / "vector_attention.cpp"
 # Numbers of a tile's radial part, four megabytes in float32: smaller ones stay in smaller caches,
 # but the products of larger ones are faster, and so fewer (2**17 took 8 % longer on QM9).
 TILE_NUMBERS = 2**20

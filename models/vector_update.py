@@ -4,15 +4,14 @@
 
 Between layers a state is (P, 4 H): H scalars, then H vectors (H, 3), as irreps have them. Matrix
 products want vectors as (3, H). The formulas are written here one PyTorch operation after another,
-some eighty with their first and second derivatives; vector_update.cpp makes one pass over points of
-each. Third derivatives come from the formulas.
+some eighty with their first and second derivatives; fused/vector_update.cpp makes one pass over
+points of each. Third derivatives come from the formulas.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from neupol_cli.models import fused
 
-SOURCE = Path(__file__).with_name("vector_update.cpp")
+SOURCE = fused.HERE / "vector_update.cpp"
 
 
 class Points(ctypes.Structure):

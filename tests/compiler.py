@@ -1,4 +1,4 @@
-"""Tests of compiled loops ask for the compiler that models/fused.py would take."""
+"""Tests of compiled loops ask for the compiler that models/fused would take."""
 
 from __future__ import annotations
 

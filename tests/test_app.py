@@ -76,7 +76,9 @@ def modules() -> set[str]:
 
 def test_the_wheel_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
     """Built as users get it; without isolation, so that the test needs no network."""
-    environment = os.environ | {"PIP_NO_INDEX": "1"}
+    extra = tmp_path / "extra.cfg"  # builds aside: what lies in an old build/ would be packed too
+    extra.write_text(f"[build]\nbuild_base = {tmp_path / 'build'}\n")
+    environment = os.environ | {"PIP_NO_INDEX": "1", "DIST_EXTRA_CONFIG": str(extra)}
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, ROOT],
         check=True,
@@ -89,10 +91,11 @@ def test_the_wheel_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
     assert code == modules()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"neupol_cli", f"neupol-{__version__}.dist-info"}
-    weights = {
-        str(p.relative_to(ROOT)) for p in (ROOT / "models" / "weights").glob("*.safetensors")
-    }
-    assert {f"neupol_cli/{w}" for w in weights} <= names
+    carried = [
+        path for kind in ("*.safetensors", "*.cpp", "*.h") for path in (ROOT / "models").rglob(kind)
+    ]
+    assert len(carried) > 10
+    assert {f"neupol_cli/{path.relative_to(ROOT)}" for path in carried} <= names
 
 
 def test_the_packages_are_listed_and_the_version_is_one() -> None:

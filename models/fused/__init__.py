@@ -1,7 +1,7 @@
 """Loops of our own in C++, built where they run: many steps of arithmetic in one pass over memory.
 
 PyTorch walks through memory once for each operation. Where that is what a network's time goes
-into, a file of C++ beside the model does a whole formula while its numbers are in the first cache.
+into, a file of C++ here does a whole formula while its numbers are in the first cache.
 :func:`library` has the machine's own compiler build it, for this machine's vector units and for
 the sizes of this network, which takes a second or two, and keeps the result for later processes.
 
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+HERE = Path(__file__).parent  # the sources
 # Vectorised and with fused multiply-adds, as PyTorch's own loops are, but no operation is moved
 # across another one and no number is taken to be finite.
 COMMON = ("-shared", "-fPIC", "-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
