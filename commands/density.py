@@ -65,7 +65,10 @@ def density(
     ] = None,
     analyse: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Instead: the angular variation zeta of this density."),
+        typer.Option(
+            metavar="FILE",
+            help="Instead: the angular variation zeta of these densities; with -m its errors too.",
+        ),
     ] = None,
     descriptor: Annotated[
         str | None,
@@ -85,13 +88,15 @@ def density(
     Prints electrons (before and after --normalize), the dipole of molecules, time and probes/s.
     Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, XSF and HDF5 are e/Angstrom^3.
     """
+    from neupol_cli.density_run import GridChoice, parse_counts, parse_memory
+
     if analyse is not None:
-        _analyse(analyse, reference, as_json)
+        load = partial(_load, model, device, dtype) if model is not None else None
+        _analyse(analyse, reference, load, parse_memory(memory), as_json)
         return
     if structure is None or output is None:
         raise Usage("name a structure, and with -o the file to write (or --analyse a density)")
     from neupol_cli.density_job import Job
-    from neupol_cli.density_run import GridChoice, parse_counts, parse_memory
 
     if difference and not reference:
         raise Usage("--difference needs a --reference to subtract")
@@ -173,22 +178,26 @@ def _print(report: dict[str, Any], as_json: bool) -> None:
     typer.echo(json.dumps(report) if as_json else "\n".join(lines(report)))
 
 
-def _analyse(path: Path, reference: Path | None, as_json: bool) -> None:
-    """zeta of every density of a file; with a reference, its correlation with the error."""
+def _analyse(
+    path: Path, reference: Path | None, load: Callable[[], Any] | None, memory: int, as_json: bool
+) -> None:
+    """zeta of every density of a file; compared with a file or a model, also the error."""
     import json
 
     from neupol_cli import density_analysis
 
+    if reference is not None and load is not None:
+        raise Usage("--analyse compares with --reference or with -m, not with both")
+    compare = density_analysis.with_file(reference) if reference is not None else None
+    if load is not None:
+        compare = density_analysis.with_model(load(), memory)
     reports = []
-    for report in density_analysis.analyse(path, reference):
+    for report in density_analysis.analyse(path, compare):
         text = "\n".join(density_analysis.lines(report))
         typer.echo(json.dumps(report) if as_json else text)
         reports.append(report)
-    found = density_analysis.correlations(reports)
-    if found is not None:
-        text = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
-        named = {"structures": len(reports), "correlation_zeta_eps_mae": found}
-        typer.echo(json.dumps(named) if as_json else f"zeta against eps_mae: {text}")
+    for found in density_analysis.summaries(reports):
+        typer.echo(json.dumps(found) if as_json else density_analysis.summary_line(found))
 
 
 def _describe(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from neupol_cli import density_numbers, hdf5, volumetric
+from neupol_cli import density_numbers, density_run, hdf5, volumetric
 from neupol_cli.errors import BadInput
 from neupol_cli.volumetric import Grid, Volume
 
@@ -115,51 +116,106 @@ def _images(atoms: Atoms) -> np.ndarray:
     return np.asarray(points)
 
 
-def volumes(path: Path) -> Iterator[tuple[str, Volume]]:
-    """Every density in a cube, CHGCAR or HDF5 file, with its name."""
+@dataclass(frozen=True)
+class Entry:
+    """A density of a file: what it is called there, and the part of a dataset that it is in."""
+
+    name: str
+    volume: Volume
+    split: str | None = None
+
+
+def volumes(path: Path) -> Iterator[Entry]:
+    """Every density in a cube, CHGCAR or HDF5 file."""
     if volumetric.format_of(str(path)) != "hdf5":
-        yield str(path), volumetric.read(path)
+        yield Entry(str(path), volumetric.read(path))
         return
     dataset = hdf5.read(path)
+    parts = next(iter(dataset.splits.values()), {})
+    part = {int(index): name for name, indices in parts.items() for index in indices}
     for index in range(dataset.size):
-        yield f"{path}[{index}]", volumetric.h5.volume_of(dataset, index)
+        yield Entry(f"{path}[{index}]", volumetric.h5.volume_of(dataset, index), part.get(index))
 
 
-def analyse(path: Path, reference: Path | None) -> Iterator[dict[str, Any]]:
-    """A report of every density: electrons, extremes, zeta; with a reference (the same structures
-    in the same order) also eps_mae, and the zeta of the reference."""
-    others = volumes(reference) if reference is not None else None
-    for name, volume in volumes(path):
-        report: dict[str, Any] = {"structure": name, "formula": volume.atoms.get_chemical_formula()}
+# What a report of a density gains by a comparison.
+Compare = Callable[[Entry], dict[str, Any]]
+
+
+def analyse(path: Path, compare: Compare | None) -> Iterator[dict[str, Any]]:
+    """A report of every density: electrons, extremes, zeta, and what comparing adds to it."""
+    for entry in volumes(path):
+        volume = entry.volume
+        report: dict[str, Any] = {"structure": entry.name}
+        report["formula"] = volume.atoms.get_chemical_formula()
+        report |= {} if entry.split is None else {"split": entry.split}
         report["spacing_Angstrom"] = float(volume.grid.spacing.max())
         report |= {"points": volume.grid.size, "electrons_sum": volume.electrons}
         report |= {"lowest": float(volume.values.min()), "highest": float(volume.values.max())}
         report["zeta"] = angular_variation(volume)
-        if others is not None:
-            label, other = next(others, ("", None))
-            if other is None:
-                raise BadInput(f"{reference}: holds fewer densities than {path}")
-            if not np.array_equal(volume.atoms.numbers, other.atoms.numbers):
-                raise BadInput(f"{label}: holds other atoms than {name}")
-            report["eps_mae_percent"] = density_numbers.mean_absolute_error(volume, other)
-            report["zeta_reference"] = angular_variation(other)
-        yield report
+        yield report | ({} if compare is None else compare(entry))
 
 
-def correlations(reports: list[dict[str, Any]]) -> dict[str, float] | None:
-    """Pearson's and Spearman's correlation of eps_mae with the reference's zeta (3 or more)."""
+def with_file(reference: Path) -> Compare:
+    """eps_mae against the true densities of a file, same structures in the same order, and their
+    zeta."""
+    others = volumes(reference)
+
+    def compare(entry: Entry) -> dict[str, Any]:
+        other = next(others, None)
+        if other is None:
+            raise BadInput(f"{reference}: holds fewer densities than the file to analyse")
+        if not np.array_equal(entry.volume.atoms.numbers, other.volume.atoms.numbers):
+            raise BadInput(f"{other.name}: holds other atoms than {entry.name}")
+        error = density_numbers.mean_absolute_error(entry.volume, other.volume)
+        return {"eps_mae_percent": error, "zeta_reference": angular_variation(other.volume)}
+
+    return compare
+
+
+def with_model(model: Any, memory: int) -> Compare:
+    """eps_mae of what a model predicts for the structures of a file of true densities."""
+
+    def compare(entry: Entry) -> dict[str, Any]:
+        atoms, grid = entry.volume.atoms, entry.volume.grid
+        density_run.check_elements(atoms, model.config.species, entry.name)
+        found = density_run.predict(model, atoms, grid, memory, lambda done: None).volume
+        return {"eps_mae_percent": density_numbers.mean_absolute_error(found, entry.volume)}
+
+    return compare
+
+
+def summaries(reports: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of each part of a dataset, or of the whole file: the mean eps_mae, and its correlation with
+    the true density's zeta (Pearson, Spearman; of 3 or more)."""
+    compared = [report for report in reports if "eps_mae_percent" in report]
+    for split in dict.fromkeys(report.get("split") for report in compared):
+        some = [report for report in compared if report.get("split") == split]
+        zeta = np.array([each.get("zeta_reference", each["zeta"]) for each in some])
+        error = np.array([each["eps_mae_percent"] for each in some])
+        found: dict[str, Any] = {} if split is None else {"split": split}
+        found |= {"structures": len(some), "mean_eps_mae_percent": float(error.mean())}
+        yield found | _correlation(zeta, error)
+
+
+def _correlation(zeta: np.ndarray, error: np.ndarray) -> dict[str, Any]:
     from scipy.stats import pearsonr, spearmanr
 
-    pairs = [(r["zeta_reference"], r["eps_mae_percent"]) for r in reports if "zeta_reference" in r]
-    if len(pairs) < 3:
-        return None
-    zeta, error = np.array(pairs).T
-    if np.ptp(zeta) == 0 or np.ptp(error) == 0:
-        return None
-    return {
-        "pearson": float(pearsonr(zeta, error).statistic),
-        "spearman": float(spearmanr(zeta, error).statistic),
-    }
+    if len(zeta) < 3 or np.ptp(zeta) == 0 or np.ptp(error) == 0:
+        return {}
+    names = {"pearson": pearsonr, "spearman": spearmanr}
+    found = {name: float(each(zeta, error).statistic) for name, each in names.items()}
+    return {"correlation_zeta_eps_mae": found}
+
+
+def summary_line(found: dict[str, Any]) -> str:
+    """A summary for people."""
+    count = found["structures"]
+    who = f"{count:,} structure{'s' * (count > 1)}"
+    who += f" of {found['split']}" if "split" in found else ""
+    text = f"{who}: eps_mae {found['mean_eps_mae_percent']:.4f} % on average"
+    told = found.get("correlation_zeta_eps_mae", {})
+    worth = ", ".join(f"{name.capitalize()} {value:.4f}" for name, value in told.items())
+    return text + (f"; with zeta: {worth}" if worth else "")
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
@@ -170,5 +226,6 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     coarse = "; a coarse grid: good to 0.05" if report["spacing_Angstrom"] > COARSE else ""
     yield f"  zeta       {report['zeta']:.5f} (angular variation, 0: radial{coarse})"
     if "eps_mae_percent" in report:
-        yield f"  eps_mae    {report['eps_mae_percent']:.4f} % of the reference"
+        yield f"  eps_mae    {report['eps_mae_percent']:.4f} %"
+    if "zeta_reference" in report:
         yield f"  zeta       {report['zeta_reference']:.5f} of the reference"

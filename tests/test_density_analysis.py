@@ -112,7 +112,41 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     assert last["structures"] == 3 and last["correlation_zeta_eps_mae"]["pearson"] > 0.5
     plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert plain.stdout.count("zeta ") == 3
+    assert "Pearson" not in plain.stdout
     nothing = subprocess.run(
         command[:-2], capture_output=True, text=True, cwd=tmp_path, timeout=300
     )
     assert nothing.returncode == 2 and "name a structure" in nothing.stderr
+
+
+def test_a_model_is_compared_with_a_dataset_part_by_part(tmp_path: Path) -> None:
+    from neupol_cli import hdf5, registry
+
+    waters = [Atoms("OH2", [[0, 0, 0.1], [0, 0.8, -0.5], [0, -x, -0.5]]) for x in (0.8, 0.9)]
+    molecules = waters + [Atoms("CO", [[0, 0, 0], [0, 0, x]]) for x in (1.1, 1.2, 1.4)]
+    model = registry.load("density")
+    with hdf5.DensityWriter(tmp_path / "rho.h5", source="t") as writer:
+        for k, atoms in enumerate(molecules):
+            grid = by_spacing(atoms, 0.4, 2.0)
+            exact = model.density_grid(model.atom_features(atoms), grid).double().numpy()
+            writer.add(atoms, (1 + 0.01 * k) * exact.reshape(grid.shape), grid.origin, grid.step)
+        writer.split("default", {"train": np.array([0, 1]), "test": np.array([2, 3, 4])})
+    command = [sys.executable, "-m", "neupol_cli", "density", "--analyse", "rho.h5"]
+    command += ["-m", "density"]
+    call = [*command, "--json"]
+    found = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert found.returncode == 0, found.stderr
+    *reports, train, test = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [r["split"] for r in reports] == ["train"] * 2 + ["test"] * 3
+    errors = [r["eps_mae_percent"] for r in reports]
+    assert errors == pytest.approx([k / (1 + 0.01 * k) for k in range(5)], rel=0, abs=1e-3)
+    assert (train["split"], train["structures"]) == ("train", 2)
+    assert "correlation_zeta_eps_mae" not in train
+    assert (test["split"], test["structures"]) == ("test", 3)
+    assert test["mean_eps_mae_percent"] == pytest.approx(np.mean(errors[2:]), rel=0, abs=1e-9)
+    expected = np.corrcoef([r["zeta"] for r in reports[2:]], errors[2:])[0, 1]
+    told = test["correlation_zeta_eps_mae"]["pearson"]
+    assert told == pytest.approx(expected, rel=0, abs=1e-9)
+    both = [*command, "--reference", "rho.h5"]
+    refused = subprocess.run(both, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert refused.returncode == 2 and "not with both" in refused.stderr
