@@ -8,6 +8,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neupol_cli.errors import TryAgain
 from neupol_cli.runtime import (
     Fit,
@@ -70,7 +72,7 @@ class Series:
         if left <= 0:
             raise TryAgain("no time left")
         if seconds > left:
-            raise TryAgain(f"would take about {seconds:.0f} s, {left:.0f} s are left")
+            raise TryAgain(f"would take about {duration(seconds)}, {duration(left)} are left")
         known = slice(-1, None) if self._grown and self._grown[-1] < LEAST else slice(None)
         memory = expected(self._sizes()[known], self._grown[known], atoms, growth)
         limit = self.conditions.memory
@@ -180,9 +182,9 @@ def table(report: dict[str, Any]) -> Table:
 def _row(point: dict[str, Any]) -> Iterator[str]:
     yield str(point["size"])
     yield f"{point['atoms']:,}"
-    yield seconds(point["median_s"])
-    yield seconds(point["spread_s"]) if len(point["seconds"]) > 1 else "one run"
-    yield seconds(point["per_atom_s"])
+    yield duration(point["median_s"])
+    yield duration(point["spread_s"]) if len(point["seconds"]) > 1 else "one run"
+    yield duration(point["per_atom_s"])
     rate = point.get("probes_per_second")
     yield f"{rate:,.0f}" if rate is not None else "-"
     yield f"{point['peak_memory_bytes'] / 1e6:,.0f} MB"
@@ -190,12 +192,21 @@ def _row(point: dict[str, Any]) -> Iterator[str]:
     yield f"scaled up from {100 * share:.2g} % of the probes" if share < 1 else ""
 
 
-def seconds(value: float) -> str:
-    """A duration with the unit that fits it."""
-    for limit, unit, factor in ((1e-3, "us", 1e6), (1.0, "ms", 1e3)):
-        if value < limit:
-            return f"{value * factor:.3g} {unit}"
-    return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
+UNITS = (  # below, unit, its length in seconds
+    (1e-3, "us", 1e-6),
+    (1.0, "ms", 1e-3),
+    (7200.0, "s", 1.0),
+    (172800.0, "hours", 3600.0),
+    (3e7, "days", 86400.0),
+    (np.inf, "years", 3.156e7),
+)
+
+
+def duration(value: float) -> str:
+    """Seconds in the unit that fits them."""
+    unit, length = next((unit, length) for limit, unit, length in UNITS if value < limit)
+    amount = value / length
+    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
 
 
 def heading(report: dict[str, Any]) -> str:

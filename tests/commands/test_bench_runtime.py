@@ -141,6 +141,17 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert shown.err.count("\n") == 1 and not shown.out
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (3.14e-5, "31.4 us"), (0.5, "500 ms"), (12.34, "12.3 s"), (1234.0, "1,234 s"),
+        (9000.0, "2.5 hours"), (4.5e6, "52.1 days"), (7.67e7, "2.43 years"), (4e10, "1,267 years"),
+    ],
+)  # fmt: skip
+def test_a_duration_has_the_unit_that_fits(value: float, shown: str) -> None:
+    assert runtime_job.duration(value) == shown
+
+
 def test_without_pyscf_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyscf", None)
     with pytest.raises(Usage, match=r"pip install 'neupol\[dft\]'"):
