@@ -105,7 +105,7 @@ def order_runs(data: Path, steps: int) -> list[study.Run]:
 
 def error(results: study.Results, name: str) -> str:
     found = results.get(name)
-    return "-" if found is None else f"{found['test']['eps_mae']['value']:.3f}"
+    return "-" if found is None else f"{found['test']['eps_mae_percent']['value']:.3f}"
 
 
 def report(results: study.Results) -> None:

@@ -85,9 +85,14 @@ class Backbone(nn.Module):
             state = layer(state, edges)
         return state
 
-    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
-        """(A, dim) last state -> (size, targets) in the network's own units."""
+    def readout(self, state: Tensor, graph: Graph) -> Tensor:
+        """(A, dim) last state -> (B, targets) in the network's own units."""
         raise NotImplementedError
+
+    @property
+    def offsets(self) -> tuple[bool, ...]:
+        """Which targets may have a mean and references added to what the network says."""
+        return (True,) * len(self.config.targets)
 
     @staticmethod
     def published_units(
@@ -173,7 +178,7 @@ class PropertyModel(nn.Module):
     def network(self, graph: Graph) -> Tensor:
         """(B, T) the network's own outputs, before units."""
         state, _ = self.polarization(self.backbone, graph)
-        return self.backbone.readout(state, graph.batch, graph.size)
+        return self.backbone.readout(state, graph)
 
     def movable_points(self, graph: Graph) -> list[Tensor]:
         """x~_0 .. x~_{T-1}, each (A, 3) Angstrom; none without Neural Polarization."""

@@ -36,7 +36,7 @@ from neupol_cli.models.activation import activated
 from neupol_cli.models.angle import angular
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, encoding
-from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.linear import Linear, product
 from neupol_cli.models.spherical_basis import SphericalBessel
 from neupol_cli.models.triplets import Triplets
@@ -297,8 +297,8 @@ class DimeNet(Backbone):
         ]
         return Basis(triplets, along, triplets.arriving(across), angular)
 
-    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
-        return segment_sum(state, batch, size)
+    def readout(self, state: Tensor, graph: Graph) -> Tensor:
+        return segment_sum(state, graph.batch, graph.size)
 
     @staticmethod
     def published(

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.linear import Linear
 from neupol_cli.models.pair_blocks import Blocks, Listed, pair_products
 
@@ -168,10 +168,10 @@ class DistanceTransformer(Backbone):
     def embed(self, types: Tensor, edges: Any) -> Tensor:
         return self.embedding(types)
 
-    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
+    def readout(self, state: Tensor, graph: Graph) -> Tensor:
         h = self.norm(state)
         each = torch.cat([head(h) for head in self.heads], 1)  # (A, T)
-        return segment_sum(each, batch, size)
+        return segment_sum(each, graph.batch, graph.size)
 
     def projection(self) -> nn.Module:
         """Points that never move (``frozen``) need nothing to move them with."""

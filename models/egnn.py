@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.linear import Linear, product
 from neupol_cli.models.messages import Parts, messages, summed_messages
 
@@ -192,10 +192,10 @@ class EGNN(Backbone):
         table = (weight * inputs).sum(-1).t() + self.embedding.bias  # (types, H)
         return functional.pad(table, (0, self.width - self.hidden)).index_select(0, types)
 
-    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
+    def readout(self, state: Tensor, graph: Graph) -> Tensor:
         h = state[:, : self.hidden]
-        atoms = segment_sum(torch.ones_like(h[:, :1]), batch, size)
-        return torch.cat([head(h, batch, atoms) for head in self.heads], 1)
+        atoms = segment_sum(torch.ones_like(h[:, :1]), graph.batch, graph.size)
+        return torch.cat([head(h, graph.batch, atoms) for head in self.heads], 1)
 
     def projection(self) -> nn.Module:
         return LastThree()

@@ -30,7 +30,7 @@ from neupol_cli.models.equiformer_attention import Values, attended
 from neupol_cli.models.equiformer_messages import Parts, Wiring
 from neupol_cli.models.equiformer_radial import RadialNetwork, radial_basis
 from neupol_cli.models.equiformer_tiles import messages
-from neupol_cli.models.graph import segment_sum
+from neupol_cli.models.graph import Graph, segment_sum
 from neupol_cli.models.harmonics import Constant
 from neupol_cli.models.linear import Linear, product
 from neupol_cli.models.so3 import (
@@ -369,8 +369,8 @@ class Equiformer(Backbone):
         scalars, *rest = self.degree(pairs, basis, types.shape[0])
         return packed([atoms[:, None] + scalars, *rest])
 
-    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
-        return self.head(state[:, : self.muls[0]], batch, size)
+    def readout(self, state: Tensor, graph: Graph) -> Tensor:
+        return self.head(state[:, : self.muls[0]], graph.batch, graph.size)
 
     def projection(self) -> nn.Module:
         return Displacement(self.muls)

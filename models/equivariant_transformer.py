@@ -5,7 +5,7 @@
     a layer, with X and Y from models/vector_attention.py, i its own neighbour at r = 0:
       (w1, w2, w3) = L V;   (o1, o2, o3) = L X
       s += <w1, w2> o2 + o3;   V += w3 o1 + Y
-    y = sum_i head(LayerNorm(s_i), V_i)                          two gated equivariant blocks
+    y from LayerNorm(s_i) and V_i                            equivariant_transformer_heads.py
 
 The same function as the published code for fewer operations: an atom is its own neighbour without
 being in the list of edges; the first layer knows that V is zero; the heads leave out the vectors
@@ -14,7 +14,7 @@ that nobody reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,13 +25,14 @@ from torch.nn import functional
 from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.equivariant_transformer_heads import BY_TARGET, HEADS, xavier
 from neupol_cli.models.equivariant_transformer_published import (
     recognised,
     settings_of,
     state_of,
     units_of,
 )
-from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.graph import Edges, Graph
 from neupol_cli.models.linear import Linear
 from neupol_cli.models.pairs import Pairs
 from neupol_cli.models.vector_attention import attention
@@ -52,6 +53,8 @@ class EquivariantTransformerConfig(PropertyConfig):
         encoding_size, encoding_bins: its resolution over [0, cutoff].
         vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
             energies are continuous; the paper's own numbers were made without.
+        outputs: what each target is read out as: ``scalar``, ``dipole`` or ``extent``. If empty, as
+            published: mu is the length of a dipole, r2 a spatial extent, all others are scalars.
     """
 
     hidden: int = 256
@@ -62,6 +65,7 @@ class EquivariantTransformerConfig(PropertyConfig):
     encoding_size: int = 64
     encoding_bins: int = 64
     vector_cutoff: bool = True
+    outputs: tuple[str, ...] = ()
 
 
 class View(NamedTuple):
@@ -170,41 +174,6 @@ class Layer(nn.Module):
         )
 
 
-class Gated(nn.Module):
-    """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only."""
-
-    def __init__(self, hidden: int, out: int, vectors: bool) -> None:
-        super().__init__()
-        self.out = out
-        self.lengths = xavier(Linear(hidden, hidden, bias=False))
-        self.vectors = xavier(Linear(hidden, out, bias=False)) if vectors else None
-        blocks = (2, 2) if vectors else (2,)
-        self.update = nn.Sequential(
-            xavier(Linear(2 * hidden, hidden)),
-            nn.SiLU(),
-            xavier(Linear(hidden, len(blocks) * out), blocks),
-        )
-
-    def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, hidden), (P, 3, hidden) -> (P, out), (P, 3, out); no vectors: (P, 3, 0)."""
-        s, *gate = self.update(torch.cat((s, norm(self.lengths(v))), 1)).split(self.out, 1)
-        return s, v[:, :, :0] if self.vectors is None else self.vectors(v) * gate[0][:, None]
-
-
-class Head(nn.Module):
-    """One target: two gated blocks, H -> H/2 -> 1, summed over a structure."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.first = Gated(hidden, hidden // 2, True)
-        self.second = Gated(hidden // 2, 1, False)
-
-    def forward(self, s: Tensor, v: Tensor, batch: Tensor, size: int) -> Tensor:
-        s, v = self.first(s, v)
-        s, _ = self.second(functional.silu(s), v)
-        return segment_sum(s, batch, size)
-
-
 class Projection(nn.Module):
     """pi of Neural Polarization: one linear map without bias from the vectors to one vector.
 
@@ -245,7 +214,8 @@ class EquivariantTransformer(Backbone):
             Layer(config, self.radial, t == 0) for t in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.hidden)
-        self.heads = nn.ModuleList(Head(config.hidden) for _ in config.targets)
+        self.outputs = _outputs(config)
+        self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.outputs)
         # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
         self.register_buffer("mean", torch.zeros(len(config.targets)))
 
@@ -254,10 +224,15 @@ class EquivariantTransformer(Backbone):
         s = self.neighbourhood(self.embedding(types), types, view)
         return functional.pad(s, (0, 3 * self.hidden))
 
-    def readout(self, state: Tensor, batch: Tensor, size: int) -> Tensor:
+    def readout(self, state: Tensor, graph: Graph) -> Tensor:
         s, v = unpacked(state)
         s = self.norm(s)
-        return torch.cat([head(s, v, batch, size) for head in self.heads], 1) + self.mean
+        return torch.cat([head(s, v, graph) for head in self.heads], 1) + self.mean
+
+    @property
+    def offsets(self) -> tuple[bool, ...]:
+        """A length and an extent have no mean to be taken off."""
+        return tuple(name == "scalar" for name in self.outputs)
 
     def projection(self) -> nn.Module:
         return Projection(self.hidden)
@@ -283,25 +258,12 @@ class EquivariantTransformer(Backbone):
         return recognised(content)
 
 
-def norm(v: Tensor) -> Tensor:
-    """(P, 3, H) -> (P, H) lengths; their gradient is zero at zero vectors."""
-    squared = v.square().sum(1)
-    apart = squared > 0
-    return torch.where(apart, squared, 1.0).sqrt() * apart
-
-
-def xavier(linear: Linear, shares: Sequence[int] = (1,)) -> Linear:
-    """Xavier uniform weights and zero biases, as published.
-
-    The range depends on the height of the layer. Where the published code has several layers and
-    we have one, or where we have a part of one, ``shares`` lists our blocks of equal height: of how
-    many such blocks the published layer of each is made.
-    """
-    height = linear.out_features // len(shares)
-    with torch.no_grad():
-        if linear.bias is not None:
-            linear.bias.zero_()
-        for k, share in enumerate(shares):
-            bound = (6 / (linear.in_features + share * height)) ** 0.5
-            linear.weight[k * height : (k + 1) * height].uniform_(-bound, bound)
-    return linear
+def _outputs(config: EquivariantTransformerConfig) -> tuple[str, ...]:
+    """The head of each target. Usage: another number of them, or a name that is none."""
+    if not config.outputs:
+        return tuple(BY_TARGET.get(target, "scalar") for target in config.targets)
+    strange = [name for name in config.outputs if name not in HEADS]
+    if strange or len(config.outputs) != len(config.targets):
+        targets, known = ", ".join(config.targets), ", ".join(HEADS)
+        raise Usage(f"outputs takes one of {known} for each of the targets {targets}")
+    return config.outputs

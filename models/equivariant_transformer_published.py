@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,8 +21,11 @@ ONLY: dict[str, Any] = {
     "neighbor_embedding": True,
     "cutoff_lower": 0.0,
     "rbf_type": "expnorm",
-    "output_model": "Scalar",
 }
+# Names of the heads' products as they were before they stood in a list called ``layers``.
+OLDER = re.compile(r"(update_net\.|output_network\.)(\d\.(?:weight|bias))")
+# Published output models -> our heads.
+OUTPUTS = {"Scalar": "scalar", "DipoleMoment": "dipole", "ElectronicSpatialExtent": "extent"}
 REFERENCES = ("Atomref", "LearnableAtomref")  # priors that add a number an atom
 BODY = "representation_model"
 NECK = f"{BODY}.neighbor_embedding"
@@ -50,7 +54,16 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "cutoff": float(config["cutoff_upper"]),
         "encoding_size": config["num_rbf"],
         "vector_cutoff": bool(config.get("vector_cutoff", False)),
+        "outputs": (_output(config),),
     }
+
+
+def _output(config: Mapping[str, Any]) -> str:
+    name = str(config.get("output_model", "Scalar"))
+    if name not in OUTPUTS:
+        known = ", ".join(OUTPUTS)
+        raise Refused(f"published output_model={name!r} is not built here, only {known}")
+    return OUTPUTS[name]
 
 
 def priors(config: Mapping[str, Any]) -> list[str]:
@@ -94,7 +107,9 @@ def state_of(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict
     for k in range(settings["layers"]):
         layer = _layer(weights, f"{BODY}.attention_layers.{k}", settings["heads"], k == 0)
         state |= {f"layers.{k}.{name}": value for name, value in layer}
-    return state | _head(weights)
+    (output,) = settings["outputs"]
+    head = _extent(weights) if output == "extent" else _gated(weights, output == "dipole")
+    return state | {"mean": weights["mean"].reshape(1)} | head
 
 
 def _layer(
@@ -119,28 +134,48 @@ def _layer(
         yield "vectors.weight", weights[f"{name}.vec_proj.weight"]
 
 
-def _head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The two gated blocks; ``std`` goes into the last product, ``mean`` behind the sum."""
-    layers = "update_net.layers"
+def _gated(weights: Mapping[str, Tensor], dipole: bool) -> dict[str, Tensor]:
+    """The two gated blocks; ``std`` goes into the last products, of charges and of dipoles.
+
+    Raises:
+        Refused: a mean, which the published code adds to each component of a dipole.
+    """
+    layers, rows = "update_net.layers", 2 if dipole else 1
     state = {
         "heads.0.first.lengths.weight": weights[f"{HEAD}.0.vec1_proj.weight"],
         "heads.0.first.vectors.weight": weights[f"{HEAD}.0.vec2_proj.weight"],
         "heads.0.second.lengths.weight": weights[f"{HEAD}.1.vec1_proj.weight"],
-        "mean": weights["mean"].reshape(1),
     }
+    if dipole:
+        if weights["mean"].any():
+            raise Refused("published weights of a dipole with a mean: no length of a vector")
+        own = weights[f"{HEAD}.1.vec2_proj.weight"] * weights["std"]
+        state["heads.0.second.vectors.weight"] = own
     for kind in ("weight", "bias"):
         state[f"heads.0.first.update.0.{kind}"] = weights[f"{HEAD}.0.{layers}.0.{kind}"]
         state[f"heads.0.first.update.2.{kind}"] = weights[f"{HEAD}.0.{layers}.2.{kind}"]
         state[f"heads.0.second.update.0.{kind}"] = weights[f"{HEAD}.1.{layers}.0.{kind}"]
-        last = weights[f"{HEAD}.1.{layers}.2.{kind}"][:1]
-        state[f"heads.0.second.update.2.{kind}"] = last * weights["std"]
+        last = weights[f"{HEAD}.1.{layers}.2.{kind}"][:rows].clone()
+        last[0] *= weights["std"]
+        state[f"heads.0.second.update.2.{kind}"] = last
+    return state
+
+
+def _extent(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The charges' perceptron; ``std`` goes into its last product."""
+    state = {}
+    for kind in ("weight", "bias"):
+        state[f"heads.0.charges.first.{kind}"] = weights[f"{HEAD}.layers.0.{kind}"]
+        state[f"heads.0.charges.second.{kind}"] = (
+            weights[f"{HEAD}.layers.2.{kind}"] * weights["std"]
+        )
     return state
 
 
 def recognised(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The weights and arguments of a Lightning checkpoint of TorchMD-NET, or None.
 
-    Checkpoints from before 2024 lack ``layers`` in the names of the heads' products.
+    Checkpoints from before 2024 lack ``layers`` in the names of what the heads multiply by.
     """
     if not isinstance(content, Mapping):
         return None
@@ -148,6 +183,4 @@ def recognised(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not isinstance(config, Mapping) or config.get("model") != "equivariant-transformer":
         return None
     found = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
-    old, new = "update_net.", "update_net.layers."
-    weights = {key if new in key else key.replace(old, new): value for key, value in found.items()}
-    return weights, dict(config)
+    return {OLDER.sub(r"\1layers.\2", key): value for key, value in found.items()}, dict(config)

@@ -87,6 +87,7 @@ class PropertyTask:
         self.model: nn.Module = model
         self.species: tuple[int, ...] = model.config.species
         self.kinds: int = model.config.kinds  # points an atom
+        self.offsets: tuple[bool, ...] = model.backbone.offsets
         device, dtype = model.device, model.dtype
         self.arrays = Arrays.of(dataset, device, dtype)
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in split.items()}
@@ -131,6 +132,7 @@ class PropertyTask:
             self.request.references,
             self.request.scale,
             atoms,
+            self.offsets,
         )
         if self.forces is None or self.request.scale != "auto":
             return found

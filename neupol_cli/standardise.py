@@ -69,6 +69,7 @@ def standard(
     references: str,
     spread: str,
     atoms: Mapping[str, np.ndarray],
+    offsets: tuple[bool, ...],
 ) -> Standard:
     """The standardisation of a training set.
 
@@ -79,6 +80,7 @@ def standard(
             spread it at least halves), ``atoms`` (those of the data file) or ``none``.
         spread: ``mad`` (``auto`` is the same), ``std`` or ``none``: no mean either.
         atoms: (S,) reference values by target, for ``atoms``.
+        offsets: (T) whether references and a mean may be taken off the target.
 
     Errors: Usage for an unknown word; BadInput where ``atoms`` are asked for and not there.
     """
@@ -97,11 +99,12 @@ def standard(
         table = _fitted(values, counts)
     if references == "atoms":
         table = np.stack([atoms.get(name, table[k]) for k, name in enumerate(names)])
+    table = np.where(np.array(offsets)[:, None], table, 0.0)
     if spread == NONE:
         return Standard(table, np.zeros(len(names)), np.ones(len(names)))
     rest = values - counts @ table.T
     scale = np.array([SPREADS[spread](column) for column in rest.T])
-    return Standard(table, rest.mean(0), np.where(scale > 0, scale, 1.0))
+    return Standard(table, np.where(offsets, rest.mean(0), 0.0), np.where(scale > 0, scale, 1.0))
 
 
 def _fitted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -145,9 +145,24 @@ def test_kinds_of_references(dataset: hdf5.Dataset) -> None:
         task(dataset, "mu", scale="some")
 
 
+def test_nothing_is_taken_off_a_length() -> None:
+    """A head that answers a length could never say the mean less."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 9, (40, 2)).astype(float)
+    values = np.stack([counts @ [3.0, 5.0], counts @ [3.0, 5.0] + 7], 1)
+    for references in ("fitted", "none"):
+        names, offsets = ("size", "energy"), (False, True)
+        found = standard(values, counts, names, references, "std", {}, offsets)
+        assert found.shift[0] == 0 and not found.references[0].any()
+        assert found.scale[0] == pytest.approx(values[:, 0].std(), rel=0, abs=1e-12)
+        assert found.shift[1] != 0
+    bare = standard(values, counts, ("a", "b"), "fitted", "none", {}, (False, True))
+    assert bare.scale.tolist() == [1, 1] and not bare.references[0].any()
+
+
 def test_constant_labels_have_scale_one() -> None:
     values, counts = np.full((5, 1), 3.0), np.ones((5, 2))
-    found = standard(values, counts, ("a",), "none", "mad", {})
+    found = standard(values, counts, ("a",), "none", "mad", {}, (True,))
     assert found.scale.tolist() == [1.0] and found.applied(values, counts).tolist() == [[0.0]] * 5
 
 

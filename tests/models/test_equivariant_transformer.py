@@ -140,6 +140,74 @@ def test_published_variants_that_are_not_built_are_refused() -> None:
         registry.from_published("equivariant-transformer", weights, config)
 
 
+def with_head(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+    """Answers, weights and arguments of the published code with another output model."""
+    with np.load(PARITY.parent / "equivariant_transformer_heads.npz") as file:
+        data = dict(file)
+    start = f"{name}/weights/"
+    weights = {k.removeprefix(start): torch.from_numpy(data[k]) for k in data if start in k}
+    return data, weights, json.loads(str(data[f"{name}/config"]))
+
+
+@pytest.mark.parametrize("name", ["dipole", "extent"])
+def test_published_dipoles_and_extents(name: str, tmp_path: Path) -> None:
+    data, weights, config = with_head(name)
+    network = registry.from_published("equivariant-transformer", weights, config)
+    answer = data[f"{name}/answer"]
+    assert network.backbone.offsets == (False,)
+    assert relative(network.raw(structures(data)), answer) < 1e-10
+    older = {
+        f"model.{k.replace('_net.layers', '_net').replace('_network.layers', '_network')}": v
+        for k, v in weights.items()
+    }
+    path = tmp_path / "epoch=9.ckpt"
+    torch.save({"state_dict": older, "hyper_parameters": config}, path)
+    again = registry.load(str(path), dtype=torch.float64)
+    assert relative(again.raw(structures(data)), answer) < 1e-10
+
+
+def test_published_dipoles_with_a_mean_are_refused() -> None:
+    _, weights, config = with_head("dipole")
+    with pytest.raises(Refused, match="dipole with a mean"):
+        weights["mean"] = torch.tensor(0.1)
+        registry.from_published("equivariant-transformer", weights, config)
+    with pytest.raises(Refused, match="output_model='VectorOutput'"):
+        changed = {**config, "output_model": "VectorOutput"}
+        registry.from_published("equivariant-transformer", weights, changed)
+
+
+@pytest.mark.parametrize("polarization", ["off", "frozen", "movable"])
+def test_dipoles_and_extents_do_not_depend_on_the_frame(polarization: str) -> None:
+    network = model(polarization=polarization, targets=("mu", "r2", "zpve"), units=("",) * 3)
+    assert network.backbone.outputs == ("dipole", "extent", "scalar")
+    one, two = molecule(), molecule(1, 5)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    order = np.random.default_rng(4).permutation(len(one))
+    other = one[order]
+    other.positions = other.positions @ -turn.T + [3.0, -5.0, 7.0]
+    with torch.no_grad():
+        alone = network(graph(one))
+        assert alone.abs().min() > 1e-3
+        assert torch.allclose(alone, network(graph(other)), rtol=0, atol=1e-10)
+        assert torch.allclose(alone, network(graph(two, one))[1:], rtol=0, atol=1e-11)
+
+
+def test_an_atom_alone_has_a_dipole_of_zero_that_learns() -> None:
+    network = model(targets=("mu",), units=("D",))
+    value = network(graph(ase.Atoms("H")))
+    value.sum().backward()
+    assert float(value.detach()) == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_outputs_are_chosen_by_name() -> None:
+    plain = model(targets=("mu", "U0"), units=("D", "eV"), outputs=("scalar", "scalar"))
+    assert plain.backbone.offsets == (True, True)
+    for outputs in (("scalar",), ("scalar", "vector")):
+        with pytest.raises(Usage, match="scalar, dipole, extent for each of the targets mu, U0"):
+            model(targets=("mu", "U0"), units=("D", "eV"), outputs=outputs)
+
+
 def test_heads_that_do_not_share_out_the_channels_are_refused() -> None:
     with pytest.raises(Usage, match="hidden=30"):
         model(hidden=30, heads=4)
