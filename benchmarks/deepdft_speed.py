@@ -1,14 +1,17 @@
-"""DeepDFT's densities per second, here and in its published implementation.
+"""DeepDFT's densities and training steps per second, here and in its published implementation.
 
     python benchmarks/deepdft_speed.py --published PATH [--structure FILE] [--side 40] [--probes N]
+    python benchmarks/deepdft_speed.py --published PATH --training [--structure FILE]
 
 Both networks at their published sizes with the same random weights, in one process on one thread,
 on a grid around a molecule. PATH holds densitymodel.py and layer.py of
 github.com/peterbjorgensen/DeepDFT. The published code is given its edges ready made and outside
 the clock, N random points of the grid in batches of 5,000, as its own script takes them; ours
 finds its neighbours itself and computes the whole grid. Atoms are encoded in both times. The two
-are compared at those N points. Times are CPU seconds of the process, so that other work on the
-machine does not count; sides take turns, and the median of each counts.
+are compared at those N points. ``--training`` times steps of Adam on the squared error of 1,000
+random points of each of two molecules, the published batch, with the same weights and points; the
+losses of the last steps are compared. Times are CPU seconds of the process, so that other work on
+the machine does not count; sides take turns, and the median of each counts.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 HEAP |= {"MALLOC_TOP_PAD_": "400000000", "OMP_NUM_THREADS": "1"}
 MARGIN, CUTOFF, BATCH = 3.6, 4.0, 5000  # Angstrom, Angstrom, probes
+PROBES, STEPS = 1000, 2  # of a molecule in a step of training, and steps in a round
 SIZES = {"schnet": {"num_interactions": 6}, "painn": {"num_interactions": 3}}
 CLASSES = {"schnet": "DensityModel", "painn": "PainnDensityModel"}
 EXTRAS = {"gaussian_expansion_step": 0.1, "distance_embedding_size": 30}
@@ -104,6 +108,74 @@ def published_density(model: Any, given: list[dict[str, Any]]) -> Any:
         return torch.cat([model.probe_model(each, *atoms).reshape(-1) for each in given])
 
 
+def stacked(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several molecules' inputs as the published batch: edges padded with zeros."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    def joined(key: str) -> Any:
+        return pad_sequence([one[key][0] for one in each], batch_first=True)
+
+    import torch
+
+    counts = [key for key in each[0] if key.startswith("num_")]
+    found = {key: torch.cat([one[key] for one in each]) for key in counts}
+    return found | {key: joined(key) for key in each[0] if key not in counts}
+
+
+class Training:
+    """Steps of Adam on the squared error, the published recipe without its slow decay."""
+
+    def __init__(self, network: Any, answer: Callable[[], Any], target: Any) -> None:
+        import torch
+
+        self.answer, self.target, self.loss = answer, target, 0.0
+        self.optimiser = torch.optim.Adam(network.train().parameters(), lr=1e-4)
+
+    def __call__(self) -> None:
+        self.optimiser.zero_grad()
+        loss = (self.answer().flatten() - self.target).square().mean()
+        loss.backward()
+        self.optimiser.step()
+        self.loss = float(loss.detach())
+
+
+def train(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Both implementations' steps on one batch."""
+    import numpy as np
+    import torch
+
+    from neupol_cli.models.graph import Graph
+
+    theirs, ours = networks(kind)
+    every = around(atoms, chosen.side).points()
+    rng = np.random.default_rng(1)
+    probes = np.stack([every[rng.choice(len(every), PROBES, replace=False)] for _ in range(2)])
+    given = stacked([batches(atoms, each)[0] for each in probes])
+    graph = Graph.from_atoms([atoms, atoms], torch.float32)
+    places = torch.from_numpy(probes).float()
+    target = torch.rand(2 * PROBES, generator=torch.Generator().manual_seed(0))
+    sides = (
+        Training(theirs, lambda: theirs(given), target),
+        Training(ours, lambda: ours(graph, places), target),
+    )
+    times: tuple[list[float], list[float]] = [], []
+    for turn in range(chosen.rounds + 1):
+        for side, kept in zip(sides, times, strict=True):
+            spent, _ = timed(lambda side=side: [side() for _ in range(STEPS)])
+            if turn:
+                kept.append(spent / STEPS)
+    slow, fast = (statistics.median(each) for each in times)
+    return {
+        "network": f"deepdft-{kind}",
+        "structure": str(atoms.symbols),
+        "probe edges": int(given["num_probe_edges"].sum()),
+        "published steps/s": round(1 / slow, 2),
+        "neupol steps/s": round(1 / fast, 2),
+        "ratio": round(slow / fast, 2),
+        "losses": [side.loss for side in sides],
+    }
+
+
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """CPU seconds of the process, and the result."""
     start = time.process_time()
@@ -111,10 +183,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def compare(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Both implementations of one network on one grid."""
+def networks(kind: str) -> tuple[Any, Any]:
+    """The published network and ours with the same random weights."""
     import densitymodel
-    import numpy as np
     import torch
 
     from neupol_cli import registry
@@ -123,6 +194,15 @@ def compare(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]
     config = {**SIZES[kind], "hidden_state_size": 128, "cutoff": CUTOFF}
     theirs = getattr(densitymodel, CLASSES[kind])(**config).eval()
     ours = registry.from_published(f"deepdft-{kind}", theirs.state_dict(), config | EXTRAS)
+    return theirs, ours
+
+
+def compare(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Both implementations of one network on one grid."""
+    import numpy as np
+    import torch
+
+    theirs, ours = networks(kind)
     grid = around(atoms, chosen.side)
     every = grid.points()
     rng = np.random.default_rng(0)
@@ -158,6 +238,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=40)
     parser.add_argument("--probes", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--training", action="store_true")
     parser.add_argument("--network", choices=tuple(SIZES), action="append")
     chosen = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in HEAP.items()):
@@ -170,7 +251,8 @@ def main() -> None:
     torch.set_num_threads(1)
     atoms = ase.io.read(chosen.structure) if chosen.structure else ase.build.molecule("C6H6")
     for kind in chosen.network or SIZES:
-        print(json.dumps(compare(kind, atoms, chosen), indent=1), flush=True)
+        measure = train if chosen.training else compare
+        print(json.dumps(measure(kind, atoms, chosen), indent=1), flush=True)
 
 
 if __name__ == "__main__":

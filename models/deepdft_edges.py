@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from neupol_cli.models import fused
+from neupol_cli.models.graph import segment_sum
 from neupol_cli.models.probes import Tile
 from neupol_cli.models.radial_table import Spots
 
@@ -197,10 +200,81 @@ class Compiled(Plain):
         return x
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Whom the edges of a step of training join, in any order.
+
+    senders, receivers: (E,). directions: (E, 3) to the receiver. count: R receivers.
+    """
+
+    senders: Tensor
+    receivers: Tensor
+    directions: Tensor
+    count: int
+
+
+def messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+    """ds (R, H) and dv (R, 3, H): the equivariant messages, differentiable.
+
+    Args:
+        filters: (E, 3 H) of a, b and g.
+        offers: (A, 5, H) s g, b, and the three components of v a.
+        ends: whom the edges join.
+    """
+    hidden = offers.shape[2]
+    library = None if ends.directions.requires_grad else _library(offers, hidden)
+    if library is not None:
+        found: tuple[Tensor, Tensor] = _Messages.apply(filters, offers, ends, library)
+        return found
+    own = offers.index_select(0, ends.senders)
+    a, b, g = filters.chunk(3, 1)
+    along = ends.directions[:, :, None] * (b * own[:, 1])[:, None]
+    scalars = segment_sum(g * own[:, 0], ends.receivers, ends.count)
+    return scalars, segment_sum(along + own[:, 2:] * a[:, None], ends.receivers, ends.count)
+
+
+class _Messages(torch.autograd.Function):
+    """The same, and its derivative, in one pass each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, filters: Tensor, offers: Tensor, ends: Ends, library: ctypes.CDLL
+    ) -> tuple[Tensor, Tensor]:
+        filters, offers = filters.contiguous(), offers.contiguous()
+        out = offers.new_zeros(ends.count, 4, offers.shape[2])
+        ctx.ends, ctx.library = ends, library
+        ctx.save_for_backward(filters, offers)
+        library.messages(*_joined(ends), _at(filters), _at(offers), _at(out))
+        return out[:, 0], out[:, 1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        filters, offers = ctx.saved_tensors
+        by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
+        by_filters, by_offers = torch.empty_like(filters), torch.zeros_like(offers)
+        each = (filters, offers, by_out, by_filters, by_offers)
+        ctx.library.messages_back(*_joined(ctx.ends), *map(_at, each))
+        return by_filters, by_offers, None, None
+
+
+def _joined(ends: Ends) -> tuple[Any, ...]:
+    return (
+        ctypes.c_long(torch.get_num_threads()),
+        ctypes.c_long(ends.senders.shape[0]),
+        _at(ends.senders),
+        _at(ends.receivers),
+        _at(ends.directions),
+    )
+
+
+def _library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
+    if like.device.type != "cpu" or like.dtype != torch.float32 or hidden % 16:
+        return None
+    return fused.library(SOURCE, {"HIDDEN": hidden})
+
+
 def sums(edges: Reached, spots: Spots, like: Tensor, hidden: int) -> Plain:
     """The compiled loops where they can serve, else PyTorch's."""
-    if like.device.type == "cpu" and like.dtype == torch.float32 and not hidden % 16:
-        library = fused.library(SOURCE, {"HIDDEN": hidden})
-        if library is not None:
-            return Compiled(edges, spots, library)
-    return Plain(edges, spots)
+    library = _library(like, hidden)
+    return Plain(edges, spots) if library is None else Compiled(edges, spots, library)

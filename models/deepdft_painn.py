@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders
-from neupol_cli.models.deepdft_edges import Reached, sums
+from neupol_cli.models.deepdft_edges import Ends, Reached, messages, sums
 from neupol_cli.models.deepdft_published import published_common
 from neupol_cli.models.distance import cosine_envelope
-from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.graph import Edges
 from neupol_cli.models.linear import Linear, Perceptron, product
 from neupol_cli.models.radial_table import Spots
 
@@ -43,12 +43,14 @@ class PaiNNDensityConfig(DeepDFTConfig):
 
 @dataclass(frozen=True)
 class Radial:
-    """Edges with sines (E, K), envelope (E, 1) and unit vectors to the receiver (E, 3, 1)."""
+    """Edges with [e c, c] (E, K + 1) and unit vectors to the receiver (E, 3).
+
+    L(e) c is one product of the former, whose last column takes the bias.
+    """
 
     receivers: Tensor
     senders: Tensor
     basis: Tensor
-    envelope: Tensor
     directions: Tensor
 
 
@@ -61,19 +63,21 @@ class Messages(nn.Module):
         self.filter = Linear(basis, 3 * hidden)
         self.node = Perceptron(hidden, hidden, 3 * hidden)
 
+    def filters(self, basis: Tensor) -> Tensor:
+        """(E, K + 1) -> (E, 3 H)."""
+        return product(basis, torch.cat((self.filter.weight, self.filter.bias[:, None]), 1))
+
+    def offered(self, sent: Senders) -> Tensor:
+        """(A, 5, H) what an atom brings to a message: s g, b, and v a of x, y, z."""
+        s, v = sent
+        a, b, g = self.node(s).chunk(3, 1)
+        moved = torch.zeros_like(s)[:, None].expand(-1, 3, -1) if v is None else v * a[:, None]
+        return torch.cat((torch.stack((s * g, b), 1), moved), 1)
+
     def forward(self, sent: Senders, edges: Radial, count: int) -> tuple[Tensor, Tensor]:
         """-> (count, H), (count, 3, H)."""
-        s, v = sent
-        nodes = self.node(s).index_select(0, edges.senders)
-        a, b, g = (self.filter(edges.basis) * edges.envelope * nodes).split(self.hidden, 1)
-        along = edges.directions * b[:, None]  # (E, 3, H)
-        if v is not None:
-            along = along + v.index_select(0, edges.senders) * a[:, None]
-        scalars = s.index_select(0, edges.senders) * g
-        return (
-            segment_sum(scalars, edges.receivers, count),
-            segment_sum(along, edges.receivers, count),
-        )
+        ends = Ends(edges.senders, edges.receivers, edges.directions, count)
+        return messages(self.filters(edges.basis), self.offered(sent), ends)
 
 
 class Update(nn.Module):
@@ -142,7 +146,7 @@ class PaiNNReader:
     def __init__(self, network: PaiNNDensity, layers: list[Senders], tables: list[Tensor]) -> None:
         self.network, self.tables = network, tables
         probes = self.layers = network.probes()
-        self.sources = [_offered(p.messages, sent) for p, sent in zip(probes, layers, strict=True)]
+        self.sources = [p.messages.offered(sent) for p, sent in zip(probes, layers, strict=True)]
         updates = [probe.update for probe in probes]
         self.sides = [torch.cat((each.left.weight, each.right.weight)) for each in updates]
         hidden = network.config.hidden
@@ -167,14 +171,6 @@ class PaiNNReader:
             own = s, v
         assert own is not None
         return self.network.answered(own[0])
-
-
-def _offered(messages: Messages, sent: Senders) -> Tensor:
-    """(A, 5, H) what an atom brings to a message: s g, b, and v a of x, y, z."""
-    s, v = sent
-    assert v is not None
-    a, b, g = messages.node(s).chunk(3, 1)
-    return torch.cat((torch.stack((s * g, b), 1), v * a[:, None]), 1)
 
 
 class PaiNNDensity(DeepDFT):
@@ -206,15 +202,17 @@ class PaiNNDensity(DeepDFT):
 
     def radial(self, edges: Edges) -> Radial:
         """What the messages read of the edges' geometry."""
-        basis, envelope = self.basis(edges.lengths)
-        directions = -edges.directions[:, :, None]
-        return Radial(edges.receivers, edges.senders, basis, envelope, directions)
+        return Radial(edges.receivers, edges.senders, self.scaled(edges.lengths), -edges.directions)
+
+    def scaled(self, r: Tensor) -> Tensor:
+        """(E,) lengths -> (E, K + 1) sines and one, times the envelope."""
+        basis, envelope = self.basis(r)
+        return torch.cat((basis * envelope, envelope), 1)
 
     def filters(self, r: Tensor) -> Tensor:
         """(E,) lengths -> (E, 3 H layers): L(e) c of every probe layer."""
-        basis, envelope = self.basis(r)
-        found = [layer.messages.filter(basis) * envelope for layer in self.probes()]
-        return torch.cat(found, 1)
+        scaled = self.scaled(r)
+        return torch.cat([layer.messages.filters(scaled) for layer in self.probes()], 1)
 
     def reader(self, layers: list[Senders], tables: list[Tensor]) -> PaiNNReader:
         """The probes of a structure, to be read from tables."""

@@ -168,4 +168,44 @@ void softened(long rows, long wide, long columns, float *x) {
         for (long h = 0; h < columns; h += W)
             store(x + p * wide + h, shifted(load(x + p * wide + h)));
 }
+
+// Training: edges in any order from senders to receivers, filters (E, 3 H) a, b, g; source as above.
+// out (R, 4, H), zeros before, holds ds and dv. Threads share out the columns.
+void messages(long threads, long edges, const int64_t *senders, const int64_t *receivers,
+              const float *directions, const float *filters, const float *source, float *out) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long h = 0; h < H; h += W)
+        for (long e = 0; e < edges; ++e) {
+            const float *f = filters + 3 * e * H + h, *own = source + senders[e] * 5 * H + h;
+            const float *u = directions + 3 * e;
+            float *to = out + receivers[e] * 4 * H + h;
+            const V a = load(f), b = load(f + H) * load(own + H);
+            store(to, load(to) + load(f + 2 * H) * load(own));
+            for (long x = 0; x < 3; ++x)
+                store(to + (x + 1) * H,
+                      load(to + (x + 1) * H) + a * load(own + (x + 2) * H) + b * u[x]);
+        }
+}
+
+// by_filters is overwritten, by_source (zeros before) added to.
+void messages_back(long threads, long edges, const int64_t *senders, const int64_t *receivers,
+                   const float *directions, const float *filters, const float *source,
+                   const float *by_out, float *by_filters, float *by_source) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long h = 0; h < H; h += W)
+        for (long e = 0; e < edges; ++e) {
+            const float *f = filters + 3 * e * H + h, *own = source + senders[e] * 5 * H + h;
+            const float *u = directions + 3 * e, *by = by_out + receivers[e] * 4 * H + h;
+            float *df = by_filters + 3 * e * H + h, *to = by_source + senders[e] * 5 * H + h;
+            const V a = load(f), b = load(f + H), g = load(f + 2 * H), s = load(by);
+            V da{}, along{};
+            for (long x = 0; x < 3; ++x) {
+                const V v = load(by + (x + 1) * H);
+                da += v * load(own + (x + 2) * H), along += v * u[x];
+                store(to + (x + 2) * H, load(to + (x + 2) * H) + v * a);
+            }
+            store(df, da), store(df + H, along * load(own + H)), store(df + 2 * H, s * load(own));
+            store(to, load(to) + s * g), store(to + H, load(to + H) + along * b);
+        }
+}
 }

@@ -13,8 +13,9 @@ import torch
 from neupol_cli import app, checkpoint, density_descriptor, registry
 from neupol_cli.density_descriptor import derivatives, dori, iri
 from neupol_cli.errors import Refused
-from neupol_cli.models.deepdft_edges import Compiled, Plain, Reached, sums
+from neupol_cli.models.deepdft_edges import Compiled, Ends, Plain, Reached, messages, sums
 from neupol_cli.models.deepdft_tables import ERROR, filter_error, filter_table
+from neupol_cli.models.graph import Graph
 from neupol_cli.models.probes import images, scattered_tiles
 from neupol_cli.models.radial_table import Spots
 from tests.compiler import needs_compiler
@@ -215,3 +216,43 @@ def test_the_command_draws_densities_and_descriptors(monkeypatch, tmp_path, name
     made = {each.name for each in tmp_path.glob("*.cube")}
     tensor = {f"h_{part}.cube" for part in density_descriptor.TENSOR}
     assert made == {"rho.cube", "d.cube", "i.cube"} | tensor
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_in_float32_has_the_gradient_of_float64(name: str) -> None:
+    """Enough edges for tables and loops; float64 evaluates every function at every edge."""
+    model, found = random_model(name), {}
+    graph = Graph.from_atoms([WATER] * 2, torch.float64)
+    probes = 2 * torch.rand(2, 600, 3, dtype=torch.float64) - 1
+    for dtype in (torch.float64, torch.float32):
+        model.to(dtype).zero_grad()
+        density = model(graph.at(graph.positions.to(dtype)), probes.to(dtype))
+        (density * torch.linspace(0, 1, 1200, dtype=dtype)).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found[dtype] = (density.detach().double(), gradient.double())
+    for exact, single in zip(*found.values(), strict=True):
+        assert (exact - single).abs().max() <= 1e-4 * exact.abs().max()
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_messages_are_those_of_pytorch(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    torch.manual_seed(0)
+    senders, receivers = torch.randint(5, (300,)), torch.randint(40, (300,))
+    ends = Ends(senders, receivers, torch.randn(300, 3), 41)  # the last has no edge
+    filters, offers = torch.randn(300, 96), torch.randn(5, 5, 32)
+    weights = torch.randn(41, 4, 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = []
+    for kind in ("", "0"):
+        monkeypatch.setenv("NEUPOL_FUSED", kind)
+        given = [each.clone().requires_grad_() for each in (filters, offers)]
+        ds, dv = messages(*given, ends)
+        assert ("_Messages" in ds.grad_fn.name()) == (kind == "")
+        out = torch.cat((ds[:, None], dv), 1)
+        found.append((out, *torch.autograd.grad((out * weights).sum(), given)))
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= 2e-6 * other.abs().max()
+    assert not found[0][0][40].any()
