@@ -224,7 +224,9 @@ def messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tenso
     hidden = offers.shape[2]
     library = None if ends.directions.requires_grad else _library(offers, hidden)
     if library is not None:
-        found: tuple[Tensor, Tensor] = _Messages.apply(filters, offers, ends, library)
+        dense = (each.contiguous() for each in (ends.senders, ends.receivers, ends.directions))
+        found: tuple[Tensor, Tensor]
+        found = _Messages.apply(filters, offers, Ends(*dense, ends.count), library)
         return found
     own = offers.index_select(0, ends.senders)
     a, b, g = filters.chunk(3, 1)

@@ -240,7 +240,8 @@ def test_compiled_messages_are_those_of_pytorch(
     monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     torch.manual_seed(0)
-    senders, receivers = torch.randint(5, (300,)), torch.randint(40, (300,))
+    pairs = torch.stack((torch.randint(5, (300,)), torch.randint(40, (300,))), 1)
+    senders, receivers = pairs.unbind(1)  # columns, which do not lie one behind the other
     ends = Ends(senders, receivers, torch.randn(300, 3), 41)  # the last has no edge
     filters, offers = torch.randn(300, 96), torch.randn(5, 5, 32)
     weights = torch.randn(41, 4, 32)
