@@ -212,6 +212,11 @@ class Ends:
     directions: Tensor
     count: int
 
+    def dense(self) -> Ends:
+        """The same, every tensor's numbers one behind the other."""
+        s, r, d = (each.contiguous() for each in (self.senders, self.receivers, self.directions))
+        return Ends(s, r, d, self.count)
+
 
 def messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
     """ds (R, H) and dv (R, 3, H): the equivariant messages, differentiable.
@@ -224,9 +229,7 @@ def messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tenso
     hidden = offers.shape[2]
     library = None if ends.directions.requires_grad else _library(offers, hidden)
     if library is not None:
-        dense = (each.contiguous() for each in (ends.senders, ends.receivers, ends.directions))
-        found: tuple[Tensor, Tensor]
-        found = _Messages.apply(filters, offers, Ends(*dense, ends.count), library)
+        found: tuple[Tensor, Tensor] = _Messages.apply(filters, offers, ends.dense(), library)
         return found
     own = offers.index_select(0, ends.senders)
     a, b, g = filters.chunk(3, 1)
