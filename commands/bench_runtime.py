@@ -102,7 +102,7 @@ def counts(text: str, option: str) -> tuple[int, ...]:
 
 def _check_outputs(output: str | None, plot: str | None) -> None:
     """Before minutes are spent: names that cannot be written."""
-    from neupol_cli.encoding_plot import check_name
+    from neupol_cli.figures import check_name
     from neupol_cli.files import checked_target
 
     if plot:

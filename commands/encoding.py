@@ -48,10 +48,10 @@ def encoding(
     polynomials {x, x^2, x^3}, and for several checkpoints how similar they are. Compare networks
     that were trained with different --seed: one seed starts every target from the same tables.
     """
-    from neupol_cli import encoding_plot, encoding_study
+    from neupol_cli import encoding_plot, encoding_study, figures
 
     if plot:
-        encoding_plot.check_name(plot)
+        figures.check_name(plot)
     studies = encoding_study.read(checkpoints)
     found = encoding_study.described(studies, layer)
     if plot:

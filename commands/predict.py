@@ -23,7 +23,8 @@ def predict(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...|-", help="Structures in any format of ASE; - is stdin (xyz)."
+            metavar="FILE...|-",
+            help="Structures in any format of ASE, or datasets; - is stdin (xyz).",
         ),
     ],
     model: Annotated[
@@ -41,6 +42,22 @@ def predict(
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
+    errors: Annotated[
+        bool,
+        typer.Option(
+            "--errors",
+            help="Instead: how far the models are from the labels of datasets by `neupol data`; "
+            "-o F.csv keeps every value.",
+        ),
+    ] = False,
+    split: Annotated[str, typer.Option(help="With --errors: which split of the dataset.")] = "",
+    part: Annotated[
+        str, typer.Option(metavar="train|valid|test", help="With --errors: only this part of it.")
+    ] = "",
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="F.png", help="With --errors: draw them over the labels."),
+    ] = None,
 ) -> None:
     """Predict properties from structures.
 
@@ -48,11 +65,19 @@ def predict(
     JSON lines with --json. Several models give mean and spread.
     """
     from neupol_cli import registry
+    from neupol_cli.errors import Usage
     from neupol_cli.prediction import Committee
     from neupol_cli.tasks import device_named
 
     place = device_named(device)
+    if not errors and (split or part or plot):
+        raise Usage("--split, --part and --plot go with --errors")
+    if errors:
+        _check_errors(output, plot, forces or stress)
     committee = Committee([registry.load(name, place) for name in model], model)
+    if errors:
+        _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
+        return
     write = _writer(output, as_json)
     found = _predictions(committee, files, on_error.value, forces, stress)
     write(found)
@@ -87,6 +112,42 @@ def _answerable(
             print(f"neupol: {refusal} (skipped)", file=sys.stderr)
         else:
             raise refusal
+
+
+def _check_errors(output: Path | None, plot: Path | None, asked: bool) -> None:
+    """Wrong names are told before anything is computed."""
+    from neupol_cli import figures
+    from neupol_cli.errors import Usage
+    from neupol_cli.files import checked_target
+
+    if asked:
+        raise Usage("--errors compares what labels there are; leave out --forces and --stress")
+    if output is not None and output.suffix != ".csv":
+        raise Usage(f"{output}: with --errors the ending is .csv")
+    if plot is not None:
+        figures.check_name(plot)
+    for path in (output, plot):
+        if path is not None:
+            checked_target(path)
+
+
+def _errors(
+    committee: Committee,
+    files: list[str],
+    which: tuple[str, str, str],
+    output: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """How far the models are from the labels of datasets."""
+    from neupol_cli import comparison, comparison_report
+
+    found = [each for path in files for each in comparison.compare(committee, path, *which)]
+    (comparison_report.json_lines if as_json else comparison_report.table)(found)
+    if output is not None:
+        comparison_report.csv_file(output, found)
+    if plot is not None:
+        comparison_report.draw(plot, found)
 
 
 Writer = Callable[[Iterator["Prediction"]], None]

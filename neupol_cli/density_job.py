@@ -91,7 +91,7 @@ class Job:
         if self.difference:
             volumetric.format_of(self.difference)
         if self.plot:
-            from neupol_cli.density_plot import check_name
+            from neupol_cli.figures import check_name
 
             check_name(self.plot)
         if self.dtype not in ITEMSIZE:

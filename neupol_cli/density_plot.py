@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from neupol_cli.errors import Usage
-from neupol_cli.files import atomic
+from neupol_cli import figures
 from neupol_cli.volumetric import Volume
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ POINTS = 250_000  # of one picture at most: larger structures get a longer step
 MARGIN = 2.2  # Angstrom around the atoms
 LOW = 3e-3  # e/Angstrom^3, where the colours of a density begin
 NEAR = 0.35  # Angstrom: an atom this close to a plane lies in it
-FORMATS = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -164,12 +161,6 @@ def interpolated(volume: Volume) -> Sampler:
     return sample
 
 
-def check_name(path: str) -> None:
-    """Usage unless matplotlib can write a picture of that name."""
-    if not path.lower().endswith(FORMATS):
-        raise Usage(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
-
-
 def draw(path: str, atoms: Atoms, panels: list[Panel], title: str) -> None:
     """Write the panels side by side, with atoms, contours and colour bars with their unit.
 
@@ -177,7 +168,7 @@ def draw(path: str, atoms: Atoms, panels: list[Panel], title: str) -> None:
     """
     from matplotlib.figure import Figure
 
-    check_name(path)
+    figures.check_name(path)
     spans = np.array([panel.plane.high - panel.plane.low for panel in panels])  # (n, 2) Angstrom
     scale = min(0.9, 4.4 / float(spans.max()))  # inches an Angstrom
     size = (scale * float(spans[:, 0].sum()) + 1.25 * len(panels), scale * spans[:, 1].max() + 1.35)
@@ -193,8 +184,7 @@ def draw(path: str, atoms: Atoms, panels: list[Panel], title: str) -> None:
         figure.colorbar(image, ax=axes, label=label, shrink=0.9, pad=0.02, extend=extend)
     note = "contours at 0.01, 0.02, 0.04 … e/Å³"
     figure.suptitle(f"{title} ({note})", fontsize=12, x=0.01, ha="left")
-    with atomic(path) as partial, partial.open("wb") as stream:
-        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=200)
+    figures.save(figure, path, dpi=200)
 
 
 def _draw_panel(axes: Axes, atoms: Atoms, panel: Panel, high: float) -> Any:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neupol_cli import figures
 from neupol_cli.encoding_study import SHOWN, UNITS, Study, Tables, matrix, principal, profile
-from neupol_cli.errors import Usage
-from neupol_cli.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-FORMATS = (".png", ".pdf", ".svg")
-
-
-def check_name(path: str) -> None:
-    """Usage unless matplotlib can write a picture of that name."""
-    if not path.lower().endswith(FORMATS):
-        raise Usage(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
 
 
 def draw(path: str, studies: Sequence[Study], layer: int) -> None:
@@ -32,7 +22,7 @@ def draw(path: str, studies: Sequence[Study], layer: int) -> None:
     """
     from matplotlib.figure import Figure
 
-    check_name(path)
+    figures.check_name(path)
     rows = [(study, tables) for study in studies for tables in study.tables]
     figure = Figure(figsize=(10.5, 3.3 * len(rows) + 4.0), layout="constrained")
     heights = [3.3] * len(rows) + [4.0]
@@ -40,8 +30,7 @@ def draw(path: str, studies: Sequence[Study], layer: int) -> None:
     for part, (study, tables) in zip(parts, rows, strict=False):
         _draw_table(part, study, tables, layer)
     _draw_together(parts[-1], studies, rows)
-    with atomic(path) as partial, partial.open("wb") as stream:
-        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=150)
+    figures.save(figure, path, dpi=150)
 
 
 def _normalised(tables: Tables, layer: int = 0) -> np.ndarray:

@@ -76,6 +76,15 @@ class Dataset:
         """Atomic numbers that occur, ascending."""
         return [int(number) for number in np.unique(self.numbers)]
 
+    def atoms(self, index: int) -> ase.Atoms:
+        """Structure ``index`` without its labels."""
+        from ase import Atoms
+
+        rows = slice(self.offsets[index], self.offsets[index + 1])
+        cell = None if self.cell is None else self.cell[index]
+        pbc = None if self.pbc is None else self.pbc[index]
+        return Atoms(self.numbers[rows], self.positions[rows], cell=cell, pbc=pbc)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the content: structures, targets, units, references and splits."""

@@ -106,9 +106,11 @@ class Committee:
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         energy = self.models[0].energy if forces or stress else ""
         unit = self.units.get(energy, "")
+        means, spreads = self._combined(answers)
         result = []
         for k, (label, atoms) in enumerate(zip(labels, structures, strict=True)):
-            values, spread = self._combined(answers, k)
+            values = {n: Target(mean[k], self.units[n]) for n, mean in means.items()}
+            spread = {n: float(each[k]) for n, each in spreads.items()}
             found = Prediction(label, atoms, values, spread)
             if forces:
                 rows = [answer["forces"][starts[k] : starts[k + 1]] for answer in answers]
@@ -122,15 +124,16 @@ class Committee:
         return result
 
     def _combined(
-        self, answers: Sequence[dict[str, np.ndarray]], k: int
-    ) -> tuple[dict[str, Target], dict[str, float]]:
-        values, spread = {}, {}
-        for name, unit in self.units.items():
-            said = [float(answer[name][k]) for answer in answers if name in answer]
-            values[name] = Target(np.asarray(np.mean(said)), unit)
+        self, answers: Sequence[dict[str, np.ndarray]]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Means of each property, (N,), and the spread of those that several models answered."""
+        means, spreads = {}, {}
+        for name in self.units:
+            said = [answer[name] for answer in answers if name in answer]
+            means[name] = np.mean(said, axis=0)
             if len(said) > 1:
-                spread[name] = float(np.std(said, ddof=1))
-        return values, spread
+                spreads[name] = np.std(said, axis=0, ddof=1)
+        return means, spreads
 
 
 def _with(found: Prediction, name: str, values: np.ndarray, unit: str, per: str) -> Prediction:

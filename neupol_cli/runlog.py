@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from neupol_cli import files
+from neupol_cli import figures, files
 
 QUIET_SECONDS = 30.0  # between two plain progress lines
 PICTURE_SECONDS = 60.0  # between two drawings of loss.png
@@ -69,8 +69,7 @@ def picture(metrics: Metrics, path: Path, metric: str, unit: str) -> None:
     if valid:
         right.plot(*zip(*valid, strict=True), color="tab:red", marker=".", linewidth=1.2)
     right.yaxis.label.set_color("tab:red")
-    with files.atomic(path) as partial:
-        figure.savefig(partial, format="png", dpi=130)
+    figures.save(figure, path, dpi=130)
 
 
 class Reporter(Protocol):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.files import atomic
+from neupol_cli import figures
 from neupol_cli.runtime import Fit
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def draw(path: str, reports: Sequence[dict[str, Any]], conditions: str) -> None:
     axes.grid(True, which="major", color="0.9")
     if axes.lines or axes.collections:
         axes.legend(fontsize=8)
-    with atomic(path) as partial, partial.open("wb") as stream:
-        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=150)
+    figures.save(figure, path, dpi=150)
 
 
 def _draw(axes: Axes, report: dict[str, Any], colour: str) -> None:

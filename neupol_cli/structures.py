@@ -1,4 +1,5 @@
-"""Structures enter here: any format that ASE reads, or xyz text on stdin, checked once and fully.
+"""Structures enter here, checked once and fully: any format that ASE reads, xyz text on stdin, or
+a dataset of our own.
 
 Whatever is refused is a BadInput that names the file, the line where there is one, and the reason.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from neupol_cli import foreign, units, xyz
+from neupol_cli import foreign, hdf5, units, xyz
 from neupol_cli.errors import BadInput, IOFailure
 from neupol_cli.files import atomic
 from neupol_cli.xyz import Frame
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 CLOSEST = 0.1  # Angstrom; two nuclei nearer than this are one by mistake
 THINNEST = 0.3  # Angstrom; the least height of a cell, a fifth of any crystal's
 FARTHEST = 1e6  # Angstrom
+HDF5 = b"\x89HDF\r\n\x1a\n"  # what every HDF5 file begins with
 FEW = 64  # points; up to here all distances at once are faster than a tree
 
 Report = Callable[[BadInput], None]
@@ -44,9 +46,10 @@ def read(
 ) -> Iterator[tuple[str, Atoms]]:
     """Yield (label, checked structure) of every source in turn.
 
-    A source is a file in any format of ASE, or ``-`` for (extended) xyz on ``stdin`` (default: the
-    process's). The label is the file's name, or ``name#k`` with k from 0 where it holds several.
-    ``on_error``: ``fail`` raises the first BadInput, ``skip`` hands it to ``report`` and goes on.
+    A source is a file in any format of ASE, one that `neupol data` wrote, or ``-`` for (extended)
+    xyz on ``stdin`` (default: the process's). The label is the file's name, or ``name#k`` with k
+    from 0 where it holds several. ``on_error``: ``fail`` raises the first BadInput, ``skip`` hands
+    it to ``report`` and goes on.
     """
     for source in sources:
         name = str(source)
@@ -117,6 +120,9 @@ def _open(path: Path) -> Iterator[Frame]:
         return
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: is empty; a structure was expected")
+    if is_dataset(path):
+        yield from _stored(path)
+        return
     kind = _format(path)
     reader = READERS.get(kind)
     if reader is None:
@@ -124,6 +130,21 @@ def _open(path: Path) -> Iterator[Frame]:
         return
     with _text(path) as stream:
         yield from reader(stream, str(path))
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file is HDF5, the format that neupol keeps its own datasets in."""
+    with path.open("rb") as stream:
+        return stream.read(len(HDF5)) == HDF5
+
+
+def _stored(path: Path) -> Iterator[Frame]:
+    """The structures of a dataset, without their labels."""
+    dataset = hdf5.read(path)
+    if dataset.kind == "nbody":
+        raise BadInput(f"{path}: holds charged particles, not structures")
+    for index in range(dataset.size):
+        yield Frame(dataset.atoms(index))
 
 
 def _text(path: Path) -> TextIO:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neupol_cli.errors import Usage
+from neupol_cli.figures import save
 from neupol_cli.files import atomic
 from neupol_cli.trajectory import Trajectory, grouped, report
 
@@ -69,8 +70,7 @@ def picture(path: Path, found: Sequence[Trajectory], magnify: float) -> None:
         panels[row, 0].set_ylabel(Path(same[0].label).name, fontsize=9)
     if magnify != 1.0:
         figure.suptitle(f"paths drawn {magnify:g} times as long as they are", fontsize=9)
-    with atomic(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=160)
+    save(figure, path, dpi=160)
 
 
 def projected(found: Trajectory, magnify: float) -> tuple[np.ndarray, np.ndarray]:

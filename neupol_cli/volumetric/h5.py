@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from neupol_cli import hdf5
 from neupol_cli.errors import BadInput, Usage
@@ -29,10 +28,7 @@ def volume_of(dataset: hdf5.Dataset, index: int) -> Volume:
     density = dataset.density
     if density is None:
         raise BadInput("the file holds structures, but no densities")
-    rows = slice(dataset.offsets[index], dataset.offsets[index + 1])
-    cell = None if dataset.cell is None else dataset.cell[index]
-    pbc = None if dataset.pbc is None else dataset.pbc[index]
-    atoms = Atoms(dataset.numbers[rows], dataset.positions[rows], cell=cell, pbc=pbc)
+    atoms = dataset.atoms(index)
     n1, n2, n3 = (int(n) for n in density.shape[index])
     shape = (n1, n2, n3)
     grid = Grid(density.origin[index], density.step[index], shape)

@@ -1,0 +1,26 @@
+"""Pictures that matplotlib writes: their names, and that they appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neupol_cli.errors import Usage
+from neupol_cli.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def check_name(path: str | Path) -> None:
+    """Usage unless matplotlib can write a picture of that name."""
+    if not str(path).lower().endswith(FORMATS):
+        raise Usage(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
+
+
+def save(figure: Figure, path: str | Path, dpi: int) -> None:
+    """Writes a figure in the format that its name says."""
+    with atomic(path) as partial, partial.open("wb") as stream:
+        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=dpi)
