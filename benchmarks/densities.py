@@ -25,8 +25,8 @@ import torch
 
 from neupol_cli import hdf5
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.tasks import Request, task_for
-from neupol_cli.training import Settings, Trainer
+from neupol_cli.training.loop import Settings, Trainer
+from neupol_cli.training.tasks import Request, task_for
 
 BATCH = 8
 CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "focus": 0.5}

@@ -25,7 +25,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from neupol_cli import hdf5, registry
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.density_analysis import angular_variation
+from neupol_cli.density.analysis import angular_variation
 from neupol_cli.volumetric import Volume
 from neupol_cli.volumetric.h5 import volume_of
 

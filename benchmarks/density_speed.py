@@ -158,7 +158,7 @@ def supercell(network: Any, times: int, memory: int) -> dict[str, Any]:
     """Cost a probe in a times^3 supercell."""
     import numpy as np
 
-    from neupol_cli.runtime_cases import bavs3, sampled
+    from neupol_cli.runtime.cases import bavs3, sampled
 
     cell = bavs3()
     atoms = cell.repeat(times)

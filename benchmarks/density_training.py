@@ -96,8 +96,8 @@ def main() -> None:
     import torch
 
     from neupol_cli import hdf5
-    from neupol_cli.density_task import density_task
-    from neupol_cli.tasks import Request
+    from neupol_cli.training.density_task import density_task
+    from neupol_cli.training.tasks import Request
 
     torch.set_num_threads(1)
     request = Request(limit=64, config={"mul": 10, "lmax": 1})

@@ -27,8 +27,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neupol_cli import hdf5, registry
-from neupol_cli.skeleton import skeleton
-from neupol_cli.trajectory import DENSITY, STILL, Row, Trajectory, check_movable, measures, paths
+from neupol_cli.trajectory.paths import (
+    DENSITY,
+    STILL,
+    Row,
+    Trajectory,
+    check_movable,
+    measures,
+    paths,
+)
+from neupol_cli.trajectory.skeleton import skeleton
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from neupol_cli import checkpoint
-from neupol_cli.runlog import Metrics
+from neupol_cli.training.runlog import Metrics
 
 ROOT = Path(__file__).parents[1]
 INTERVAL = 25  # steps between two saved states

@@ -12,7 +12,7 @@ from neupol_cli.errors import BadInput, Usage
 from neupol_cli.options import DeviceOption
 
 if TYPE_CHECKING:
-    from neupol_cli.runtime_cases import Conditions, Subject, System
+    from neupol_cli.runtime.cases import Conditions, Subject, System
 
 ALKANES = "2,4,8,16,32,64,128"
 TIMES = "1,2,3,4"
@@ -69,8 +69,8 @@ def bench_runtime(
     A density is timed whole; of grids beyond a million points some blocks are, and scaled up.
     A size that would not fit in time or memory says so, and the rest goes on.
     """
-    from neupol_cli.runtime_cases import Conditions
-    from neupol_cli.runtime_cases import alkanes as chains
+    from neupol_cli.runtime.cases import Conditions
+    from neupol_cli.runtime.cases import alkanes as chains
 
     if not minutes > 0 or not spacing > 0:
         raise Usage("--minutes and --spacing are positive numbers")
@@ -84,10 +84,11 @@ def bench_runtime(
     if output:
         _write(output, report)
     if plot:
-        from neupol_cli import runtime_job, runtime_plot
+        from neupol_cli.runtime import job
+        from neupol_cli.runtime.plot import draw
 
-        place = runtime_job.conditions_line(report["environment"])
-        runtime_plot.draw(plot, report["series"], place)
+        place = job.conditions_line(report["environment"])
+        draw(plot, report["series"], place)
     if as_json:
         typer.echo(json.dumps(report))
 
@@ -112,30 +113,30 @@ def _check_outputs(output: str | None, plot: str | None) -> None:
 
 
 def _device(name: str) -> str:
-    from neupol_cli.tasks import device_named
+    from neupol_cli.devices import device_named
 
     return str(device_named(name))
 
 
 def _memory(text: str) -> int:
-    from neupol_cli.density_run import parse_memory
+    from neupol_cli.density.on_grid import parse_memory
 
     return parse_memory(text)
 
 
 def _crystal(structure: str | None, supercells: str | None) -> Callable[[], System] | None:
     """The system that the user asked for, made when it is needed; None where none was."""
-    from neupol_cli import runtime_cases
+    from neupol_cli.runtime import cases
 
     if structure is None and supercells is None:
         return None
     times = counts(supercells or TIMES, "--supercells")
     if structure is None:
-        return lambda: runtime_cases.supercells(runtime_cases.bavs3(), "BaVS3", times)
+        return lambda: cases.supercells(cases.bavs3(), "BaVS3", times)
     atoms = _read(structure)
     if not atoms.pbc.any() and supercells is None:
         times = (1,)
-    system = runtime_cases.supercells(atoms, structure, times)
+    system = cases.supercells(atoms, structure, times)
     return lambda: system
 
 
@@ -156,14 +157,14 @@ def _subjects(
     dft: str | None,
 ) -> list[Subject]:
     """Everything that will be timed; a wrong name is found before the first minute is spent."""
-    from neupol_cli import runtime_cases
+    from neupol_cli.runtime import cases
 
     system = crystal() if crystal and dft else molecules
-    reference = [runtime_cases.pyscf(system, conditions.spacing)] if dft else []
+    reference = [cases.pyscf(system, conditions.spacing)] if dft else []
     names = models or BUNDLED
     found = []
     for name in names:
-        found += runtime_cases.subjects(name, crystal, molecules, conditions)
+        found += cases.subjects(name, crystal, molecules, conditions)
     return found + reference
 
 
@@ -171,21 +172,21 @@ def _timed(
     subjects: list[Subject], conditions: Conditions, minutes: float, repeats: int, shown: bool
 ) -> dict[str, Any]:
     """The whole report; with ``shown`` each table is printed as soon as it is there."""
-    from neupol_cli import runtime, runtime_job
+    from neupol_cli.runtime import job, timing
 
-    environment = runtime.environment(conditions.device, "float32")
+    environment = timing.environment(conditions.device, "float32")
     if shown:
-        typer.echo(runtime_job.conditions_line(environment))
+        typer.echo(job.conditions_line(environment))
     series = []
-    for report in runtime_job.run(subjects, conditions, minutes, repeats):
+    for report in job.run(subjects, conditions, minutes, repeats):
         series.append(report)
         if shown:
             _print(report)
-    found = runtime_job.crossings(series)
+    found = job.crossings(series)
     if shown and found:
         typer.echo()
         for each in found:
-            typer.echo(runtime_job.meeting(each))
+            typer.echo(job.meeting(each))
     settings = {"minutes": minutes, "repeats": repeats, "memory_bytes": conditions.memory}
     settings["spacing_Angstrom"] = conditions.spacing
     return {
@@ -197,12 +198,12 @@ def _timed(
 
 
 def _print(report: dict[str, Any]) -> None:
-    from neupol_cli import runtime_job
     from neupol_cli.console import stdout
+    from neupol_cli.runtime import job
 
-    typer.echo(f"\n{runtime_job.heading(report)}")
-    stdout().print(runtime_job.table(report), highlight=False)
-    typer.echo(runtime_job.law(report))
+    typer.echo(f"\n{job.heading(report)}")
+    stdout().print(job.table(report), highlight=False)
+    typer.echo(job.law(report))
 
 
 def _write(path: str, report: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from neupol_cli.errors import BadInput, Usage
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
-    from neupol_cli.density_job import Job
-    from neupol_cli.density_run import GridChoice
+    from neupol_cli.density.job import Job
+    from neupol_cli.density.on_grid import GridChoice
 
 
 def density(
@@ -88,7 +88,7 @@ def density(
     Prints electrons (before and after --normalize), the dipole of molecules, time and probes/s.
     Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, XSF and HDF5 are e/Angstrom^3.
     """
-    from neupol_cli.density_run import GridChoice, parse_counts, parse_memory
+    from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
 
     if analyse is not None:
         load = partial(_load, model, device, dtype) if model is not None else None
@@ -96,7 +96,7 @@ def density(
         return
     if structure is None or output is None:
         raise Usage("name a structure, and with -o the file to write (or --analyse a density)")
-    from neupol_cli.density_job import Job
+    from neupol_cli.density.job import Job
 
     if difference and not reference:
         raise Usage("--difference needs a --reference to subtract")
@@ -128,7 +128,7 @@ def _load(source: str | None, device: str, dtype: str) -> Any:
     """The density model: as named, or the first bundled one."""
     import torch
 
-    from neupol_cli.tasks import device_named
+    from neupol_cli.devices import device_named
 
     kinds = {"float32": torch.float32, "float64": torch.float64}
     if dtype not in kinds:
@@ -148,7 +148,7 @@ def _bundled() -> str:
 
 
 def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
-    from neupol_cli.density_job import frames
+    from neupol_cli.density.job import frames
 
     found = list(frames(structure, on_error))
     if not found:
@@ -173,7 +173,7 @@ def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
 def _print(report: dict[str, Any], as_json: bool) -> None:
     import json
 
-    from neupol_cli.density_job import lines
+    from neupol_cli.density.job import lines
 
     typer.echo(json.dumps(report) if as_json else "\n".join(lines(report)))
 
@@ -184,20 +184,20 @@ def _analyse(
     """zeta of every density of a file; compared with a file or a model, also the error."""
     import json
 
-    from neupol_cli import density_analysis
+    from neupol_cli.density import analysis
 
     if reference is not None and load is not None:
         raise Usage("--analyse compares with --reference or with -m, not with both")
-    compare = density_analysis.with_file(reference) if reference is not None else None
+    compare = analysis.with_file(reference) if reference is not None else None
     if load is not None:
-        compare = density_analysis.with_model(load(), memory)
+        compare = analysis.with_model(load(), memory)
     reports = []
-    for report in density_analysis.analyse(path, compare):
-        text = "\n".join(density_analysis.lines(report))
+    for report in analysis.analyse(path, compare):
+        text = "\n".join(analysis.lines(report))
         typer.echo(json.dumps(report) if as_json else text)
         reports.append(report)
-    for found in density_analysis.summaries(reports):
-        typer.echo(json.dumps(found) if as_json else density_analysis.summary_line(found))
+    for found in analysis.summaries(reports):
+        typer.echo(json.dumps(found) if as_json else analysis.summary_line(found))
 
 
 def _describe(
@@ -212,8 +212,8 @@ def _describe(
     """A field of the density's derivatives, for one structure."""
     import json
 
-    from neupol_cli import descriptor_job
-    from neupol_cli.density_job import frames
+    from neupol_cli.density import descriptor_job
+    from neupol_cli.density.job import frames
 
     descriptor_job.names(name, output)
     found = list(frames(structure, "fail"))

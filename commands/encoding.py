@@ -48,14 +48,16 @@ def encoding(
     polynomials {x, x^2, x^3}, and for several checkpoints how similar they are. Compare networks
     that were trained with different --seed: one seed starts every target from the same tables.
     """
-    from neupol_cli import encoding_plot, encoding_study, figures
+    from neupol_cli import figures
+    from neupol_cli.encoding import study
+    from neupol_cli.encoding.plot import draw
 
     if plot:
         figures.check_name(plot)
-    studies = encoding_study.read(checkpoints)
-    found = encoding_study.described(studies, layer)
+    studies = study.read(checkpoints)
+    found = study.described(studies, layer)
     if plot:
-        encoding_plot.draw(plot, studies, layer)
+        draw(plot, studies, layer)
     if output:
         _write(output, found)
     if as_json:

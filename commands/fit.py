@@ -123,8 +123,8 @@ def fit(
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
     """
-    from neupol_cli import fitting
-    from neupol_cli.interrupt import Interrupted
+    from neupol_cli.training import fitting
+    from neupol_cli.training.interrupt import Interrupted
 
     ours = {"output", "resume", "force", "as_json"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}

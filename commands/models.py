@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from neupol_cli import presets, registry
+from neupol_cli import registry
+from neupol_cli.training import presets
 
 
 def models(

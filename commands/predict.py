@@ -14,7 +14,7 @@ from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from neupol_cli.prediction import Committee, Prediction
+    from neupol_cli.prediction.committee import Committee, Prediction
 
 DEFAULT = "qm9"
 
@@ -65,9 +65,9 @@ def predict(
     JSON lines with --json. Several models give mean and spread.
     """
     from neupol_cli import registry
+    from neupol_cli.devices import device_named
     from neupol_cli.errors import Usage
-    from neupol_cli.prediction import Committee
-    from neupol_cli.tasks import device_named
+    from neupol_cli.prediction.committee import Committee
 
     place = device_named(device)
     if not errors and (split or part or plot):
@@ -89,7 +89,7 @@ def _predictions(
     """Predictions in the order of the structures, a chunk at a time."""
     from neupol_cli import structures
     from neupol_cli.errors import BadInput
-    from neupol_cli.prediction import chunks
+    from neupol_cli.prediction.committee import chunks
 
     good = 0
     answerable = _answerable(committee, structures.read(files, on_error), on_error, stress)
@@ -140,7 +140,7 @@ def _errors(
     as_json: bool,
 ) -> None:
     """How far the models are from the labels of datasets."""
-    from neupol_cli import comparison, comparison_report
+    from neupol_cli.prediction import comparison, comparison_report
 
     found = [each for path in files for each in comparison.compare(committee, path, *which)]
     (comparison_report.json_lines if as_json else comparison_report.table)(found)
@@ -155,9 +155,9 @@ Writer = Callable[[Iterator["Prediction"]], None]
 
 def _writer(output: Path | None, as_json: bool) -> Writer:
     """How the answers leave; chosen first, so that a wrong file name costs nothing."""
-    from neupol_cli import answers
     from neupol_cli.errors import Usage
     from neupol_cli.files import checked_target
+    from neupol_cli.prediction import answers
 
     if output is None:
         return answers.json_lines if as_json else answers.table

@@ -14,7 +14,7 @@ from neupol_cli.errors import BadInput, Usage
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
-    from neupol_cli.trajectory import Trajectory
+    from neupol_cli.trajectory.paths import Trajectory
 
 
 def trajectory(
@@ -58,11 +58,12 @@ def trajectory(
     nearest bond, the way out from the centre of mass and out of the plane of a flat ring; then
     means by element and by kind of bond.
     """
-    from neupol_cli import trajectory_files, trajectory_plot
     from neupol_cli.files import checked_target
+    from neupol_cli.trajectory.files import writer
+    from neupol_cli.trajectory.plot import check_count, plotter
 
-    write = trajectory_files.writer(checked_target(output)) if output else None
-    draw = trajectory_plot.plotter(checked_target(plot)) if plot else None
+    write = writer(checked_target(output)) if output else None
+    draw = plotter(checked_target(plot)) if plot else None
     found = []
     for each in _followed(files, _models(model, device), on_error.value):
         found.append(each)
@@ -73,14 +74,14 @@ def trajectory(
         write(output, found)
     if plot and draw:
         structures = len({id(each.atoms) for each in found})
-        trajectory_plot.check_count(structures, plot)
+        check_count(structures, plot)
         draw(plot, found, magnify)
 
 
 def _models(names: list[str], device: str) -> dict[str, Any]:
     """The models by the name that tells them apart. Errors: Usage without movable points."""
-    from neupol_cli.tasks import device_named
-    from neupol_cli.trajectory import check_movable
+    from neupol_cli.devices import device_named
+    from neupol_cli.trajectory.paths import check_movable
 
     place = device_named(device)
     found: dict[str, Any] = {}
@@ -101,11 +102,12 @@ def _bundled() -> str:
 
 def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterator[Trajectory]:
     """Every structure under every model; a structure that one model refuses is left out of all."""
-    from neupol_cli import structures, trajectory
+    from neupol_cli import structures
+    from neupol_cli.trajectory import paths
 
     for label, atoms in structures.read(files, on_error):
         try:
-            found = [trajectory.trajectory(m, name, label, atoms) for name, m in models.items()]
+            found = [paths.trajectory(m, name, label, atoms) for name, m in models.items()]
         except BadInput as error:
             if on_error == "fail":
                 raise
@@ -117,14 +119,14 @@ def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterat
 def _print(found: Trajectory, as_json: bool) -> None:
     import json
 
-    from neupol_cli.trajectory import report
+    from neupol_cli.trajectory.paths import report
 
     values = report(found)
     if as_json:
         typer.echo(json.dumps(values))
         return
     from neupol_cli.console import stdout
-    from neupol_cli.trajectory_tables import tables
+    from neupol_cli.trajectory.tables import tables
 
     for table in tables(values):
         stdout().print(table)

@@ -112,7 +112,7 @@ def entry(name: str) -> Entry:
         Usage: there is none; the message lists the networks and the presets.
     """
     if name not in ENTRIES:
-        from neupol_cli.presets import presets
+        from neupol_cli.training.presets import presets
 
         raise Usage(
             f"no network is called {name!r}; there are {', '.join(ENTRIES)}; "

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from neupol_cli import foreign, hdf5, units, xyz
+from neupol_cli import hdf5, units
 from neupol_cli.errors import BadInput, IOFailure
 from neupol_cli.files import atomic
-from neupol_cli.xyz import Frame
+from neupol_cli.formats import foreign, xyz
+from neupol_cli.formats.xyz import Frame
 
 if TYPE_CHECKING:
     from ase import Atoms

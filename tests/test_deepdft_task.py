@@ -9,8 +9,8 @@ import torch
 
 from neupol_cli import hdf5
 from neupol_cli.densities import DensityWriter
-from neupol_cli.density_task import METRIC
-from neupol_cli.tasks import Request, task_for
+from neupol_cli.training.density_task import METRIC
+from neupol_cli.training.tasks import Request, task_for
 
 SIZES = {"hidden": 16, "layers": 1, "probes": 64, "cutoff": 3.0}
 

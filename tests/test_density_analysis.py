@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from neupol_cli import density_analysis as analysis
 from neupol_cli import volumetric
+from neupol_cli.density import analysis
 from neupol_cli.errors import BadInput
 from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
 

@@ -11,9 +11,10 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from neupol_cli import app, density_descriptor, registry
+from neupol_cli import app, registry
 from neupol_cli import volumetric as files
-from neupol_cli.density_descriptor import derivatives, dori, iri
+from neupol_cli.density import descriptor
+from neupol_cli.density.descriptor import derivatives, dori, iri
 from neupol_cli.errors import Usage
 from neupol_cli.units import BOHR
 from neupol_cli.volumetric import Grid, Volume
@@ -75,8 +76,8 @@ def test_where_no_atom_reaches_there_is_no_slope() -> None:
     for values in found:
         np.testing.assert_array_equal(values, 0)
     for name in ("iri", "dori"):
-        (values,) = density_descriptor.columns(name, *found)
-        np.testing.assert_array_equal(values, density_descriptor.DESCRIPTORS[name][1])
+        (values,) = descriptor.columns(name, *found)
+        np.testing.assert_array_equal(values, descriptor.DESCRIPTORS[name][1])
 
 
 def test_a_networks_derivatives_equal_differences() -> None:
@@ -117,11 +118,11 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 2.2]])
     points = files.by_spacing(atoms, 0.5, 2.0).points()
     density, slope, hessian = derivatives(Gaussian(), atoms, points)
-    expected = np.where(density > density_descriptor.VACUUM, dori(density, slope, hessian), 0)
+    expected = np.where(density > descriptor.VACUUM, dori(density, slope, hessian), 0)
     np.testing.assert_allclose(found.reshape(-1), expected, rtol=0, atol=1e-6)
     assert app._run([*call, "-o", "h_{}.cube", "--descriptor", "hessian"]) == 0
     assert sorted(path.name for path in tmp_path.glob("h_*.cube")) == [
-        f"h_{part}.cube" for part in sorted(density_descriptor.TENSOR)
+        f"h_{part}.cube" for part in sorted(descriptor.TENSOR)
     ]
     zz = files.read("h_zz.cube").values.reshape(-1) * BOHR**3
     np.testing.assert_allclose(zz, hessian[:, 2, 2], rtol=0, atol=1e-6)

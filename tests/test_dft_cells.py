@@ -8,10 +8,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from neupol_cli import runtime_cases, runtime_job
 from neupol_cli.datasets import dft
 from neupol_cli.errors import BadInput, TryAgain
-from neupol_cli.runtime_cases import Conditions
+from neupol_cli.runtime import cases, job
+from neupol_cli.runtime.cases import Conditions
 
 pytest.importorskip("pyscf")
 SETTINGS = dft.Settings(basis="gth-szv", spacing=0.15)
@@ -41,11 +41,11 @@ def test_what_cannot_be_done_is_said():
 
 
 def test_a_cell_that_takes_too_long_is_given_up():
-    system = runtime_cases.supercells(bulk("C", "diamond", a=3.567), "diamond", (1,))
-    reference = runtime_cases.pyscf(system, 0.5)
+    system = cases.supercells(bulk("C", "diamond", a=3.567), "diamond", (1,))
+    reference = cases.pyscf(system, 0.5)
     assert "Gamma point" in reference.notes[0]
     begun = time.monotonic()
-    report = runtime_job.Series(reference, Conditions("cpu", 1 << 30, 0.5), 1).run(0.05)
+    report = job.Series(reference, Conditions("cpu", 1 << 30, 0.5), 1).run(0.05)
     assert not report["points"]
     assert [each["atoms"] for each in report["skipped"]] == [2]
     assert time.monotonic() - begun < 60

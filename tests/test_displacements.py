@@ -13,7 +13,7 @@ import torch
 from ase.build import molecule
 
 from neupol_cli import checkpoint, hdf5, registry
-from neupol_cli.trajectory import measures, trajectory
+from neupol_cli.trajectory.paths import measures, trajectory
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "displacements.py"
 NAMES = ("H2O", "CH4", "CH3OH", "C2H6", "NH3", "CH3CHO")

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from neupol_cli import registry
-from neupol_cli.encoding_study import (
+from neupol_cli.encoding.study import (
     Tables,
     characteristics,
     found_in,

@@ -11,7 +11,7 @@ from neupol_cli import registry
 from neupol_cli.errors import BadInput, TryAgain
 from neupol_cli.models.backbone import PropertyModel
 from neupol_cli.models.graph import Graph, neighbours
-from neupol_cli.prediction import chunks
+from neupol_cli.prediction.committee import chunks
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli import hdf5, registry, settings
+from neupol_cli import hdf5, registry
 from neupol_cli.errors import BadInput, Usage
-from neupol_cli.property_task import property_task
-from neupol_cli.standardise import composition, standard
-from neupol_cli.tasks import Request, task_for
+from neupol_cli.training import typed
+from neupol_cli.training.property_task import property_task
+from neupol_cli.training.standardise import composition, standard
+from neupol_cli.training.tasks import Request, task_for
 
 SMALL = {"hidden": 8, "layers": 2, "cutoff": 5.0, "encoding": "learned"}
 
@@ -209,27 +210,27 @@ def test_seed_decides_the_weights(dataset: hdf5.Dataset) -> None:
 def test_settings_are_typed() -> None:
     Config = registry.entry("egnn").load().Config
     texts = ["hidden=32", "cutoff=4.5", "species=1,6", "encoding=mlp"]
-    found = settings.typed(Config, texts)
+    found = typed.typed(Config, texts)
     assert found == {"hidden": 32, "cutoff": 4.5, "species": [1, 6], "encoding": "mlp"}
-    assert settings.typed(Config, ["cutoff=none"]) == {"cutoff": None}
+    assert typed.typed(Config, ["cutoff=none"]) == {"cutoff": None}
     with pytest.raises(Usage, match=r"no such setting; it has .*hidden"):
-        settings.typed(Config, ["hiden=3"])
+        typed.typed(Config, ["hiden=3"])
     with pytest.raises(Usage, match="is no int"):
-        settings.typed(Config, ["hidden=3.5"])
+        typed.typed(Config, ["hidden=3.5"])
     with pytest.raises(Usage, match="KEY=VALUE"):
-        settings.typed(Config, ["hidden"])
-    assert settings.numbers(["a=0.5"], "--weight") == {"a": 0.5}
+        typed.typed(Config, ["hidden"])
+    assert typed.numbers(["a=0.5"], "--weight") == {"a": 0.5}
     with pytest.raises(Usage, match="--weight"):
-        settings.numbers(["a=b"], "--weight")
+        typed.numbers(["a=b"], "--weight")
 
 
 def test_intervals() -> None:
-    assert settings.interval("500") == (500, float("inf"))
-    assert settings.interval("60s") == (0, 60.0)
-    assert settings.interval("500,1.5s") == (500, 1.5)
+    assert typed.interval("500") == (500, float("inf"))
+    assert typed.interval("60s") == (0, 60.0)
+    assert typed.interval("500,1.5s") == (500, 1.5)
     for text in ("", "x", "5m", "0", "-3"):
         with pytest.raises(Usage, match="--save-every"):
-            settings.interval(text)
+            typed.interval(text)
 
 
 def test_file_and_memory_agree(dataset: hdf5.Dataset, tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli import checkpoint
-from neupol_cli.averages import Average, Window
 from neupol_cli.errors import Diverged, TryAgain, Usage
-from neupol_cli.interrupt import Interrupted, Interruption
-from neupol_cli.run import Folder, Run
-from neupol_cli.runlog import Metrics, picture
-from neupol_cli.sampling import Shuffle, mixed
-from neupol_cli.schedule import Progress, Schedule
-from neupol_cli.training import Settings, Trainer
+from neupol_cli.training.averages import Average, Window
+from neupol_cli.training.interrupt import Interrupted, Interruption
+from neupol_cli.training.loop import Settings, Trainer
+from neupol_cli.training.run import Folder, Run
+from neupol_cli.training.runlog import Metrics, picture
+from neupol_cli.training.sampling import Shuffle, mixed
+from neupol_cli.training.schedule import Progress, Schedule
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, graphene, molecule
 
-from neupol_cli.skeleton import skeleton
-from neupol_cli.trajectory import Trajectory, by_bond, by_element, measures, report
+from neupol_cli.trajectory.paths import Trajectory, by_bond, by_element, measures, report
+from neupol_cli.trajectory.skeleton import skeleton
 
 
 def moved(atoms: Atoms, moves: np.ndarray) -> Trajectory:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neupol_cli.errors import BadInput
-from neupol_cli.numerals import number, plain
+from neupol_cli.formats.numerals import number, plain
 
 ARCHIVE = "dsgdb9nsd.xyz.tar.bz2"
 PATTERN = "dsgdb9nsd_*.xyz"

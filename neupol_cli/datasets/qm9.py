@@ -16,8 +16,8 @@ import numpy as np
 from neupol_cli import units
 from neupol_cli.datasets import gdb, splits
 from neupol_cli.errors import BadInput, Usage
+from neupol_cli.formats.numerals import table
 from neupol_cli.hdf5 import Dataset, Target
-from neupol_cli.numerals import table
 from neupol_cli.progress import Tick
 
 SIZE = 130_831

@@ -105,7 +105,7 @@ class Volume:
     @property
     def electrons(self) -> float:
         """The sum over the grid times the voxel volume: a rectangle rule, no more exact than
-        the step is fine (see `neupol_cli.density_numbers.sum_error`)."""
+        the step is fine (see `density.measures.sum_error`)."""
         return float(self.values.sum(dtype=np.float64)) * self.grid.element
 
 

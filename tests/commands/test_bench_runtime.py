@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli import checkpoint, registry, runtime, runtime_cases, runtime_job, structures
+from neupol_cli import checkpoint, registry, structures
 from neupol_cli.commands import bench_runtime
 from neupol_cli.errors import TryAgain, Usage
-from neupol_cli.presets import presets
-from neupol_cli.runtime_cases import Conditions, Subject, System, Work
+from neupol_cli.runtime import cases, job, timing
+from neupol_cli.runtime.cases import Conditions, Subject, System, Work
+from neupol_cli.training.presets import presets
 from neupol_cli.volumetric import by_spacing
 
 Run = Callable[..., Any]
@@ -66,7 +67,7 @@ def test_densities_properties_and_forces_as_json_file_and_picture(
 
 def test_supercells_of_a_file_in_a_table(neupol: Run, densities: Path, tmp_path: Path):
     cell = tmp_path / "cell.extxyz"
-    atoms = runtime_cases.alkane(1)
+    atoms = cases.alkane(1)
     atoms.set_cell([4.0, 4.0, 4.0])
     atoms.pbc = True
     ase.io.write(cell, atoms)
@@ -96,11 +97,11 @@ def test_a_networks_name_is_timed_untrained_and_others_on_alkanes(
 
 
 def test_a_preset_is_timed_at_its_size() -> None:
-    molecules = runtime_cases.alkanes([1])
-    energy, forces = runtime_cases.subjects("et-md17", lambda: molecules, molecules, CPU)
+    molecules = cases.alkanes([1])
+    energy, forces = cases.subjects("et-md17", lambda: molecules, molecules, CPU)
     assert (energy.answers, forces.answers) == ("properties", "properties, forces")
     assert energy.notes == ("untrained: random weights of this preset's size",)
-    built = runtime_cases._random(presets()["et-md17"], "property", {1, 6}, "cpu")
+    built = cases._random(presets()["et-md17"], "property", {1, 6}, "cpu")
     defaults, chosen = registry.defaults("equivariant-transformer"), presets()["et-md17"].settings
     sizes = {key: getattr(built.config, key) for key in ("hidden", "layers")}
     assert sizes == {"hidden": 128, "layers": 6} != {key: defaults[key] for key in sizes}
@@ -149,44 +150,44 @@ def test_what_cannot_be_done_is_said_in_a_line(
     ],
 )  # fmt: skip
 def test_a_duration_has_the_unit_that_fits(value: float, shown: str) -> None:
-    assert runtime_job.duration(value) == shown
+    assert job.duration(value) == shown
 
 
 def test_without_pyscf_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyscf", None)
     with pytest.raises(Usage, match=r"pip install 'neupol\[dft\]'"):
-        runtime_cases.pyscf(runtime_cases.alkanes([1]), 0.5)
+        cases.pyscf(cases.alkanes([1]), 0.5)
 
 
 def test_dft_on_the_same_molecules_and_where_they_meet(densities: Path):
     pytest.importorskip("pyscf")
-    chains = runtime_cases.alkanes([1])
-    reference = runtime_cases.pyscf(chains, 0.8)
-    ours = runtime_cases.subjects(str(densities), None, chains, CPU)
-    slow, fast = runtime_job.run([reference, *ours], CPU, 1.0, 1)
+    chains = cases.alkanes([1])
+    reference = cases.pyscf(chains, 0.8)
+    ours = cases.subjects(str(densities), None, chains, CPU)
+    slow, fast = job.run([reference, *ours], CPU, 1.0, 1)
     assert slow["points"][0]["median_s"] > fast["points"][0]["median_s"]
     assert "pbe / gth-pbe / gth-dzvp" in slow["notes"][0]
     laws = ({"exponent": 3.0, "factor": 1e-3}, {"exponent": 1.0, "factor": 1.6})
     for report, law in zip((slow, fast), laws, strict=True):
         report["fit"] = law | {"error": None, "smallest": 5, "largest": 20}
-    (found,) = runtime_job.crossings([slow, fast])
+    (found,) = job.crossings([slow, fast])
     assert found["atoms"] == pytest.approx(40.0)
     assert found["extrapolated"]
-    assert "extrapolated from the two fits" in runtime_job.meeting(found)
+    assert "extrapolated from the two fits" in job.meeting(found)
 
 
 def test_the_fit_finds_a_known_power_and_its_uncertainty():
     atoms = np.array([2, 10, 20, 40, 80])
     cost = 3e-4 * atoms**1.7
     cost[0] = 5.0  # what any call costs; too small a size to count
-    found = runtime.fit(atoms, cost)
+    found = timing.fit(atoms, cost)
     assert found is not None and found.error is not None
     assert found.exponent == pytest.approx(1.7, abs=1e-12)
     assert found.error < 1e-12
     assert (found.smallest, found.largest) == (10, 80)
     assert found.seconds(160) == pytest.approx(3e-4 * 160**1.7)
-    assert runtime.fit([5], [1.0]) is None
-    two = runtime.fit([5, 10], [1.0, 4.0])
+    assert timing.fit([5], [1.0]) is None
+    two = timing.fit([5, 10], [1.0, 4.0])
     assert two is not None and two.error is None
     assert two.exponent == pytest.approx(2.0)
 
@@ -198,22 +199,22 @@ def test_measuring_warms_up_repeats_and_ends_in_time():
         calls.append(time.sleep(0.01) or 0.01)
         return float(len(calls))
 
-    found = runtime.measure(work, 3, 10.0, "cpu")
+    found = timing.measure(work, 3, 10.0, "cpu")
     assert found.seconds == [2.0, 3.0, 4.0]
     assert (found.warmed_up, found.median, found.spread) == (True, 3.0, 2.0)
-    short = runtime.measure(work, 3, 0.005, "cpu")
+    short = timing.measure(work, 3, 0.005, "cpu")
     assert (len(short.seconds), short.warmed_up) == (1, False)
 
 
 def test_peak_memory_is_that_of_the_work():
-    runtime.reset_peak("cpu")
-    before = runtime.peak("cpu")
+    timing.reset_peak("cpu")
+    before = timing.peak("cpu")
     np.ones(25_000_000).sum()  # 200 MB
-    assert 190e6 < runtime.peak("cpu") - before < 300e6
+    assert 190e6 < timing.peak("cpu") - before < 300e6
 
 
 def subject(work: Callable[[int], float], sizes: tuple[int, ...]) -> Subject:
-    system = System("alkanes", sizes, runtime_cases.alkane)
+    system = System("alkanes", sizes, cases.alkane)
     return Subject("it", "properties", system, lambda atoms: Work(lambda: work(len(atoms))), 2.0)
 
 
@@ -224,12 +225,12 @@ def test_a_size_beyond_memory_or_time_says_so_and_the_rest_goes_on():
         time.sleep(0.002 * atoms)
         return 0.002 * atoms
 
-    report = runtime_job.Series(subject(work, (1, 2, 3, 100_000)), CPU, 1).run(30.0)
+    report = job.Series(subject(work, (1, 2, 3, 100_000)), CPU, 1).run(30.0)
     assert [point["atoms"] for point in report["points"]] == [5, 11]
     first, last = report["skipped"]
     assert first["reason"] == "out of memory on 8 atoms"
     assert last["atoms"] == 300_002 and "s are left" in last["reason"]
-    rows = runtime_job.table(report)
+    rows = job.table(report)
     assert rows.row_count == 4
 
 
@@ -238,12 +239,12 @@ def test_a_bug_is_not_taken_for_missing_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        runtime_job.Series(subject(work, (1,)), CPU, 1).run(600.0)
+        job.Series(subject(work, (1,)), CPU, 1).run(600.0)
 
 
 def test_alkanes_are_sound_molecules():
     for carbons in (1, 2, 7):
-        atoms = runtime_cases.alkane(carbons)
+        atoms = cases.alkane(carbons)
         structures.check(atoms, "alkane")
         assert len(atoms) == 3 * carbons + 2
         distances = atoms.get_all_distances()
@@ -254,11 +255,11 @@ def test_alkanes_are_sound_molecules():
 
 
 def test_a_large_grid_is_sampled_within_itself():
-    atoms = runtime_cases.bavs3().repeat(2)
+    atoms = cases.bavs3().repeat(2)
     assert atoms.get_chemical_formula() == "Ba16S48V16"
     grid = by_spacing(atoms, 0.3, 3.6)
-    assert runtime_cases.sampled(grid, 10, 0) == [grid]
-    blocks = runtime_cases.sampled(grid, 10, 0, largest=40_000)
+    assert cases.sampled(grid, 10, 0) == [grid]
+    blocks = cases.sampled(grid, 10, 0, largest=40_000)
     assert [block.shape for block in blocks] == [(10, 10, 10)] * 10
     inverse = np.linalg.inv(grid.step)
     for block in blocks:
@@ -277,9 +278,9 @@ def test_sampled_blocks_are_scaled_to_the_whole(monkeypatch: pytest.MonkeyPatch)
             return None
 
     clock = iter([(0.5, None), (2.0, None)])
-    monkeypatch.setattr(runtime_cases, "timed", lambda work, device: next(clock))
-    crystal = runtime_cases.bavs3().repeat(10)
-    work = runtime_cases.density_work(Model(), crystal, CPU)
+    monkeypatch.setattr(cases, "timed", lambda work, device: next(clock))
+    crystal = cases.bavs3().repeat(10)
+    work = cases.density_work(Model(), crystal, CPU)
     assert work.facts["scaled"]
     share = work.facts["points"] / work.facts["computed_points"]
     assert work.run() == pytest.approx(0.5 + 2.0 * share)

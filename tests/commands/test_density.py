@@ -20,9 +20,10 @@ from ase.io import write as ase_write
 from ase.io.cube import read_cube
 from torch import Tensor
 
-from neupol_cli import app, density_numbers, density_plot, hdf5, registry, volumetric
-from neupol_cli.density_job import fills_cell
-from neupol_cli.density_run import predict
+from neupol_cli import app, hdf5, registry, volumetric
+from neupol_cli.density import measures, plot
+from neupol_cli.density.job import fills_cell
+from neupol_cli.density.on_grid import predict
 from neupol_cli.errors import TryAgain
 from neupol_cli.units import BOHR, DEBYE
 from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
@@ -122,7 +123,7 @@ def test_water_counts_its_electrons_before_and_after(model, capsys) -> None:
 def test_scaling_single_numbers_keeps_the_sum_to_1e_8() -> None:
     values = np.random.default_rng(0).random((60, 60, 60)).astype(np.float32)
     wanted = values.sum(dtype=np.float64) * 1.0025917
-    density_numbers.scale(values, 1.0025917)
+    measures.scale(values, 1.0025917)
     assert values.dtype == np.float32
     assert values.sum(dtype=np.float64) / wanted == pytest.approx(1.0, rel=0, abs=1e-8 / 3)
 
@@ -269,11 +270,11 @@ def test_a_picture_is_drawn(model, capsys) -> None:
 def test_the_plane_holds_most_atoms() -> None:
     ring = [[np.cos(a), np.sin(a), 0.3] for a in np.arange(6) * np.pi / 3]
     atoms = Atoms("C6H2", [[1.4 * x, 1.4 * y, z] for x, y, z in ring] + [[0, 0, 2.0], [0, 2, 2.5]])
-    flat, across = density_plot.planes(atoms)
+    flat, across = plot.planes(atoms)
     assert np.abs(flat.seen(atoms.positions)[:6, 2]).max() < 1e-9
     assert abs(flat.normal @ across.normal) < 1e-12
     for symbols, positions in {"H": [[0, 0, 0]], "CO": [[0, 0, 0], [0.3, 0.4, 1.0]]}.items():
-        for plane in density_plot.planes(Atoms(symbols, positions)):
+        for plane in plot.planes(Atoms(symbols, positions)):
             assert np.isfinite(plane.points()).all()
             np.testing.assert_allclose(plane.seen(np.array(positions))[:, 2], 0, rtol=0, atol=1e-9)
 
@@ -292,8 +293,8 @@ def test_the_grid_error_is_of_the_errors_size() -> None:
             squared = ((grid.points() - position) ** 2).sum(axis=1)
             values += charge * (15 / np.pi) ** 1.5 * np.exp(-15 * squared)
         volume = Volume(atoms, grid, values.reshape(grid.shape))
-        error, moment_error = density_numbers.grid_errors(volume, charges)
-        moment = density_numbers.dipole(volume, charges, 8.0 / volume.electrons)  # zero if exact
+        error, moment_error = measures.grid_errors(volume, charges)
+        moment = measures.dipole(volume, charges, 8.0 / volume.electrons)  # zero if exact
         true.append((abs(volume.electrons - 8.0), np.linalg.norm(moment)))
         told.append((error, moment_error))
     ratio = np.mean(told, axis=0) / np.mean(true, axis=0)

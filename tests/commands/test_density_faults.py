@@ -16,8 +16,9 @@ import pytest
 import torch
 from ase import Atoms
 
-from neupol_cli import app, checkpoint, density_numbers, registry, volumetric
-from neupol_cli.density_run import GridChoice, check_size, parse_counts, parse_memory
+from neupol_cli import app, checkpoint, registry, volumetric
+from neupol_cli.density import measures
+from neupol_cli.density.on_grid import GridChoice, check_size, parse_counts, parse_memory
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.volumetric import Grid, Volume
 
@@ -145,7 +146,7 @@ def test_sizes_are_read() -> None:
     with pytest.raises(Usage, match="choose one"):
         GridChoice(spacing=0.2, counts=(1, 1, 1))
     with pytest.raises(BadInput, match="grids differ"):
-        density_numbers.check_same_grid(
+        measures.check_same_grid(
             Volume(Atoms("H"), grid, np.zeros(grid.shape)),
             Volume(Atoms("H"), Grid([0, 0, 1], np.eye(3), grid.shape), np.zeros(grid.shape)),
         )

@@ -14,9 +14,9 @@ import torch
 
 from neupol_cli import hdf5, registry
 from neupol_cli.densities import DensityWriter
-from neupol_cli.density_task import METRIC, Draw, density_task
 from neupol_cli.errors import BadInput, Usage
-from neupol_cli.tasks import Request
+from neupol_cli.training.density_task import METRIC, Draw, density_task
+from neupol_cli.training.tasks import Request
 
 SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}
 WIDTHS = {1: 1.5, 8: 3.0}  # exponents, 1/Angstrom^2
@@ -157,7 +157,7 @@ def test_focused_draws_are_unbiased(data):
 
 
 def test_thinned_grids_keep_their_places(data):
-    from neupol_cli.density_task import Grids
+    from neupol_cli.training.density_task import Grids
 
     dataset = hdf5.read(data)
     like = torch.zeros(1, dtype=torch.float64)

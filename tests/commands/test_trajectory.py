@@ -15,9 +15,9 @@ from ase.io import read
 from neupol_cli import checkpoint, registry
 from neupol_cli.errors import Usage
 from neupol_cli.models.graph import Graph
-from neupol_cli.trajectory import check_movable
-from neupol_cli.trajectory_files import read_hdf5, writer
-from neupol_cli.trajectory_plot import plotter
+from neupol_cli.trajectory.files import read_hdf5, writer
+from neupol_cli.trajectory.paths import check_movable
+from neupol_cli.trajectory.plot import plotter
 
 TWO = """3
 water

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli import app, checkpoint, density_descriptor, registry
-from neupol_cli.density_descriptor import derivatives, dori, iri
+from neupol_cli import app, checkpoint, registry
+from neupol_cli.density.descriptor import TENSOR, derivatives, dori, iri
 from neupol_cli.errors import Refused
 from neupol_cli.models.deepdft_edges import Compiled, Ends, Plain, Reached, messages, sums
 from neupol_cli.models.deepdft_tables import ERROR, filter_error, filter_table
@@ -214,7 +214,7 @@ def test_the_command_draws_densities_and_descriptors(monkeypatch, tmp_path, name
     for file, descriptor in (("d.cube", "dori"), ("i.cube", "iri"), ("h_{}.cube", "hessian")):
         assert app._run([*call, file, "--descriptor", descriptor]) == 0
     made = {each.name for each in tmp_path.glob("*.cube")}
-    tensor = {f"h_{part}.cube" for part in density_descriptor.TENSOR}
+    tensor = {f"h_{part}.cube" for part in TENSOR}
     assert made == {"rho.cube", "d.cube", "i.cube"} | tensor
 
 

@@ -1,0 +1,1 @@
+"""What `neupol density` does: a model on a grid, numbers and pictures of what comes out."""

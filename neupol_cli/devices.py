@@ -1,0 +1,44 @@
+"""Where a network computes, and in which type of number."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from neupol_cli.errors import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+
+@contextmanager
+def default_dtype(name: str) -> Iterator[torch.dtype]:
+    """``float32`` or ``float64`` as torch's default, while a model is built."""
+    import torch
+
+    kinds = {"float32": torch.float32, "float64": torch.float64}
+    if name not in kinds:
+        raise Usage(f"--default-dtype is one of {', '.join(kinds)}, not {name!r}")
+    earlier = torch.get_default_dtype()
+    torch.set_default_dtype(kinds[name])
+    try:
+        yield kinds[name]
+    finally:
+        torch.set_default_dtype(earlier)
+
+
+def device_named(name: str) -> torch.device:
+    """A device by name; ``auto`` is the GPU where there is one. Errors: Usage."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise Usage(f"--device {name}: not usable here: {reason}") from error
+    return device

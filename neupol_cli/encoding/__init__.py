@@ -1,0 +1,1 @@
+"""What `neupol encoding` does: characteristics and pictures of learned encodings."""

@@ -1,0 +1,1 @@
+"""Text formats of structures, read with the line of whatever is wrong; the others through ASE."""

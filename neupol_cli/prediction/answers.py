@@ -1,0 +1,136 @@
+"""The forms in which predictions leave: a table, tab-separated or JSON lines, or a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from neupol_cli import hdf5, structures
+from neupol_cli.files import atomic
+from neupol_cli.hdf5 import Target
+from neupol_cli.prediction.committee import Prediction
+
+Found = Iterator[Prediction]
+
+
+def json_lines(found: Found) -> None:
+    """One object a structure and line, as they come."""
+    for prediction in found:
+        print(json.dumps(prediction.record()), flush=True)
+
+
+def json_file(path: Path, found: Found) -> None:
+    """The same lines in a file."""
+    with atomic(path) as partial, partial.open("w") as stream:
+        for prediction in found:
+            stream.write(json.dumps(prediction.record()) + "\n")
+
+
+def table(found: Found) -> None:
+    """Aligned on a terminal; tab-separated, as they come, into a pipe."""
+    if sys.stdout.isatty():
+        _aligned(list(found))
+        return
+    rows = _rows(found)
+    for row in rows:
+        print("\t".join(row), flush=True)
+
+
+def _rows(found: Found) -> Iterator[list[str]]:
+    """A header with units, then a row a structure."""
+    first = next(found)
+    yield ["structure", "formula", *(f"{name} [{t.unit}]" for name, t in _numbers(first).items())]
+    for prediction in chain([first], found):
+        numbers = (f"{float(t.values):.10g}" for t in _numbers(prediction).values())
+        yield [prediction.label, prediction.atoms.get_chemical_formula(), *numbers]
+
+
+def _numbers(prediction: Prediction) -> dict[str, Target]:
+    """One number a structure; of forces the largest, since a row has no room for all."""
+    numbers = {n: t for n, t in prediction.targets().items() if t.values.ndim == 0}
+    if prediction.forces is not None:
+        largest = np.linalg.norm(prediction.forces.values, axis=1).max()
+        numbers["largest force"] = Target(largest, prediction.forces.unit)
+    if prediction.stress is not None:
+        pressure = -np.trace(prediction.stress.values) / 3
+        numbers["pressure"] = Target(np.asarray(pressure), prediction.stress.unit)
+    return numbers
+
+
+def _aligned(found: list[Prediction]) -> None:
+    """A property a row and a structure a column where they are few; else a structure a row."""
+    from rich.table import Table
+
+    from neupol_cli.console import stdout
+
+    if len(found) > 6:
+        rows = list(_rows(iter(found)))
+        grid = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows[1:]:
+            grid.add_row(*row)
+        stdout().print(grid)
+        return
+    names = [f"{Path(p.label).name} ({p.atoms.get_chemical_formula()})" for p in found]
+    grid = Table("property", "unit", box=None, pad_edge=False)
+    for name in names:
+        grid.add_column(name, justify="right")
+    numbers = [_numbers(prediction) for prediction in found]
+    for key, target in numbers[0].items():
+        if key.endswith("_spread"):
+            continue
+        grid.add_row(key, target.unit, *(_with_spread(p, n, key) for p, n in zip(found, numbers)))  # noqa: B905
+    stdout().print(grid)
+
+
+def _with_spread(prediction: Prediction, numbers: dict[str, Target], name: str) -> str:
+    number = float(numbers[name].values)
+    # Five digits are enough for a property, but not for the last ones of a total energy.
+    value = f"{number:.3f}" if abs(number) >= 100 else f"{number:.5g}"
+    return f"{value} ± {prediction.spread[name]:.2g}" if name in prediction.spread else value
+
+
+def csv_file(path: Path, found: Found) -> None:
+    """Comma-separated values; the header names the units."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in _rows(found):
+        writer.writerow(row)
+    with atomic(path) as partial:
+        partial.write_text(text.getvalue())
+
+
+def xyz_file(path: Path, found: Found) -> None:
+    """Extended xyz: ``U0_eV=...`` in the comment, forces as columns."""
+    predictions = list(found)
+    structures.write(path, [p.atoms for p in predictions], [p.targets() for p in predictions])
+
+
+def hdf5_file(path: Path, found: Found) -> None:
+    """Structures with the predictions as their targets; `neupol data info` reads it."""
+    predictions = list(found)
+    names = predictions[0].targets()
+    targets = {name: _gathered(predictions, name, target) for name, target in names.items()}
+    frames = [p.atoms for p in predictions]
+    dataset = hdf5.from_atoms(frames, "structures", "predicted by neupol", targets=targets)
+    hdf5.write(path, dataset)
+
+
+def _gathered(predictions: list[Prediction], name: str, first: Target) -> Target:
+    values = [p.targets()[name].values for p in predictions]
+    joined = np.concatenate(values) if first.per == "atom" else np.asarray(values, float)
+    return Target(joined, first.unit, first.per)
+
+
+FILES: dict[str, Callable[[Path, Found], None]] = {
+    ".extxyz": xyz_file,
+    ".xyz": xyz_file,
+    ".csv": csv_file,
+    ".h5": hdf5_file,
+}

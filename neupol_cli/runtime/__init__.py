@@ -1,0 +1,1 @@
+"""What `neupol bench-runtime` does: cases, measured, fitted and drawn."""

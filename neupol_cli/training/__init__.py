@@ -1,0 +1,1 @@
+"""What `neupol fit` does: tasks, the loop, its state, its log; one file a part."""

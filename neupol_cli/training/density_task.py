@@ -1,0 +1,335 @@
+"""Learning electron densities: random probes of random structures, all of it on the device.
+
+A batch is slicing: atoms and densities lie in flat arrays where the model is. Densities too large
+for memory are thinned to random points of each grid, drawn once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from neupol_cli import registry
+from neupol_cli.devices import default_dtype, device_named
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.hdf5 import Dataset, Density
+from neupol_cli.models.distance import smoothness
+from neupol_cli.models.graph import Graph
+from neupol_cli.models.probes import images, inside, slots
+from neupol_cli.training.property_task import PENALTIES, Arrays
+from neupol_cli.training.tasks import Request, chosen_split
+
+METRIC = "eps_mae_percent"
+UNIT = "e/Angstrom^3"
+# Values that are held at once: 4 GB in float32. Larger data are thinned.
+HELD = 1_000_000_000
+# Points of a structure that are read for validation, the same ones each time; a test reads all.
+VALIDATED = 4096
+# A focused draw goes with (density + FLOOR)^focus, so that no point is out of reach.
+FLOOR = 1e-3
+# Points and structures that the spherical atoms are fitted to.
+FITTED = 2000, 256
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Densities of N structures on a device, flat.
+
+    Attributes:
+        offsets: (N + 1,) the held points of structure i are rows offsets[i]:offsets[i + 1].
+        values: (R,) or (R, 2) e/Angstrom^3.
+        places: (R,) the index of each held point in its grid, or None if all are held.
+        shape: (N, 3); origin: (N, 3) and step: (N, 3, 3), Angstrom.
+    """
+
+    offsets: Tensor
+    values: Tensor
+    places: Tensor | None
+    shape: Tensor
+    origin: Tensor
+    step: Tensor
+
+    @classmethod
+    def of(cls, density: Density, indices: np.ndarray, most: int, seed: int, like: Tensor) -> Grids:
+        """The grids of some structures, each thinned to ``most`` random points at the most.
+
+        Rows of structures that are not among ``indices`` are empty.
+        """
+        rng = np.random.default_rng(seed)
+        sizes = np.zeros(len(density.shape), np.int64)
+        values, places = {}, {}
+        for index in sorted(int(i) for i in indices):
+            all_values = density.values(index)
+            sizes[index] = min(most, len(all_values))
+            if most < len(all_values):
+                places[index] = np.sort(rng.choice(len(all_values), most, replace=False))
+                all_values = all_values[places[index]]
+            else:
+                places[index] = np.arange(len(all_values))
+            values[index] = all_values
+        thinned = bool((sizes < density.shape.prod(1))[list(values)].any())
+        order = sorted(values)
+        flat = torch.from_numpy(np.concatenate([values[i] for i in order]))
+        where = torch.from_numpy(np.concatenate([places[i] for i in order])) if thinned else None
+
+        def real(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(like)
+
+        device = like.device
+        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)])).to(device)
+        return cls(
+            offsets,
+            flat.to(like),
+            None if where is None else where.to(device),
+            torch.from_numpy(density.shape).to(device),
+            real(density.origin),
+            real(density.step),
+        )
+
+    def points(self, structures: Tensor, rows: Tensor) -> Tensor:
+        """Where held points lie: (B,) structures, (B, P) rows -> (B, P, 3) Angstrom."""
+        first = self.offsets[structures][:, None]
+        place = rows - first if self.places is None else self.places[rows]
+        _, n2, n3 = self.shape[structures].unbind(1)
+        counts = torch.stack(
+            (place // (n2 * n3)[:, None], place // n3[:, None] % n2[:, None], place % n3[:, None]),
+            2,
+        )
+        steps = torch.bmm(counts.to(self.step.dtype), self.step[structures])
+        return self.origin[structures][:, None] + steps
+
+
+class Draw:
+    """Random held points of structures, with the weights that keep their mean unbiased.
+
+    With ``focus`` f points are drawn in proportion to (density + 0.001)^f: a uniform draw spends
+    half of the probes where there is next to nothing to learn.
+    """
+
+    def __init__(self, grids: Grids, focus: float) -> None:
+        self.grids, self.focus = grids, focus
+        self.sums: Tensor | None = None
+        if focus:
+            total = grids.values if grids.values.dim() == 1 else grids.values[:, 0]
+            each = (total.clamp(min=0).double() + FLOOR) ** focus
+            self.sums = torch.cat((each.new_zeros(1), each.cumsum(0)))
+
+    def __call__(
+        self, structures: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B,) structures -> (B, count) rows, and (B, count) weights of mean one, or None."""
+        first, last = self.grids.offsets[structures], self.grids.offsets[structures + 1]
+        size = (structures.shape[0], count)
+        device = structures.device
+        chance = torch.rand(size, generator=generator, dtype=torch.float64, device=device)
+        if self.sums is None:
+            rows = first[:, None] + (chance * (last - first)[:, None]).long()
+            return torch.minimum(rows, last[:, None] - 1), None
+        low, high = self.sums[first][:, None], self.sums[last][:, None]
+        rows = torch.searchsorted(self.sums, low + chance * (high - low), right=True) - 1
+        rows = torch.minimum(torch.maximum(rows, first[:, None]), last[:, None] - 1)
+        share = self.sums[rows + 1] - self.sums[rows]
+        return rows, (high - low) / (last - first)[:, None] / share
+
+
+class DensityTask:
+    """Densities at random probes of each structure; see `loop.Task`.
+
+    Loss: mean |rho - rho^|, or its square, over the probes (of both columns, with spin). Error:
+    eps_mae = sum |rho - rho^| / sum |rho| in percent, of the total density: over the whole grids of
+    the test set, over up to 4,096 fixed points a structure for validation.
+    """
+
+    metric = METRIC
+
+    def __init__(
+        self, model: Any, dataset: Dataset, split: dict[str, np.ndarray], request: Request
+    ) -> None:
+        assert dataset.density is not None
+        self.model: Any = model
+        self.config = model.config
+        like = model.readout.weight.detach()
+        self.arrays = Arrays.of(dataset, like.device, like.dtype)
+        self.density = dataset.density
+        self.columns = 1 + self.config.spin
+        self.splits = {k: np.asarray(v) for k, v in split.items()}
+        self.train = torch.from_numpy(self.splits["train"]).to(like.device)
+        self.size = len(self.train)
+        most = max(1, HELD // max(1, self.size) // self.columns)
+        self.grids = Grids.of(self.density, self.splits["train"], most, request.seed, like)
+        self.draw = Draw(self.grids, self.config.focus)
+        self.checked: Grids | None = None
+        self.smoothness = request.smoothness
+        self.units = {METRIC: "%"}
+        self.meta = {
+            "targets": {"density": UNIT},
+            "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
+            # What an atom of each element brings to the sum, for those who normalise it.
+            "valence": {
+                chemical_symbols[number]: count
+                for number, count in dataset.references.get("electrons", {}).items()
+            },
+        }
+        if request.loss not in PENALTIES:
+            raise Usage(f"--loss is one of {', '.join(PENALTIES)}, not {request.loss!r}")
+        self.penalty = PENALTIES[request.loss]
+        if request.smoothness and smoothness(model) is None:
+            raise Usage("--smoothness needs a learned encoding: add --encoding learned")
+        if model.promolecule is not None:
+            fit_promolecule(self, request.seed)
+
+    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `loop.Task`."""
+        chosen = self.train[indices]
+        rows, weights = self.draw(chosen, self.config.probes, generator)
+        graph, _ = self.arrays.graph(chosen)
+        errors = self.penalty(self._errors(self.model, self.grids, chosen, rows, graph))
+        if weights is not None:
+            weights = weights.reshape(-1, 1).to(errors.dtype)
+            errors = errors.reshape(weights.shape[0], -1) * weights
+        loss = errors.mean()
+        if not self.smoothness:
+            return loss, {}
+        rough = smoothness(self.model)
+        assert rough is not None
+        return loss + self.smoothness * rough, {"smoothness": rough}
+
+    def _errors(
+        self, model: Any, grids: Grids, chosen: Tensor, rows: Tensor, graph: Graph
+    ) -> Tensor:
+        """(B P,) or (B P, 2): what the model says less what is there."""
+        found: Tensor = model(graph, grids.points(chosen, rows))
+        return found - self._truth(grids, rows)
+
+    def _truth(self, grids: Grids, rows: Tensor) -> Tensor:
+        """(B, P) rows -> (B P,) or (B P, 2), as many columns as the model has."""
+        values = grids.values[rows.reshape(-1)]
+        return values[:, 0] if values.dim() == 2 and self.columns == 1 else values
+
+    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+        """eps_mae in percent; see `loop.Task`."""
+        if not len(self.splits[split]):
+            return {}
+        with torch.no_grad():
+            sums = (
+                self._tested(split, model, check) if split == "test" else self._valid(model, check)
+            )
+        return {METRIC: 100 * float(sums[0] / sums[1])}
+
+    def _valid(self, model: Any, check: Callable[[], None]) -> Tensor:
+        """sum |rho - rho^| and sum |rho| over the fixed points of the validation set."""
+        if self.checked is None:
+            self.checked = Grids.of(
+                self.density, self.splits["valid"], VALIDATED, 0, self.grids.step
+            )
+        grids = self.checked
+        sums = torch.zeros(2, dtype=torch.float64, device=grids.values.device)
+        for index in self.splits["valid"]:
+            check()
+            chosen = torch.tensor([int(index)], device=sums.device)
+            rows = torch.arange(
+                int(grids.offsets[index]), int(grids.offsets[index + 1]), device=sums.device
+            )[None]
+            graph, _ = self.arrays.graph(chosen)
+            errors = self._errors(model, grids, chosen, rows, graph)
+            sums += _sums(errors, self._truth(grids, rows))
+        return sums
+
+    def _tested(self, split: str, model: Any, check: Callable[[], None]) -> Tensor:
+        """The same over the whole grids of a split, one structure in memory at a time."""
+        like = self.grids.step
+        sums = torch.zeros(2, dtype=torch.float64, device=like.device)
+        for index in self.splits[split]:
+            check()
+            chosen = torch.tensor([int(index)], device=like.device)
+            graph, _ = self.arrays.graph(chosen)
+            values = torch.from_numpy(self.density.values(int(index))).to(like)
+            values = values[:, 0] if values.dim() == 2 and self.columns == 1 else values
+            grid = Box(*(getattr(self.density, k)[index] for k in ("origin", "step", "shape")))
+            found = model.density_grid(model.prepared(graph), grid)
+            sums += _sums(found - values, values)
+        return sums
+
+
+def valence(dataset: Dataset) -> dict[str, float]:
+    """How many electrons an atom of each element brings to these densities, by symbol.
+
+    A pseudopotential's density has no core: the sum that a density is normalised to is the data's.
+    """
+    from ase.data import chemical_symbols
+
+    known = dataset.references.get("electrons", {})
+    return {chemical_symbols[number]: count for number, count in known.items()}
+
+
+@dataclass(frozen=True)
+class Box:
+    """One structure's grid: origin (3,), step (3, 3), shape (3,)."""
+
+    origin: np.ndarray
+    step: np.ndarray
+    shape: np.ndarray
+
+
+def _sums(errors: Tensor, truth: Tensor) -> Tensor:
+    """(2,) sum |error| and sum |rho| of the total density."""
+    if errors.dim() == 2:
+        errors, truth = errors[:, 0], truth[:, 0]
+    return torch.stack((errors.abs().sum(), truth.abs().sum())).double()
+
+
+@torch.no_grad()
+def fit_promolecule(task: DensityTask, seed: int) -> None:
+    """Fits the spherical atoms of a task's model to random points of its training set."""
+    model, count = task.model, FITTED[0]
+    generator = torch.Generator(device=task.train.device).manual_seed(seed)
+    order = torch.randperm(task.size, generator=generator, device=task.train.device)
+    design, density = [], []
+    for chosen in task.train[order[: FITTED[1]]].split(16):
+        rows, _ = Draw(task.grids, 0.0)(chosen, count, generator)
+        graph, _ = task.arrays.graph(chosen)
+        design.append(_shells(model, graph, task.grids.points(chosen, rows)))
+        truth = task.grids.values[rows.reshape(-1)]
+        density.append(truth[:, 0] if truth.dim() == 2 else truth)
+    model.promolecule.fit(torch.cat(design), torch.cat(density))
+
+
+def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
+    """(B P, species x Gaussians): the shells summed over each structure's atoms of an element."""
+    cutoff, species = model.config.cutoff, len(model.config.species)
+    seen = images(graph, cutoff, *inside(graph, probes))
+    found = slots(graph, seen, graph.positions, probes, cutoff)
+    shells = model.promolecule.shells(found.vectors.square().sum(1)) * found.filled[:, None]
+    types = model.types(graph.numbers).repeat_interleave(found.width)
+    total = shells.new_zeros(probes.shape[0] * probes.shape[1] * species, shells.shape[1])
+    total.index_add_(0, found.receivers * species + types, shells)
+    return total.view(-1, species * shells.shape[1])
+
+
+def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
+    """Builds the density model called ``name`` for a dataset and the task of training it.
+
+    Errors: BadInput and Usage, where data, model and request do not fit together.
+    """
+    if dataset.density is None:
+        raise BadInput("the file holds no densities; make one with neupol data density")
+    if request.targets:
+        raise Usage("--target is for properties; a density model learns the density")
+    config = {"species": list(dataset.elements), "spin": dataset.density.spin, **request.config}
+    config["species"] = sorted(set(config["species"]))
+    strange = set(dataset.elements) - set(config["species"])
+    if strange:
+        raise BadInput(f"the data hold elements {sorted(strange)} that are not in --set species")
+    if config["spin"] and not dataset.density.spin:
+        raise BadInput("--set spin=true, and the file has no spin density")
+    split = chosen_split(dataset, request)
+    torch.manual_seed(request.seed)
+    with default_dtype(request.dtype) as dtype:
+        model = registry.build(name, config).to(device_named(request.device), dtype)
+    return DensityTask(model, dataset, split, request)

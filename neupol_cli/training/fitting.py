@@ -1,0 +1,196 @@
+"""From the options of `neupol fit` to a trained model in its run folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neupol_cli import files, hdf5, registry
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.training import presets, typed
+from neupol_cli.training.loop import Settings, Task, Trainer
+from neupol_cli.training.run import Folder, Run
+from neupol_cli.training.runlog import reporter
+from neupol_cli.training.tasks import Request, task_for
+
+LIMITS = ("epochs", "steps", "minutes")
+EPOCHS = 1000  # EGNN's published recipe, where no limit is asked for
+# What a resumed run may change: it says how to go on. All else says what is trained on what.
+CHANGEABLE = {
+    *LIMITS, "data", "device", "lr", "clip", "patience", "schedule", "warmup", "weight_decay",
+    "valid_every", "save_every",
+}  # fmt: skip
+
+
+def fit(
+    output: Path, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
+) -> dict[str, Any]:
+    """Trains and tests.
+
+    Args:
+        output: the run folder.
+        options: every option by name, defaults included, plain values.
+        given: which of them stood on the command line.
+        resume: go on with the run in the folder, under its own options.
+        force: discard a run in the folder.
+
+    Returns:
+        ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
+        ``{name: {"value", "unit"}}``.
+
+    Errors: all of them; Interrupted with the run saved.
+    """
+    folder = Folder(output)
+    with files.locked(folder.reserved()):
+        folder.prepare(resume, force)
+        earlier = folder.read_config() if resume else {}
+        if resume:
+            chosen = _continued(earlier["options"], options, given)
+        else:
+            chosen = _begun(options, given)
+        dataset = hdf5.read(_required(chosen, "data"))
+        _same_data(earlier, dataset)
+        task = _task(chosen, dataset)
+        trainer = Trainer(task, _settings(chosen))
+        folder.make(empty=not resume)
+        folder.write_config({"options": chosen, "fingerprint": dataset.fingerprint})
+        return _run(folder, trainer, chosen, resume)
+
+
+def _run(
+    folder: Folder, trainer: Trainer, options: Mapping[str, Any], resume: bool
+) -> dict[str, Any]:
+    voice = reporter()
+    run = Run(folder, options["model"], trainer, voice, _described(options))
+    try:
+        with run.interruption:
+            run.start(resume)
+            voice.say(_introduction(options, trainer))
+            test = run.work()
+    finally:
+        voice.close()
+    now = trainer.now
+    return {
+        "steps": now.step,
+        "best_step": now.best_step,
+        "seconds": round(trainer.elapsed(), 1),
+        "valid": run.with_units(now.best_valid),
+        "test": run.with_units(test),
+    }
+
+
+def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
+    weights = sum(p.numel() for p in trainer.parameters)
+    name = options["model"] if options.get("preset") is None else options["preset"]
+    text = (
+        f"{name}: {weights:,} weights, {trainer.task.size:,} training items, "
+        f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
+    )
+    if options["minutes"] is not None:
+        text += (
+            "; limited by time: the learning rate follows the clock, so not reproducible bitwise"
+        )
+    return text
+
+
+def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """The options of a new run: as given, then the preset's, then the defaults.
+
+    Errors: Usage for more than one limit, or a name that is neither a network nor a preset.
+    """
+    name = _required(options, "model")
+    preset = presets.chosen(name)
+    if preset is None:
+        registry.entry(name)
+        chosen = {**options, "preset": None}
+    else:
+        chosen = presets.applied(options, given, preset, _targets(options))
+    limits = [name for name in LIMITS if options[name] is not None]
+    if len(limits) > 1:
+        raise Usage(f"choose one of --{' and --'.join(limits)}")
+    if limits:
+        chosen.update({name: options[name] for name in LIMITS})
+    elif all(chosen[name] is None for name in LIMITS):
+        chosen["epochs"] = EPOCHS
+    return chosen
+
+
+def _targets(options: Mapping[str, Any]) -> list[str]:
+    return [word for text in options["target"] for word in text.split(",") if word]
+
+
+def _continued(
+    earlier: Mapping[str, Any], options: Mapping[str, Any], given: set[str]
+) -> dict[str, Any]:
+    """The options of a run that goes on: its own, but for those that may change.
+
+    Errors: Usage for one that was given differently and may not change.
+    """
+    # Runs begun before --scale had "auto" said "mad" where they meant it.
+    old = {} if "preset" in earlier else {"scale": "auto"}
+    chosen = {**earlier, **old}
+    for name in sorted(name for name in given if options[name] != earlier.get(name)):
+        if name == "model" and options[name] == earlier.get("preset"):
+            continue
+        if name not in CHANGEABLE:
+            option = "--" + name.strip("_").replace("_", "-")
+            raise Usage(
+                f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
+            )
+        if name in LIMITS:
+            chosen.update(dict.fromkeys(LIMITS))
+        chosen[name] = options[name]
+        print(f"{name}: {options[name]} (was {earlier[name]})", file=sys.stderr)
+    return chosen
+
+
+def _required(options: Mapping[str, Any], name: str) -> Any:
+    if options[name] is None:
+        raise Usage(f"{name.upper()} is missing; see neupol fit --help")
+    return options[name]
+
+
+def _same_data(earlier: Mapping[str, Any], dataset: hdf5.Dataset) -> None:
+    if earlier and earlier["fingerprint"] != dataset.fingerprint:
+        raise BadInput("the data are not those that this run was begun with; give the same file")
+
+
+def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
+    """The task that the options ask for."""
+    name = _required(options, "model")
+    kind = registry.entry(name).load().Config
+    known = {field.name for field in fields(kind)}
+    config = typed.typed(kind, options["set_"])
+    for key in ("polarization", "encoding"):
+        if options[key] is not None:
+            if key not in known:
+                raise Usage(f"{name} has no --{key}")
+            config[key] = options[key]
+    names = {field.name for field in fields(Request)} & set(options)
+    plain = {key: options[key] for key in names - {"targets", "weights", "config"}}
+    weights = typed.numbers(options["weight"], "--weight")
+    request = Request(targets=tuple(_targets(options)), weights=weights, config=config, **plain)
+    return task_for(name, dataset, request)
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    """How to train, from the options of the same names."""
+    steps, seconds = typed.interval(options["save_every"])
+    names = {field.name for field in fields(Settings)} & set(options)
+    return Settings(
+        save_steps=steps, save_seconds=seconds, **{name: options[name] for name in names}
+    )
+
+
+def _described(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about its training: the options, without paths of this machine."""
+    hidden = {"data", "device", "save_every", "model"}
+    return {
+        **{key: value for key, value in options.items() if key not in hidden},
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,304 @@
+"""One training loop for every kind of model.
+
+What a model learns from is a `Task`; the loop knows nothing else about it. Every random number
+derives from (seed, rank, step), so the whole state of a run is its weights, the optimiser's
+moments, the averages and a few counters: a run that is killed and resumed, in mid-epoch too, takes
+the same steps, bit for bit, as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.errors import Diverged, TryAgain, Usage
+from neupol_cli.training.averages import Average, Window
+from neupol_cli.training.optimizers import optimizer_for
+from neupol_cli.training.sampling import Shuffle, default_generator, mixed
+from neupol_cli.training.schedule import Progress, Schedule
+
+
+class Task(Protocol):
+    """What there is to learn. Everything about data and losses is behind this.
+
+    Attributes:
+        model: the network, with a ``config`` dataclass.
+        size: how many training items there are.
+        metric: the key of `evaluate` that the best checkpoint minimises.
+        units: the unit of each key of `evaluate`.
+        meta: what the checkpoint's header says about targets and data (plain JSON).
+    """
+
+    model: nn.Module
+    size: int
+    metric: str
+    units: dict[str, str]
+    meta: dict[str, Any]
+
+    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a scalar, of the training items ``indices`` (b,), and scalars to log.
+
+        Every random choice is drawn from ``generator``, which is on the indices' device.
+        """
+
+    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+        """Errors on ``valid`` or ``test``; empty if there is no such split.
+
+        ``model`` is in eval mode. ``check()`` is to be called between batches: it raises where the
+        run was asked to stop.
+        """
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. One of ``epochs``, ``steps`` and ``minutes`` is the limit."""
+
+    epochs: float | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 96
+    lr: float = 1e-3
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    decays: str = "all"  # which weights the decay shrinks
+    schedule: str = "cosine"
+    warmup: int = 0
+    ema: float = 0.0  # decay of the weights' running average; 0: none
+    clip: float = 0.0  # largest norm of the gradient; 0: no limit
+    patience: int = 0  # evaluations without improvement before the run stops; 0: never
+    seed: int = 0
+    valid_every: int = 0  # steps; 0: once an epoch, but not more often than every 500 steps
+    save_steps: int = 0  # 0: by seconds only
+    save_seconds: float = 60.0
+    log_every: int = 50
+
+
+@dataclass
+class Counters:
+    """The plain numbers of a run's state."""
+
+    step: int = 0
+    evaluated: int = -1  # the step at which the last evaluation was made
+    best: float = math.inf
+    best_step: int = -1
+    stale: int = 0  # evaluations since the best one
+    elapsed: float = 0.0  # seconds, over all sittings
+    stopped: bool = False  # by early stopping
+    valid: dict[str, float] = field(default_factory=dict)  # the last evaluation
+    best_valid: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """A task, its weights, and everything that changes from step to step.
+
+    Args:
+        task: what to learn.
+        settings: how.
+        rank, world: this process among the data-parallel ones.
+    """
+
+    def __init__(self, task: Task, settings: Settings, rank: int = 0, world: int = 1) -> None:
+        self.task, self.settings, self.rank = task, settings, rank
+        self.model = task.model
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.optimizer = optimizer_for(self.model, settings)
+        self.schedule = Schedule(settings.schedule, settings.lr, settings.warmup)
+        self.average = Average(self.parameters, settings.ema) if settings.ema else None
+        batch, seed = settings.batch_size, settings.seed
+        self.shuffle = Shuffle(task.size, batch, seed, self.device, rank, world)
+        self.generator = torch.Generator(device=self.device)
+        self.common = default_generator(self.device)  # dropout has no other source
+        self.window = Window()
+        self.now = Counters()
+        self.begun = time.monotonic()
+        # On an accelerator a step must not wait for its own loss: one flag there gathers trouble.
+        self.trouble = torch.zeros((), device=self.device)
+        self.waits = self.device.type == "cpu"
+        if not self.waits:
+            self.optimizer.found_inf = self.trouble  # type: ignore[attr-defined]
+
+    # Limits.
+
+    def total_steps(self) -> float:
+        """The last step's number, or infinity where time is the limit."""
+        if self.settings.steps is not None:
+            return self.settings.steps
+        if self.settings.epochs is not None:
+            return max(1, round(self.settings.epochs * self.shuffle.per_epoch))
+        return math.inf
+
+    def elapsed(self) -> float:
+        """Seconds of work on this run, earlier sittings included."""
+        return self.now.elapsed + time.monotonic() - self.begun
+
+    def progress(self) -> Progress:
+        """How far the run is."""
+        if self.settings.minutes is not None:
+            return Progress(self.now.step, self.elapsed() / (60.0 * self.settings.minutes))
+        return Progress(self.now.step, self.now.step / self.total_steps())
+
+    def done(self) -> bool:
+        """Whether a limit is reached."""
+        return self.now.stopped or self.progress().fraction >= 1.0
+
+    def valid_every(self) -> int:
+        """Steps between two evaluations."""
+        return self.settings.valid_every or max(self.shuffle.per_epoch, 500)
+
+    # Work.
+
+    def step(self) -> None:
+        """One step. Errors: Diverged, with the weights as they were; TryAgain out of memory."""
+        now = self.now
+        self.generator.manual_seed(mixed(self.settings.seed, self.rank, now.step, 1))
+        self.common.manual_seed(mixed(self.settings.seed, self.rank, now.step, 2))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.progress())
+        try:
+            self._descend(self.shuffle.batch(now.step))
+        except (RuntimeError, MemoryError) as error:
+            self._explain(error)
+            raise
+        now.step += 1
+        if self.average is not None:
+            self.average.update(now.step)
+
+    def _descend(self, indices: Tensor) -> None:
+        loss, parts = self.task.loss(indices, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=self.parameters)  # positions too have a record: for forces
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._watch(loss.detach() + norm)
+        if self.settings.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
+        self.optimizer.step()
+        self.window.add({"loss": loss, **parts})
+
+    def _watch(self, total: Tensor) -> None:
+        """Sees a loss or gradient that is not finite before the step is taken."""
+        if self.waits:
+            if not math.isfinite(total.item()):
+                raise self.diverged()
+            return
+        # The fused optimiser reads this flag on the device and, once it is set, moves nothing.
+        self.trouble.copy_(torch.maximum(self.trouble, 1.0 - total.isfinite().to(torch.float32)))
+
+    def verify(self) -> None:
+        """Raises Diverged if a step since the last look met a number that is not finite."""
+        if not self.waits and self.trouble.item():
+            raise self.diverged()
+
+    def diverged(self, what: str = "the loss or its gradient") -> Diverged:
+        """What to raise when something is not finite."""
+        lr = self.optimizer.param_groups[0]["lr"]
+        return Diverged(
+            f"{what} is not finite at step {self.now.step} (learning rate "
+            f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
+        )
+
+    def _explain(self, error: BaseException) -> None:
+        """Raises TryAgain, saying what to change, if the error is that memory ran out."""
+        from neupol_cli.models.backbone import out_of_memory
+
+        if out_of_memory(error):
+            size = self.settings.batch_size
+            advice = f"--batch-size {size // 2}" if size > 1 else "a smaller model (--set)"
+            raise TryAgain(f"out of memory with --batch-size {size}; try {advice}") from error
+
+    @contextmanager
+    def judged(self) -> Iterator[nn.Module]:
+        """The model as it is evaluated and stored: averaged weights, eval mode."""
+        self.model.eval()
+        try:
+            if self.average is None:
+                yield self.model
+            else:
+                with self.average.applied():
+                    yield self.model
+        finally:
+            self.model.train()
+
+    def judge(self, split: str, check: Callable[[], None]) -> dict[str, float]:
+        """Errors on a split, of the weights as they are stored. Errors: TryAgain; ``check``'s."""
+        with self.judged() as model:
+            try:
+                return self.task.evaluate(split, model, check)
+            except (RuntimeError, MemoryError) as error:
+                self._explain(error)
+                raise
+
+    def evaluate(self, check: Callable[[], None]) -> bool:
+        """Validates; True if this is the best so far. Errors: Diverged; what ``check`` raises."""
+        self.verify()
+        found = self.judge("valid", check)
+        now = self.now
+        now.evaluated, now.valid = now.step, found
+        if not found:
+            return False
+        metric = found[self.task.metric]
+        if not math.isfinite(metric):
+            raise self.diverged(f"the validation error ({self.task.metric})")
+        self.schedule.observe(metric)
+        better = metric < now.best
+        now.stale = 0 if better else now.stale + 1
+        if better:
+            now.best, now.best_step, now.best_valid = metric, now.step, found
+        now.stopped = bool(self.settings.patience) and now.stale >= self.settings.patience
+        return better
+
+    def evaluation_due(self) -> bool:
+        """Whether the weights as they are should be validated before another step."""
+        now = self.now
+        regular = now.step > 0 and now.step % self.valid_every() == 0
+        return now.evaluated < now.step and (regular or self.done())
+
+    # State.
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as nested dictionaries of tensors and numbers."""
+        self.verify()
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        average = self.average.values if self.average is not None else []
+        return {
+            "counters": {**asdict(self.now), "elapsed": self.elapsed()},
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "average": dict(zip(names, average, strict=False)),
+            "schedule": self.schedule.state(),
+            "window": {
+                "names": self.window.names,
+                "sums": self.window.sums,
+                "count": self.window.count,
+            },
+            "size": self.task.size,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a state that `state` gave, exactly. Errors: Usage if it is of other data."""
+        if state["size"] != self.task.size:
+            raise Usage(
+                f"the run was trained on {state['size']} items and there are {self.task.size} now"
+            )
+        self.model.load_state_dict(state["model"])
+        moments = {int(k): v for k, v in state["optimizer"].items()}
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.average is not None:
+            names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+            for name, value in zip(names, self.average.values, strict=True):
+                value.copy_(state["average"][name])
+        self.schedule.restore(state["schedule"])
+        self.window.names = state["window"]["names"]
+        self.window.sums = state["window"]["sums"].to(self.device)
+        self.window.count = state["window"]["count"]
+        self.now = Counters(**state["counters"])
+        self.begun = time.monotonic()

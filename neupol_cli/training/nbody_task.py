@@ -1,0 +1,92 @@
+"""Learning where charged particles will be: mean squared error over all coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neupol_cli import registry
+from neupol_cli.devices import default_dtype, device_named
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.hdf5 import Dataset
+from neupol_cli.training.tasks import Request, chosen_split
+
+INPUTS = ("velocities", "charges")
+ANSWER = "positions_later"
+METRIC = "mse"
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "l1": nn.functional.l1_loss,
+    "l2": nn.functional.mse_loss,
+}
+EVALUATION_BATCH = 500  # systems; more only leave a core's cache
+
+
+class NBodyTask:
+    """All systems lie on the device; a batch is one index. See `loop.Task`."""
+
+    def __init__(
+        self, model: Any, dataset: Dataset, split: dict[str, np.ndarray], request: Request
+    ) -> None:
+        self.model: nn.Module = model
+        like = next(model.parameters())
+        every = [dataset.positions, *(dataset.targets[k].values for k in (*INPUTS, ANSWER))]
+        # (N, n, 3) positions, velocities and later positions; (N, n) charges
+        self.positions, self.velocities, self.charges, self.later = (
+            torch.from_numpy(values).to(like).unflatten(0, (dataset.size, -1)) for values in every
+        )
+        self.splits = {k: torch.from_numpy(np.asarray(v)).to(like.device) for k, v in split.items()}
+        self.size = len(split["train"])
+        self.criterion = _criterion(request.loss)
+        self.metric, self.units = METRIC, {METRIC: ""}
+        self.meta = {
+            "targets": {ANSWER: dataset.targets[ANSWER].unit},
+            "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
+        }
+
+    def predicted(self, model: nn.Module, chosen: Tensor) -> Tensor:
+        """(b, n, 3) positions later of the systems ``chosen`` (b,)."""
+        return model(self.positions[chosen], self.velocities[chosen], self.charges[chosen])
+
+    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `loop.Task`."""
+        chosen = self.splits["train"][indices]
+        return self.criterion(self.predicted(self.model, chosen), self.later[chosen]), {}
+
+    @torch.no_grad()
+    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+        """Mean squared error over all coordinates; see `loop.Task`."""
+        indices = self.splits[split]
+        if not len(indices):
+            return {}
+        total = torch.zeros((), dtype=torch.float64, device=indices.device)
+        for chosen in indices.split(EVALUATION_BATCH):
+            check()
+            total += (self.predicted(model, chosen) - self.later[chosen]).double().square().sum()
+        return {METRIC: float(total) / (len(indices) * self.later[0].numel())}
+
+
+def _criterion(name: str) -> Callable[..., Tensor]:
+    if name not in LOSSES:
+        raise Usage(f"--loss is one of {', '.join(LOSSES)}, not {name!r}")
+    return LOSSES[name]
+
+
+def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
+    """Builds the model called ``name`` for a dataset and the task of training it.
+
+    Errors: BadInput and Usage, where data, model and request do not fit together.
+    """
+    missing = [key for key in (*INPUTS, ANSWER) if key not in dataset.targets]
+    if missing:
+        raise BadInput(f"the data have no {missing[0]}; make them with `neupol data nbody`")
+    if dataset.counts.min() != dataset.counts.max() or dataset.counts[0] < 2:
+        raise BadInput("all systems must have the same number of particles, two at least")
+    split = chosen_split(dataset, request)
+    torch.manual_seed(request.seed)
+    with default_dtype(request.dtype) as dtype:
+        model = registry.build(name, request.config).to(device_named(request.device), dtype)
+    return NBodyTask(model, dataset, split, request)

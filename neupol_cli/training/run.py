@@ -1,0 +1,257 @@
+"""A run folder: what a training leaves behind, and how it goes on from there.
+
+    config.json          what was asked for
+    state.safetensors    everything needed to go on exactly
+    last.safetensors     the weights of that state (averaged ones where there is an average)
+    best.safetensors     those with the least validation error, in the end with their test errors
+    metrics.jsonl        losses and validation errors by step
+    loss.png             the same as a picture
+
+The state alone decides where a run goes on; every file is replaced in one step. A kill at any
+moment therefore loses the steps since the last state and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neupol_cli import checkpoint, files
+from neupol_cli.errors import BadInput, Refused, Usage
+from neupol_cli.training.interrupt import Interrupted, Interruption
+from neupol_cli.training.loop import Trainer
+from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of one run."""
+
+    path: Path
+
+    def __getitem__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    def reserved(self) -> Path:
+        """The path to lock; the folder that it stands in is made if it is missing."""
+        with files.reported(self.path):
+            self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        return self.path.absolute()
+
+    def make(self, empty: bool) -> None:
+        """Makes the folder unless it is there; ``empty`` forgets an earlier run in it."""
+        with files.reported(self.path):
+            self.path.mkdir(exist_ok=True)
+            names = ("state", "last", "best") if empty else ()
+            for name in names:
+                self[f"{name}.safetensors"].unlink(missing_ok=True)
+
+    def prepare(self, resume: bool, force: bool) -> None:
+        """Agrees to what is in the folder.
+
+        Errors: Usage if it holds a run and neither ``resume`` nor ``force`` was asked for, if there
+        is nothing to resume, or if it holds something else.
+        """
+        begun = self["config.json"].exists()
+        if resume and not begun:
+            raise Usage(f"{self.path}: holds no run to resume; leave --resume out to begin one")
+        if begun and not (resume or force):
+            raise Usage(
+                f"{self.path}: holds a run already; go on with --resume or discard: --force"
+            )
+        if not begun and self.path.exists() and not self._vacant():
+            raise Usage(f"{self.path}: is not empty and holds no run; name another folder")
+
+    def _vacant(self) -> bool:
+        """Whether there is a folder with nothing in it but leftovers of a run killed at once."""
+        leftovers = {"config.json.partial", "config.json.lock"}
+        return self.path.is_dir() and all(p.name in leftovers for p in self.path.iterdir())
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Stores what was asked for."""
+        with files.atomic(self["config.json"]) as partial:
+            partial.write_text(json.dumps(config, indent=1) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """What was asked for. Errors: BadInput if the file is damaged."""
+        try:
+            with files.reported(self["config.json"]):
+                config: dict[str, Any] = json.loads(self["config.json"].read_text())
+        except ValueError as error:
+            raise BadInput(f"{self['config.json']}: not JSON: {error}") from error
+        return config
+
+
+class Run:
+    """A trainer at work in a folder, whose lock its caller holds.
+
+    Args:
+        folder: where everything goes.
+        name: the model's name in the registry.
+        trainer: what is trained.
+        reporter: where to say how it is getting on.
+        settings: what the header of a checkpoint says about the training.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        trainer: Trainer,
+        reporter: Reporter,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.folder, self.name, self.trainer, self.reporter = folder, name, trainer, reporter
+        self.settings = dict(settings)
+        self.metrics = Metrics(folder["metrics.jsonl"])
+        self.interruption = Interruption()
+        self.saved_step = -1
+        self.saved_at = self.drawn_at = time.monotonic()
+        self.spoken_step, self.spoken_at = 0, time.monotonic()
+
+    def start(self, resume: bool) -> None:
+        """Goes on from the folder's state, or from the beginning if there is none yet."""
+        if resume and self.folder.state.exists():
+            try:
+                self.trainer.restore(checkpoint.load_state(self.folder.state))
+            except (KeyError, ValueError, RuntimeError, TypeError) as error:
+                raise Refused(f"{self.folder.state}: not a state of this model: {error}") from error
+            self.reporter.say(f"resuming at step {self.trainer.now.step}")
+        step = self.trainer.now.step if self.trainer.now.step else -1
+        self.metrics.rewind(step)
+        self.spoken_step = self.saved_step = self.trainer.now.step
+
+    def work(self) -> dict[str, float]:
+        """Trains to the limit and tests the best weights: name -> error, in the task's units.
+
+        Errors: Interrupted, with everything saved, if ``interruption`` was entered and a signal
+        came; Diverged; TryAgain.
+        """
+        try:
+            self._train()
+            return self._test()
+        except Interrupted:
+            self._save()
+            self._draw()
+            raise
+
+    def _train(self) -> None:
+        trainer, settings = self.trainer, self.trainer.settings
+        while True:
+            if trainer.evaluation_due():
+                self._evaluate()
+            if trainer.done():
+                break
+            self.interruption.check()
+            trainer.step()
+            if trainer.now.step % settings.log_every == 0:
+                self._log()
+            if self._save_due():
+                self._save()
+        if trainer.window.count:
+            self._log()
+        self._save()
+        self._draw()
+
+    def _log(self) -> None:
+        trainer = self.trainer
+        trainer.verify()
+        rate = trainer.optimizer.param_groups[0]["lr"]
+        record = {
+            "step": trainer.now.step,
+            "epoch": round(trainer.now.step / trainer.shuffle.per_epoch, 4),
+            "lr": rate,
+            "seconds": round(trainer.elapsed(), 2),
+            **trainer.window.take(),
+        }
+        self.metrics.append(record)
+        now = time.monotonic()
+        pace = (trainer.now.step - self.spoken_step) / max(now - self.spoken_at, 1e-9)
+        self.spoken_step, self.spoken_at = trainer.now.step, now
+        text = f"step {record['step']}  epoch {record['epoch']:.2f}  loss {record['loss']:.4g}"
+        self.reporter.training(trainer.progress().fraction, f"{text}  {pace:.1f} steps/s")
+
+    def _evaluate(self) -> None:
+        trainer = self.trainer
+        better = trainer.evaluate(self.interruption.check)
+        now = trainer.now
+        if better:
+            self._save_weights(self.folder.best, {"valid": self.with_units(now.valid)})
+        if now.valid:
+            record = {"step": now.step, "seconds": round(trainer.elapsed(), 2), "valid": now.valid}
+            self.metrics.append(record)
+            self.reporter.say(f"step {now.step}: {self._spoken(now.valid)}{' (best)' * better}")
+        self._save()
+        if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
+            self._draw()
+
+    def _spoken(self, errors: Mapping[str, float]) -> str:
+        """The errors in one line: the decisive one, then at most a dozen others."""
+        units = self.trainer.task.units
+        names = [self.trainer.task.metric, *(n for n in errors if n != self.trainer.task.metric)]
+        return ", ".join(f"{n} {errors[n]:.5g} {units.get(n, '')}".strip() for n in names[:13])
+
+    def with_units(self, errors: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """``{name: {"value", "unit"}}`` of errors by name."""
+        units = self.trainer.task.units
+        return {name: {"value": v, "unit": units.get(name, "")} for name, v in errors.items()}
+
+    def _save_due(self) -> bool:
+        settings, step = self.trainer.settings, self.trainer.now.step
+        if settings.save_steps and step % settings.save_steps == 0:
+            return True
+        return time.monotonic() - self.saved_at >= settings.save_seconds
+
+    def _save(self) -> None:
+        """Writes last weights, then the state that vouches for them."""
+        self._save_weights(self.folder.last, {})
+        checkpoint.save_state(self.folder.state, self.trainer.state())
+        self.saved_step, self.saved_at = self.trainer.now.step, time.monotonic()
+
+    def _save_weights(self, path: Path, more: Mapping[str, Any]) -> None:
+        self.trainer.verify()
+        meta = {
+            **self.trainer.task.meta,
+            "training": {**self.settings, "step": self.trainer.now.step},
+            **more,
+        }
+        with self.trainer.judged() as model:
+            checkpoint.save(path, self.name, model, meta)
+
+    def _draw(self) -> None:
+        task = self.trainer.task
+        picture(self.metrics, self.folder["loss.png"], task.metric, task.units.get(task.metric, ""))
+        self.drawn_at = time.monotonic()
+
+    def _test(self) -> dict[str, float]:
+        """Tests the best weights (the last where nothing was validated) and notes it in them."""
+        source = self.folder.best if self.folder.best.exists() else self.folder.last
+        meta, tensors = checkpoint.load_file(source)
+        trainer = self.trainer
+        with trainer.judged() as model:
+            kept = {name: value.clone() for name, value in model.state_dict().items()}
+            checkpoint.restore(model, tensors, source)
+            try:
+                found = trainer.task.evaluate("test", model, self.interruption.check)
+            finally:
+                model.load_state_dict(kept)
+        plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}
+        header = {**plain, "test": self.with_units(found)}
+        checkpoint.write(self.folder.best, "weights", header, tensors)
+        return found
