@@ -96,7 +96,7 @@ def published_density(model: Any, atoms: Any, probes: Any) -> Any:
 
 def ours_from(model: Any) -> Any:
     """Our network with the published one's weights."""
-    from neupol_cli.models.charge3net import ChargE3Net
+    from neupol_cli.models.charge3net.network import ChargE3Net
 
     device = next(model.parameters()).device
     ours = ChargE3Net.from_published(model.state_dict(), {**PAPER, "num_neighbors": 20})
@@ -191,7 +191,7 @@ def scale(sizes: list[int], memory: int) -> list[dict[str, Any]]:
     """Supercells of the sizes given, with random weights of the paper's size."""
     import torch
 
-    from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
+    from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
 
     torch.manual_seed(0)
     network = ChargE3Net(ChargE3NetConfig(species=(16, 23, 56), embedding=119))

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from neupol_cli import hdf5, registry
 from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.models.dimenet.triplets import Triplets
 from neupol_cli.models.graph import Edges, Graph, neighbours, ragged
-from neupol_cli.models.triplets import Triplets
 
 SIZES = {
     "hidden_channels": 128,

@@ -32,7 +32,9 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models import equiformer, equiformer_messages, linear
+from neupol_cli.models import linear
+from neupol_cli.models.equiformer import messages
+from neupol_cli.models.equiformer import network as equiformer
 from neupol_cli.models.graph import Graph, neighbours
 
 ARGUMENTS: dict[str, Any] = {
@@ -160,7 +162,7 @@ def parts(graph: Graph, rounds: int) -> None:
     network = registry.build("equiformer", {})
     side = Side(network, lambda: network.network(graph)[:, 0])
     undone = {
-        "tiles": mock.patch.object(equiformer, "messages", equiformer_messages.plain),
+        "tiles": mock.patch.object(equiformer, "messages", messages.plain),
         "oneDNN": mock.patch.object(linear, "_onednn", lambda: None),
     }
     side.train()

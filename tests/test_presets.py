@@ -17,7 +17,7 @@ from neupol_cli import app, checkpoint, registry
 from neupol_cli.commands.fit import fit
 from neupol_cli.errors import Usage
 from neupol_cli.models.distance import Range
-from neupol_cli.models.equiformer_radial import LearnedBessel, radial_basis
+from neupol_cli.models.equiformer.radial import LearnedBessel, radial_basis
 from neupol_cli.models.graph import Edges
 from neupol_cli.training import presets, typed
 from neupol_cli.training.loop import Settings

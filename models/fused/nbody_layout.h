@@ -23,7 +23,7 @@ struct Sizes {
     }
 };
 
-// Pointers in the order in which nbody_step.py hands them over.
+// Pointers in the order in which egnn/nbody_step.py hands them over.
 struct Inputs {
     const REAL *h, *now, *start, *charges, *velocities;
 };

@@ -1,4 +1,4 @@
-// One layer of EGNN with velocities (see egnn_nbody.py) and its derivative, a few systems at a time.
+// One layer of EGNN with velocities (see egnn/nbody.py) and its derivative, a few systems at a time.
 //
 // Everything between a layer's input and output lives in rows of H numbers that fit a core's own
 // cache. Rows of a tile of S systems: points (p S + s), pairs ((i - first)(P - 1) + j') S + s, where

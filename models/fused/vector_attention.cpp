@@ -1,6 +1,6 @@
 // The equivariant transformer's attention, its first and its second derivative, for a tile of
-// pairs of points. The formulas are those of vector_attention_tiles.py and
-// vector_attention_radial.py, which do the same where there is no compiler; the names are theirs.
+// pairs of points. The formulas are those of attention_tiles.py and attention_radial.py
+// in equivariant_transformer/, which do the same where there is no compiler; the names are theirs.
 //
 // A pair goes through all steps, both directions included, before the next one begins: what it
 // needs besides the points' rows stays in the first cache, points' rows are read and added to

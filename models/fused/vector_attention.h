@@ -7,7 +7,7 @@
 constexpr int H = HIDDEN, D = HIDDEN / HEADS;
 static_assert(HIDDEN % HEADS == 0);
 
-// T pairs, P points; n is 3 H or, with vectors, 4 H. See Tile in vector_attention_fused.py.
+// T pairs, P points; n is 3 H or, with vectors, 4 H. See Tile in attention_fused.py.
 struct Tile {
     std::int64_t pairs, ways, threads;
     std::int64_t stride, stride_t;                         // from one point's row to the next

@@ -1,4 +1,4 @@
-// The second derivative: of the rate at which the first one moves; see vector_attention_tiles.py.
+// The second derivative: of the rate at which the first one moves; see attention_tiles.py.
 
 #pragma once
 

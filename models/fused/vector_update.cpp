@@ -1,6 +1,6 @@
 // What the equivariant transformer does at points, beside its products: the two layouts of vectors,
 // w = v f, and what a layer adds to its state, with first and second derivatives. The formulas are
-// those of vector_update.py, which does the same where there is no compiler. One pass over points
+// those of update.py, which does the same where there is no compiler. One pass over points
 // instead of one for each operation.
 //
 // HIDDEN and REAL are set by the compiler's command line.
@@ -10,7 +10,7 @@
 using F = REAL;
 constexpr int H = HIDDEN;
 
-// P points; see Points in vector_update.py.
+// P points; see Points in update.py.
 struct Points {
     std::int64_t points, threads;
     const F *o, *w;                        // (P, 3 H) o1, o2, o3; (P, 3, 3 H) w1, w2, w3

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from neupol_cli.errors import BadInput, Refused, Usage
-from neupol_cli.models.atom_stack import atom_irreps
-from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
+from neupol_cli.models.charge3net.atom_stack import atom_irreps
+from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
 from neupol_cli.models.graph import Graph
 from neupol_cli.models.radial_table import Spots, checked_table, error_of
 from neupol_cli.models.tensor_product import Coupling, Path

@@ -13,8 +13,8 @@ import torch
 from neupol_cli import app, checkpoint, registry
 from neupol_cli.density.descriptor import TENSOR, derivatives, dori, iri
 from neupol_cli.errors import Refused
-from neupol_cli.models.deepdft_edges import Compiled, Ends, Plain, Reached, messages, sums
-from neupol_cli.models.deepdft_tables import ERROR, filter_error, filter_table
+from neupol_cli.models.deepdft.edges import Compiled, Ends, Plain, Reached, messages, sums
+from neupol_cli.models.deepdft.tables import ERROR, filter_error, filter_table
 from neupol_cli.models.graph import Graph
 from neupol_cli.models.probes import images, scattered_tiles
 from neupol_cli.models.radial_table import Spots

@@ -12,9 +12,9 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Usage
+from neupol_cli.models.dimenet.spherical_basis import SphericalBessel, bessel_zeros, legendre
 from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.graph import Edges, Graph, neighbours
-from neupol_cli.models.spherical_basis import SphericalBessel, bessel_zeros, legendre
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Usage
-from neupol_cli.models import pair_blocks
 from neupol_cli.models.distance import ENCODINGS
+from neupol_cli.models.distance_transformer import pair_blocks
 from neupol_cli.models.graph import Edges, Graph, neighbours
 
 SMALL = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from neupol_cli import registry
-from neupol_cli.models import messages as tiles
+from neupol_cli.models.egnn import messages as tiles
+from neupol_cli.models.egnn.messages import Parts, plain, summed_messages
 from neupol_cli.models.graph import Edges, Graph, neighbours
-from neupol_cli.models.messages import Parts, plain, summed_messages
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from neupol_cli import registry
 from neupol_cli.errors import Usage
-from neupol_cli.models import egnn_nbody
-from neupol_cli.models.egnn_nbody import EGNNDynamics, NBodyConfig
-from neupol_cli.models.nbody_step import Seen
-from neupol_cli.models.pair_messages import Parts, messages_and_pushes, plain
+from neupol_cli.models.egnn import nbody
+from neupol_cli.models.egnn.nbody import EGNNDynamics, NBodyConfig
+from neupol_cli.models.egnn.nbody_step import Seen
+from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes, plain
 from tests.compiler import needs_compiler
 
 
@@ -150,7 +150,7 @@ def test_compiled_layers_equal_composed_ones(
     torch.nn.init.normal_(model.layers[1].push.second.weight, std=30.0)
     found = answer_and_gradients(model, 8, torch.float64)
     with monkeypatch.context() as patch:
-        patch.setattr(egnn_nbody, "usable", lambda seen, hidden: False)
+        patch.setattr(nbody, "usable", lambda seen, hidden: False)
         wanted = answer_and_gradients(model, 8, torch.float64)
     single = answer_and_gradients(model.float(), 8, torch.float32)
     assert len(found) == len(wanted) == len(single)
@@ -162,9 +162,9 @@ def test_compiled_layers_equal_composed_ones(
 
 def test_the_sizes_that_cannot_be_compiled_are_composed() -> None:
     seen = Seen(torch.zeros(5, 2, 3), torch.zeros(5, 2), torch.zeros(5, 2, 3))
-    assert not egnn_nbody.usable(seen, 8)
+    assert not nbody.usable(seen, 8)
     learning = Seen(torch.zeros(5, 2, 3, requires_grad=True), seen.charges, seen.velocities)
-    assert not egnn_nbody.usable(learning, 64)
+    assert not nbody.usable(learning, 64)
 
 
 def test_gradients_through_a_failed_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import Refused, Usage
-from neupol_cli.models import edge_frame, equiformer, equiformer_messages, equiformer_tiles
 from neupol_cli.models.backbone import PropertyModel
-from neupol_cli.models.equiformer import Equiformer, EquiformerConfig
+from neupol_cli.models.equiformer import edge_frame, messages, network, tiles
+from neupol_cli.models.equiformer.network import Equiformer, EquiformerConfig
+from neupol_cli.models.equiformer.so3 import multiplicities, packed, unpacked
 from neupol_cli.models.graph import Edges, Graph, neighbours
-from neupol_cli.models.so3 import multiplicities, packed, unpacked
 
 DATA = Path(__file__).parents[1] / "data" / "parity" / "equiformer.npz"
 SMALL = EquiformerConfig(
@@ -329,8 +329,8 @@ def test_tiles_and_the_plain_formula_agree(mode, monkeypatch):
     monkeypatch.setattr(edge_frame, "TILE", 5)  # several tiles, the last one not full
     model, graph = small(polarization=mode), graph_of(molecules())
     found = []
-    for function in (equiformer_messages.plain, equiformer_tiles.messages):
-        monkeypatch.setattr(equiformer, "messages", function)
+    for function in (messages.plain, tiles.messages):
+        monkeypatch.setattr(network, "messages", function)
         graph.positions.requires_grad_()
         values = model.network(graph)
         inputs = [graph.positions, *model.parameters()]

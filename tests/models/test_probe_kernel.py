@@ -19,8 +19,8 @@ import pytest
 import torch
 from ase.build import molecule
 
-from neupol_cli.models import charge3net_reader
-from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
+from neupol_cli.models.charge3net import reader
+from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
 
 pytest.importorskip("triton", reason="Triton, which the fused probe kernel needs, is not installed")
 
@@ -78,7 +78,7 @@ def error(work):
     expected = work()
     os.environ["TRITON_INTERPRET"] = "1"
     found = work()
-    assert not charge3net_reader.Reader.kernel_failed and found.shape == expected.shape
+    assert not reader.Reader.kernel_failed and found.shape == expected.shape
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
@@ -122,7 +122,7 @@ def only_empty_probes():
 
 def told_of_a_failure():
     """Two structures with a kernel that does not compile: the warnings, and the difference."""
-    from neupol_cli.models import probe_kernel
+    from neupol_cli.models.charge3net import probe_kernel
 
     class Broken:
         def __getitem__(self, grid):
@@ -174,18 +174,18 @@ def test_on_a_cpu_in_float64_and_in_training_pytorch_computes(monkeypatch):
     features = single.atom_features(molecule("H2O"))
     exact = double.atom_features(molecule("H2O"))
     with torch.no_grad():
-        assert not charge3net_reader.kernel_serves(features)
+        assert not reader.kernel_serves(features)
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-        assert charge3net_reader.kernel_serves(features)
-        assert not charge3net_reader.kernel_serves(exact)
-    assert not charge3net_reader.kernel_serves(features)
+        assert reader.kernel_serves(features)
+        assert not reader.kernel_serves(exact)
+    assert not reader.kernel_serves(features)
 
 
 @pytest.mark.parametrize("degree", range(5))
 def test_kernels_compile_for_a_gpu(tmp_path, monkeypatch, degree):
     """To the machine code of compute capability 9.0; no GPU is needed, and float64 stays as is."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from neupol_cli.models import probe_kernel
+    from neupol_cli.models.charge3net import probe_kernel
 
     blocks = {"PROBES": probe_kernel.PROBES}
     code = compiled(probe_kernel._summed, blocks | {"DEGREE": degree, "COLUMNS": 64})

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli.models import vector_attention, vector_attention_fused, vector_update
+from neupol_cli.models.equivariant_transformer import attention, attention_fused, update
+from neupol_cli.models.equivariant_transformer.attention_radial import Parts, Shape
+from neupol_cli.models.equivariant_transformer.pairs import Pairs
 from neupol_cli.models.graph import Edges, Graph, neighbours
-from neupol_cli.models.pairs import Pairs
-from neupol_cli.models.vector_attention_radial import Parts, Shape
 from tests import compiler
 
 
@@ -73,8 +73,8 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         pytest.skip("there is no C++ compiler")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if "two" in loops else 1)
     torch.manual_seed(0)
-    monkeypatch.setattr(vector_attention, "TILE_NUMBERS", 20 * 8)
-    monkeypatch.setattr(vector_attention_fused, "TILE_NUMBERS", 16 * 32)
+    monkeypatch.setattr(attention, "TILE_NUMBERS", 20 * 8)
+    monkeypatch.setattr(attention_fused, "TILE_NUMBERS", 16 * 32)
     pairs = Pairs.of(received_by(edges_of(molecule(0, 9), 5.0), 2)).with_own(9)
     count, points, hidden, blocks = len(pairs), 9, 8, 4 if has_vectors else 3
     sizes = Parts(
@@ -86,7 +86,7 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         envelope=torch.empty(count, 1),
         directions=torch.empty(count, 3),
     )
-    library = vector_attention_fused.library(sizes.points.double(), Shape(2, smooth))
+    library = attention_fused.library(sizes.points.double(), Shape(2, smooth))
     assert (library is None) == (loops == "of operations")
     parts = Parts(*(torch.randn_like(s, dtype=torch.float64) for s in sizes))
     there = [k for k, part in enumerate(parts) if part.numel()]
@@ -122,20 +122,18 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         return torch.autograd.grad(sum(each.square().sum() for each in first), known)
 
     for weights_too in (False, True):
-        by_tiles = derivatives(vector_attention.attention, weights_too)
-        by_formula = derivatives(vector_attention.plain, weights_too)
+        by_tiles = derivatives(attention.attention, weights_too)
+        by_formula = derivatives(attention.plain, weights_too)
         for a, b in zip(by_tiles, by_formula, strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
-    for a, b in zip(
-        bent_twice(vector_attention.attention), bent_twice(vector_attention.plain), strict=True
-    ):
+    for a, b in zip(bent_twice(attention.attention), bent_twice(attention.plain), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
     still = parts._replace(
         encoded=parts.encoded.detach(),
         envelope=parts.envelope.detach(),
         directions=parts.directions.detach(),
     )
-    outs = [f(still, pairs, shape) for f in (vector_attention.attention, vector_attention.plain)]
+    outs = [f(still, pairs, shape) for f in (attention.attention, attention.plain)]
     trained = [part for part in still if part.requires_grad]
     ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
     for a, b in zip(ours, theirs, strict=True):
@@ -160,12 +158,12 @@ def test_steps_at_points_and_their_derivatives(
         torch.randn(points, *size, dtype=torch.float64, requires_grad=True)
         for size in sizes[operation]
     ]
-    function = getattr(vector_update, operation)
+    function = getattr(update, operation)
     assert torch.autograd.gradcheck(function, inputs, atol=1e-8)
     assert torch.autograd.gradgradcheck(function, inputs, atol=1e-8)
     formulas = {
         "scaled": lambda v, f: v * f[:, None],
-        "update": lambda state, *rest: state + vector_update.plain_update(*rest),
+        "update": lambda state, *rest: state + update.plain_update(*rest),
     }
     if operation not in formulas:
         return

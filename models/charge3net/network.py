@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import Usage
-from neupol_cli.models.atom_stack import (
+from neupol_cli.models.charge3net.atom_stack import (
     RADIALS,
     AtomStack,
     ChargE3NetConfig,
     Motion,
     check,
 )
-from neupol_cli.models.charge3net_reader import Reader
+from neupol_cli.models.charge3net.probe_stack import ProbeStack
+from neupol_cli.models.charge3net.promolecule import Promolecule
+from neupol_cli.models.charge3net.reader import Reader
 from neupol_cli.models.density import DensityModel
 from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.harmonics import Harmonics
-from neupol_cli.models.probe_stack import ProbeStack
 from neupol_cli.models.probes import images, inside, slots
-from neupol_cli.models.promolecule import Promolecule
 from neupol_cli.models.radial_table import (
     GaussianBasis,
     Spots,
@@ -117,14 +117,14 @@ class ChargE3Net(DensityModel):
         tensors: Mapping[str, Any], config: Mapping[str, Any]
     ) -> tuple[ChargE3NetConfig, dict[str, Tensor]]:
         """Config and state of published weights: see :mod:`charge3net_published`."""
-        from neupol_cli.models.charge3net_published import published
+        from neupol_cli.models.charge3net.published import published
 
         return published(tensors, config)
 
     @staticmethod
     def recognise(checkpoint: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and arguments if a foreign checkpoint is one of ChargE3Net, else None."""
-        from neupol_cli.models.charge3net_published import recognise
+        from neupol_cli.models.charge3net.published import recognise
 
         return recognise(checkpoint)
 

@@ -1,6 +1,6 @@
 """Equiformer's messages as one operation that works through tiles of edges.
 
-The same numbers as :func:`plain` of models/equiformer_messages.py. Written with one operation after
+The same numbers as :func:`plain` of messages.py. Written with one operation after
 another every step walks an (edges, channels) tensor through memory; here a tile goes through all
 steps while it is in the cache, an edge and its reverse share their path weights, D is made anew in
 the backward pass, and three tensors wait for it. Gradients of gradients (training on forces) come
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neupol_cli.models.edge_frame import Pairs
-from neupol_cli.models.equiformer_messages import Parts, Wiring, logits, plain
-from neupol_cli.models.equiformer_tile import alpha_of, mixed_tile, speak
-from neupol_cli.models.equiformer_tile_gradient import TileGradient
-from neupol_cli.models.so3 import Muls
+from neupol_cli.models.equiformer.edge_frame import Pairs
+from neupol_cli.models.equiformer.messages import Parts, Wiring, logits, plain
+from neupol_cli.models.equiformer.so3 import Muls
+from neupol_cli.models.equiformer.tile import alpha_of, mixed_tile, speak
+from neupol_cli.models.equiformer.tile_gradient import TileGradient
 
 
 def messages(p: Parts, pairs: Pairs, wiring: Wiring, outs: Muls) -> list[Tensor]:

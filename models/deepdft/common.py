@@ -1,8 +1,8 @@
 """DeepDFT (Jorgensen and Bhowmik 2020, 2022): the electron density at any point, the baseline.
 
 Atoms exchange messages, probes only receive: probe layer k reads the atoms after atom layer k, and
-no probe sees another one. Here is what the invariant network (deepdft_schnet.py) and the
-equivariant one (deepdft_painn.py) share: batches, tiles of probes, units (positions in Angstrom,
+no probe sees another one. Here is what the invariant network (schnet.py) and the
+equivariant one (painn.py) share: batches, tiles of probes, units (positions in Angstrom,
 densities in e/Angstrom^3).
 """
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import Usage
-from neupol_cli.models.deepdft_edges import Reached
-from neupol_cli.models.deepdft_tables import filter_table
+from neupol_cli.models.deepdft.edges import Reached
+from neupol_cli.models.deepdft.tables import filter_table
 from neupol_cli.models.density import DensityModel
 from neupol_cli.models.elements import Elements
 from neupol_cli.models.graph import Edges, Graph, neighbours
@@ -137,7 +137,7 @@ class DeepDFT(DensityModel):
     @classmethod
     def recognise(cls, checkpoint: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and arguments if a foreign checkpoint is one of this network, else None."""
-        from neupol_cli.models.deepdft_published import recognised
+        from neupol_cli.models.deepdft.published import recognised
 
         return recognised(checkpoint, cls.MARK)
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neupol_cli.models.edge_frame import Pairs, Tile
-from neupol_cli.models.equiformer_messages import LEAKY, Parts, Wiring, odd, rows
-from neupol_cli.models.equiformer_tile import (
+from neupol_cli.models.equiformer.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.messages import LEAKY, Parts, Wiring, odd, rows
+from neupol_cli.models.equiformer.so3 import SIGMOID, SILU
+from neupol_cli.models.equiformer.tile import (
     Kept,
     alpha_of,
     columns,
@@ -20,7 +21,6 @@ from neupol_cli.models.equiformer_tile import (
     swapped_rows,
 )
 from neupol_cli.models.linear import product
-from neupol_cli.models.so3 import SIGMOID, SILU
 
 
 class TileGradient:

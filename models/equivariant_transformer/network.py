@@ -2,10 +2,10 @@
 
     e(r) = C(r) h(r), C(r) = (cos(pi r / r_c) + 1) / 2            h a distance encoding
     s_i = L[Emb(z_i), sum_j C(r_ij) L(e(r_ij)) Emb'(z_j)],  V_i = 0
-    a layer, with X and Y from models/vector_attention.py, i its own neighbour at r = 0:
+    a layer, with X and Y from attention.py, i its own neighbour at r = 0:
       (w1, w2, w3) = L V;   (o1, o2, o3) = L X
       s += <w1, w2> o2 + o3;   V += w3 o1 + Y
-    y from LayerNorm(s_i) and V_i                            equivariant_transformer_heads.py
+    y from LayerNorm(s_i) and V_i                            heads.py
 
 The same function as the published code for fewer operations: an atom is its own neighbour without
 being in the list of edges; the first layer knows that V is zero; the heads leave out the vectors
@@ -25,19 +25,19 @@ from torch.nn import functional
 from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.equivariant_transformer_heads import BY_TARGET, HEADS, xavier
-from neupol_cli.models.equivariant_transformer_published import (
+from neupol_cli.models.equivariant_transformer.attention import attention
+from neupol_cli.models.equivariant_transformer.attention_radial import Parts, Shape
+from neupol_cli.models.equivariant_transformer.heads import BY_TARGET, HEADS, xavier
+from neupol_cli.models.equivariant_transformer.pairs import Pairs
+from neupol_cli.models.equivariant_transformer.published import (
     recognised,
     settings_of,
     state_of,
     units_of,
 )
+from neupol_cli.models.equivariant_transformer.update import packed, scaled, unpacked, update
 from neupol_cli.models.graph import Edges, Graph
 from neupol_cli.models.linear import Linear
-from neupol_cli.models.pairs import Pairs
-from neupol_cli.models.vector_attention import attention
-from neupol_cli.models.vector_attention_radial import Parts, Shape
-from neupol_cli.models.vector_update import packed, scaled, unpacked, update
 
 
 @dataclass(frozen=True)

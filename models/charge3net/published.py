@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import Refused
-from neupol_cli.models.atom_stack import atom_irreps
-from neupol_cli.models.charge3net import ChargE3Net, ChargE3NetConfig
-from neupol_cli.models.probe_stack import ProbeLayer
+from neupol_cli.models.charge3net.atom_stack import atom_irreps
+from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
+from neupol_cli.models.charge3net.probe_stack import ProbeLayer
 from neupol_cli.models.tensor_product import (
     EVEN_SCALAR,
     ODD_SCALAR,

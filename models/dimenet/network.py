@@ -11,7 +11,7 @@ i receives from j, and j from k. What is computed here in another order, exactly
 
 - sbf_ln = R_ln(r_kj) F_l(angle_kji) is a product, so its radial half is projected an edge, not a
   triplet; the sum over k and l is then a matrix product of small dense blocks, one an atom, whose
-  left factors F_l all blocks of layers share (models/triplets.py).
+  left factors F_l all blocks of layers share (triplets.py).
 - L[h_i, h_j, e] is split: the first two parts are rows of a table, one an element.
 - Two linear maps without bias behind one another are multiplied before they meet the data.
 
@@ -33,13 +33,13 @@ from torch.nn import functional
 
 from neupol_cli.errors import Usage
 from neupol_cli.models.activation import activated
-from neupol_cli.models.angle import angular
 from neupol_cli.models.backbone import Backbone, PropertyConfig
+from neupol_cli.models.dimenet.angle import angular
+from neupol_cli.models.dimenet.spherical_basis import SphericalBessel
+from neupol_cli.models.dimenet.triplets import Triplets
 from neupol_cli.models.distance import Range, encoding
 from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.linear import Linear, product
-from neupol_cli.models.spherical_basis import SphericalBessel
-from neupol_cli.models.triplets import Triplets
 
 
 @dataclass(frozen=True)
@@ -305,16 +305,16 @@ class DimeNet(Backbone):
         weights: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> tuple[DimeNetConfig, dict[str, Tensor]]:
         """PyTorch Geometric's weights and arguments -> our configuration and state."""
-        from neupol_cli.models import dimenet_published
+        from neupol_cli.models.dimenet import published
 
-        return dimenet_published.translated(weights, config)
+        return published.translated(weights, config)
 
     @staticmethod
     def recognise(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """A state_dict of PyTorch Geometric's DimeNetPlusPlus and its arguments, or None."""
-        from neupol_cli.models import dimenet_published
+        from neupol_cli.models.dimenet import published
 
-        return dimenet_published.recognised(content)
+        return published.recognised(content)
 
 
 def _check(config: DimeNetConfig) -> None:

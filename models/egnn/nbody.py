@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import Usage
-from neupol_cli.models import nbody_step
+from neupol_cli.models.egnn import nbody_step
+from neupol_cli.models.egnn.nbody_step import Seen, usable
+from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes
 from neupol_cli.models.linear import Linear, Perceptron, product
-from neupol_cli.models.nbody_step import Seen, usable
-from neupol_cli.models.pair_messages import Parts, messages_and_pushes
 
 FARTHEST = 100.0  # of one pair's push; never met in practice, says the published code
 # polarization -> (points a particle, whether layers see where the movable ones went)

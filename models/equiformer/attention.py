@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.edge_frame import Path, paths
+from neupol_cli.models.equiformer.edge_frame import Path, paths
+from neupol_cli.models.equiformer.so3 import EquivariantLinear, Muls
 from neupol_cli.models.graph import segment_sum
-from neupol_cli.models.so3 import EquivariantLinear, Muls
 
 
 def attended(

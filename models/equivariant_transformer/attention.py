@@ -24,14 +24,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models import vector_attention_fused as compiled
-from neupol_cli.models import vector_attention_tiles as tiles
 from neupol_cli.models.asked import asked
+from neupol_cli.models.equivariant_transformer import attention_fused as compiled
+from neupol_cli.models.equivariant_transformer import attention_tiles as tiles
+from neupol_cli.models.equivariant_transformer.attention_radial import (
+    Gradient,
+    Parts,
+    Radial,
+    Shape,
+)
+from neupol_cli.models.equivariant_transformer.attention_tiles import Answers, Filter, Rates, Sender
+from neupol_cli.models.equivariant_transformer.pairs import Pairs, Way
+from neupol_cli.models.equivariant_transformer.update import fresh
 from neupol_cli.models.linear import product
-from neupol_cli.models.pairs import Pairs, Way
-from neupol_cli.models.vector_attention_radial import Gradient, Parts, Radial, Shape
-from neupol_cli.models.vector_attention_tiles import Answers, Filter, Rates, Sender
-from neupol_cli.models.vector_update import fresh
 
 # Pairs times features in a tile, a quarter of a megabyte a tensor: smaller tiles stay in smaller
 # caches and larger ones need fewer calls (benchmarks/results/equivariant_transformer.md).

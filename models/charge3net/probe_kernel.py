@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from neupol_cli.models.charge3net import AtomFeatures, ChargE3Net
+    from neupol_cli.models.charge3net.network import AtomFeatures, ChargE3Net
     from neupol_cli.models.probes import Images, Tile
 
 # Probes of a program, and its channels at most.

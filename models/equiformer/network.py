@@ -25,15 +25,11 @@ from torch.nn import functional
 from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range
-from neupol_cli.models.edge_frame import Frames, Pairs, paths
-from neupol_cli.models.equiformer_attention import Values, attended
-from neupol_cli.models.equiformer_messages import Parts, Wiring
-from neupol_cli.models.equiformer_radial import RadialNetwork, radial_basis
-from neupol_cli.models.equiformer_tiles import messages
-from neupol_cli.models.graph import Graph, segment_sum
-from neupol_cli.models.harmonics import Constant
-from neupol_cli.models.linear import Linear, product
-from neupol_cli.models.so3 import (
+from neupol_cli.models.equiformer.attention import Values, attended
+from neupol_cli.models.equiformer.edge_frame import Frames, Pairs, paths
+from neupol_cli.models.equiformer.messages import Parts, Wiring
+from neupol_cli.models.equiformer.radial import RadialNetwork, radial_basis
+from neupol_cli.models.equiformer.so3 import (
     SILU,
     EquivariantLayerNorm,
     EquivariantLinear,
@@ -44,6 +40,10 @@ from neupol_cli.models.so3 import (
     packed,
     unpacked,
 )
+from neupol_cli.models.equiformer.tiles import messages
+from neupol_cli.models.graph import Graph, segment_sum
+from neupol_cli.models.harmonics import Constant
+from neupol_cli.models.linear import Linear, product
 
 
 @dataclass(frozen=True)
@@ -380,6 +380,6 @@ class Equiformer(Backbone):
         weights: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> tuple[EquiformerConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
-        from neupol_cli.models.equiformer_published import published
+        from neupol_cli.models.equiformer.published import published
 
         return published(weights, config)

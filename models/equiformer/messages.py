@@ -5,11 +5,11 @@
     G = Gate(Lin(D)),  logits = a . f(Lin_alpha(D_0))
     values = Lin(G x Y(n_ij)), path weights that no edge changes
 
-In the frame of models/edge_frame.py a path is one constant a component. For D the constants go
+In the frame of edge_frame.py a path is one constant a component. For D the constants go
 into Lin, and 39 % of D is zero and is not there. For the values the paths to one l3 add up to one
 matrix for each m: what were 3,136 numbers an edge are none. Only then are the values turned back.
 
-This file says it with one PyTorch operation after another; models/equiformer_tiles.py does it.
+This file says it with one PyTorch operation after another; tiles.py does it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.edge_frame import Pairs, Path, paths
+from neupol_cli.models.equiformer.edge_frame import Pairs, Path, paths
+from neupol_cli.models.equiformer.so3 import SIGMOID, SILU, Muls
 from neupol_cli.models.harmonics import Constant
 from neupol_cli.models.linear import product
-from neupol_cli.models.so3 import SIGMOID, SILU, Muls
 
 # (E f(z)^2)^(-1/2) of the smooth leaky ReLU over normal z, as e3nn estimates it.
 LEAKY = 1.531320475574866

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import Refused
-from neupol_cli.models.edge_frame import paths
-from neupol_cli.models.equiformer import EquiformerConfig
-from neupol_cli.models.equiformer_messages import Wiring
-from neupol_cli.models.so3 import Muls, gate_inputs, multiplicities
+from neupol_cli.models.equiformer.edge_frame import paths
+from neupol_cli.models.equiformer.messages import Wiring
+from neupol_cli.models.equiformer.network import EquiformerConfig
+from neupol_cli.models.equiformer.so3 import Muls, gate_inputs, multiplicities
 
 State = dict[str, Tensor]
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders
-from neupol_cli.models.deepdft_edges import Plain, Reached, sums
-from neupol_cli.models.deepdft_published import published_common
+from neupol_cli.models.deepdft.common import DeepDFT, DeepDFTConfig, Senders
+from neupol_cli.models.deepdft.edges import Plain, Reached, sums
+from neupol_cli.models.deepdft.published import published_common
 from neupol_cli.models.graph import Edges, segment_sum
 from neupol_cli.models.linear import Perceptron, product
 from neupol_cli.models.radial_table import Spots

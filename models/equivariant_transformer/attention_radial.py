@@ -11,8 +11,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional
 
+from neupol_cli.models.equivariant_transformer.attention_tiles import silu_1, silu_2
 from neupol_cli.models.linear import product
-from neupol_cli.models.vector_attention_tiles import silu_1, silu_2
 
 
 class Parts(NamedTuple):

@@ -1,6 +1,6 @@
 """The equivariant transformer's attention in one compiled loop over pairs.
 
-fused/vector_attention.cpp has the sums and derivatives of vector_attention_tiles.py, for float32
+fused/vector_attention.cpp has the sums and derivatives of attention_tiles.py, for float32
 and float64 on a CPU. What is left for PyTorch are the matrix products of the radial part, a tile of
 pairs at a time.
 """
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models import fused
+from neupol_cli.models.equivariant_transformer.attention_radial import Gradient, Parts, Shape
+from neupol_cli.models.equivariant_transformer.pairs import Pairs
 from neupol_cli.models.linear import by_weight, product
-from neupol_cli.models.pairs import Pairs
-from neupol_cli.models.vector_attention_radial import Gradient, Parts, Shape
 
 SOURCE = fused.HERE / "vector_attention.cpp"
 # Numbers of a tile's radial part, four megabytes in float32: smaller ones stay in smaller caches,

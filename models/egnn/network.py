@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.egnn.messages import Parts, messages, summed_messages
 from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.linear import Linear, product
-from neupol_cli.models.messages import Parts, messages, summed_messages
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.deepdft import DeepDFT, DeepDFTConfig, Senders
-from neupol_cli.models.deepdft_edges import Ends, Reached, messages, sums
-from neupol_cli.models.deepdft_published import published_common
+from neupol_cli.models.deepdft.common import DeepDFT, DeepDFTConfig, Senders
+from neupol_cli.models.deepdft.edges import Ends, Reached, messages, sums
+from neupol_cli.models.deepdft.published import published_common
 from neupol_cli.models.distance import cosine_envelope
 from neupol_cli.models.graph import Edges
 from neupol_cli.models.linear import Linear, Perceptron, product

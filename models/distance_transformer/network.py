@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from neupol_cli.errors import Usage
 from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.distance_transformer.pair_blocks import Blocks, Listed, pair_products
 from neupol_cli.models.graph import Edges, Graph, segment_sum
 from neupol_cli.models.linear import Linear
-from neupol_cli.models.pair_blocks import Blocks, Listed, pair_products
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""ChargE3Net: electron densities from higher-order features; its network and its parts."""

@@ -1,0 +1,1 @@
+"""DimeNet++: messages on bonds, turned by angles; its network and its parts."""

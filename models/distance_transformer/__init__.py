@@ -1,0 +1,1 @@
+"""Self-attention biased by encoded distances; its network and its parts."""

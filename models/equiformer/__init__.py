@@ -1,0 +1,1 @@
+"""Equiformer: graph attention with equivariant messages; its network and its parts."""

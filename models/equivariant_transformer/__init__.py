@@ -1,0 +1,1 @@
+"""TorchMD-NET's equivariant transformer; its network and its parts."""
