@@ -27,7 +27,7 @@ def gram(g: Tensor, x: Tensor) -> Tensor | None:
     if library is None:
         return None
     g, x = g.contiguous(), x.contiguous()
-    out = torch.empty(g.shape[1], x.shape[1])
+    out = x.new_empty(g.shape[1], x.shape[1])
     sizes = (*g.shape, x.shape[1], torch.get_num_threads())
     library.gram(
         *(ctypes.c_long(size) for size in sizes),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from neupol_cli.models.asked import asked
 from neupol_cli.models.graph import segment_sum
 from neupol_cli.models.linear import product
 
@@ -104,9 +105,11 @@ class _Summed(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
             found = _plain_gradients(p, receivers, senders, gradients[0], wanted)
-        else:
-            found = _gradients(p, receivers, senders, first, second, gradients[0], wanted)
-        return None, None, None, *found
+            return None, None, None, *found
+        needed = Parts(*(w and asked(part) for w, part in zip(wanted, p, strict=True)))  # type: ignore[arg-type]
+        total = _gradients(p, receivers, senders, first, second, gradients[0], needed)
+        kept = (each if need else None for each, need in zip(total, needed, strict=True))
+        return None, None, None, *kept
 
 
 def _tiles(edges: int, hidden: int, device: torch.device) -> Iterator[slice]:
@@ -133,9 +136,10 @@ def _gradients(
     first: Tensor,
     second: Tensor,
     gradient: Tensor,
-    wanted: tuple[bool, ...],
-) -> list[Tensor | None]:
-    """The chain rule through one tile after another; in the order of ``Parts``."""
+    needed: Parts,
+) -> Parts:
+    """The chain rule through one tile after another; right only for what is ``needed``: forces are
+    after no derivative by a weight."""
     total = Parts(*(None if part is None else torch.zeros_like(part) for part in p))  # type: ignore[arg-type]
     edges, hidden = first.shape
     for tile in _tiles(edges, hidden, first.device):
@@ -150,17 +154,21 @@ def _gradients(
             dot = dot * p.envelope[tile]
             factor = gate * p.envelope[tile]
         dz = dot * gate * (1 - gate)
-        total.attention.addmm_(dz.t(), m)
-        total.attention_bias.add_(dz.sum())
+        if needed.attention:
+            total.attention.addmm_(dz.t(), m)
+        if needed.attention_bias:
+            total.attention_bias.add_(dz.sum())
         g.mul_(factor).addcmul_(dz, p.attention)
         g = torch.ops.aten.silu_backward(g, second[tile])
-        inner = functional.silu(first[tile])
-        total.weight.add_(product(g.t(), inner.t()))
-        total.bias.add_(g.sum(0))
+        if needed.weight:
+            total.weight.add_(product(g.t(), functional.silu(first[tile]).t()))
+        if needed.bias:
+            total.bias.add_(g.sum(0))
         g = torch.ops.aten.silu_backward(product(g, p.weight.t()), first[tile])
         total.received.index_add_(0, to, g)
         total.sent.index_add_(0, of, g)
-        total.to_distance.add_(product(g.t(), p.encoded[tile].t()))
-        if wanted[2]:
+        if needed.to_distance:
+            total.to_distance.add_(product(g.t(), p.encoded[tile].t()))
+        if needed.encoded:
             total.encoded[tile] = product(g, p.to_distance.t())
-    return [each if want else None for each, want in zip(total, wanted, strict=True)]
+    return total

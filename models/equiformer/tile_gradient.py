@@ -24,11 +24,20 @@ from neupol_cli.models.linear import product
 
 
 class TileGradient:
-    """The chain rule through one tile; adds to ``total``, which is laid out like ``p``."""
+    """The chain rule through one tile; adds to ``total``, which is laid out like ``p``; to its
+    weights only where the tile ``learns``."""
 
     def __init__(
-        self, p: Parts, total: Parts, pairs: Pairs, wiring: Wiring, tile: Tile, kept: Kept
+        self,
+        p: Parts,
+        total: Parts,
+        pairs: Pairs,
+        wiring: Wiring,
+        tile: Tile,
+        kept: Kept,
+        learns: bool,
     ) -> None:
+        self.learns = learns
         self.p, self.total, self.pairs, self.tile, self.kept = p, total, pairs, tile, kept
         self.muls, self.wiring = wiring.muls, wiring
         self.mixed = [torch.empty_like(each) for each in kept.mixed]
@@ -61,8 +70,9 @@ class TileGradient:
         )
         for m, matrix in enumerate(chosen):
             g = torch.cat([rows(each, m) for each in framed[m:]], 2)
-            _outer(total[m], g, opened_rows(kept, gates, m, self.wiring))
-            if m == 0:
+            if self.learns:
+                _outer(total[m], g, opened_rows(kept, gates, m, self.wiring))
+            if self.learns and m == 0:
                 self.total.value_bias.add_(g.sum((0, 1)))
             self._opened(_folded(product(g, matrix.t()), m), m, gates, by_gate)
         self._gates(gates, by_gate)
@@ -98,8 +108,9 @@ class TileGradient:
         alpha = alpha_of(self.kept, self.p)[:, 0]
         s = torch.sigmoid(alpha)
         slope = 0.2 + 0.8 * s
-        leaky = (alpha * slope).unflatten(1, shape)
-        self.total.attention.add_((leaky * g[:, :, None]).sum(0), alpha=LEAKY)
+        if self.learns:
+            leaky = (alpha * slope).unflatten(1, shape)
+            self.total.attention.add_((leaky * g[:, :, None]).sum(0), alpha=LEAKY)
         slope.addcmul_(alpha * s, 1 - s, value=0.8)
         by_leaky = g[:, :, None] * (LEAKY * self.p.attention)
         torch.mul(slope, by_leaky.flatten(1), out=self.mixed[0][:, 0, -alpha.shape[1] :])
@@ -113,10 +124,12 @@ class TileGradient:
         ]
         back = {key: torch.zeros_like(each) for key, each in swapped.items()}
         weights = torch.zeros_like(kept.weights)
-        total.bias.add_(self.mixed[0].sum((0, 1)))
+        if self.learns:
+            total.bias.add_(self.mixed[0].sum((0, 1)))
         for k, group in enumerate(self.wiring.groups):
             g = self.mixed[k]
-            _outer(total.matrices[k], g, columns(kept, swapped, group))
+            if self.learns:
+                _outer(total.matrices[k], g, columns(kept, swapped, group))
             pieces = product(g, p.matrices[k].t()).unflatten(0, (self.tile.sides, -1))
             at = 0
             for term in group.terms:
@@ -136,8 +149,9 @@ class TileGradient:
             g = g * self.wiring.coincident.like(g)
         half = self.tile.half
         self.total.radial[half] = product(g, self.p.last.t())
-        self.total.last.add_(product(g.t(), self.p.radial[half].t()))
-        self.total.offset.add_(g.sum(0))
+        if self.learns:
+            self.total.last.add_(product(g.t(), self.p.radial[half].t()))
+            self.total.offset.add_(g.sum(0))
 
     def _ends(self, turned: Sequence[Tensor]) -> None:
         """Turns back, and adds to senders and receivers."""

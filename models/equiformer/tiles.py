@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neupol_cli.models.asked import asked
 from neupol_cli.models.equiformer.edge_frame import Pairs
 from neupol_cli.models.equiformer.messages import Parts, Wiring, logits, plain
 from neupol_cli.models.equiformer.so3 import Muls
@@ -79,8 +80,9 @@ class _Tiled(torch.autograd.Function):
             )
         turns = [torch.zeros_like(r) for r in pairs.rotations] if wanted[0] else []
         total = _parts([torch.zeros_like(t) for t in _flat(p)], wiring, outs)
+        learns = any(asked(each) for each in _flat(p)[3:])  # by a weight, not only by a position
         for tile, kept in zip(pairs.tiles, ctx.tiles, strict=True):
-            TileGradient(p, total, pairs, wiring, tile, kept).run(gradients, turns)
+            TileGradient(p, total, pairs, wiring, tile, kept, learns).run(gradients, turns)
         every = (*(turns or pairs.rotations), *_flat(total))
         found = zip(every, wanted, strict=True)
         return None, None, None, None, *(each if want else None for each, want in found)

@@ -141,7 +141,7 @@ def second(
 ) -> tuple[Gradient, Parts]:
     """The derivatives of sum(:func:`first` * t), by the gradient and by the parts; W, b stay."""
     total = zeros(p, wanted)
-    by_x, by_y = (torch.zeros(part.shape, dtype=part.dtype) for part in g)
+    by_x, by_y = (part.new_zeros(part.shape) for part in g)
     whole = {"vectors_t": t.vectors, "sum_x": by_x, "sum_y": by_y}
     loop = Loop(p, pairs, shape, wanted, **whole, **_answers(g, total, wanted))
     loop.tile.stride_t = loop.rows("points_t", t.points)
@@ -161,7 +161,7 @@ def zeros(p: Parts, wanted: Parts) -> Parts:
     needed = wanted._replace(points=True, vectors=True)  # type: ignore[arg-type]
     return Parts(
         *(
-            torch.zeros(part.shape if need else (0,), dtype=part.dtype)
+            part.new_zeros(part.shape if need else (0,))
             for part, need in zip(p, needed, strict=True)
         )
     )

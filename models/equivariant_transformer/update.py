@@ -188,7 +188,7 @@ class _UpdateGradient(torch.autograd.Function):
         gradient, o, w, y = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *_plain_second(plain_update, (o, w, y), gradient, rates)
-        by_gradient, by_o, by_w = torch.zeros(gradient.shape, dtype=o.dtype), _new(o), _new(w)
+        by_gradient, by_o, by_w = gradient.new_zeros(gradient.shape), _new(o), _new(w)
         given = {"o": o, "w": w, "gradient": gradient}
         given |= {"o_t": rates[0], "w_t": rates[1], "y_t": rates[2]}
         _call(ctx.library.add_second, **given, state=by_gradient, by_o=by_o, by_w=by_w)
@@ -221,7 +221,7 @@ def _library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
 
 def _new(like: Tensor) -> Tensor:
     """Contiguous, whatever the other one is: C writes to it."""
-    return torch.empty(like.shape, dtype=like.dtype)
+    return like.new_empty(like.shape)
 
 
 def _call(function: Any, **tensors: Tensor) -> None:

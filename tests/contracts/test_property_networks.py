@@ -89,6 +89,24 @@ def test_training_on_forces_reaches_the_weights(mode: Case, molecules: list[ase.
     assert any(float(g.abs().max()) > 0 for g in gradients)
 
 
+def test_a_derivative_is_the_same_whoever_else_is_asked_for(
+    case: Case, molecules: list[ase.Atoms]
+) -> None:
+    """Forces alone skip the weights' gradients, and a single weight those of all the others."""
+    model = case.build()
+    graph = Graph.from_atoms(molecules, torch.float64)
+    positions = graph.positions.requires_grad_()
+    value = model(graph).sum()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    together = torch.autograd.grad(
+        value, [positions, *weights], retain_graph=True, allow_unused=True
+    )
+    for one, expected in zip([positions, *weights], together, strict=True):
+        (alone,) = torch.autograd.grad(value, one, retain_graph=True, allow_unused=True)
+        assert (alone is None) == (expected is None)
+        assert alone is None or torch.equal(alone, expected)
+
+
 def test_weights_survive_a_file(mode: Case, molecules: list[ase.Atoms], tmp_path: Path) -> None:
     model = mode.build()
     with torch.no_grad():

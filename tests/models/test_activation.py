@@ -116,6 +116,18 @@ def test_gradients_of_weights(rows: int, ins: int, outs: int) -> None:
     assert gram(g.double(), x.double()) is None
 
 
+def test_the_default_type_of_number_changes_nothing() -> None:
+    g, x = torch.randn(200, 16), torch.randn(200, 32)
+    usual = gram(g, x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = gram(g, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert usual is not None and found is not None
+    assert found.dtype == torch.float32 and torch.equal(found, usual)
+
+
 @pytest.mark.parametrize("shape", [(6, 128), (128, 6), (8, 64), (42, 56), (2, 128)])
 def test_narrow_products_of_many_rows(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
