@@ -216,7 +216,13 @@ def test_early_stopping(tmp_path: Path) -> None:
     task.scores = [5.0, 2.0, 3.0, 4.0, 1.0]
     run = run_in(tmp_path / "a", task, replace(USUAL, steps=1000, patience=2))
     run.work()
-    assert run.trainer.now.step == 20 and run.trainer.now.stopped
+    assert run.trainer.now.step == 20 and run.trainer.stopped()
+    same = run_in(tmp_path / "a", task, replace(USUAL, steps=2000, patience=2), True)
+    assert same.trainer.done()
+    more = run_in(tmp_path / "a", task, replace(USUAL, steps=40, patience=3), True)
+    assert not more.trainer.done()
+    more.work()
+    assert more.trainer.now.step == 40
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -307,6 +313,8 @@ def test_a_missing_split_is_no_trouble(tmp_path: Path) -> None:
     task.evaluate = lambda split, model, check: {}  # type: ignore[method-assign]
     assert run_in(tmp_path / "a", task, replace(USUAL, steps=7)).work() == {}
     assert checkpoint.load_file(tmp_path / "a" / "best.safetensors")[0]["training"]["step"] == 7
+    run_in(tmp_path / "a", task, replace(USUAL, steps=9), True).work()
+    assert checkpoint.load_file(tmp_path / "a" / "best.safetensors")[0]["training"]["step"] == 9
 
 
 def test_shuffle_covers_an_epoch_and_shares_it_out() -> None:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -90,7 +90,6 @@ class Counters:
     best_step: int = -1
     stale: int = 0  # evaluations since the best one
     elapsed: float = 0.0  # seconds, over all sittings
-    stopped: bool = False  # by early stopping
     valid: dict[str, float] = field(default_factory=dict)  # the last evaluation
     best_valid: dict[str, float] = field(default_factory=dict)
 
@@ -147,7 +146,11 @@ class Trainer:
 
     def done(self) -> bool:
         """Whether a limit is reached."""
-        return self.now.stopped or self.progress().fraction >= 1.0
+        return self.stopped() or self.progress().fraction >= 1.0
+
+    def stopped(self) -> bool:
+        """Whether patience has run out; a larger one lets a run go on."""
+        return 0 < self.settings.patience <= self.now.stale
 
     def valid_every(self) -> int:
         """Steps between two evaluations."""
@@ -252,7 +255,6 @@ class Trainer:
         now.stale = 0 if better else now.stale + 1
         if better:
             now.best, now.best_step, now.best_valid = metric, now.step, found
-        now.stopped = bool(self.settings.patience) and now.stale >= self.settings.patience
         return better
 
     def evaluation_due(self) -> bool:
@@ -300,5 +302,6 @@ class Trainer:
         self.window.names = state["window"]["names"]
         self.window.sums = state["window"]["sums"].to(self.device)
         self.window.count = state["window"]["count"]
-        self.now = Counters(**state["counters"])
+        counters = state["counters"]
+        self.now = Counters(**{each.name: counters[each.name] for each in fields(Counters)})
         self.begun = time.monotonic()

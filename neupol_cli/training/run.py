@@ -133,6 +133,12 @@ class Run:
             except (KeyError, ValueError, RuntimeError, TypeError) as error:
                 raise Refused(f"{self.folder.state}: not a state of this model: {error}") from error
             self.reporter.say(f"resuming at step {self.trainer.now.step}")
+            if self.trainer.stopped():
+                stale = self.trainer.now.stale
+                self.reporter.say(
+                    f"it ended after {stale} validations without improvement; "
+                    "a larger --patience lets it go on (0: no limit)"
+                )
         step = self.trainer.now.step if self.trainer.now.step else -1
         self.metrics.rewind(step)
         self.spoken_step = self.saved_step = self.trainer.now.step
@@ -241,9 +247,10 @@ class Run:
 
     def _test(self) -> dict[str, float]:
         """Tests the best weights (the last where nothing was validated) and notes it in them."""
-        source = self.folder.best if self.folder.best.exists() else self.folder.last
-        meta, tensors = checkpoint.load_file(source)
         trainer = self.trainer
+        # Where nothing was validated, what lies there as best is the end of an earlier sitting.
+        source = self.folder.best if trainer.now.best_step >= 0 else self.folder.last
+        meta, tensors = checkpoint.load_file(source)
         with trainer.judged() as model:
             kept = {name: value.clone() for name, value in model.state_dict().items()}
             checkpoint.restore(model, tensors, source)
