@@ -139,6 +139,10 @@ class _Places(ctypes.Structure):
     )
 
 
+def _threads() -> ctypes.c_long:
+    return ctypes.c_long(torch.get_num_threads())
+
+
 def _at(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
@@ -148,7 +152,8 @@ class Compiled(Plain):
 
     def __init__(self, edges: Reached, spots: Spots, library: ctypes.CDLL) -> None:
         super().__init__(edges, spots)
-        self.library, self.points = library, ctypes.c_long(edges.size)
+        self.library = library
+        self.threads, self.points = _threads(), ctypes.c_long(edges.size)
         self.kept = (
             edges.starts, edges.senders, spots.left,
             spots.weights.contiguous(), edges.directions.contiguous(),
@@ -160,43 +165,45 @@ class Compiled(Plain):
         ds = source.new_empty(self.edges.size, hidden)
         dv = source.new_empty(self.edges.size, 3, hidden)
         each = (_at(item) for item in (table, source, ds, dv))
-        self.library.vector_sums(self.points, self.places, *each)
+        self.library.vector_sums(self.threads, self.points, self.places, *each)
         return ds, dv
 
     def gated(
         self, gates: Tensor, own: tuple[Tensor, Tensor] | None, ds: Tensor, dv: Tensor
     ) -> tuple[Tensor, Tensor]:
         s, v = own or (None, None)
-        self.library.gated(self.points, _at(gates), _at(s), _at(v), _at(ds), _at(dv))
+        each = (_at(item) for item in (gates, s, v, ds, dv))
+        self.library.gated(self.threads, self.points, *each)
         return ds, dv
 
     def lengths(self, both: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         pair, dot = both.new_empty(s.shape[0], 2 * s.shape[1]), torch.empty_like(s)
-        self.library.lengths(self.points, _at(both), _at(s), _at(pair), _at(dot))
+        each = (_at(item) for item in (both, s, pair, dot))
+        self.library.lengths(self.threads, self.points, *each)
         return pair, dot
 
     def updated(self, both: Tensor, dot: Tensor, mixed: Tensor, s: Tensor, v: Tensor) -> None:
         moves = v if mixed.shape[1] == 3 * s.shape[1] else None
         each = (_at(item) for item in (both, dot, mixed, s, moves))
-        self.library.updated(self.points, *each)
+        self.library.updated(self.threads, self.points, *each)
 
     def pairs(self, own: Tensor, other: Tensor) -> Tensor:
         edges = self.edges.senders.shape[0]
         out = own.new_empty(-(-edges // ROUNDED) * ROUNDED, own.shape[1])
         out[edges:] = 0.0
-        wide = ctypes.c_long(other.stride(0))
-        self.library.pairs(self.points, self.places, _at(own), _at(other), wide, _at(out))
+        each = (_at(own), _at(other), ctypes.c_long(other.stride(0)), _at(out))
+        self.library.pairs(self.threads, self.points, self.places, *each)
         return out
 
     def scalar_sums(self, table: Tensor, nodes: Tensor, by_atom: bool) -> Tensor:
         out = nodes.new_empty(self.edges.size, nodes.shape[1])
         each = (_at(table), _at(nodes), ctypes.c_long(by_atom), _at(out))
-        self.library.scalar_sums(self.points, self.places, *each)
+        self.library.scalar_sums(self.threads, self.points, self.places, *each)
         return out
 
     def softened(self, x: Tensor) -> Tensor:
         sizes = (ctypes.c_long(n) for n in (x.shape[0], x.stride(0), x.shape[1]))
-        self.library.softened(*sizes, _at(x))
+        self.library.softened(self.threads, *sizes, _at(x))
         return x
 
 
@@ -265,7 +272,7 @@ class _Messages(torch.autograd.Function):
 
 def _joined(ends: Ends) -> tuple[Any, ...]:
     return (
-        ctypes.c_long(torch.get_num_threads()),
+        _threads(),
         ctypes.c_long(ends.senders.shape[0]),
         _at(ends.senders),
         _at(ends.receivers),

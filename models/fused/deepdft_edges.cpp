@@ -3,6 +3,9 @@
 // Edges are sorted by receiver: those of point p are starts[p] .. starts[p + 1]. A filter is read
 // from a table of cubic Hermite pieces: rows 2 left .. 2 left + 3 times four weights an edge.
 //
+// Threads share out the points (in training the columns): each number is written by one of them,
+// with the same sums in the same order however many there are.
+//
 // Compiled with -DHIDDEN=H, a multiple of 16; float32.
 
 #include <cmath>
@@ -61,8 +64,9 @@ static inline V filter(const float *row, long wide, const float *w) {
 extern "C" {
 
 // ds (P, H) and dv (P, 3, H): table (rows, 3 H) holds a, b, g; source (A, 5 H) s g | b | v a.
-void vector_sums(long points, const Places *at, const float *table, const float *source, float *ds,
-                 float *dv) {
+void vector_sums(long threads, long points, const Places *at, const float *table,
+                 const float *source, float *ds, float *dv) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < points; ++p)
         for (long h = 0; h < H; h += W) {
             V s{}, x{}, y{}, z{};
@@ -85,7 +89,9 @@ void vector_sums(long points, const Places *at, const float *table, const float 
 
 // Through the gates (P, 2 H): s = g s + (1 - g) ds and v likewise; ds, dv become s, v.
 // Points without a state of their own (s is null) have one of zeros.
-void gated(long points, const float *gates, const float *s, const float *v, float *ds, float *dv) {
+void gated(long threads, long points, const float *gates, const float *s, const float *v, float *ds,
+           float *dv) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < points; ++p) {
         const float *first = gates + 2 * p * H;
         for (long row = 0; row < 4; ++row) {
@@ -101,7 +107,9 @@ void gated(long points, const float *gates, const float *s, const float *v, floa
 }
 
 // both (P, 3, 2 H) holds U and V: pair (P, 2 H) becomes s, |V|; dot (P, H) becomes <U, V>.
-void lengths(long points, const float *both, const float *s, float *pair, float *dot) {
+void lengths(long threads, long points, const float *both, const float *s, float *pair,
+             float *dot) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < points; ++p)
         for (long h = 0; h < H; h += W) {
             V squared{}, inner{};
@@ -121,9 +129,10 @@ void lengths(long points, const float *both, const float *s, float *pair, float 
 }
 
 // s += p + q <U, V> and, unless v is null, v += t U; mixed (P, 3 H) or, without v, (P, 2 H).
-void updated(long points, const float *both, const float *dot, const float *mixed, float *s,
-             float *v) {
+void updated(long threads, long points, const float *both, const float *dot, const float *mixed,
+             float *s, float *v) {
     const long wide = v ? 3 * H : 2 * H;
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < points; ++p)
         for (long h = 0; h < H; h += W) {
             const float *mix = mixed + p * wide + h;
@@ -137,8 +146,9 @@ void updated(long points, const float *both, const float *dot, const float *mixe
 }
 
 // out (E, 2 H) = softplus(own of the sender + other of the receiver) - ln 2; rows of `wide` numbers.
-void pairs(long points, const Places *at, const float *own, const float *other, long wide,
-           float *out) {
+void pairs(long threads, long points, const Places *at, const float *own, const float *other,
+           long wide, float *out) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < points; ++p)
         for (int64_t e = at->starts[p]; e < at->starts[p + 1]; ++e) {
             const float *from = own + at->senders[e] * 2 * H, *to = other + p * wide;
@@ -148,8 +158,9 @@ void pairs(long points, const Places *at, const float *own, const float *other, 
 }
 
 // out (P, H) = sum of nodes times filters; nodes are the edges' (E, H), or (by_atom) the atoms'.
-void scalar_sums(long points, const Places *at, const float *table, const float *nodes,
-                 long by_atom, float *out) {
+void scalar_sums(long threads, long points, const Places *at, const float *table,
+                 const float *nodes, long by_atom, float *out) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < points; ++p)
         for (long h = 0; h < H; h += W) {
             V sum{};
@@ -163,7 +174,8 @@ void scalar_sums(long points, const Places *at, const float *table, const float 
 }
 
 // `columns` numbers of each row of `wide`, in place: softplus(x) - ln 2.
-void softened(long rows, long wide, long columns, float *x) {
+void softened(long threads, long rows, long wide, long columns, float *x) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long p = 0; p < rows; ++p)
         for (long h = 0; h < columns; h += W)
             store(x + p * wide + h, shifted(load(x + p * wide + h)));

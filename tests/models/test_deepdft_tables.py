@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from neupol_cli import app, checkpoint, registry
-from neupol_cli.density.descriptor import TENSOR, derivatives, dori, iri
+from neupol_cli.density.derivatives import derivatives
+from neupol_cli.density.descriptor import TENSOR, dori, iri
 from neupol_cli.errors import Refused
+from neupol_cli.models.deepdft import edges as edges_module
 from neupol_cli.models.deepdft.edges import Compiled, Ends, Plain, Reached, messages, sums
 from neupol_cli.models.deepdft.tables import ERROR, filter_error, filter_table
 from neupol_cli.models.graph import Graph
@@ -89,6 +91,36 @@ def test_compiled_loops_are_pytorchs_operations(monkeypatch, name: str) -> None:
     other = features.reader.read(edges)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     assert edges.size % 64 == 0 and len(edges.probes) < 150
+
+
+class Counted:
+    """A library of loops that notes how many threads each was called with."""
+
+    def __init__(self, library: Any) -> None:
+        self.library, self.threads = library, {}
+
+    def __getattr__(self, name: str) -> Any:
+        def call(threads: Any, *given: Any) -> None:
+            self.threads[name] = threads.value
+            getattr(self.library, name)(threads, *given)
+
+        return call
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
+def test_threads_share_out_the_points_and_change_no_bit(monkeypatch, name: str) -> None:
+    model = random_model(name, hidden=32, layers=3)
+    features, edges = reached(model, torch.randn(700, 3) * 2.0)
+    library, found = edges_module._library(torch.zeros(1), 32), []
+    for threads in (1, 2, 3):
+        counted = Counted(library)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(edges_module, "_library", lambda *_, given=counted: given)
+        found.append(features.reader.read(edges))
+        assert set(counted.threads.values()) == {threads}
+        assert len(counted.threads) == {"painn": 4, "schnet": 3}[name]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
