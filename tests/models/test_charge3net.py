@@ -1,10 +1,9 @@
-"""ChargE3Net: published values, the exact reduction, symmetry, periodicity, tiles, tables."""
+"""ChargE3Net: published values, the exact reduction, periodicity, tables, options."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 import ase
@@ -129,18 +128,7 @@ def test_unknown_element_is_named():
         network.encode(graph)
 
 
-# From here on our own networks: densities at points and on grids, symmetry, options.
-
-
-@dataclass(frozen=True)
-class Box:
-    origin: np.ndarray
-    step: np.ndarray
-    shape: tuple[int, int, int]
-
-    def points(self):
-        index = np.stack(np.unravel_index(np.arange(np.prod(self.shape)), self.shape), 1)
-        return torch.from_numpy(self.origin + index @ self.step)
+# From here on our own networks. What holds of every density network is in tests/contracts.
 
 
 def small(seed=0, **more):
@@ -179,46 +167,6 @@ def scatter(count=60, seed=3, size=4.0):
     ).double() * size
 
 
-OPTIONS = (
-    {},
-    {"encoding": "learned"},
-    {"polarization": "movable"},
-    {"polarization": "frozen", "encoding": "learned", "promolecule": 4},
-    {"spin": True, "promolecule": 4},
-    {"spin": True, "pseudoscalar_spin": True},
-)
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("structure", [molecule, crystal])
-def test_rotation_and_reflection(options, structure):
-    network, atoms, probes = small(**options), structure(), scatter()
-    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[
-        0
-    ]
-    if options.get("pseudoscalar_spin") and torch.det(turn) < 0:
-        turn = -turn  # the published spin readout is no density under reflections
-    turned = atoms.copy()
-    turned.positions = atoms.positions @ turn.numpy().T
-    turned.cell = atoms.cell.array @ turn.numpy().T
-    before, after = density(network, atoms, probes), density(network, turned, probes @ turn.T)
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-9 * before.abs().max().item())
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_permutation_translation_and_supercell(options):
-    network, atoms, probes = small(**options), crystal(), scatter(30)
-    before = density(network, atoms, probes)
-    moved = atoms[[2, 0, 1]]
-    moved.positions += [3.0, -7.0, 11.0]
-    shift = torch.tensor([3.0, -7.0, 11.0], dtype=torch.float64)
-    scale = before.abs().max().item()
-    after = density(network, moved, probes + shift)
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-9 * scale)
-    larger = density(network, atoms.repeat((2, 1, 2)), probes)
-    torch.testing.assert_close(larger, before, rtol=0, atol=1e-9 * scale)
-
-
 @pytest.mark.parametrize("pbc", [(True, False, False), (False, True, True), (True, True, True)])
 def test_a_periodic_cell_is_its_cluster(pbc):
     """Partly periodic cells against the same atoms written out, where nothing is periodic."""
@@ -234,30 +182,6 @@ def test_a_periodic_cell_is_its_cluster(pbc):
     cluster = ase.Atoms(numbers[near], positions[near])
     expected, found = density(network, cluster, probes), density(network, atoms, probes)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("structure", [molecule, crystal])
-def test_training_and_prediction_are_one_function(options, structure):
-    """Batched slots of training, scattered tiles, and grid tiles of any size."""
-    network, atoms = small(**options), structure()
-    step = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, -0.2], [0.3, 0.0, 1.1]])
-    grid = Box(np.array([-3.0, -4.0, -3.5]), step * 1.4, (5, 6, 4))
-    features = network.atom_features(atoms)
-    with torch.no_grad():
-        graph = Graph.from_atoms([atoms, molecule()], torch.float64)
-        probes = torch.stack((grid.points(), grid.points()))
-        expected = network(graph, probes)[: len(grid.points())]
-    scale = expected.abs().max().item()
-    told = []
-    for found in (
-        network.density(features, grid.points()),
-        network.density(features, grid.points(), memory=1),
-        network.density_grid(features, grid),
-        network.density_grid(features, grid, memory=1, progress=lambda *now: told.append(now)),
-    ):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * scale)
-    assert told[-1] == (120, 120) and len(told) > 1
 
 
 def test_float32_and_its_table_agree_with_float64():
@@ -302,18 +226,6 @@ def test_probes_without_atoms_have_one_value_and_no_cost():
     assert torch.equal(found[:3], torch.zeros(3, dtype=torch.float64))
     assert found[3] != 0
     assert network.density(features, torch.zeros(0, 3)).shape == (0,)
-
-
-def test_alone_against_in_a_batch():
-    network = small(polarization="movable")
-    probes = torch.stack((scatter(20), scatter(20, seed=4)))
-    both = Graph.from_atoms([molecule(), crystal((False, False, False))], torch.float64)
-    with torch.no_grad():
-        together = network(both, probes).view(2, 20)
-        for k, atoms in enumerate((molecule(), crystal((False, False, False)))):
-            alone = network(Graph.from_atoms([atoms], torch.float64), probes[k : k + 1])
-            scale = alone.abs().max().item()
-            torch.testing.assert_close(together[k], alone, rtol=0, atol=1e-10 * scale)
 
 
 def test_movable_points_move_and_are_learnt():

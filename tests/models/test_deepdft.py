@@ -1,11 +1,13 @@
-"""DeepDFT's two networks: published values and derivatives, tiles, symmetry, refusals."""
+"""DeepDFT's two networks: published values and derivatives, weights, refusals.
+
+What holds of every density network is in tests/contracts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import ase
-import numpy as np
 import pytest
 import torch
 
@@ -81,58 +83,6 @@ def test_derivatives_on_a_nucleus_are_finite(case) -> None:
     )
     (second,) = torch.autograd.grad(gradient.sum(), probes)
     assert gradient.isfinite().all() and second.isfinite().all()
-
-
-def test_tiles_of_any_size_give_the_same(case) -> None:
-    features = case.model.atom_features(case.atoms)
-    for memory in (1, 1 << 30):
-        close(case.model.density(features, case["probes"], memory), case["density"], 10)
-
-
-@dataclass(frozen=True)
-class Box:
-    origin: np.ndarray
-    step: np.ndarray
-    shape: tuple[int, int, int]
-
-
-def test_a_grid_is_its_points(case) -> None:
-    features = case.model.atom_features(case.atoms)
-    low = case["positions"].min(0).values.numpy() - 3.0
-    grid = Box(low, np.diag([0.9, 1.1, 1.3]) + 0.05, (7, 6, 5))
-    told: list[int] = []
-    found = case.model.density_grid(
-        features, grid, memory=1, progress=lambda done, n: told.append(done)
-    )
-    places = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
-    points = torch.from_numpy(grid.origin + places @ grid.step)
-    close(found, case.model.density(features, points), 10)
-    assert told[-1] == 210 and told == sorted(told)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_density_turns_with_the_molecule(parity, name: str) -> None:
-    published = parity(f"deepdft_{name}")
-    model = published.model(f"deepdft-{name}")
-    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
-    numbers, x, probes = (
-        torch.from_numpy(published[f"molecule/{k}"]) for k in ("numbers", "positions", "probes")
-    )
-    count = torch.tensor([len(numbers)])
-    turned = model(Graph.from_arrays(numbers, x @ turn + 1.0, count), (probes @ turn + 1.0)[None])
-    close(turned, torch.from_numpy(published["molecule/density"]), 100)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_two_structures_in_a_batch_do_not_meet(parity, name: str) -> None:
-    model = parity(f"deepdft_{name}").model(f"deepdft-{name}")
-    water = ase.Atoms("OH2", [[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]])
-    pair = [water, ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.1]])]
-    probes = torch.randn(2, 9, 3, dtype=torch.float64)
-    together = model(Graph.from_atoms(pair, torch.float64), probes).view(2, 9)
-    for k, each in enumerate(pair):
-        alone = model(Graph.from_atoms([each], torch.float64), probes[k : k + 1])
-        close(together[k], alone, 10)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

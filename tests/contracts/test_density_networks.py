@@ -1,0 +1,127 @@
+"""What must hold of every density network: written once, run over the whole registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from neupol_cli import checkpoint, registry
+from neupol_cli.models.graph import Graph
+from neupol_cli.volumetric import Grid
+from tests.contracts.conftest import DENSITIES, SMALL_DENSITIES, DensityCase
+
+RELATIVE = 1e-9
+# The published readout of spin mixes in a pseudoscalar: rotations, but no reflections.
+CHIRAL = "pseudoscalar_spin"
+
+
+@pytest.fixture(params=["molecule", "crystal"])
+def structure(
+    request: pytest.FixtureRequest, molecules: list[ase.Atoms], crystal: ase.Atoms
+) -> ase.Atoms:
+    return {"molecule": molecules[2], "crystal": crystal}[request.param]
+
+
+def scattered(count: int = 40, seed: int = 3) -> np.ndarray:
+    """(count, 3) Angstrom: points among the atoms, and some beyond them."""
+    return np.random.default_rng(seed).uniform(-1.5, 4.5, (count, 3))
+
+
+def density(model, atoms: ase.Atoms, probes: np.ndarray, **settings) -> np.ndarray:
+    """(M,) or (M, 2) e/Angstrom^3."""
+    found = model.density(model.atom_features(atoms), torch.from_numpy(probes), **settings)
+    return found.numpy()
+
+
+def close(ours: np.ndarray, theirs: np.ndarray, relative: float) -> None:
+    assert np.ptp(theirs) > 1e-6  # it says something about these points
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
+
+
+def test_every_network_is_held_to_the_contracts() -> None:
+    names = {e.name for e in registry.ENTRIES.values() if e.task == "density"}
+    assert names == set(DENSITIES) == set(SMALL_DENSITIES)
+
+
+def test_rotations_reflections_and_translations(
+    density_case: DensityCase, structure: ase.Atoms
+) -> None:
+    model, probes, shift = density_case.build(), scattered(), np.array([3.0, -2.0, 7.0])
+    before = density(model, structure, probes)
+    turn = Rotation.random(random_state=3).as_matrix()
+    for matrix in (turn,) if CHIRAL in density_case.settings else (turn, -turn):
+        turned = structure.copy()
+        turned.positions = structure.positions @ matrix.T + shift
+        turned.cell = structure.cell.array @ matrix.T
+        close(density(model, turned, probes @ matrix.T + shift), before, RELATIVE)
+
+
+def test_the_order_of_atoms_does_not_matter(
+    density_case: DensityCase, structure: ase.Atoms
+) -> None:
+    model, probes = density_case.build(), scattered()
+    shuffled = structure[np.random.default_rng(0).permutation(len(structure))]
+    close(density(model, shuffled, probes), density(model, structure, probes), RELATIVE)
+
+
+def test_periodic_images_and_supercells_are_the_same_structure(
+    density_case: DensityCase, crystal: ase.Atoms
+) -> None:
+    model, probes, cell = density_case.build(), scattered(25), crystal.cell.array
+    before, generator = density(model, crystal, probes), np.random.default_rng(1)
+    moved = crystal.copy()
+    moved.positions += generator.integers(-2, 3, crystal.positions.shape) @ cell
+    elsewhere = probes + generator.integers(-2, 3, probes.shape) @ cell
+    close(density(model, moved, elsewhere), before, RELATIVE)
+    close(density(model, crystal.repeat((2, 1, 2)), probes), before, RELATIVE)
+
+
+def test_tiles_grids_and_training_are_one_function(
+    density_case: DensityCase, structure: ase.Atoms
+) -> None:
+    model = density_case.build()
+    step = np.array([[1.2, 0.1, 0.0], [0.0, 1.1, -0.2], [0.3, 0.0, 1.5]])
+    grid, told = Grid([-3.0, -4.0, -3.5], step, (6, 7, 5)), []
+    with torch.no_grad():
+        graph = Graph.from_atoms([structure], torch.float64)
+        at_once = model(graph, torch.from_numpy(grid.points())[None]).numpy()
+    close(density(model, structure, grid.points()), at_once, 1e-12)
+    close(density(model, structure, grid.points(), memory=1), at_once, 1e-12)
+    features = model.atom_features(structure)
+    close(model.density_grid(features, grid).numpy(), at_once, 1e-12)
+    tiles = model.density_grid(features, grid, memory=1, progress=lambda *now: told.append(now))
+    close(tiles.numpy(), at_once, 1e-12)
+    assert told[-1] == (210, 210) and len(told) > 1 and told == sorted(told)
+
+
+def test_alone_is_as_in_a_batch(density_case: DensityCase, molecules: list[ase.Atoms]) -> None:
+    model = density_case.build()
+    probes = torch.from_numpy(np.stack([scattered(20, seed) for seed in range(3)]))
+    with torch.no_grad():
+        both = model(Graph.from_atoms(molecules, torch.float64), probes)
+        for k, atoms in enumerate(molecules):
+            alone = model(Graph.from_atoms([atoms], torch.float64), probes[k : k + 1])
+            close(both[20 * k : 20 * k + 20].numpy(), alone.numpy(), 1e-10)
+
+
+def test_weights_survive_a_file(
+    density_case: DensityCase, molecules: list[ase.Atoms], tmp_path: Path
+) -> None:
+    model, path = density_case.build(), tmp_path / "weights.safetensors"
+    checkpoint.save(path, density_case.name, model, {"targets": {"density": "e/Angstrom^3"}})
+    loaded = registry.load(str(path))
+    before, probes = density(model, molecules[0], scattered()), scattered()
+    assert np.array_equal(density(loaded, molecules[0], probes), before)
+
+
+def test_float32_is_close_to_float64(density_case: DensityCase, structure: ase.Atoms) -> None:
+    model, probes = density_case.build(), scattered(100)
+    wide = density(model, structure, probes)
+    narrow = density(model.float(), structure, probes)
+    assert narrow.dtype == np.float32
+    close(narrow, wide, 1e-4)
