@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from neupol_cli.errors import IOFailure, TryAgain, Usage
 
@@ -81,8 +83,8 @@ def locked(path: str | Path) -> Iterator[None]:
     """Hold ``PATH.lock`` (text ``host pid``), or raise TryAgain at once if somebody else does.
 
     The kernel's flock settles a race between starters and dies with its holder; the text covers
-    file systems on which flock does not reach other hosts. A lock whose process is gone from this
-    host is taken over.
+    file systems on which flock does not reach other hosts, or does not work at all. A lock that
+    nobody on this host holds any more is taken over.
     """
     lock = Path(f"{path}.lock")
     with reported(lock):
@@ -99,11 +101,11 @@ def _take(lock: Path) -> int:
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            _flock(handle, lock)
+            held = _flock(handle, lock)
             if not _same_file(handle, lock):  # its holder removed it between open and flock
                 os.close(handle)
                 continue
-            _refuse_living(os.pread(handle, 4096, 0), lock)
+            _refuse_others(os.pread(handle, 4096, 0), lock, held)
             _sign(handle, lock)
             return handle
         except BaseException:
@@ -121,14 +123,20 @@ def _sign(handle: int, lock: Path) -> None:
         raise
 
 
-def _flock(handle: int, lock: Path) -> None:
+def _flock(handle: int, lock: Path) -> bool:
+    """Whether the kernel's lock is ours now; False where this file system has none.
+
+    Errors: TryAgain when somebody else holds it.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise _busy(os.pread(handle, 4096, 0), lock) from error
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise  # without flock, the text alone decides
+            raise
+        return False  # the text alone decides
+    return True
 
 
 def _same_file(handle: int, lock: Path) -> bool:
@@ -138,12 +146,19 @@ def _same_file(handle: int, lock: Path) -> bool:
         return False
 
 
-def _refuse_living(text: bytes, lock: Path) -> None:
-    """Raise TryAgain unless the lock's text is empty or names a process that is gone."""
+def _refuse_others(text: bytes, lock: Path, held: bool) -> None:
+    """Raise TryAgain where the lock's text names a writer that may still be at work.
+
+    On this host, ``held`` (the kernel's lock is ours) proves that there is none. The process
+    number proves nothing then: containers start again under the same name with the same small
+    numbers. It is all there is to go by where flock does not work.
+    """
     host, _, pid = text.decode(errors="replace").strip().partition(" ")
     if not host or not pid.isdigit():
         return  # its writer died between creating and naming it
-    if host != socket.gethostname() or (int(pid) != os.getpid() and _lives(int(pid))):
+    if host != socket.gethostname():
+        raise _busy(text, lock)
+    if not held and int(pid) != os.getpid() and _lives(int(pid)):
         raise _busy(text, lock)
 
 
@@ -164,3 +179,9 @@ def _busy(text: bytes, lock: Path) -> TryAgain:
         f"{str(lock).removesuffix('.lock')}: {holder} is writing it; "
         f"try again when it is done, or remove {lock.name} if it is gone"
     )
+
+
+def write_json(path: str | Path, found: Any) -> None:
+    """A JSON file, whole or not at all."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(found, indent=1) + "\n")

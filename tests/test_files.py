@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -134,13 +136,44 @@ def test_stale_lock_of_this_host_is_taken_over(tmp_path: Path) -> None:
         assert not lock.exists()
 
 
-def test_lock_of_a_living_process_or_another_host_is_kept(tmp_path: Path) -> None:
+def test_stale_lock_is_taken_over_whoever_has_its_number_now(tmp_path: Path) -> None:
+    lock = tmp_path / "out.lock"
+    for number in (os.getppid(), 1):  # both live, and neither holds the kernel's lock
+        lock.write_text(f"{socket.gethostname()} {number}\n")
+        with files.locked(tmp_path / "out"):
+            assert lock.read_text() == f"{socket.gethostname()} {os.getpid()}\n"
+        assert not lock.exists()
+
+
+def _kept(lock: Path) -> bool:
+    """Whether a lock is respected at once, and left as it is."""
+    text, begin = lock.read_text(), time.monotonic()
+    with pytest.raises(TryAgain, match="try again"), files.locked(str(lock).removesuffix(".lock")):
+        pass
+    return lock.read_text() == text and time.monotonic() - begin < 1.0
+
+
+def test_lock_of_another_host_is_kept(tmp_path: Path) -> None:
+    lock = tmp_path / "out.lock"
+    lock.write_text("elsewhere 1\n")
+    assert _kept(lock)
+
+
+def test_without_flock_the_lock_of_a_living_process_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
     lock = tmp_path / "out.lock"
     for text in (f"{socket.gethostname()} {os.getppid()}\n", "elsewhere 1\n"):
         lock.write_text(text)
-        with pytest.raises(TryAgain, match="try again"), files.locked(tmp_path / "out"):
-            pass
-        assert lock.read_text() == text
+        assert _kept(lock)
+    lock.write_text(f"{socket.gethostname()} {_ended_process()}\n")
+    with files.locked(tmp_path / "out"):
+        assert lock.read_text() == f"{socket.gethostname()} {os.getpid()}\n"
+    assert not lock.exists()
 
 
 RACE = """

@@ -8,7 +8,8 @@ the sizes of this network, which takes a second or two, and keeps the result for
 Nothing depends on it: every caller has the same formula in PyTorch's operations too, and takes it
 where there is no compiler, where it fails, or where the environment says ``NEUPOL_FUSED=0``. The
 compiler is ``$CXX``, or else ``c++``; what it made lies under ``$XDG_CACHE_HOME/neupol`` (or
-``~/.cache/neupol``), under a name that tells sources, sizes, compiler and processor apart.
+``~/.cache/neupol``), under a name that tells sources, sizes, compiler and processor apart. Without
+a home, each process builds its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,12 +64,14 @@ def _loaded(source: Path, defines: tuple[str, ...]) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return None
-    kept = _folder() / f"{source.stem}-{_fingerprint(source, defines, compiler)}.so"
-    if _whole(kept):
-        return _opened(kept)
+    name, folder = f"{source.stem}-{_fingerprint(source, defines, compiler)}.so", _folder()
+    if folder is not None and _whole(folder / name):
+        return _opened(folder / name)
     with tempfile.TemporaryDirectory() as place:
-        built = _built(compiler, source, defines, Path(place) / kept.name)
-        return None if built is None else _opened(_kept(built, kept))
+        built = _built(compiler, source, defines, Path(place) / name)
+        if built is None:
+            return None
+        return _opened(built if folder is None else _kept(built, folder / name))
 
 
 def _opened(path: Path) -> ctypes.CDLL | None:
@@ -126,18 +130,27 @@ def _kept(built: Path, kept: Path) -> Path:
     """Moves the library to where later processes find it; where it is, if that is not allowed."""
     try:
         kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            content = built.read_bytes()
-            file.write(content + _digest(content))
-        os.replace(file.name, kept)  # whole or not at all, whoever else is at it
+        handle, partial = tempfile.mkstemp(dir=kept.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                content = built.read_bytes()
+                file.write(content + _digest(content))
+            os.replace(partial, kept)  # whole or not at all, whoever else is at it
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(partial)
     except OSError:
         return built
     return kept
 
 
-def _folder() -> Path:
+def _folder() -> Path | None:
+    """Where libraries are kept for later processes; None for a user who has no home."""
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "neupol"
+    try:
+        return (Path(home) if home else Path.home() / ".cache") / "neupol"
+    except RuntimeError:  # no $HOME, and the user is in no list of users: so in many containers
+        return None
 
 
 def _fingerprint(source: Path, defines: tuple[str, ...], compiler: str) -> str:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from neupol_cli.allocator import unpadded
 from neupol_cli.errors import BadInput
 from neupol_cli.formats import poscar as poscar_text
 from neupol_cli.formats.xyz import Frame
@@ -106,7 +107,7 @@ def bounded(name: str, kind: str, size: int) -> Iterator[None]:
     """
     base, each, most = MEMORY
     try:
-        with warnings.catch_warnings(), _memory(min(base + each * size, most)):
+        with warnings.catch_warnings(), unpadded(), _memory(min(base + each * size, most)):
             warnings.simplefilter("ignore")
             yield
     except BadInput:

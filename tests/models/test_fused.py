@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +69,28 @@ def test_a_folder_that_cannot_be_written_to_only_costs_time(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(source(tmp_path)))  # a file
     assert twice(fused.library(source(tmp_path), {"REAL": "double", "FACTOR": 2}), 4.0) == 8.0
+
+
+@needs_compiler
+def test_a_user_without_a_home_has_it_built_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert twice(fused.library(source(tmp_path), {"REAL": "double", "FACTOR": 2}), 4.0) == 8.0
+
+
+@needs_compiler
+def test_a_full_disk_keeps_no_piece_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert twice(fused.library(source(tmp_path), {"REAL": "double", "FACTOR": 2}), 4.0) == 8.0
+    assert list((tmp_path / "cache" / "neupol").iterdir()) == []
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
