@@ -52,7 +52,7 @@ def step_seconds(data: Path, rounds: int = 3, steps: int = 6) -> dict[str, float
     for name, (network, config, lr, _) in NETWORKS.items():
         if "loss" in config:
             continue  # takes as long as the other one
-        task = task_for(network, dataset, Request(config=config, batch_size=BATCH))
+        task = task_for(network, dataset, Request(config=config))
         trainers[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=lr))
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(rounds + 1):

@@ -69,6 +69,7 @@ def bench_runtime(
     A density is timed whole; of grids beyond a million points some blocks are, and scaled up.
     A size that would not fit in time or memory says so, and the rest goes on.
     """
+    from neupol_cli.files import write_json
     from neupol_cli.runtime.cases import Conditions
     from neupol_cli.runtime.cases import alkanes as chains
 
@@ -82,7 +83,7 @@ def bench_runtime(
     found = _subjects(model, _crystal(structure, supercells), molecules, conditions, dft)
     report = _timed(found, conditions, minutes, repeats, not as_json)
     if output:
-        _write(output, report)
+        write_json(output, report)
     if plot:
         from neupol_cli.runtime import job
         from neupol_cli.runtime.plot import draw
@@ -204,10 +205,3 @@ def _print(report: dict[str, Any]) -> None:
     typer.echo(f"\n{job.heading(report)}")
     stdout().print(job.table(report), highlight=False)
     typer.echo(job.law(report))
-
-
-def _write(path: str, report: dict[str, Any]) -> None:
-    from neupol_cli.files import atomic
-
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n")

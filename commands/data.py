@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from neupol_cli.commands import data_density
-from neupol_cli.options import DatasetOutput, OnError, OnErrorOption, SeedOption, SplitOption
+from neupol_cli.options import (
+    LARGEST_SEED,
+    DatasetOutput,
+    OnError,
+    OnErrorOption,
+    SeedOption,
+    SplitOption,
+)
 
 app = typer.Typer(
     name="data",
@@ -99,7 +106,7 @@ def xyz(
 ) -> None:
     """Labelled structures in any format of ASE; a label that is not there is an error.
 
-    Without a key, the labels "energy" and, where there are any, "forces" are taken.
+    Without a key, the labels "energy" and "forces" are taken where there are any.
     """
     from neupol_cli import hdf5
     from neupol_cli.datasets import splits, xyz
@@ -124,7 +131,9 @@ def nbody(
     train: Annotated[int, typer.Option(min=1, help="Systems to learn from.")] = 3000,
     valid: Annotated[int, typer.Option(min=0, help="Systems to validate on.")] = 2000,
     test: Annotated[int, typer.Option(min=0, help="Systems to test on.")] = 2000,
-    seed: Annotated[int, typer.Option(help="43: the systems of the published data.")] = 43,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="43: the systems of the published data.")
+    ] = 43,
 ) -> None:
     """Five charged particles in empty space: simulated, seen at step 3,100, asked for at 4,100."""
     from neupol_cli import hdf5

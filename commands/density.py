@@ -11,14 +11,24 @@ import typer
 
 from neupol_cli import registry
 from neupol_cli.errors import BadInput, Usage
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption, typed
 
 if TYPE_CHECKING:
     from neupol_cli.density.job import Job
     from neupol_cli.density.on_grid import GridChoice
 
+# The options that each other use of the command reads; more than these are refused.
+MODES = {
+    "analyse": {"model", "reference", "memory", "device", "dtype", "as_json"},
+    "descriptor": {
+        "structure", "output", "model", "spacing", "grid", "grid_from", "margin", "memory",
+        "device", "as_json",
+    },
+}  # fmt: skip
+
 
 def density(
+    ctx: typer.Context,
     structure: Annotated[
         str | None, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")
     ] = None,
@@ -90,6 +100,7 @@ def density(
     """
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
 
+    _check_mode(ctx)
     if analyse is not None:
         load = partial(_load, model, device, dtype) if model is not None else None
         _analyse(analyse, reference, load, parse_memory(memory), as_json)
@@ -103,8 +114,6 @@ def density(
     source = reference if reference and spacing is None and grid is None else None
     choice = GridChoice(spacing, parse_counts(grid), grid_from or source, margin)
     if descriptor is not None:
-        if normalize or reference or plot:
-            raise Usage("--descriptor goes without --normalize, --reference and --plot")
         load = partial(_load, model, device, "float64")
         _describe(descriptor, structure, output, choice, parse_memory(memory), load, as_json)
         return
@@ -117,11 +126,21 @@ def density(
         reference=reference,
         difference=difference,
         plot=plot,
-        device=device,
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
     _run(job, structure, on_error.value, as_json)
+
+
+def _check_mode(ctx: typer.Context) -> None:
+    """Usage naming what stood on the command line and would be read by nobody."""
+    for mode, fitting in MODES.items():
+        if ctx.params[mode] is None:
+            continue
+        given = [each for each in ctx.command.params if typed(ctx, str(each.name))]
+        others = [each.opts[-1] for each in given if each.name not in {mode, *fitting}]
+        if others:
+            raise Usage(f"--{mode} goes without {', '.join(others)}")
 
 
 def _load(source: str | None, device: str, dtype: str) -> Any:
@@ -136,7 +155,7 @@ def _load(source: str | None, device: str, dtype: str) -> Any:
     name = source or _bundled()
     model = registry.load(name, device_named(device), kinds[dtype])
     if not hasattr(model, "density_grid"):
-        raise Usage(f"{name}: predicts properties, not densities; see `neupol models`")
+        raise Usage(f"{name}: a network for {registry.task_of(model)} predicts no densities")
     return model
 
 

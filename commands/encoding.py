@@ -51,6 +51,7 @@ def encoding(
     from neupol_cli import figures
     from neupol_cli.encoding import study
     from neupol_cli.encoding.plot import draw
+    from neupol_cli.files import write_json
 
     if plot:
         figures.check_name(plot)
@@ -59,18 +60,11 @@ def encoding(
     if plot:
         draw(plot, studies, layer)
     if output:
-        _write(output, found)
+        write_json(output, found)
     if as_json:
         typer.echo(json.dumps(found))
     elif not output:
         _print(found)
-
-
-def _write(path: str, found: dict[str, Any]) -> None:
-    from neupol_cli.files import atomic
-
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from neupol_cli.options import LARGEST_SEED, typed
+
 NETWORK, DATA, LIMIT = "Network", "Data and loss", "How long"
 OPTIMISER, RUN = "Optimiser", "Run"
 
@@ -100,7 +102,9 @@ def fit(
         _panel(OPTIMISER, "Decay of averaged weights, e.g. 0.999; 0: none.", min=0.0, max=1.0),
     ] = 0.0,
     clip: Annotated[float, _panel(OPTIMISER, "Largest gradient norm; 0: any.", min=0.0)] = 0.0,
-    seed: Annotated[int, _panel(RUN, "All random numbers derive from it.")] = 0,
+    seed: Annotated[
+        int, _panel(RUN, "All random numbers derive from it.", min=0, max=LARGEST_SEED)
+    ] = 0,
     device: Annotated[str, _panel(RUN, "auto, cpu, cuda, cuda:1 …")] = "auto",
     dtype: Annotated[str, _panel(RUN, "float32 or float64.", "--default-dtype")] = "float32",
     valid_every: Annotated[
@@ -129,7 +133,7 @@ def fit(
     ours = {"output", "resume", "force", "as_json"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}
     options["data"] = str(data.absolute()) if data else None
-    given = {key for key in options if _typed(ctx, key)}
+    given = {key for key in options if typed(ctx, key)}
     try:
         result = fitting.fit(output, options, given, resume, force)
     except Interrupted as stop:
@@ -139,12 +143,6 @@ def fit(
         typer.echo(json.dumps({"run": str(output), **result}))
         return
     _print(result, output)
-
-
-def _typed(ctx: typer.Context, name: str) -> bool:
-    """Whether an option stood on the command line."""
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print(result: dict[str, Any], output: Path) -> None:

@@ -140,9 +140,12 @@ def _errors(
     as_json: bool,
 ) -> None:
     """How far the models are from the labels of datasets."""
+    from neupol_cli.errors import BadInput
     from neupol_cli.prediction import comparison, comparison_report
 
     found = [each for path in files for each in comparison.compare(committee, path, *which)]
+    if not found:
+        raise BadInput("no structure was left to compare")
     (comparison_report.json_lines if as_json else comparison_report.table)(found)
     if output is not None:
         comparison_report.csv_file(output, found)

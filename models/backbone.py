@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import BadInput, TryAgain
+from neupol_cli import registry
+from neupol_cli.errors import BadInput, TryAgain, out_of_memory
 from neupol_cli.models.distance import smoothness
-from neupol_cli.models.graph import Graph
+from neupol_cli.models.graph import Graph, check_pairs
 from neupol_cli.models.polarization import mode
+from neupol_cli.structures import check_elements
 
 if TYPE_CHECKING:
     import ase
     import numpy as np
 
 
+RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
 # Targets whose negative gradient is a force, in the order of preference.
 ENERGIES = ("energy", "U0")
 
@@ -242,23 +245,18 @@ class PropertyModel(nn.Module):
         return smoothness(self.backbone)
 
     def check(self, structures: Sequence[ase.Atoms], labels: Sequence[str] | None = None) -> None:
-        """Refuses elements that the network never saw.
+        """Refuses what the network cannot answer for.
 
         Raises:
-            BadInput: naming the first such atom and the elements that the network knows.
+            BadInput: an element that it never saw, naming the first such atom and the elements
+                that it knows; a periodic structure, or an enormous one, without a cutoff.
         """
-        known = set(self.config.species)
+        known = registry.known_elements(self)
         for k, structure in enumerate(structures):
-            for atom, number in enumerate(structure.numbers.tolist()):
-                if number not in known:
-                    raise BadInput(self._unknown(labels[k] if labels else f"{k}", atom, number))
-
-    def _unknown(self, label: str, atom: int, number: int) -> str:
-        from ase.data import chemical_symbols
-
-        known = " ".join(chemical_symbols[z] for z in self.config.species)
-        name = chemical_symbols[number] if number < len(chemical_symbols) else f"Z={number}"
-        return f"{label}: atom {atom + 1} is {name}; this model was trained on {known} only"
+            label = labels[k] if labels else f"{k}"
+            check_elements(structure, known, label)
+            if self.backbone.cutoff is None:
+                check_pairs(len(structure), bool(structure.pbc.any()), label)
 
     @torch.no_grad()
     def raw(self, structures: Sequence[ase.Atoms]) -> Tensor:
@@ -275,7 +273,8 @@ class PropertyModel(nn.Module):
     ) -> dict[str, np.ndarray]:
         """Properties of structures, in batches of about ``pairs`` pairs of atoms.
 
-        A batch that does not fit in memory is halved, down to single structures.
+        Forces keep a record of every step, and twice the points have four times the pairs: batches
+        are the smaller for it. One that does not fit in memory is halved, down to one structure.
 
         Returns:
             name -> (N,) for each target in its unit; with ``forces``, "forces" (A, 3), atoms of all
@@ -287,7 +286,8 @@ class PropertyModel(nn.Module):
         """
         self.check(structures)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
-        for batch in _batches([len(s) for s in structures], pairs):
+        dear = self.config.kinds**2 * (RECORD if forces or stress else 1)
+        for batch in _batches([len(s) for s in structures], pairs // dear):
             pieces += self._predict([structures[k] for k in batch], forces, stress)
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, k].numpy() for k, name in enumerate(self.config.targets)}
@@ -303,7 +303,7 @@ class PropertyModel(nn.Module):
         try:
             graph = Graph.from_atoms(structures, self.dtype, self.device)
             return [self._evaluate(graph, forces, stress)]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             if len(structures) == 1:
@@ -321,13 +321,6 @@ class PropertyModel(nn.Module):
         values, force, strain = self.derivatives(graph, energy, stress)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on either kind of device."""
-    text = str(error).lower()
-    allocator = "can't allocate memory" in text or "out of memory" in text
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or allocator
 
 
 def _batches(counts: Sequence[int], pairs: int) -> list[list[int]]:

@@ -184,21 +184,27 @@ def neighbours(graph: Graph, positions: Tensor, cutoff: float | None) -> Topolog
         BadInput: all pairs of a periodic or of an enormous structure were asked for.
     """
     with torch.no_grad():
-        if graph.pbc is not None:
-            if cutoff is None:
-                raise BadInput(
-                    "a periodic structure needs a model with a cutoff; this one has none"
-                )
-            return _listed(graph, positions.detach(), cutoff)
         largest = int(graph.counts.max())
-        if cutoff is not None and largest > ALL_PAIRS:
+        if cutoff is None:
+            check_pairs(largest, graph.pbc is not None)
+        elif graph.pbc is not None or largest > ALL_PAIRS:
             return _listed(graph, positions.detach(), cutoff)
-        if largest > COMPLETE_LIMIT:
-            raise BadInput(
-                f"a structure of {largest} atoms is too large for a model without a cutoff, "
-                f"which joins all pairs (limit {COMPLETE_LIMIT}); choose a model with a cutoff"
-            )
         return _paired(graph, positions, cutoff)
+
+
+def check_pairs(atoms: int, periodic: bool, label: str = "a structure") -> None:
+    """What a model without a cutoff, which joins all pairs, cannot take.
+
+    Raises:
+        BadInput: a periodic structure, or one of more than COMPLETE_LIMIT atoms.
+    """
+    if periodic:
+        raise BadInput(f"{label}: is periodic, and this model has no cutoff; choose one that has")
+    if atoms > COMPLETE_LIMIT:
+        raise BadInput(
+            f"{label}: {atoms} atoms are too many for a model without a cutoff, which joins all "
+            f"pairs (limit {COMPLETE_LIMIT}); choose one that has"
+        )
 
 
 def _paired(graph: Graph, positions: Tensor, cutoff: float | None) -> Topology:

@@ -6,6 +6,8 @@ every ``--help`` answers at once.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -27,7 +29,7 @@ from neupol_cli.commands import (
     predict,
     trajectory,
 )
-from neupol_cli.errors import IOFailure, NeupolError, TryAgain
+from neupol_cli.errors import IOFailure, NeupolError, TryAgain, out_of_memory
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 INTERRUPTED = 130  # 128 + SIGINT
@@ -83,11 +85,30 @@ def neupol(
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with the code that fits what happened."""
     signal.signal(signal.SIGTERM, _terminate)
+    _stand_in()
     from neupol_cli.allocator import keep_large_blocks
 
     keep_large_blocks()
     code = _run(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_flushed(code))
+
+
+class _Closed(io.TextIOBase):
+    """In place of a standard output that whoever called us has closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
+def _stand_in() -> None:
+    """Sees to it that all three standard streams exist, and that no file of ours takes the number
+    of one that was closed."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue
+    os.close(number)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - it stays open, as stdin does
+    sys.stdout = sys.stdout or _Closed()
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -110,8 +131,6 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED
     except OSError as error:
         return _say(_oserror(error), IOFailure.code)
-    except MemoryError as error:
-        return _say(f"out of memory: {error}; use a smaller batch or --memory", TryAgain.code)
     except Exception as error:
         return _other(error)
 
@@ -125,8 +144,8 @@ def _other(error: Exception) -> int:
     message: Any = getattr(error, "format_message", None)
     if message is not None:
         return _say(message(), getattr(error, "exit_code", 2))
-    if type(error).__name__ == "OutOfMemoryError":
-        return _say(f"out of device memory: {error}", TryAgain.code)
+    if out_of_memory(error):
+        return _say(f"out of memory: {error}; use a smaller batch or --memory", TryAgain.code)
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     traceback.print_exc()

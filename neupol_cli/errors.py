@@ -51,3 +51,10 @@ class Refused(NeupolError):
     """A checkpoint that is damaged, foreign, or not of the format that it claims."""
 
     code = 78
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on either kind of device."""
+    text = str(error).lower()
+    said = "can't allocate memory" in text or "out of memory" in text
+    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,7 +1,7 @@
 """Datasets in HDF5: ragged arrays, flat and contiguous, so that an epoch is slicing, not parsing.
 
     /numbers [A]  /positions [A,3]  /offsets [N+1]  /cell [N,3,3]  /pbc [N,3]  /ids [N]
-    /targets/NAME [N] | [A] | [A,3]   with ``unit`` and ``per`` (structure or atom)
+    /targets/NAME [N] | [A] | [A,3] | [N,3,3]   with ``unit`` and ``per`` (structure or atom)
     /references/NAME [119]            energy of a free atom by atomic number, NaN where unknown
     /splits/NAME/{train,valid,test}   indices of structures
 
@@ -37,9 +37,9 @@ HIGHEST = 118  # the last element that has a name
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be learnt: one value a structure, or one number or vector an atom."""
+    """What is to be learnt: a number, vector or tensor (a stress) a structure or an atom."""
 
-    values: np.ndarray  # (N,) | (A,) | (A,3) float64
+    values: np.ndarray  # (N,) | (A,), or with (3,) or (3,3) behind; float64
     unit: str
     per: str = "structure"  # or "atom"
 
@@ -84,6 +84,12 @@ class Dataset:
         cell = None if self.cell is None else self.cell[index]
         pbc = None if self.pbc is None else self.pbc[index]
         return Atoms(self.numbers[rows], self.positions[rows], cell=cell, pbc=pbc)
+
+    def elements_of(self, indices: np.ndarray) -> list[int]:
+        """Atomic numbers that occur in some structures, ascending."""
+        within = np.zeros(self.size, bool)
+        within[indices] = True
+        return [int(each) for each in np.unique(self.numbers[np.repeat(within, self.counts)])]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -271,7 +277,9 @@ def validate(dataset: Dataset, path: str) -> None:
 
 def _validate_target(dataset: Dataset, name: str, target: Target, path: str) -> None:
     rows = {"structure": dataset.size, "atom": len(dataset.numbers)}.get(target.per)
-    if rows is None or target.values.shape not in ((rows,), (rows, 3)):
+    if not name or "/" in name or name in (".", ".."):
+        raise BadInput(f"{path}: '{name}' is no name for a target: it may not hold a slash")
+    if rows is None or target.values.shape not in ((rows,), (rows, 3), (rows, 3, 3)):
         raise BadInput(
             f"{path}: target '{name}' has shape {target.values.shape} for {rows} {target.per}s"
         )

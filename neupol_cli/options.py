@@ -26,10 +26,19 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 
 # What every `neupol data` command takes.
 DatasetOutput = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random split.")]
+LARGEST_SEED = 2**32 - 1  # of NumPy's generators
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random split.")
+]
 SplitOption = Annotated[
     str | None,
     typer.Option(
         "--split", metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."
     ),
 ]
+
+
+def typed(ctx: typer.Context, name: str) -> bool:
+    """Whether an option or argument stood on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -149,8 +149,15 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
 
     Returns:
         A ``PropertyModel`` around the backbone, or the density or dynamics network itself.
+
+    Raises:
+        Usage: settings that make no network.
     """
-    network = entry(name).load()(configure(name, config))
+    kind, settings = entry(name).load(), configure(name, config)
+    try:
+        network = kind(settings)
+    except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
+        raise Usage(f"{name}: these settings make no network: {error}") from error
     return _wrapped(name, network)
 
 
@@ -192,6 +199,18 @@ def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype | N
     checkpoint.restore(model, tensors, path)
     model.meta = meta
     return model.to(device=device, dtype=dtype).eval()
+
+
+def task_of(model: Any) -> str:
+    """What a model from a file answers: property, density or dynamics."""
+    return entry(model.meta["model"]).task
+
+
+def known_elements(model: Any) -> frozenset[int]:
+    """Atomic numbers that a model was trained on: those it has a place for, and of these, where
+    its file says so, those that its training data had."""
+    trained = getattr(model, "meta", {}).get("data", {}).get("elements")
+    return frozenset(model.config.species if trained is None else trained)
 
 
 PUBLISHED = {".pt", ".pth", ".ckpt"}

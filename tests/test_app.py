@@ -32,8 +32,14 @@ def test_help_answers_without_importing_torch(command: str | None) -> None:
         "heavy = {'torch', 'h5py', 'ase', 'e3nn', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    # The promise is 0.4 s; processor time, and the best of a few, for machines that are busy.
-    assert any(_processor_seconds(script) < 0.4 for _ in range(4))
+    # The promise is 0.4 s; processor time, for machines that are busy, and no more than twice what
+    # the parser alone costs, for those that are slow.
+    bare = (
+        "import typer\napp = typer.Typer()\n"
+        "@app.command()\ndef command(number: int = 1) -> None:\n    return None\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    print()\n"
+    )
+    assert _processor_seconds(script) < max(0.4, 2 * _processor_seconds(bare))
 
 
 def _processor_seconds(script: str) -> float:

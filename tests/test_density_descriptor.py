@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.io.cube import read_cube_data
 from torch import Tensor, nn
 
 from neupol_cli import app, registry
 from neupol_cli import volumetric as files
+from neupol_cli.density import derivatives as derivatives_module
 from neupol_cli.density import descriptor
-from neupol_cli.density.descriptor import derivatives, dori, iri
-from neupol_cli.errors import Usage
+from neupol_cli.density.derivatives import Field, derivatives
+from neupol_cli.density.descriptor import dori, iri
+from neupol_cli.errors import TryAgain, Usage
+from neupol_cli.models.graph import Graph
 from neupol_cli.units import BOHR
 from neupol_cli.volumetric import Grid, Volume
 
 ALPHA = 1.3
+
+
+@dataclass(frozen=True)
+class Points:
+    """All that the probes of a Gaussian read."""
+
+    points: Graph
 
 
 class Gaussian(nn.Module):
@@ -28,10 +41,23 @@ class Gaussian(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.tensor(ALPHA, dtype=torch.float64))
-        self.config: Any = type("Config", (), {"species": (1, 8)})()
+        self.config: Any = SimpleNamespace(species=(1, 8), cutoff=5.0)
 
-    def forward(self, graph: Any, probes: Tensor) -> Tensor:
-        squared = ((probes[0][:, None] - graph.positions[None]) ** 2).sum(2)
+    def encode(self, graph: Graph) -> Points:
+        return Points(graph)
+
+    def atom_features(self, atoms: Atoms) -> Points:
+        return self.encode(Graph.from_atoms([atoms], torch.float64))
+
+    def tile_reader(self, features: Points, memory: int) -> Any:
+        return SimpleNamespace(empty=torch.zeros(1))
+
+    def forward(self, graph: Graph, probes: Tensor) -> Tensor:
+        return self.at(self.encode(graph), probes)
+
+    def at(self, features: Points, probes: Tensor) -> Tensor:
+        positions = features.points.positions
+        squared = ((probes[0][:, None] - positions[None]) ** 2).sum(2)
         if bool((squared > 25).all()):
             return torch.zeros(len(squared), dtype=torch.float64)
         return torch.exp(-self.alpha * squared).sum(1)
@@ -113,7 +139,7 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     monkeypatch.setattr(Gaussian, "density_grid", lambda *arguments: None, raising=False)
     call = ["density", "h2.xyz", "-m", "stand-in", "--spacing", "0.5", "--margin", "2"]
     assert app._run([*call, "-o", "dori.cube", "--descriptor", "dori"]) == 0
-    found = files.read("dori.cube").values * BOHR**3  # the file's numbers themselves
+    found = read_cube_data("dori.cube")[0]  # ours reads densities only
     assert found.min() >= 0 and found.max() <= 1
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 2.2]])
     points = files.by_spacing(atoms, 0.5, 2.0).points()
@@ -124,7 +150,7 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.glob("h_*.cube")) == [
         f"h_{part}.cube" for part in sorted(descriptor.TENSOR)
     ]
-    zz = files.read("h_zz.cube").values.reshape(-1) * BOHR**3
+    zz = read_cube_data("h_zz.cube")[0].reshape(-1)
     np.testing.assert_allclose(zz, hessian[:, 2, 2], rtol=0, atol=1e-6)
     capsys.readouterr()
     for name, output, says in (
@@ -134,6 +160,123 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     ):
         assert app._run([*call, "-o", output, "--descriptor", name]) == 2
         assert says in capsys.readouterr().err
+
+
+# Small networks: every way in which probes read their atoms, and one whose atoms have more points.
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "charge3net": ("charge3net", {"mul": 24, "lmax": 2, "layers": 2, "hidden": 16}),
+    "spin": ("charge3net", {"mul": 12, "lmax": 1, "layers": 2, "hidden": 16, "spin": True}),
+    "movable": (
+        "charge3net",
+        {"mul": 12, "lmax": 1, "layers": 2, "hidden": 16, "polarization": "movable"},
+    ),
+    "schnet": ("deepdft-schnet", {"hidden": 8, "layers": 2}),
+    "painn": ("deepdft-painn", {"hidden": 8, "layers": 2}),
+}
+COH = Atoms("COH", [[0, 0, 0], [1.2, 0.1, 0], [1.6, 0.9, 0.2]])
+# Two of them, further apart than atoms reach, and a cell much smaller than that.
+APART = COH + Atoms("COH", COH.positions + np.array([14.0, 0, 0]))
+CELL = Atoms(COH, cell=[[3.1, 0, 0], [0.4, 2.9, 0], [0, 0.3, 2.7]], pbc=True)
+
+
+def network(name: str = "charge3net") -> Any:
+    torch.manual_seed(1)
+    kind, settings = NETWORKS[name]
+    built = registry.build(kind, {"species": (1, 6, 8), **settings}).double().eval()
+    for weights in built.motion.maps if name == "movable" else ():
+        nn.init.normal_(weights, std=0.1)
+    return built.requires_grad_(False)
+
+
+def grid_of(atoms: Atoms, spacing: float = 1.1) -> Grid:
+    return files.by_spacing(atoms, spacing, 2.5)
+
+
+def filled(field: Field, grid: Grid) -> list[np.ndarray]:
+    """Density, gradient and Hessian at all points of a grid, block by block."""
+    found = [each.repeat(grid.size, 0) for each in field.empty]
+    for _, rows, values in field.blocks(grid):
+        for all_values, some in zip(found, values, strict=True):
+            all_values[rows] = some
+    return found
+
+
+@pytest.mark.parametrize("atoms", [APART, CELL], ids=["apart", "cell"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_of_a_grid_are_all_points_at_once(monkeypatch, name: str, atoms: Atoms) -> None:
+    monkeypatch.setitem(derivatives_module.POINTS, "cpu", 48)
+    model, grid = network(name), grid_of(atoms, 0.9)
+    expected = derivatives(model, atoms, grid.points())
+    for memory in (1, 1 << 30) if atoms is CELL and name == "spin" else (1 << 30,):
+        for ours, theirs in zip(filled(Field(model, atoms, memory), grid), expected, strict=True):
+            assert np.ptp(theirs) > 1e-6
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * np.abs(theirs).max())
+
+
+def test_atoms_are_encoded_once_and_read_where_they_reach(monkeypatch) -> None:
+    model, grid, told = network(), grid_of(APART), []
+    encode, at, counts = type(model).encode, type(model).at, []
+
+    def counted(self: Any, graph: Graph) -> Any:
+        counts.append(graph.numbers.shape[0])
+        return encode(self, graph)
+
+    def noted(self: Any, features: Any, probes: Tensor) -> Any:
+        read.append(features.points.numbers.shape[0])
+        return at(self, features, probes)
+
+    read: list[int] = []
+    monkeypatch.setattr(type(model), "encode", counted)
+    monkeypatch.setattr(type(model), "at", noted)
+    descriptor.on_grid("laplacian", model, APART, grid, 1 << 30, told.append)
+    assert counts == [6] and len(read) > 3 and max(read) == 3
+    assert told == sorted(told) and told[-1] == grid.size
+
+
+@pytest.mark.parametrize("atoms", [APART, CELL], ids=["apart", "cell"])
+@pytest.mark.parametrize("name", ["charge3net", "painn"])
+def test_blocks_keep_within_the_memory(monkeypatch, name: str, atoms: Atoms) -> None:
+    """What is kept for second derivatives is most of what they need."""
+    model, grid, memory = network(name), grid_of(atoms), 4 << 20
+    known, taken = derivatives_module._derivatives, []
+
+    def counted(*given: Any) -> Any:
+        held = [0]
+
+        def note(tensor: Tensor) -> Tensor:
+            held[0] += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            found = known(*given)
+        taken.append(held[0])
+        return found
+
+    field = Field(model, atoms, memory)
+    monkeypatch.setattr(derivatives_module, "_derivatives", counted)
+    filled(field, grid)
+    assert 0.2 * memory < max(taken) < 1.2 * memory and len(taken) > 5
+
+
+def test_out_of_memory_blocks_are_halved_and_stay_so(monkeypatch) -> None:
+    model, grid, refused = network(), grid_of(COH), []
+    expected = descriptor.on_grid("hessian", model, COH, grid, 1 << 30, lambda done: None)
+    at, most = type(model).at, 20
+    monkeypatch.setattr(Field, "_slot", lambda self: 1 << 20)  # bytes
+
+    def limited(self: Any, features: Any, probes: Tensor) -> Tensor:
+        if probes.shape[1] > most:
+            refused.append(probes.shape[1])
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return at(self, features, probes)
+
+    monkeypatch.setattr(type(model), "at", limited)
+    found = descriptor.on_grid("hessian", model, COH, grid, 1 << 30, lambda done: None)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    assert 0 < len(refused) < 12  # once and for all, not once a block
+    most = 0
+    with pytest.raises(TryAgain, match="out of memory"):
+        descriptor.on_grid("hessian", model, COH, grid, 1 << 30, lambda done: None)
 
 
 def test_only_densities_go_into_files_of_densities(tmp_path: Path) -> None:

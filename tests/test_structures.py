@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -126,6 +128,24 @@ def test_extended_xyz_gives_cell_labels_and_columns() -> None:
     np.testing.assert_array_equal(atoms.arrays["forces"], [[1, 2, 3], [4, 5, 6]])
     assert atoms.arrays["tag"].tolist() == [7, 8]
     assert atoms.arrays["fixed"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [('"0 0 0"', [0, 0, 0]), ("{1 0 1}", [1, 0, 1]), ("[F, F, T]", [0, 0, 1]), ("1", [1, 1, 1]),
+     ("T F T", [1, 0, 1])],
+)  # fmt: skip
+def test_periodicity_is_read_in_every_spelling(said: str, expected: list[int]) -> None:
+    text = f'1\nLattice="4 0 0 0 5 0 0 0 6" pbc={said} energy=2\nO 0 0 0\n'
+    ((_, atoms),) = structures.read(["-"], stdin=io.StringIO(text))
+    assert atoms.pbc.tolist() == [bool(each) for each in expected]
+    assert atoms.info["energy"] == 2
+
+
+def test_periodicity_that_is_none_is_refused() -> None:
+    text = '1\nLattice="4 0 0 0 5 0 0 0 6" pbc="maybe"\nO 0 0 0\n'
+    with pytest.raises(BadInput, match="neither T nor F"):
+        list(structures.read(["-"], stdin=io.StringIO(text)))
 
 
 def test_reads_what_ase_writes() -> None:
@@ -315,6 +335,31 @@ def test_absurd_counts_of_foreign_formats_are_refused_fast(tmp_path: Path) -> No
     with pytest.raises(BadInput, match="declares far more data than it holds"):
         list(structures.read([tmp_path / "XDATCAR"]))
     assert time.process_time() - begin < 5.0
+
+
+MARGIN = """
+from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.errors import BadInput
+from neupol_cli.formats.foreign import bounded
+keep_large_blocks()
+held = []
+for _ in range(20):
+    with bounded("POSCAR", "POSCAR", 80_000):  # which may use 224 MB
+        held.append(bytearray(32 << 20))
+try:
+    with bounded("POSCAR", "POSCAR", 80_000):
+        bytearray(1 << 30)
+except BadInput as error:
+    print(len(held), error)
+"""
+
+
+def test_a_healthy_file_is_read_wherever_the_heap_has_to_grow() -> None:
+    """Twenty reads use up the heap's padding twice, whatever was free at the start."""
+    command = [sys.executable, "-c", MARGIN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "20 POSCAR: declares far more data than it holds\n"
 
 
 def test_one_bad_frame_is_skipped_or_stops_all() -> None:

@@ -133,8 +133,9 @@ def test_names_tell_the_format() -> None:
     names = {"a.cube": "cube", "CHGCAR": "chgcar", "r/AECCAR2.gz": "chgcar", "Si.CHGCAR": "chgcar"}
     names |= {"CHG": "chgcar", "CHGCAR_up": "chgcar", "a.xsf": "xsf", "a.h5": "hdf5"}
     assert {name: volumetric.format_of(name) for name in names} == names
-    with pytest.raises(Usage, match=r"must end in \.cube"):
-        volumetric.format_of("a.txt")
+    for name in ("a.txt", "CHG.xyz", "my-chg.cif"):
+        with pytest.raises(Usage, match=r"must end in \.cube"):
+            volumetric.format_of(name)
     with pytest.raises(BadInput, match="no such file"):
         volumetric.read("nowhere.cube")
 

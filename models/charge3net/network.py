@@ -188,7 +188,10 @@ class ChargE3Net(DensityModel):
         Returns:
             (B P,), or (B P, 2) with spin: e/Angstrom^3.
         """
-        features = self.encode(graph)
+        return self.at(self.encode(graph), probes)
+
+    def at(self, features: AtomFeatures, probes: Tensor) -> Tensor:
+        """The same of atoms that are encoded already, differentiable by the probes."""
         points = features.points
         cutoff = self.config.cutoff
         seen = images(points, cutoff, *inside(points, probes))

@@ -140,10 +140,6 @@ class ProbeStack(nn.Module):
                         found.append(Column(n, irrep, start, start + mul))
         return found
 
-    def width_of(self, degree: int) -> int:
-        """How many of the columns belong to Y_degree."""
-        return sum(c.stop - c.start for c in self.columns if c.irrep[0] == degree)
-
     def senders(self, features: list[Features]) -> list[Tensor]:
         """Each layer's atom features -> for each l: (A, 2l + 1, columns of l), factors included."""
         sent = [layer.lin1(f) for layer, f in zip(self._own(), features, strict=True)]

@@ -158,7 +158,11 @@ class DeepDFT(DensityModel):
         Returns:
             (B P,) e/Angstrom^3.
         """
-        features = self.encode(graph)
+        return self.at(self.encode(graph), probes)
+
+    def at(self, features: AtomFeatures, probes: Tensor) -> Tensor:
+        """The same of atoms that are encoded already, differentiable by the probes."""
+        graph = features.points
         seen = images(graph, self.config.cutoff, *inside(graph, probes))
         found = slots(graph, seen, graph.positions, probes, self.config.cutoff)
         every = torch.arange(graph.numbers.shape[0], device=probes.device)

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neupol_cli.models.harmonics import Constant
+
 
 def spherical_bessel(order: int, x: np.ndarray) -> np.ndarray:
     """j_l(x) for any shape of x, to about 1e-16 absolute.
@@ -63,8 +65,6 @@ def _bisected(order: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
 class SphericalBessel(nn.Module):
     """(...,) x in [0, 1] -> (..., L N) R_ln(x), index N l + n; differentiable to any order."""
 
-    coefficients: Tensor
-
     def __init__(self, orders: int, count: int) -> None:
         super().__init__()
         zeros = bessel_zeros(orders, count)
@@ -79,12 +79,11 @@ class SphericalBessel(nn.Module):
         series = np.polynomial.chebyshev.chebvander(nodes, degree - 1).T @ np.concatenate(values, 1)
         series *= 2 / degree
         series[0] /= 2
-        # Float64 whatever the default is: a network that is cast to float64 later needs it so.
-        self.register_buffer("coefficients", torch.from_numpy(series), persistent=False)
+        self.coefficients = Constant(torch.from_numpy(series))
 
     def forward(self, x: Tensor) -> Tensor:
-        terms = chebyshev(2 * x - 1, self.coefficients.shape[0])
-        return terms @ self.coefficients.to(x.dtype)
+        terms = chebyshev(2 * x - 1, self.coefficients.exact.shape[0])
+        return terms @ self.coefficients.like(x)
 
 
 def chebyshev(y: Tensor, count: int) -> Tensor:

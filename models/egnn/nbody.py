@@ -208,7 +208,6 @@ class EGNNDynamics(nn.Module):
     """Charged particles in, their positions some time later out; any unit, the data's."""
 
     Config = NBodyConfig
-    # The published training; validated every fifth epoch of 3,000 systems.
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()

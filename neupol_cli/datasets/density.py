@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from neupol_cli import volumetric
+from neupol_cli import structures, volumetric
 from neupol_cli.datasets import splits
 from neupol_cli.densities import DensityWriter
 from neupol_cli.errors import BadInput, Usage
@@ -187,7 +187,9 @@ class Collector:
         self.identities: set[int] = set()
 
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:
-        """Append one density; BadInput when its electrons are not those that it claims."""
+        """Append one density; BadInput for a structure that is refused everywhere, and where the
+        electrons are not those that it claims."""
+        structures.check(volume.atoms, name)
         electrons = self._plausible(name, volume)
         values = channels(volume, self.writer.spin)
         identity = self._identity(name) if identity is None else identity

@@ -5,7 +5,8 @@ Labels are looked for in the comment line, in the columns, and in what ASE keeps
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,32 +19,44 @@ from neupol_cli.hdf5 import Dataset, Target, from_atoms
 from neupol_cli.progress import Tick
 
 GEOMETRY = ("numbers", "positions")
+UNITS = ("eV", "eV/Angstrom")  # of energies and of forces
 ATOMIC = ("forces", "charges", "magmoms", "energies")  # results of ASE that have a row an atom
 
 
 def read(
     sources: Sequence[str | Path],
     labels: dict[str, tuple[str, str]],
-    units_of: tuple[str, str] = ("eV", "eV/Angstrom"),
+    units_of: tuple[str, str] = UNITS,
     test: Sequence[str | Path] = (),
     counts: tuple[int, ...] | None = None,
     seed: int = 0,
     on_error: str = "fail",
     tick: Tick = lambda done: None,
 ) -> Dataset:
-    """A dataset of all frames with the given ``labels``: target -> (key in the file, unit).
+    """A dataset of all frames with their labels: target -> (key in the file, unit).
 
-    Without labels, ``energy`` and, where the first frame has them, ``forces`` are taken, which are
-    in ``units_of``. Values are stored in neupol's unit of the same dimension (kcal/mol become eV).
-    The split is that of ``splits.with_test``. Errors: BadInput for a frame without a label, naming
-    those it has.
+    ``energy`` and ``forces`` are taken where the first frame has them, in ``units_of``, if
+    ``labels`` does not say where else they are. Values are stored in neupol's unit of the same
+    dimension (kcal/mol become eV). The split is that of ``splits.with_test``. Errors: BadInput for
+    a frame without a label, naming those it has, unless ``on_error`` is ``skip``, and for a unit
+    that is none of an energy or of a force.
     """
+    for unit, usual in zip(units_of, UNITS, strict=True):
+        units.factor(unit, usual)
     frames = list(_counted(structures.read(list(sources), on_error), tick))
-    own = len(frames)
-    frames += structures.read(list(test), on_error)
-    if not frames or not own:
+    others = list(structures.read(list(test), on_error))
+    if not frames:
         raise BadInput(f"{sources[0]}: no structure is left")
-    labels = labels or _default_labels(*frames[0], units_of)
+    labels = _usual_labels(*frames[0], units_of, labels) | labels
+    for name, unit, usual in zip(("energy", "forces"), units_of, UNITS, strict=True):
+        if unit != usual and name not in labels:
+            raise BadInput(f"{frames[0][0]}: has no label '{name}' that could be in {unit}")
+    keys = [key for key, _ in labels.values()]
+    frames, others = (list(_labelled(each, keys, on_error)) for each in (frames, others))
+    if not frames:
+        raise BadInput(f"{sources[0]}: no structure with all of its labels is left")
+    own = len(frames)
+    frames += others
     targets = {name: _target(frames, key, unit) for name, (key, unit) in labels.items()}
     return from_atoms(
         [atoms for _, atoms in frames],
@@ -60,17 +73,42 @@ def _counted(frames: Iterator[tuple[str, Atoms]], tick: Tick) -> Iterator[tuple[
         yield frame
 
 
-def _default_labels(
-    label: str, atoms: Atoms, units_of: tuple[str, str]
+def _usual_labels(
+    label: str, atoms: Atoms, units_of: tuple[str, str], named: dict[str, tuple[str, str]]
 ) -> dict[str, tuple[str, str]]:
+    """Energy and forces where they usually are; BadInput if there is nothing else either."""
     there = _labels(atoms)
-    if "energy" not in there:
+    if "energy" not in there and not named:
         raise BadInput(
             f"{label}: has no label 'energy'; it has {_names(there)}: "
             "name yours with --energy-key, --forces-key or --target KEY=UNIT"
         )
     pairs = zip(("energy", "forces"), units_of, strict=True)
     return {name: (name, unit) for name, unit in pairs if name in there}
+
+
+def _labelled(
+    frames: Iterable[tuple[str, Atoms]], keys: Sequence[str], on_error: str
+) -> Iterator[tuple[str, Atoms]]:
+    """The frames that have all labels, finite; the others are reported, or stop everything."""
+    for label, atoms in frames:
+        refusal = _refusal(label, atoms, keys)
+        if refusal is None:
+            yield label, atoms
+        elif on_error == "skip":
+            print(f"neupol: {refusal} (skipped)", file=sys.stderr)
+        else:
+            raise refusal
+
+
+def _refusal(label: str, atoms: Atoms, keys: Sequence[str]) -> BadInput | None:
+    there = _labels(atoms)
+    for key in keys:
+        if key not in there:
+            return BadInput(f"{label}: has no label '{key}'; it has {_names(there)}")
+        if not np.isfinite(there[key][0]).all():
+            return BadInput(f"{label}: the label '{key}' has values that are not finite")
+    return None
 
 
 def parse_label(text: str) -> tuple[str, tuple[str, str]]:
@@ -105,13 +143,8 @@ def _target(frames: Sequence[tuple[str, Atoms]], key: str, unit: str) -> Target:
     """One label of all frames as one array, in neupol's unit."""
     rows = []
     per = "structure"
-    for label, atoms in frames:
-        there = _labels(atoms)
-        if key not in there:
-            raise BadInput(f"{label}: has no label '{key}'; it has {_names(there)}")
-        values, per = there[key]
-        if not np.isfinite(values).all():
-            raise BadInput(f"{label}: the label '{key}' has values that are not finite")
+    for _, atoms in frames:
+        values, per = _labels(atoms)[key]
         rows.append(values if per == "atom" else values[None])
     if len({row.shape[1:] for row in rows}) > 1:
         raise BadInput(f"{frames[0][0]}: the label '{key}' changes its shape between structures")

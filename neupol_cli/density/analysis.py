@@ -13,6 +13,8 @@ from ase import Atoms
 from neupol_cli import hdf5, volumetric
 from neupol_cli.density import measures, on_grid
 from neupol_cli.errors import BadInput
+from neupol_cli.registry import known_elements
+from neupol_cli.structures import check_elements
 from neupol_cli.volumetric import Grid, Volume
 
 COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
@@ -178,7 +180,7 @@ def with_model(model: Any, memory: int) -> Compare:
 
     def compare(entry: Entry) -> dict[str, Any]:
         atoms, grid = entry.volume.atoms, entry.volume.grid
-        on_grid.check_elements(atoms, model.config.species, entry.name)
+        check_elements(atoms, known_elements(model), entry.name)
         found = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
         return {"eps_mae_percent": measures.mean_absolute_error(found, entry.volume)}
 

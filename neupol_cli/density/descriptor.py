@@ -1,6 +1,6 @@
 """Where atoms interact, read from a density's own slopes: IRI, DORI, Laplacian and Hessian.
 
-Derivatives are the model's own, by automatic differentiation in float64, not differences on a grid.
+Derivatives are the model's own (derivatives.py), in float64, not differences on a grid.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import TryAgain, Usage
+from neupol_cli.errors import Usage
 from neupol_cli.units import BOHR
 from neupol_cli.volumetric import Grid
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from torch import Tensor
 
 # Below this density a network's slopes are noise, and the indicators divide by it.
 VACUUM = 5e-5 / BOHR**3  # e/Angstrom^3, 5e-5 atomic units
-POINTS = 4096  # at once
 TENSOR = ("xx", "yy", "zz", "xy", "xz", "yz")  # columns of a Hessian
 
 # name -> (unit, value where there is next to no density)
@@ -30,41 +28,6 @@ DESCRIPTORS = {
     "laplacian": ("e/Angstrom^5", 0.0),
     "hessian": ("e/Angstrom^5", 0.0),
 }
-
-
-def derivatives(
-    model: Any, atoms: Atoms, points: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Density (P,) e/Angstrom^3, gradient (P, 3) and Hessian (P, 3, 3) at points (P, 3) Angstrom.
-
-    ``model(graph, probes)`` must be twice differentiable by its probes; its weights decide the
-    type of number, and float64 is meant.
-    """
-    import torch
-
-    from neupol_cli.models.graph import Graph
-
-    like = next(model.parameters())
-    graph = Graph.from_atoms([atoms], like.dtype, like.device)
-    probes = torch.as_tensor(points, dtype=like.dtype, device=like.device)[None]
-    probes.requires_grad_(True)
-    found = model(graph, probes)
-    density = found if found.dim() == 1 else found[:, 0]
-    slope = _gradient(density.sum(), probes, True)
-    rows = [_gradient(slope[:, axis].sum(), probes, axis < 2) for axis in range(3)]
-    hessian = torch.stack(rows, dim=1)  # (P, 3, 3)
-    arrays = [item.detach().cpu().double().numpy() for item in (density, slope, hessian)]
-    return arrays[0], arrays[1], arrays[2]
-
-
-def _gradient(value: Tensor, probes: Tensor, more: bool) -> Tensor:
-    """(P, 3): the slope of a sum over probes, to be differentiated again where ``more``."""
-    import torch
-
-    if not value.requires_grad:  # every probe is out of every atom's reach
-        return torch.zeros_like(probes[0])
-    (found,) = torch.autograd.grad(value, probes, create_graph=more, materialize_grads=True)
-    return found[0]
 
 
 def iri(density: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -111,26 +74,24 @@ def columns(
 
 
 def on_grid(
-    name: str, model: Any, atoms: Atoms, grid: Grid, progress: Callable[[int], None]
+    name: str, model: Any, atoms: Atoms, grid: Grid, memory: int, progress: Callable[[int], None]
 ) -> list[np.ndarray]:
     """A descriptor's columns on a grid, (n1, n2, n3) float32 each.
 
-    Errors: Usage for an unknown name, TryAgain when memory runs out.
+    `memory` in bytes is for what derivatives need besides. Errors: Usage for an unknown name,
+    TryAgain when even the smallest blocks run out of memory.
     """
+    from neupol_cli.density.derivatives import Field
+
     check_name(name)
-    count = len(TENSOR) if name == "hessian" else 1
-    tables = [np.empty(grid.size, dtype=np.float32) for _ in range(count)]
-    for start in range(0, grid.size, POINTS):
-        stop = min(start + POINTS, grid.size)
-        try:
-            found = derivatives(model, atoms, grid.points(start, stop))
-        except (MemoryError, RuntimeError) as trouble:
-            if "memory" not in str(trouble).lower() and str(trouble):
-                raise
-            raise TryAgain("out of memory: a descriptor needs second derivatives") from trouble
+    field = Field(model, atoms, memory)
+    empty = columns(name, *field.empty)
+    tables = [np.full(grid.size, values[0], dtype=np.float32) for values in empty]
+    for done, rows, found in field.blocks(grid):
         for table, values in zip(tables, columns(name, *found), strict=True):
-            table[start:stop] = values
-        progress(stop)
+            table[rows.cpu().numpy()] = values
+        progress(done)
+    progress(grid.size)
     return [table.reshape(grid.shape) for table in tables]
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from neupol_cli import volumetric
 from neupol_cli.density import descriptor
-from neupol_cli.density.on_grid import GridChoice, check_elements, check_size
+from neupol_cli.density.on_grid import GridChoice, check_size
 from neupol_cli.errors import Usage
 from neupol_cli.progress import counted
+from neupol_cli.registry import known_elements
+from neupol_cli.structures import check_elements
 from neupol_cli.volumetric import Volume
 
 if TYPE_CHECKING:
@@ -31,11 +33,11 @@ def describe(
     start = time.perf_counter()
     outputs = names(name, output)
     grid = choice.grid(atoms)
-    check_size(grid, memory, 4 * len(outputs))
+    left = check_size(grid, memory, 4 * len(outputs))
     model = load().requires_grad_(False)
-    check_elements(atoms, model.config.species, label)
+    check_elements(atoms, known_elements(model), label)
     with counted(name, grid.size) as tick:
-        tables = descriptor.on_grid(name, model, atoms, grid, tick)
+        tables = descriptor.on_grid(name, model, atoms, grid, left, tick)
     unit = descriptor.DESCRIPTORS[name][0]
     for path, table in zip(outputs, tables, strict=True):
         volume = Volume(atoms, grid, table, unit=unit)

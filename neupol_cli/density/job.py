@@ -17,27 +17,33 @@ from neupol_cli.density import measures
 from neupol_cli.density.on_grid import (
     GridChoice,
     Predicted,
-    check_elements,
     check_size,
     predict,
     sampler,
 )
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.progress import counted
+from neupol_cli.registry import known_elements
+from neupol_cli.structures import check_elements
 from neupol_cli.volumetric import Grid, Volume, chgcar
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 ITEMSIZE = {"float32": 4, "float64": 8}
+ROOM = 1.9  # Angstrom around the atoms of a molecule
 SAME = 0.01  # Angstrom: atoms this close are in the same place
 
 
 def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
-    """(label, checked structure) of each structure in a file, or on stdin (``-``)."""
+    """(label, checked structure) of each structure in a file, or on stdin (``-``).
+
+    Of a cube or CHGCAR only the atoms count here, of a dataset every structure, with densities or
+    without; ``GridChoice`` reads the grid of a file that is to give it.
+    """
     from neupol_cli import structures
 
-    if source != "-" and _is_density(source):
+    if source != "-" and _is_density_text(source):
         atoms = volumetric.read(source).atoms
         structures.check(atoms, source)
         yield source, atoms
@@ -45,9 +51,10 @@ def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
         yield from structures.read([source], on_error)
 
 
-def _is_density(source: str) -> bool:
+def _is_density_text(source: str) -> bool:
+    """Whether a name is that of a density in a text format, which `structures` does not read."""
     try:
-        return volumetric.format_of(source) != "xsf"
+        return volumetric.format_of(source) in volumetric.READERS
     except Usage:
         return False
 
@@ -67,7 +74,6 @@ class Job:
     reference: Path | None
     difference: str | None
     plot: str | None
-    device: str
     dtype: str
     load: Callable[[], Any]
     model: Any = None
@@ -91,6 +97,8 @@ class Job:
                 raise Usage(f"{name}: the folder {parent} does not exist; make it first")
         if self.difference:
             volumetric.format_of(self.difference)
+            if Path(self.difference).absolute() == Path(self.output).absolute():
+                raise Usage("--difference: is the file that -o names; give another one")
         if self.plot:
             from neupol_cli.figures import check_name
 
@@ -108,9 +116,12 @@ class Job:
             self._check_reference(reference, grid, atoms)
         whole = fills_cell(grid, atoms)
         if self.normalize and not whole:
-            raise Usage("--normalize: the grid does not fill the cell, so its sum is no whole")
+            raise Usage(
+                "--normalize: the grid holds a part of the electrons only: it has to fill the "
+                f"cell, or to leave {ROOM} Angstrom around a molecule (--margin)"
+            )
         self.model = self.load() if self.model is None else self.model
-        check_elements(atoms, self.model.config.species, label)
+        check_elements(atoms, known_elements(self.model), label)
         charges = measures.charges_of(atoms, measures.valence_of(self._meta))
         expected = measures.expected_electrons(charges, self.electrons) if whole else None
         with counted("probes", grid.size) as tick:
@@ -229,13 +240,16 @@ class Job:
 
 def fills_cell(grid: Grid, atoms: Atoms) -> bool:
     """Whether the sum over the grid is that of all electrons: in a crystal, of one cell. A
-    molecule's grid must hold its atoms."""
+    molecule's grid must leave room around its atoms: within ROOM of them are 99.7 % of the
+    valence electrons of water, within 1 Angstrom 94 %."""
     if atoms.pbc.all():
         cell = abs(float(np.linalg.det(atoms.cell.array)))
         return abs(grid.size * grid.element - cell) < 1e-4 * cell
-    fractions = (atoms.positions - grid.origin) @ np.linalg.inv(grid.box)  # (A, 3)
-    across = fractions[:, ~atoms.pbc]
-    return bool((across > 0).all() and (across < 1).all())
+    inverse = np.linalg.inv(grid.box)
+    fractions = (atoms.positions - grid.origin) @ inverse  # (A, 3)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)  # (3,) Angstrom from face to face
+    room = np.minimum(fractions, 1.0 - fractions) * heights
+    return bool((room[:, ~atoms.pbc] > ROOM).all())
 
 
 def _numbered(name: str, index: int) -> str:

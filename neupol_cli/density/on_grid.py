@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neupol_cli import volumetric
-from neupol_cli.errors import BadInput, TryAgain, Usage
+from neupol_cli.errors import BadInput, TryAgain, Usage, out_of_memory
 from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
 
 if TYPE_CHECKING:
@@ -83,20 +83,6 @@ def check_size(grid: Grid, memory: int, itemsize: int) -> int:
     return memory - grid.size * itemsize
 
 
-def check_elements(atoms: Atoms, species: Sequence[int], label: str) -> None:
-    """BadInput naming the first atom that the model has never seen, and what it has seen."""
-    from ase.data import chemical_symbols
-
-    known = set(species)
-    for index, number in enumerate(atoms.numbers):
-        if int(number) not in known:
-            trained = " ".join(chemical_symbols[z] for z in sorted(known))
-            raise BadInput(
-                f"{label}: atom {index + 1} is {chemical_symbols[number]}, which this model has "
-                f"not seen; it was trained on {trained}"
-            )
-
-
 @dataclass(frozen=True)
 class Predicted:
     """A density and what it cost: seconds of the atoms' part and of the probes' part."""
@@ -135,9 +121,7 @@ def _with_less(work: Callable[[int], Any], memory: int) -> Any:
         try:
             return work(memory)
         except (MemoryError, RuntimeError) as trouble:
-            text = str(trouble).lower()
-            short = not text or "out of memory" in text or "allocate" in text
-            if not short:
+            if not out_of_memory(trouble):
                 raise
             if memory < LEAST:
                 raise TryAgain(

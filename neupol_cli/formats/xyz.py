@@ -28,8 +28,11 @@ PLAIN = ("species", "S", 1), ("pos", "R", 3)
 
 _PROPERTIES = re.compile(r"""\bProperties\s*=\s*["'{]?([^\s"'}]*)["'}]?""")
 _LATTICE = re.compile(r"""\bLattice\s*=\s*(["'{\[])(.*?)["'}\]]""")
-_PBC = re.compile(r"""\bpbc\s*=\s*(["'{\[]?)((?:[TF][A-Za-z]*[\s,]*){1,3})["'}\]]?""")
-_TRUTH = {"T": True, "True": True, "F": False, "False": False, "TRUE": True, "FALSE": False}
+_TRUTH = dict.fromkeys(("T", "True", "TRUE", "true", "t", "1"), True)
+_TRUTH |= dict.fromkeys(("F", "False", "FALSE", "false", "f", "0"), False)
+# In quotes or brackets, or up to three bare words.
+_BARE = rf"(?:(?:{'|'.join(_TRUTH)})\b[\s,]*){{1,3}}|\S+"
+_PBC = re.compile(rf"""\bpbc\s*=\s*(?:(["'])(.*?)\1|\{{(.*?)\}}|\[(.*?)\]|({_BARE}))""")
 _SYMBOLS = {symbol.lower(): number for symbol, number in atomic_numbers.items() if number}
 
 
@@ -283,10 +286,10 @@ def _comment(comment: str) -> tuple[np.ndarray | None, list[bool] | bool, dict[s
         raise _Bad(-1, "cannot understand Lattice")
     pbc: list[bool] | bool = cell is not None
     if periodic:
-        words = periodic[2].replace(",", " ").split()
-        flags = [_truth(word, -1) for word in words]
+        said = next(filter(None, periodic.groups()[1:]), "")
+        flags = [_truth(word, -1) for word in said.replace(",", " ").split()]
         if len(flags) not in (1, 3):
-            raise _Bad(-1, f"pbc wants one or three of T and F, not '{periodic[2]}'")
+            raise _Bad(-1, f"pbc wants one or three of T and F, not '{said}'")
         pbc = flags if len(flags) == 3 else flags[0]
     text = _PBC.sub("", _LATTICE.sub("", text)).strip()
     return cell, pbc, _info(text)

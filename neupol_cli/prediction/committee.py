@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neupol_cli import registry
 from neupol_cli.errors import BadInput
 from neupol_cli.hdf5 import Target
 
@@ -76,11 +77,24 @@ class Committee:
         units: dict[str, str] = {}
         for model, name in zip(self.models, self.names, strict=True):
             if not hasattr(model, "predict"):
-                raise BadInput(f"{name}: answers densities, not properties; see neupol density")
+                task = registry.task_of(model)
+                raise BadInput(f"{name}: a network for {task} predicts no properties")
             for target, unit in zip(model.config.targets, model.config.units, strict=True):
                 if units.setdefault(target, unit) != unit:
                     raise BadInput(f"{name}: {target} is in {unit}, elsewhere in {units[target]}")
         return units
+
+    @property
+    def energy(self) -> str:
+        """The target of all models whose gradient is a force.
+
+        Raises:
+            BadInput: a model has none, or they have different ones.
+        """
+        found = {model.energy for model in self.models}
+        if len(found) > 1:
+            raise BadInput(f"the models' energies differ: {', '.join(sorted(found))}")
+        return str(found.pop())
 
     def refusal(self, label: str, atoms: Atoms, stress: bool = False) -> BadInput | None:
         """Why these models cannot answer for a structure, if they cannot."""
@@ -104,8 +118,7 @@ class Committee:
         """
         answers = [model.predict(structures, forces, stress) for model in self.models]
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
-        energy = self.models[0].energy if forces or stress else ""
-        unit = self.units.get(energy, "")
+        unit = self.units[self.energy] if forces or stress else ""
         means, spreads = self._combined(answers)
         result = []
         for k, (label, atoms) in enumerate(zip(labels, structures, strict=True)):

@@ -13,6 +13,7 @@ import numpy as np
 from neupol_cli import hdf5, structures
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.hdf5 import Dataset
+from neupol_cli.models.backbone import ENERGIES
 from neupol_cli.prediction.committee import Committee, Prediction, chunks
 from neupol_cli.progress import Tick, counted
 
@@ -138,9 +139,11 @@ def labels_of(dataset: Dataset, committee: Committee, path: str) -> list[str]:
 
 
 def _force_unit(committee: Committee) -> dict[str, str]:
-    """Forces can be had where there is an energy."""
-    energy = _energy(committee)
-    return {FORCES: f"{committee.units[energy]}/Angstrom"} if energy else {}
+    """Forces can be had where all models have the same energy."""
+    try:
+        return {FORCES: f"{committee.units[committee.energy]}/Angstrom"}
+    except BadInput:
+        return {}
 
 
 def _names(found: Any) -> str:
@@ -229,15 +232,7 @@ def compare(
             found = list(some.predicted(committee, FORCES in labels, tick))
         for label in single:
             yield some.values(label, found)
-            if label == _energy(committee):
+            if label in ENERGIES:
                 yield some.per_atom(label, found)
         if FORCES in labels:
             yield some.forces(found)
-
-
-def _energy(committee: Committee) -> str:
-    """The target that is an energy of the whole structure; empty if there is none."""
-    try:
-        return str(committee.models[0].energy)
-    except BadInput:
-        return ""

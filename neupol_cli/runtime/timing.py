@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neupol_cli.errors import BadInput, TryAgain
+from neupol_cli.errors import BadInput, TryAgain, out_of_memory
 
 SLOW = 20.0  # seconds: a first run of this length is no warm-up, it counts
 LARGE = 8  # the exponent is of the sizes within this factor of the largest; of three at least
@@ -172,8 +172,6 @@ def expected(atoms: Sequence[int], amounts: Sequence[float], size: int, guess: f
 
 def attempt(work: Callable[[], Any]) -> tuple[Any, str]:
     """The result and no reason, or no result and the reason: memory, or a refusal."""
-    from neupol_cli.models.backbone import out_of_memory
-
     try:
         return work(), ""
     except (BadInput, TryAgain) as error:

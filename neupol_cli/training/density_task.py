@@ -23,7 +23,7 @@ from neupol_cli.models.distance import smoothness
 from neupol_cli.models.graph import Graph
 from neupol_cli.models.probes import images, inside, slots
 from neupol_cli.training.property_task import PENALTIES, Arrays
-from neupol_cli.training.tasks import Request, chosen_split
+from neupol_cli.training.tasks import Request, chosen_split, training_data
 
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
@@ -61,32 +61,21 @@ class Grids:
 
         Rows of structures that are not among ``indices`` are empty.
         """
-        rng = np.random.default_rng(seed)
-        sizes = np.zeros(len(density.shape), np.int64)
-        values, places = {}, {}
-        for index in sorted(int(i) for i in indices):
-            all_values = density.values(index)
-            sizes[index] = min(most, len(all_values))
-            if most < len(all_values):
-                places[index] = np.sort(rng.choice(len(all_values), most, replace=False))
-                all_values = all_values[places[index]]
-            else:
-                places[index] = np.arange(len(all_values))
-            values[index] = all_values
-        thinned = bool((sizes < density.shape.prod(1))[list(values)].any())
-        order = sorted(values)
-        flat = torch.from_numpy(np.concatenate([values[i] for i in order]))
-        where = torch.from_numpy(np.concatenate([places[i] for i in order])) if thinned else None
+        full = density.shape.prod(1)
+        chosen = np.zeros(len(full), bool)
+        chosen[indices] = True
+        sizes = np.where(chosen, np.minimum(full, most), 0)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        flat, where = _held(density, offsets, seed, bool((sizes < full)[chosen].any()))
 
         def real(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(like)
 
         device = like.device
-        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)])).to(device)
         return cls(
-            offsets,
-            flat.to(like),
-            None if where is None else where.to(device),
+            torch.from_numpy(offsets).to(device),
+            real(flat),
+            None if where is None else torch.from_numpy(where).to(device),
             torch.from_numpy(density.shape).to(device),
             real(density.origin),
             real(density.step),
@@ -103,6 +92,29 @@ class Grids:
         )
         steps = torch.bmm(counts.to(self.step.dtype), self.step[structures])
         return self.origin[structures][:, None] + steps
+
+
+def _held(
+    density: Density, offsets: np.ndarray, seed: int, thinned: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values (R,) or (R, 2) float32 of the rows that ``offsets`` keep, and (R,) which they are.
+
+    All of them are in memory once, beside one structure's; where nothing is ``thinned`` there are
+    no indices, which would take twice the room of the values.
+    """
+    rng, rows = np.random.default_rng(seed), int(offsets[-1])
+    values = np.empty((rows, 2) if density.spin else rows, np.float32)
+    places = np.empty(rows, np.int64) if thinned else None
+    for index in np.flatnonzero(np.diff(offsets)):
+        here = slice(int(offsets[index]), int(offsets[index + 1]))
+        found, size = density.values(int(index)), here.stop - here.start
+        kept: np.ndarray | slice = slice(None)
+        if size < len(found):
+            kept = np.sort(rng.choice(len(found), size, replace=False))
+        values[here] = found[kept]
+        if places is not None:
+            places[here] = np.arange(len(found))[kept]
+    return values, places
 
 
 class Draw:
@@ -169,7 +181,7 @@ class DensityTask:
         self.units = {METRIC: "%"}
         self.meta = {
             "targets": {"density": UNIT},
-            "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
+            "data": training_data(dataset, split["train"]),
             # What an atom of each element brings to the sum, for those who normalise it.
             "valence": {
                 chemical_symbols[number]: count

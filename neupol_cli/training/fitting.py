@@ -16,7 +16,7 @@ from neupol_cli.training import presets, typed
 from neupol_cli.training.loop import Settings, Task, Trainer
 from neupol_cli.training.run import Folder, Run
 from neupol_cli.training.runlog import reporter
-from neupol_cli.training.tasks import Request, task_for
+from neupol_cli.training.tasks import Request, check_options, task_for
 
 LIMITS = ("epochs", "steps", "minutes")
 EPOCHS = 1000  # EGNN's published recipe, where no limit is asked for
@@ -45,6 +45,7 @@ def fit(
 
     Errors: all of them; Interrupted with the run saved.
     """
+    typed.check_finite(options)
     folder = Folder(output)
     with files.locked(folder.reserved()):
         folder.prepare(resume, force)
@@ -91,6 +92,8 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
         f"{name}: {weights:,} weights, {trainer.task.size:,} training items, "
         f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
     )
+    if trainer.device.type != "cpu":
+        text += "; its sums have no fixed order: not reproducible bitwise"
     if options["minutes"] is not None:
         text += (
             "; limited by time: the learning rate follows the clock, so not reproducible bitwise"
@@ -101,7 +104,8 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
 def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """The options of a new run: as given, then the preset's, then the defaults.
 
-    Errors: Usage for more than one limit, or a name that is neither a network nor a preset.
+    Errors: Usage for more than one limit, a name that is neither a network nor a preset, or an
+    option that this kind of network has no use for.
     """
     name = _required(options, "model")
     preset = presets.chosen(name)
@@ -110,6 +114,7 @@ def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
         chosen = {**options, "preset": None}
     else:
         chosen = presets.applied(options, given, preset, _targets(options))
+    check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:
         raise Usage(f"choose one of --{' and --'.join(limits)}")
@@ -134,6 +139,10 @@ def _continued(
     # Runs begun before --scale had "auto" said "mad" where they meant it.
     old = {} if "preset" in earlier else {"scale": "auto"}
     chosen = {**earlier, **old}
+    for name, usual in options.items():
+        begun = chosen.get(name)
+        if isinstance(usual, int | float) and not isinstance(begun, int | float | None):
+            raise BadInput(f"config.json: {name} is {begun!r}, which is no number")
     for name in sorted(name for name in given if options[name] != earlier.get(name)):
         if name == "model" and options[name] == earlier.get("preset"):
             continue

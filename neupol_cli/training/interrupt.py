@@ -19,7 +19,7 @@ class Interrupted(Exception):
 class Interruption:
     """While it is entered, the first SIGINT or SIGTERM is only noted; a second quits at once.
 
-    Outside of the main thread Python cannot install handlers; there it notes nothing.
+    To be entered in the main thread, the only one where Python installs handlers (ValueError).
     """
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Diverged, TryAgain, Usage
+from neupol_cli.errors import Diverged, TryAgain, Usage, out_of_memory
 from neupol_cli.training.averages import Average, Window
 from neupol_cli.training.optimizers import optimizer_for
 from neupol_cli.training.sampling import Shuffle, default_generator, mixed
@@ -168,7 +168,7 @@ class Trainer:
         try:
             self._descend(self.shuffle.batch(now.step))
         except (RuntimeError, MemoryError) as error:
-            self._explain(error)
+            self.explain(error)
             raise
         now.step += 1
         if self.average is not None:
@@ -208,10 +208,8 @@ class Trainer:
             f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
         )
 
-    def _explain(self, error: BaseException) -> None:
+    def explain(self, error: BaseException) -> None:
         """Raises TryAgain, saying what to change, if the error is that memory ran out."""
-        from neupol_cli.models.backbone import out_of_memory
-
         if out_of_memory(error):
             size = self.settings.batch_size
             advice = f"--batch-size {size // 2}" if size > 1 else "a smaller model (--set)"
@@ -236,7 +234,7 @@ class Trainer:
             try:
                 return self.task.evaluate(split, model, check)
             except (RuntimeError, MemoryError) as error:
-                self._explain(error)
+                self.explain(error)
                 raise
 
     def evaluate(self, check: Callable[[], None]) -> bool:

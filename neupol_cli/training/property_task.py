@@ -18,9 +18,10 @@ from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.hdf5 import Dataset
+from neupol_cli.models.backbone import ENERGIES
 from neupol_cli.models.graph import Graph, ragged
 from neupol_cli.training.standardise import Standard, composition, standard
-from neupol_cli.training.tasks import Request, chosen_split
+from neupol_cli.training.tasks import Request, chosen_split, training_data
 
 FORCES = "forces"
 TOGETHER = "weighted error"  # the one number of several targets
@@ -113,7 +114,7 @@ class PropertyTask:
             self.metric, self.units[TOGETHER] = TOGETHER, ""
         self.meta = {
             "targets": {name: self.units[name] for name in self.labels},
-            "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
+            "data": training_data(dataset, split["train"]),
         }
         if request.smoothness and model.smoothness() is None:
             raise Usage("--smoothness needs a learned encoding: add --encoding learned")
@@ -217,6 +218,8 @@ def _weights(labels: list[str], request: Request, forces: bool, dtype: torch.dty
             raise Usage(f"--weight {name}: is not trained here; there are {', '.join(labels)}")
     default = dict.fromkeys(labels, 0.2) | {FORCES: 0.8} if forces else {}
     each = [request.weights.get(name, default.get(name, 1.0)) for name in labels]
+    if not any(each):
+        raise Usage("--weight: with weights of zero alone there is nothing to learn")
     return torch.tensor(each, dtype=dtype)
 
 
@@ -243,6 +246,11 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
     if forces and there[FORCES].unit != f"{there[names[0]].unit}/Angstrom":
         units = f"{there[names[0]].unit} and {there[FORCES].unit}"
         raise BadInput(f"{names[0]} and forces are in {units}, which do not belong together")
+    if forces and names[0] not in ENERGIES:
+        raise Usage(
+            f"forces are derivatives of {' or '.join(ENERGIES)}, not of {names[0]}: name the label "
+            "with neupol data xyz --energy-key"
+        )
     return names, forces
 
 

@@ -95,6 +95,8 @@ class Folder:
                 config: dict[str, Any] = json.loads(self["config.json"].read_text())
         except ValueError as error:
             raise BadInput(f"{self['config.json']}: not JSON: {error}") from error
+        if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
+            raise BadInput(f"{self['config.json']}: does not say how the run was begun")
         return config
 
 
@@ -256,6 +258,9 @@ class Run:
             checkpoint.restore(model, tensors, source)
             try:
                 found = trainer.task.evaluate("test", model, self.interruption.check)
+            except (RuntimeError, MemoryError) as error:
+                trainer.explain(error)
+                raise
             finally:
                 model.load_state_dict(kept)
         plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}

@@ -42,11 +42,14 @@ class Metrics:
         if not self.path.exists():
             return []
         found = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_bytes().splitlines():
             try:
-                found.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:  # only ever the last one: cut off by a kill
                 break
+            if not isinstance(record, dict) or "step" not in record:
+                break
+            found.append(record)
         return found
 
 

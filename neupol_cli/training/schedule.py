@@ -90,6 +90,8 @@ class Schedule:
         except ValueError as error:
             meaning = SHAPES[kind].meaning
             raise Usage(f"--schedule {self.name}: {text!r} is no number ({meaning})") from error
+        if not math.isfinite(self.number):
+            raise Usage(f"--schedule {self.name}: {text!r} is not finite")
         if kind == "exponential" and self.number <= 0:
             raise Usage(f"--schedule {self.name}: beta must be positive")
         if not 0 < self.fall < 1:

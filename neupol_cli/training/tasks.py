@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,6 @@ class Request:
     scale: str = "auto"
     smoothness: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 96
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -47,10 +46,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of task: the kinds of dataset it learns from, and the function that makes it."""
+    """A kind of task.
+
+    Attributes:
+        datasets: the kinds of dataset it learns from.
+        target: ``module:function`` that makes it.
+        reads: which options of `neupol fit` it reads, of those that not every kind does.
+    """
 
     datasets: tuple[str, ...]
     target: str
+    reads: tuple[str, ...] = ()
 
     def load(self) -> Callable[[str, Dataset, Request], Task]:
         """``build(model name, dataset, request) -> Task``."""
@@ -63,10 +69,34 @@ class Kind:
 
 # The ``task`` of a registry entry -> how it is learnt.
 KINDS = {
-    "property": Kind(("structures",), "neupol_cli.training.property_task:property_task"),
+    "property": Kind(
+        ("structures",),
+        "neupol_cli.training.property_task:property_task",
+        ("references", "scale", "smoothness", "target", "weight"),
+    ),
     "dynamics": Kind(("nbody",), "neupol_cli.training.nbody_task:nbody_task"),
-    "density": Kind(("density",), "neupol_cli.training.density_task:density_task"),
+    "density": Kind(("density",), "neupol_cli.training.density_task:density_task", ("smoothness",)),
 }
+
+
+def check_options(name: str, given: Iterable[str]) -> None:
+    """Refuse options of `neupol fit` that the task of training this model would not read.
+
+    Args:
+        name: the network's, of the registry.
+        given: the options that the user named; a default or a preset may say what nobody reads.
+
+    Errors: Usage naming them.
+    """
+    from neupol_cli import registry
+
+    task = registry.entry(name).task
+    if task not in KINDS:
+        return  # `task_for` says so
+    selective = {option for kind in KINDS.values() for option in kind.reads}
+    unread = sorted(selective.intersection(given) - set(KINDS[task].reads))
+    if unread:
+        raise Usage(f"{name} learns {task}, which goes without --{', --'.join(unread)}")
 
 
 def task_for(name: str, dataset: Dataset, request: Request) -> Task:
@@ -112,3 +142,13 @@ def chosen_split(dataset: Dataset, request: Request) -> dict[str, Any]:
     if not len(parts["train"]):
         raise BadInput("the split has no training structures")
     return parts
+
+
+def training_data(dataset: Dataset, train: Any) -> dict[str, Any]:
+    """What a checkpoint says of its data: a network has a place for every element of the file, but
+    knows only those of its ``train`` part."""
+    return {
+        "source": dataset.source,
+        "fingerprint": dataset.fingerprint,
+        "elements": dataset.elements_of(train),
+    }

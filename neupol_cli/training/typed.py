@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from neupol_cli.errors import Usage
 
 # These follow from the data and from options of their own.
 DERIVED = ("targets", "units")
+# Settings of which there can be none; every other size or length is above zero.
+MAY_BE_ZERO = (
+    "charge_power", "envelope", "before_skip", "after_skip", "output_layers", "alpha_drop",
+    "lmax", "promolecule", "focus",
+)  # fmt: skip
+SMALLEST = 1e-9
 
 
 def _truth(text: str) -> bool:
@@ -37,9 +44,13 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
 def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
     """``["energy=0.2"]`` as numbers by name. Errors: Usage."""
     try:
-        return {key: float(value) for key, value in pairs(texts, option).items()}
+        found = {key: float(value) for key, value in pairs(texts, option).items()}
     except ValueError as error:
         raise Usage(f"{option}: {error}; write NAME=NUMBER") from error
+    for key, value in found.items():
+        if not _sensible(value, 0.0):
+            raise Usage(f"{option} {key}={value}: has to be finite and not negative")
+    return found
 
 
 def typed(config: type, texts: Sequence[str]) -> dict[str, Any]:
@@ -59,7 +70,27 @@ def typed(config: type, texts: Sequence[str]) -> dict[str, Any]:
         except (ValueError, KeyError) as error:
             name = getattr(hints[key], "__name__", None) or str(hints[key])
             raise Usage(f"--set {key}={text}: {text!r} is no {name}") from error
+        least = 0.0 if key in MAY_BE_ZERO else SMALLEST
+        if not all(_sensible(each, least) for each in _each(found[key])):
+            above = "not negative" if key in MAY_BE_ZERO else "above zero"
+            raise Usage(f"--set {key}={text}: has to be finite and {above}")
     return found
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _sensible(value: Any, least: float) -> bool:
+    """Whether a setting is no number, or one that is finite and not less than this."""
+    return not isinstance(value, int | float) or (math.isfinite(value) and value >= least)
+
+
+def check_finite(options: Mapping[str, Any]) -> None:
+    """Errors: Usage for an option that is infinite or no number, which parsers let through."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Usage(f"--{name.strip('_').replace('_', '-')}: {value} is not a finite number")
 
 
 def _converted(kind: Any, text: str) -> Any:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.density.on_grid import check_elements
 from neupol_cli.errors import Usage
+from neupol_cli.registry import known_elements
+from neupol_cli.structures import check_elements
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def trajectory(model: Any, name: str, label: str, atoms: Atoms) -> Trajectory:
     Errors: BadInput for an element that the model never saw; Usage as :func:`check_movable`.
     """
     check_movable(model, name)
-    check_elements(atoms, model.config.species, label)
+    check_elements(atoms, known_elements(model), label)
     (path,) = paths(model, [atoms])
     targets = tuple(getattr(model.config, "targets", DENSITY))
     return Trajectory(label, atoms, name, targets, path, skeleton(atoms))

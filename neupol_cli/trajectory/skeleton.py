@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Skeleton:
     vectors: np.ndarray
     rings: list[Ring]
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(M,) Angstrom."""
         return np.asarray(np.linalg.norm(self.vectors, axis=1))
@@ -111,9 +112,10 @@ def _shortest(bonds: Skeleton, leaving: list[list[int]], first: int, last: int) 
 
 def _reverse(bonds: Skeleton, bond: int) -> int:
     """The same bond in the other direction."""
-    back = (bonds.owners == bonds.partners[bond]) & (bonds.partners == bonds.owners[bond])
-    gap = np.linalg.norm(bonds.vectors + bonds.vectors[bond], axis=1)
-    return int(np.where(back, gap, np.inf).argmin())
+    first, end = np.searchsorted(bonds.owners, bonds.partners[bond] + np.arange(2))
+    gap = np.linalg.norm(bonds.vectors[first:end] + bonds.vectors[bond], axis=1)
+    back = bonds.partners[first:end] == bonds.owners[bond]
+    return int(first + np.where(back, gap, np.inf).argmin())
 
 
 def _traced(bonds: Skeleton, came: dict[int, int], end: int) -> list[int]:

@@ -23,6 +23,7 @@ Writer = Callable[[BinaryIO, Volume, str], None]
 READERS: dict[str, Reader] = {"cube": cube.read, "chgcar": chgcar.read}
 WRITERS: dict[str, Writer] = {"cube": cube.write, "chgcar": chgcar.write, "xsf": xsf.write}
 SUFFIXES = {".cube": "cube", ".cub": "cube", ".xsf": "xsf", ".h5": "hdf5", ".hdf5": "hdf5"}
+STRUCTURES = (".xyz", ".extxyz", ".cif", ".poscar", ".vasp", ".traj", ".pdb", ".mol", ".sdf")
 VASP_NAMES = ("CHGCAR", "CHG", "AECCAR", "PARCHG")
 
 
@@ -33,6 +34,8 @@ def format_of(name: str) -> str:
     """
     base = Path(name).name.removesuffix(".gz")
     kind = SUFFIXES.get(Path(base).suffix.lower())
+    if kind == "hdf5" and base != Path(name).name:
+        raise Usage(f"{name}: HDF5 is not packed once more; leave out .gz")
     if kind is None and is_vasp(base):
         kind = "chgcar"
     if kind is None:
@@ -41,7 +44,10 @@ def format_of(name: str) -> str:
 
 
 def is_vasp(base: str) -> bool:
-    """Whether VASP would give its density this name: CHGCAR, AECCAR0, Si.CHGCAR, CHG_2 ..."""
+    """Whether VASP would give its density this name: CHGCAR, AECCAR0, Si.CHGCAR, CHG_2 ...; a
+    name that ends as a structure's, CHG.xyz, is one."""
+    if Path(base).suffix.lower() in STRUCTURES:
+        return False
     parts = base.upper().replace("_", ".").replace("-", ".").split(".")
     return any(part.rstrip("0123456789") in VASP_NAMES for part in parts)
 

@@ -24,6 +24,7 @@ _NOTES = {
     "energy": re.compile(r"energy\s+(\S+)\s+Ha\b", re.I),
     "dipole": re.compile(r"dipole\s+(\S+)\s+(\S+)\s+(\S+)\s+D\b", re.I),
 }
+_UNIT = re.compile(r"^\s*values in (.+?)(?:,|;|\s*$)")  # as `write` says of what is no density
 _PERIODIC = re.compile(r"\bpbc ([TF]) ([TF]) ([TF])\b")
 
 
@@ -35,6 +36,9 @@ def read(lines: Lines) -> Volume:
     there become notes (energy in eV).
     """
     title = [lines.next("a title") for _ in range(2)]
+    other = _UNIT.search(title[1])
+    if other and not other[1].endswith("/bohr^3"):
+        lines.wrong(f"its values are in {other[1]}, not e/bohr^3: it holds no density")
     count, origin = _atoms_line(lines)
     shape, step, unit = _voxels(lines)
     numbers, positions = _atoms(lines, count)

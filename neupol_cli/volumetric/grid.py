@@ -17,6 +17,7 @@ from ase.geometry import complete_cell
 from neupol_cli.errors import BadInput, Usage
 
 Shape = tuple[int, int, int]
+WIDEST = 1000.0  # Angstrom; no margin is wider
 DENSITY = "e/Angstrom^3"
 
 
@@ -105,7 +106,7 @@ class Volume:
     @property
     def electrons(self) -> float:
         """The sum over the grid times the voxel volume: a rectangle rule, no more exact than
-        the step is fine (see `density.measures.sum_error`)."""
+        the step is fine (see `density.measures.grid_errors`)."""
         return float(self.values.sum(dtype=np.float64)) * self.grid.element
 
 
@@ -137,8 +138,8 @@ def _divide(origin: np.ndarray, box: np.ndarray, shape: Shape) -> Grid:
 
 def _box(atoms: Atoms, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Origin (3,) and edges (3, 3) of the region that a density of `atoms` needs."""
-    if not (np.isfinite(margin) and margin >= 0):
-        raise Usage(f"--margin must be a length in Angstrom, not {margin}")
+    if not 0 <= margin <= WIDEST:
+        raise Usage(f"--margin must be a length of up to {WIDEST:g} Angstrom, not {margin}")
     cell = np.asarray(atoms.cell.array, dtype=np.float64)
     given = np.linalg.norm(cell, axis=1) > 0
     # A slab or a wire with a full cell keeps it: its vacuum was chosen by whoever made it.

@@ -93,6 +93,50 @@ def test_bad_frames_stop_or_are_skipped(neupol: Run, tmp_path: Path) -> None:
     assert info(neupol, tmp_path / "a.h5")["structures"] == 19
 
 
+def test_usual_labels_are_taken_beside_named_ones(neupol: Run, tmp_path: Path) -> None:
+    """Forces are not lost because the energy has another name, nor an energy beside a target."""
+    head = "Properties=species:S:1:pos:R:3:forces:R:3 E_dft=-2 energy=-3"
+    rows = "O 0 0 0 1 2 3\nH 0 0 1 4 5 6"
+    (tmp_path / "a.xyz").write_text(f"2\n{head}\n{rows}\n")
+    path = tmp_path / "a.h5"
+    call = ("data", "xyz", tmp_path / "a.xyz", "-o", path)
+    assert neupol(*call, "--energy-key", "E_dft", "--energy-unit", "Hartree").returncode == 0
+    found = hdf5.read(path).targets
+    assert found["energy"].values[0] == pytest.approx(-2 * 27.211386245988, abs=1e-12)
+    assert found["forces"].values[1].tolist() == [4, 5, 6]
+    assert neupol(*call, "--target", "E_dft=eV").returncode == 0
+    assert set(hdf5.read(path).targets) == {"E_dft", "energy", "forces"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--energy-unit", "eV/Angstrom"), "a unit of force"),
+        (("--energy-unit", "D"), "a unit of dipole"),
+        (("--forces-unit", "foo"), "unknown unit 'foo'"),
+        (("--forces-unit", "kcal/mol/Angstrom"), "no label 'forces' that could be in"),
+        (("--target", "a/b=eV"), "'a/b'"),
+    ],
+)
+def test_units_and_names_have_to_fit(neupol: Run, tmp_path: Path, options, words) -> None:
+    (tmp_path / "a.xyz").write_text("1\nenergy=1 a/b=2\nO 0 0 0\n")
+    done = neupol("data", "xyz", tmp_path / "a.xyz", "-o", tmp_path / "a.h5", *options)
+    assert done.returncode == 65, done.stderr
+    assert words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_row_without_a_good_label_can_be_skipped(neupol: Run, tmp_path: Path) -> None:
+    comments = ("energy=1", "nothing=1", "energy=nan", "energy=4")
+    (tmp_path / "a.xyz").write_text("".join(f"1\n{each}\nO 0 0 0\n" for each in comments))
+    call = ("data", "xyz", tmp_path / "a.xyz", "-o", tmp_path / "a.h5")
+    done = neupol(*call)
+    assert done.returncode == 65 and "a.xyz#1: has no label 'energy'" in done.stderr
+    done = neupol(*call, "--on-error", "skip")
+    assert done.returncode == 0 and done.stderr.count("(skipped)") == 2
+    assert hdf5.read(tmp_path / "a.h5").targets["energy"].values.tolist() == [1, 4]
+
+
 def test_info_as_a_table_and_of_damaged_files(neupol: Run, tmp_path: Path) -> None:
     original_files(tmp_path / "files")
     path = tmp_path / "a.h5"
@@ -121,6 +165,8 @@ def test_info_as_a_table_and_of_damaged_files(neupol: Run, tmp_path: Path) -> No
         (("md17", "no.npz", "-o", "a.h5"), 65, "no such file"),
         (("xyz", "no.xyz", "-o", "a.h5"), 65, "no such file"),
         (("info", "/dev/null"), 65, "no such file"),
+        (("nbody", "-o", "a.h5", "--seed", "-1"), 2, "--seed"),
+        (("qm9", "-o", "a.h5", "--seed", "-1"), 2, "--seed"),
     ],
 )
 def test_wrong_command_lines(

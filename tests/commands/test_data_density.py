@@ -133,6 +133,19 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(molecules, tmp_path: Path) 
     assert not (tmp_path / "no.h5").exists() and not list(tmp_path.glob("*.partial"))
 
 
+def test_a_structure_that_is_refused_elsewhere_is_refused_here(molecules, tmp_path: Path) -> None:
+    one = molecules["H2O"]
+    atoms = one.atoms.copy()
+    atoms.positions[1] = atoms.positions[0]
+    spot = Volume(atoms, one.grid, one.values)
+    (tmp_path / "spot.cube").write_bytes(cube_bytes(spot))
+    volumetric.h5.write(tmp_path / "spot.h5", [spot], "t")
+    for name, label in (("spot.cube", r"spot\.cube"), ("spot.h5", r"spot\.h5\[0\]")):
+        with pytest.raises(BadInput, match=f"{label}: atoms 1 and 2 are on one spot"):
+            density.collect([tmp_path / name], tmp_path / "set.h5", skip=False)
+        assert not (tmp_path / "set.h5").exists()
+
+
 def test_damaged_tars_are_refused(molecules, tmp_path: Path) -> None:
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:

@@ -194,9 +194,42 @@ def test_a_grid_of_another_cell_has_no_whole_to_normalise(model, capsys) -> None
     assert report["electrons_expected"] is None
     call = ["POSCAR", "-o", "b.cube", "--grid-from", "half.cube", "--normalize"]
     code, _, err = run(capsys, *call)
-    assert code == 2 and "does not fill the cell" in err
-    assert fills_cell(half, Atoms("H", [[0.5, 0.5, 0.5]]))
-    assert not fills_cell(half, Atoms("H", [[9.0, 0.5, 0.5]]))
+    assert code == 2 and "has to fill the cell" in err
+
+
+def test_a_grid_that_cuts_a_molecule_off_has_no_whole_either(model, capsys) -> None:
+    around = Grid(np.full(3, -3.0), 0.3 * np.eye(3), (20, 20, 20))
+    assert fills_cell(around, Atoms("H", [[0.5, 0.0, -0.5]]))
+    for place in ([2.0, 0, 0], [0, -1.5, 0], [0, 0, 9.0]):
+        assert not fills_cell(around, Atoms("H", [place]))
+    narrow = ["water.xyz", "-o", "a.cube", "--margin", "0.5", "--spacing", "0.4"]
+    code, _, err = run(capsys, *narrow, "--normalize")
+    assert code == 2 and "--margin" in err and not Path("a.cube").exists()
+    report = result(capsys, *narrow)
+    assert report["electrons_expected"] is None and "dipole_D" not in report
+
+
+def test_what_is_no_density_is_not_read_as_one(model, capsys) -> None:
+    result(capsys, "water.xyz", "-o", "a.cube", "--spacing", "0.5")
+    lines = Path("a.cube").read_text().splitlines(keepends=True)
+    Path("iri.cube").write_text("".join([lines[0], "values in atomic units\n", *lines[2:]]))
+    for call in (
+        ["--analyse", "iri.cube"],
+        ["water.xyz", "-o", "b.cube", "--reference", "iri.cube"],
+    ):
+        code = app._run(["density", *call])
+        assert code == 65 and "it holds no density" in capsys.readouterr().err
+
+
+def test_names_of_outputs_that_cannot_be_meant(model, capsys) -> None:
+    code, _, err = run(capsys, "water.xyz", "-o", "w.h5.gz")
+    assert code == 2 and "leave out .gz" in err
+    result(capsys, "water.xyz", "-o", "w.cube", "--spacing", "0.5")
+    same = ["-o", "a.cube", "--reference", "w.cube", "--difference", "./a.cube"]
+    code, _, err = run(capsys, "water.xyz", *same)
+    assert code == 2 and "the file that -o names" in err
+    code, _, err = run(capsys, "water.xyz", "-o", "a.cube", "--margin", "1e300")
+    assert code == 2 and "--margin" in err
 
 
 def test_spin_goes_where_a_format_has_room_for_it(model, capsys) -> None:
@@ -220,6 +253,22 @@ def test_several_structures_go_into_one_hdf5_or_numbered_files(model, capsys) ->
     assert code == 0 and Path("rho_0.cube").exists() and Path("rho_1.cube").exists()
     code, _, err = run(capsys, "two.xyz", "-o", "rho.cube")
     assert code == 2 and "needs {}" in err
+
+
+def test_the_structures_of_a_dataset_are_predicted_one_by_one(model, capsys) -> None:
+    waters = [Atoms("OH2", [[0, 0, 0.1], [0, y, -0.5], [0, -0.8, -0.5]]) for y in (0.7, 0.8, 0.9)]
+    hdf5.write("plain.h5", hdf5.from_atoms(waters, "structures", "made up"))
+    code, out, err = run(capsys, "plain.h5", "-o", "rho.h5", "--spacing", "0.5", "--json")
+    assert code == 0, err
+    names = [json.loads(line)["structure"] for line in out.splitlines()]
+    assert names == ["plain.h5#0", "plain.h5#1", "plain.h5#2"]
+    code, out, err = run(capsys, "rho.h5", "-o", "again.h5", "--spacing", "0.5", "--json")
+    assert code == 0, err  # the densities that were made are structures, too
+    assert hdf5.read("again.h5").size == 3
+    several = "holds 3 densities; one is needed here"
+    for option in ("--grid-from", "--reference"):
+        code, _, err = run(capsys, "water.xyz", "-o", "a.cube", option, "rho.h5")
+        assert code == 2 and several in err
 
 
 def test_an_unseen_element_is_named_and_skipped_only_when_asked(model, capsys) -> None:

@@ -135,6 +135,24 @@ def test_what_does_not_fit_together_is_one_line(
     assert os.listdir(tmp_path) == ["water.xyz"]
 
 
+UNREAD = {
+    "--analyse=rho.cube": """structure --output=x.cube --spacing=0.3 --grid=9,9,9 --margin=3
+    --grid-from=a.cube --normalize --electrons=8 --difference=d.cube --plot=a.png --descriptor=iri
+    --on-error=skip""",
+    "--descriptor=iri": """--normalize --electrons=8 --reference=a.cube --difference=d.cube
+    --plot=a.png --dtype=float64 --on-error=fail""",
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"), [(mode, word) for mode in UNREAD for word in UNREAD[mode].split()]
+)
+def test_an_option_that_nobody_reads_is_refused_by_name(mode: str, word: str, capsys) -> None:
+    assert app._run(["density", mode, word]) == 2
+    names = mode.partition("=")[0], word.partition("=")[0]
+    assert capsys.readouterr().err == f"neupol: {names[0]} goes without {names[1]}\n"
+
+
 def test_sizes_are_read() -> None:
     assert parse_memory("2GB") == 2_000_000_000 and parse_memory("1.5 GiB") == 3 << 29
     assert parse_memory("500mb") == 500_000_000

@@ -206,6 +206,21 @@ def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
     whole = (run / "state.safetensors").read_bytes()
     (run / "state.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "checksum" in one_line(fit("-o", run, "--resume"), 78)
+    (run / "state.safetensors").write_bytes(whole)
+    metrics, kept = run / "metrics.jsonl", (run / "metrics.jsonl").read_bytes()
+    for broken in (b"5\n", b"\xff\n", b"{}\n"):
+        metrics.write_bytes(kept + broken)
+        assert fit("-o", run, "--resume").returncode == 0
+        assert metrics.read_bytes() == kept
+    config = (run / "config.json").read_text()
+    for broken, message in (
+        ("[]", "does not say how the run was begun"),
+        ("{}", "does not say how the run was begun"),
+        (config.replace('"lr": 0.001', '"lr": "abc"'), "lr is 'abc', which is no number"),
+    ):
+        assert broken != config
+        (run / "config.json").write_text(broken)
+        assert message in one_line(fit("-o", run, "--resume"), 65)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +234,16 @@ def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
         (["--optimizer", "nonsense"], 2, "adamw"),
         (["--steps", "3", "--epochs", "3"], 2, "choose one of --epochs and --steps"),
         (["--split", "nonsense"], 65, "the file has: "),
+        (["--epochs", "inf"], 2, "--epochs: inf is not a finite number"),
+        (["--lr", "inf"], 2, "--lr: inf is not a finite number"),
+        (["--schedule", "waves:inf"], 2, "is not finite"),
+        (["--set", "hidden=0"], 2, "above zero"),
+        (["--set", "charge_power=-1"], 2, "not negative"),
+        (["--set", "cutoff=nan"], 2, "finite"),
+        (["--set", "species=1,6,7,8,400"], 2, "these settings make no network"),
+        (["--seed", "-1"], 2, "--seed"),
+        (["--weight", "energy=0", "--weight", "forces=0"], 2, "nothing to learn"),
+        (["--weight", "energy=-1"], 2, "not negative"),
         (["--resume"], 2, "holds no run to resume"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import ase
@@ -15,7 +16,7 @@ import torch
 from neupol_cli import hdf5, registry
 from neupol_cli.densities import DensityWriter
 from neupol_cli.errors import BadInput, Usage
-from neupol_cli.training.density_task import METRIC, Draw, density_task
+from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
 from neupol_cli.training.tasks import Request
 
 SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}
@@ -157,8 +158,6 @@ def test_focused_draws_are_unbiased(data):
 
 
 def test_thinned_grids_keep_their_places(data):
-    from neupol_cli.training.density_task import Grids
-
     dataset = hdf5.read(data)
     like = torch.zeros(1, dtype=torch.float64)
     thin = Grids.of(dataset.density, np.array([0, 3]), 50, 0, like)
@@ -169,6 +168,32 @@ def test_thinned_grids_keep_their_places(data):
     expected = dataset.density.points(3, held)
     np.testing.assert_allclose(places.numpy(), expected, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(thin.values[50:].float().numpy(), dataset.density.values(3)[held])
+
+
+@pytest.mark.parametrize("spin", [False, True])
+def test_held_values_are_those_of_the_file_and_in_memory_once(tmp_path, spin):
+    """One array is filled: no indices of all points, no second copy. Thinning draws as it did."""
+    shape = (12, 20, 30, 50, 2)[: 4 + spin]
+    values = np.random.default_rng(0).normal(size=shape).astype("float32")
+    with DensityWriter(tmp_path / "d.h5", "made up", spin=spin) as writer:
+        for each in values:
+            writer.add(ase.Atoms("H"), each, np.zeros(3), np.eye(3) * 0.1)
+    density = hdf5.read(tmp_path / "d.h5").density
+    points, chosen = 30_000, np.array([3, 0, 1, 11, 4, 5, 6, 7, 9, 8])
+    like, order = torch.zeros(1), np.sort(chosen)
+    flat = values.reshape(12, points, *shape[4:])
+    tracemalloc.start()
+    grids = Grids.of(density, chosen, points, 7, like)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.3 * grids.values.numpy().nbytes
+    assert grids.places is None
+    np.testing.assert_array_equal(grids.values, flat[order].reshape(grids.values.shape))
+    thin, generator = Grids.of(density, chosen, 50, 7, like), np.random.default_rng(7)
+    for k, index in enumerate(order):
+        places = np.sort(generator.choice(points, 50, replace=False))
+        np.testing.assert_array_equal(thin.places[50 * k : 50 * k + 50], places)
+        np.testing.assert_array_equal(thin.values[50 * k : 50 * k + 50], flat[index, places])
 
 
 def test_what_does_not_fit_is_said(data):

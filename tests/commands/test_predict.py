@@ -172,3 +172,64 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(neupol, model, files, tmp_pa
         assert done.returncode == 78, done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_periodic_structure_among_molecules_is_named(neupol, model) -> None:
+    crystal = '1\nLattice="3 0 0 0 3 0 0 0 3" pbc="T T T"\nO 0 0 0\n'
+    mixed = HF + crystal + WATER
+    done = neupol("predict", "-", "-m", model, "--json", input=mixed)
+    assert done.returncode == 65
+    assert "-#1: is periodic, and this model has no cutoff" in done.stderr
+    done = neupol("predict", "-", "-m", model, "--json", "--on-error", "skip", input=mixed)
+    assert done.returncode == 0 and "-#1" in done.stderr
+    assert [r["structure"] for r in records(done.stdout)] == ["-#0", "-#2"]
+
+
+def test_stresses_and_forces_are_kept_in_hdf5(neupol, untrained, tmp_path: Path) -> None:
+    model = untrained(targets=("energy",), units=("eV",), cutoff=3.0)
+    crystal = '2\nLattice="3 0 0 0 3 0 0.4 0 3" pbc="T T T"\nO 0 0 0\nH 0 0 1\n'
+    out = tmp_path / "s.h5"
+    call = ("predict", "-", "-m", model, "--forces", "--stress")
+    assert neupol(*call, "-o", out, input=crystal + crystal).returncode == 0
+    said = records(neupol(*call, "--json", input=crystal).stdout)[0]
+    found = hdf5.read(out).targets
+    assert found["stress"].values.shape == (2, 3, 3) and found["stress"].unit == "eV/Angstrom^3"
+    np.testing.assert_allclose(found["stress"].values[1], said["stress"]["value"], atol=1e-9)
+    np.testing.assert_allclose(found["forces"].values[:2], said["forces"]["value"], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("predict a.xyz -m MODEL >&-", 74, "standard output is closed"),
+        ("predict a.xyz -m MODEL --json >&-", 74, "standard output is closed"),
+        ("predict a.xyz -m MODEL -o a.csv >&-", 0, ""),
+        ("predict - -m MODEL <&-", 65, "is empty"),
+        ("models >&-", 74, "standard output is closed"),
+    ],
+)
+def test_closed_streams(model, tmp_path: Path, command: str, code: int, words: str) -> None:
+    (tmp_path / "a.xyz").write_text(WATER)
+    script = f"{sys.executable} -m neupol_cli {command.replace('MODEL', str(model))}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "a.csv").exists() == ("a.csv" in command)
+
+
+def test_an_element_of_the_test_part_alone_was_never_trained_on(neupol, tmp_path: Path) -> None:
+    """The network has a place for it, since the file has it, but no idea of it."""
+    frames = "".join(f"2\nenergy={k}\nO 0 0 0\nH 0 0 {0.9 + k / 50}\n" for k in range(8))
+    (tmp_path / "a.xyz").write_text(frames)
+    (tmp_path / "b.xyz").write_text("1\nenergy=3\nN 0 0 0\n")
+    data, run = tmp_path / "a.h5", tmp_path / "run"
+    words = ("--test", tmp_path / "b.xyz", "--split", "6,2")
+    assert neupol("data", "xyz", tmp_path / "a.xyz", "-o", data, *words).returncode == 0
+    network = ("--set", "layers=1", "--set", "hidden=8", "--steps", 2, "--batch-size", 2)
+    assert neupol("fit", "egnn", data, "-o", run, *network).returncode == 0
+    done = neupol("predict", tmp_path / "b.xyz", "-m", run)
+    assert done.returncode == 65
+    assert "atom 1 is N; this model was trained on H O only" in done.stderr
+    assert neupol("predict", tmp_path / "a.xyz", "-m", run).returncode == 0

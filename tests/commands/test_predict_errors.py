@@ -229,3 +229,32 @@ def test_charged_particles_are_no_structures(neupol, model, tmp_path: Path) -> N
         done = neupol("predict", data, "-m", model, *options)
         assert done.returncode == 65
         assert "nbody" in done.stderr or "charged particles" in done.stderr
+
+
+def test_nothing_left_to_compare_is_an_error(neupol, model, tmp_path: Path) -> None:
+    data = write(tmp_path / "si.h5", [molecule("SiH4")], {"mu": hdf5.Target(np.zeros(1), "D")})
+    picture = tmp_path / "p.png"
+    done = neupol("predict", data, "-m", model, "--errors", "--on-error", "skip", "--plot", picture)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "no structure was left to compare" in done.stderr
+    assert not picture.exists()
+
+
+def test_the_order_of_models_does_not_matter(
+    neupol, model, untrained, tmp_path: Path, frames
+) -> None:
+    """Forces are compared where all models have the same energy, energies where one has it."""
+    other = untrained(targets=("homo",), units=("eV",))
+    atoms = sum(map(len, frames))
+    targets = {
+        "U0": hdf5.Target(np.zeros(len(frames)), "eV"),
+        "homo": hdf5.Target(np.zeros(len(frames)), "eV"),
+        "forces": hdf5.Target(np.zeros((atoms, 3)), "eV/Angstrom", "atom"),
+    }
+    data = write(tmp_path / "two.h5", frames, targets)
+    for order in ((model, other), (other, model)):
+        options = [word for each in order for word in ("-m", each)]
+        found = records(neupol("predict", data, *options, "--errors", "--json"))
+        assert {label for _, label in found} == {"U0", "U0/atom", "homo"}
+    found = records(neupol("predict", data, "-m", model, "--errors", "--json"))
+    assert ("", "forces") in found

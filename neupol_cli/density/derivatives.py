@@ -1,0 +1,178 @@
+"""A density with its gradient and Hessian, by automatic differentiation, at points and on grids.
+
+Only probes need derivatives: on a grid a structure's atoms are encoded once, and a block of points
+reads those of them that reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_map
+
+from neupol_cli.density.on_grid import _with_less
+from neupol_cli.models.graph import Graph
+from neupol_cli.models.probes import GridTiles, Images, Tile, images, inside
+from neupol_cli.volumetric import Grid
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# (P,) e/Angstrom^3, (P, 3) and (P, 3, 3) by Angstrom.
+Derivatives = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Points of a block: in larger ones more atoms reach a few points only, and take room for all.
+POINTS = {"cpu": 128, "cuda": 2048}
+# As many points, all of them at a nucleus, tell what one of them takes.
+SAMPLE = 32
+
+
+def derivatives(model: Any, atoms: Atoms, points: np.ndarray) -> Derivatives:
+    """Density (P,) e/Angstrom^3, gradient (P, 3) and Hessian (P, 3, 3) at points (P, 3) Angstrom.
+
+    ``model(graph, probes)`` must be twice differentiable by its probes; its weights decide the
+    type of number, and float64 is meant.
+    """
+    like = next(model.parameters())
+    graph = Graph.from_atoms([atoms], like.dtype, like.device)
+    probes = torch.as_tensor(points, device=like.device, dtype=like.dtype)
+    return _derivatives(lambda some: model(graph, some), probes)
+
+
+def _derivatives(density_at: Callable[[Tensor], Tensor], points: Tensor) -> Derivatives:
+    """Of a function of probes (1, P, 3), at points (P, 3)."""
+    probes = points[None].detach().requires_grad_(True)
+    found = density_at(probes)
+    density = found if found.dim() == 1 else found[:, 0]
+    slope = _gradient(density.sum(), probes, True)
+    rows = [_gradient(slope[:, axis].sum(), probes, axis < 2) for axis in range(3)]
+    hessian = torch.stack(rows, dim=1)  # (P, 3, 3)
+    arrays = [item.detach().cpu().double().numpy() for item in (density, slope, hessian)]
+    return arrays[0], arrays[1], arrays[2]
+
+
+def _gradient(value: Tensor, probes: Tensor, more: bool) -> Tensor:
+    """(P, 3): the slope of a sum over probes, to be differentiated again where ``more``."""
+    if not value.requires_grad:  # every probe is out of every atom's reach
+        return torch.zeros_like(probes[0])
+    (found,) = torch.autograd.grad(value, probes, create_graph=more, materialize_grads=True)
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Near:
+    """Who reaches a block of points.
+
+    Attributes:
+        owners: (K,) points of the structure an image of which may reach the block, ascending.
+        slots: K times the most images that one of them has there.
+    """
+
+    owners: Tensor
+    slots: int
+
+    @classmethod
+    def to(cls, probes: Tensor, seen: Images, among: Tensor, cutoff: float) -> Near:
+        """Of the images ``among`` (N,) those within the cutoff of the box around (P, 3) probes."""
+        low, high, places = probes.amin(0), probes.amax(0), seen.points[among]
+        apart = torch.maximum(low - places, places - high).clamp(min=0)
+        # The margin: rounding must not hide an image that just reaches a probe.
+        met = among[apart.square().sum(1) < cutoff**2 * (1 + 1e-9)]
+        owners, counts = seen.owners[met].unique(return_counts=True)
+        return cls(owners, len(owners) * int(counts.max()) if len(owners) else 0)
+
+
+class Field:
+    """One structure's density and derivatives on grids, within a budget of memory.
+
+    Args:
+        model: a density network; its weights decide the type of number, and float64 is meant.
+        atoms: the structure, encoded here.
+        memory: bytes for a block; less once they turn out not to be there.
+    """
+
+    def __init__(self, model: Any, atoms: Atoms, memory: int) -> None:
+        self.model, self.memory, self.cutoff = model, memory, model.config.cutoff
+        self.features = model.atom_features(atoms)
+        self.points: Graph = self.features.points
+        density = model.tile_reader(self.features, memory).empty.detach().cpu().double()
+        # Where no atom is near, the density is one number; a second one is its spin.
+        self.empty = density.numpy().reshape(-1)[:1], np.zeros((1, 3)), np.zeros((1, 3, 3))
+        self.slot = self._slot()
+
+    def blocks(self, grid: Grid) -> Iterator[tuple[int, Tensor, Derivatives]]:
+        """Of each block that atoms reach: points dealt with by then, (P,) its own, what is there.
+
+        Errors: TryAgain when not even small parts of a block fit in memory.
+        """
+        corners = grid.origin + np.indices((2, 2, 2)).reshape(3, -1).T @ grid.box
+        seen = self._seen(torch.from_numpy(corners))
+        size = POINTS.get(self.points.positions.device.type, POINTS["cpu"])
+        for done, tile in GridTiles(grid, seen, self.cutoff, size, 1):
+            if tile is not None:
+                yield done, tile.rows, self._block(tile)
+
+    def _block(self, tile: Tile) -> Derivatives:
+        near = Near.to(tile.probes, tile.seen, tile.near, self.cutoff)
+
+        def within(memory: int) -> Derivatives:
+            self.memory = memory  # what is too much for this block is so for the next one
+            most = max(1, memory // (self.slot * max(1, near.slots)))
+            parts = [self._part(probes, near.owners) for probes in tile.probes.split(most)]
+            density, slope, hessian = map(np.concatenate, zip(*parts, strict=True))
+            return density, slope, hessian
+
+        found: Derivatives = _with_less(within, self.memory)
+        return found
+
+    def _part(self, probes: Tensor, owners: Tensor) -> Derivatives:
+        """Derivatives at (P, 3) probes that only the owners (K,) reach."""
+        if not len(owners):
+            density, slope, hessian = (each.repeat(len(probes), 0) for each in self.empty)
+            return density, slope, hessian
+        features = chosen(self.features, owners)
+        points = probes.to(self.points.positions.dtype)
+        return _derivatives(lambda some: self.model.at(features, some), points)
+
+    def _seen(self, probes: Tensor) -> Images:
+        """Whatever may reach the box around (M, 3) probes."""
+        probes = probes.to(self.points.positions.device)
+        return images(self.points, self.cutoff, *inside(self.points, probes[None]))
+
+    def _slot(self) -> int:
+        """Bytes that an image takes at a point that it reaches: all that derivatives keep."""
+        probes = self.points.positions[:1].double().expand(SAMPLE, 3)
+        seen = self._seen(probes)
+        every = torch.arange(len(seen.owners), device=probes.device)
+        near, taken = Near.to(probes, seen, every, self.cutoff), [0]
+
+        def note(kept: Tensor) -> Tensor:
+            taken[0] += kept.nbytes
+            return kept
+
+        with saved_tensors_hooks(note, lambda kept: kept):
+            self._part(probes, near.owners)
+        return max(1, taken[0] // (SAMPLE * near.slots))
+
+
+def chosen(features: Any, owners: Tensor) -> Any:
+    """A structure's features as if it had but the points ``owners`` (K,), for probes to read.
+
+    Whatever has a row a point keeps the rows of these. Of movable points only the atoms have
+    numbers; no probe reads those.
+    """
+    points: Graph = features.points
+    count = points.positions.shape[0]
+
+    def rows(held: Any) -> Any:
+        return held[owners] if torch.is_tensor(held) and held.shape[:1] == (count,) else held
+
+    some = {name: rows(getattr(points, name)) for name in ("numbers", "positions", "batch")}
+    fewer = replace(points, **some, counts=torch.full_like(points.counts, len(owners)))
+    parts = {each.name: tree_map(rows, getattr(features, each.name)) for each in fields(features)}
+    return replace(features, **parts | {"points": fewer})
