@@ -239,6 +239,7 @@ def _describe(
     if len(found) != 1:
         raise Usage(f"{structure}: --descriptor takes one structure, this holds {len(found)}")
     report = descriptor_job.describe(name, *found[0], choice, memory, output, load)
-    span = f"{report['lowest']:.4g} to {report['highest']:.4g} {report['unit']}"
+    unit = report["unit"].removeprefix("1")  # a plain number has none
+    span = f"{report['lowest']:.4g} to {report['highest']:.4g} {unit}".rstrip()
     text = f"{structure}: {name} {span}, {report['seconds']:.2f} s: {' '.join(report['output'])}"
     typer.echo(json.dumps(report) if as_json else text)

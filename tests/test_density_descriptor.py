@@ -213,6 +213,23 @@ def test_blocks_of_a_grid_are_all_points_at_once(monkeypatch, name: str, atoms: 
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * np.abs(theirs).max())
 
 
+def test_slopes_alone_are_the_same_without_hessians(monkeypatch) -> None:
+    """IRI reads no second derivative, and none is computed for it."""
+    model, grid, known, asked = network(), grid_of(COH), derivatives_module._gradient, []
+    density, slope, _ = derivatives(model, COH, grid.points())
+    inside = density > descriptor.VACUUM
+    expected = np.where(inside, iri(density, slope), descriptor.DESCRIPTORS["iri"][1])
+
+    def noted(value: Tensor, probes: Tensor, more: bool) -> Tensor:
+        asked.append(more)
+        return known(value, probes, more)
+
+    monkeypatch.setattr(derivatives_module, "_gradient", noted)
+    (found,) = descriptor.on_grid("iri", model, COH, grid, 1 << 30, lambda done: None)
+    np.testing.assert_allclose(found.reshape(-1), expected, rtol=1e-6, atol=1e-9)
+    assert asked and not any(asked)
+
+
 def test_atoms_are_encoded_once_and_read_where_they_reach(monkeypatch) -> None:
     model, grid, told = network(), grid_of(APART), []
     encode, at, counts = type(model).encode, type(model).at, []

@@ -44,14 +44,18 @@ def derivatives(model: Any, atoms: Atoms, points: np.ndarray) -> Derivatives:
     return _derivatives(lambda some: model(graph, some), probes)
 
 
-def _derivatives(density_at: Callable[[Tensor], Tensor], points: Tensor) -> Derivatives:
-    """Of a function of probes (1, P, 3), at points (P, 3)."""
+def _derivatives(
+    density_at: Callable[[Tensor], Tensor], points: Tensor, second: bool = True
+) -> Derivatives:
+    """Of a function of probes (1, P, 3), at points (P, 3); Hessians are 0 unless ``second``."""
     probes = points[None].detach().requires_grad_(True)
     found = density_at(probes)
     density = found if found.dim() == 1 else found[:, 0]
-    slope = _gradient(density.sum(), probes, True)
-    rows = [_gradient(slope[:, axis].sum(), probes, axis < 2) for axis in range(3)]
-    hessian = torch.stack(rows, dim=1)  # (P, 3, 3)
+    slope = _gradient(density.sum(), probes, second)
+    hessian = slope.new_zeros(len(slope), 3, 3)
+    if second:
+        rows = [_gradient(slope[:, axis].sum(), probes, axis < 2) for axis in range(3)]
+        hessian = torch.stack(rows, dim=1)
     arrays = [item.detach().cpu().double().numpy() for item in (density, slope, hessian)]
     return arrays[0], arrays[1], arrays[2]
 
@@ -94,10 +98,12 @@ class Field:
         model: a density network; its weights decide the type of number, and float64 is meant.
         atoms: the structure, encoded here.
         memory: bytes for a block; less once they turn out not to be there.
+        second: whether Hessians are wanted; they are most of the work.
     """
 
-    def __init__(self, model: Any, atoms: Atoms, memory: int) -> None:
-        self.model, self.memory, self.cutoff = model, memory, model.config.cutoff
+    def __init__(self, model: Any, atoms: Atoms, memory: int, second: bool = True) -> None:
+        self.model, self.memory, self.second = model, memory, second
+        self.cutoff: float = model.config.cutoff
         self.features = model.atom_features(atoms)
         self.points: Graph = self.features.points
         density = model.tile_reader(self.features, memory).empty.detach().cpu().double()
@@ -137,7 +143,7 @@ class Field:
             return density, slope, hessian
         features = chosen(self.features, owners)
         points = probes.to(self.points.positions.dtype)
-        return _derivatives(lambda some: self.model.at(features, some), points)
+        return _derivatives(lambda some: self.model.at(features, some), points, self.second)
 
     def _seen(self, probes: Tensor) -> Images:
         """Whatever may reach the box around (M, 3) probes."""

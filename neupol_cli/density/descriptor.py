@@ -28,6 +28,7 @@ DESCRIPTORS = {
     "laplacian": ("e/Angstrom^5", 0.0),
     "hessian": ("e/Angstrom^5", 0.0),
 }
+SLOPES_ALONE = ("iri",)  # these read no Hessian
 
 
 def iri(density: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -84,7 +85,7 @@ def on_grid(
     from neupol_cli.density.derivatives import Field
 
     check_name(name)
-    field = Field(model, atoms, memory)
+    field = Field(model, atoms, memory, second=name not in SLOPES_ALONE)
     empty = columns(name, *field.empty)
     tables = [np.full(grid.size, values[0], dtype=np.float32) for values in empty]
     for done, rows, found in field.blocks(grid):
