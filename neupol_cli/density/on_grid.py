@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int], None]
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*\Z", re.I)
-LEAST = 32 << 20  # bytes: a tile with less than this is mostly overhead
+LEAST = 32_000_000  # bytes: a tile with less than this is mostly overhead
 
 
 @dataclass(frozen=True)

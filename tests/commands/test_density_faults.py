@@ -155,7 +155,7 @@ def test_an_option_that_nobody_reads_is_refused_by_name(mode: str, word: str, ca
 
 def test_sizes_are_read() -> None:
     assert parse_memory("2GB") == 2_000_000_000 and parse_memory("1.5 GiB") == 3 << 29
-    assert parse_memory("500mb") == 500_000_000
+    assert parse_memory("500mb") == 500_000_000 and parse_memory("64MB") == 64_000_000
     assert parse_counts("10,20,30") == (10, 20, 30) == parse_counts("10x20x30")
     with pytest.raises(Usage, match="at least 64MB"):
         parse_memory("1KB")
