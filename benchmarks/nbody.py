@@ -2,6 +2,7 @@
 
     neupol data nbody -o nbody.h5
     OMP_NUM_THREADS=1 python benchmarks/nbody.py nbody.h5 --out runs/nbody
+    python benchmarks/nbody.py nbody.h5 --out runs/nbody --report --plot docs/nbody_loss.png
 
 The published recipe (batches of 100, Adam 5e-4, no schedule, validated every fifth epoch, the test
 error at the best validation), for fewer epochs than the published 10,000 unless --epochs says so.
@@ -9,11 +10,15 @@ error at the best validation), for fewer epochs than the published 10,000 unless
 
 from __future__ import annotations
 
+import json
 import statistics
 from pathlib import Path
 
 import study
 
+from neupol_cli import figures
+
+STEPS = 30  # an epoch of 3,000 systems
 # Test error of the published 10,000 epochs (Kwak and Jo, n-body table).
 PAPER = {"off": "0.0071", "frozen": "-", "movable": "0.0051"}
 
@@ -36,9 +41,26 @@ def report(results: study.Results) -> None:
         found = [each for name, each in results.items() if name.startswith(f"{mode}-")]
         errors = [each["test"]["mse"]["value"] for each in found]
         mean = f"{statistics.mean(errors):.5f}" if errors else "-"
-        epochs = ", ".join(str(each["best_step"] // 30) for each in found)
+        epochs = ", ".join(str(each["best_step"] // STEPS) for each in found)
         shown = ", ".join(f"{error:.5f}" for error in errors)
         print(f"| {mode} | {shown} | {mean} | {epochs} | {published} |")
+
+
+def draw(path: Path, runs: Path) -> None:
+    """Every validation of the first seed's runs over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for mode in PAPER:
+        lines = (runs / f"{mode}-0" / "metrics.jsonl").read_text().splitlines()
+        valid = [line for line in map(json.loads, lines) if "valid" in line]
+        epochs = [line["step"] / STEPS for line in valid]
+        axes.plot(epochs, [line["valid"]["mse"] for line in valid], label=mode, linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="epochs", ylabel="validation MSE")
+    axes.grid(True, which="both", color="0.9")
+    axes.legend(title="points")
+    figures.save(figure, path, dpi=150)
 
 
 def main() -> None:
@@ -46,8 +68,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--plot", type=Path, help="draw the validations here")
     asked = parser.parse_args()
     study.conduct(runs(asked.data, asked.epochs, asked.seeds), asked, report)
+    if asked.plot:
+        draw(asked.plot, asked.out)
 
 
 if __name__ == "__main__":
