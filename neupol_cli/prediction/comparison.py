@@ -12,7 +12,7 @@ import numpy as np
 
 from neupol_cli import hdf5, structures
 from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset
+from neupol_cli.hdf5 import Dataset, Target
 from neupol_cli.models.backbone import ENERGIES
 from neupol_cli.prediction.committee import Committee, Prediction, chunks
 from neupol_cli.progress import Tick, counted
@@ -123,7 +123,7 @@ def labels_of(dataset: Dataset, committee: Committee, path: str) -> list[str]:
         BadInput: there is none, or one is in another unit.
     """
     units = committee.units | _force_unit(committee)
-    single = {n: t for n, t in dataset.targets.items() if t.values.ndim == 1 or n == FORCES}
+    single = {n: t for n, t in dataset.targets.items() if _comparable(n, t)}
     common = [name for name in (*committee.units, FORCES) if name in units and name in single]
     if not common:
         raise BadInput(
@@ -136,6 +136,11 @@ def labels_of(dataset: Dataset, committee: Committee, path: str) -> list[str]:
                 f"{path}: {name} is in {single[name].unit}, the models' in {units[name]}"
             )
     return common
+
+
+def _comparable(name: str, target: Target) -> bool:
+    """Labels that are one number a structure, and forces."""
+    return name == FORCES or (target.per == "structure" and target.values.ndim == 1)
 
 
 def _force_unit(committee: Committee) -> dict[str, str]:
