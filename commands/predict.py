@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,6 @@ import typer
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from neupol_cli.prediction.committee import Committee, Prediction
 
 DEFAULT = "qm9"
@@ -92,26 +90,13 @@ def _predictions(
     from neupol_cli.prediction.committee import chunks
 
     good = 0
-    answerable = _answerable(committee, structures.read(files, on_error), on_error, stress)
+    refusal = partial(committee.refusal, stress=stress)
+    answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
     for labels, atoms in chunks(answerable):
         good += len(atoms)
         yield from committee.predict(labels, atoms, forces, stress)
     if not good:
         raise BadInput("no structure was left to predict")
-
-
-def _answerable(
-    committee: Committee, found: Iterator[tuple[str, Atoms]], on_error: str, stress: bool
-) -> Iterator[tuple[str, Atoms]]:
-    """The structures whose elements the models know."""
-    for label, atoms in found:
-        refusal = committee.refusal(label, atoms, stress)
-        if refusal is None:
-            yield label, atoms
-        elif on_error == "skip":
-            print(f"neupol: {refusal} (skipped)", file=sys.stderr)
-        else:
-            raise refusal
 
 
 def _check_errors(output: Path | None, plot: Path | None, asked: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -64,6 +64,26 @@ def read(
                 report(error)
             elif error is not None:
                 raise error
+
+
+def accepted(
+    found: Iterable[tuple[str, Atoms]],
+    refusal: Callable[[str, Atoms], BadInput | None],
+    on_error: str,
+    report: Report = _print,
+) -> Iterator[tuple[str, Atoms]]:
+    """The structures that somebody who wants more of them has no ``refusal`` for.
+
+    ``on_error`` and ``report``: as in :func:`read`.
+    """
+    for label, atoms in found:
+        error = refusal(label, atoms)
+        if error is None:
+            yield label, atoms
+        elif on_error == "skip":
+            report(error)
+        else:
+            raise error
 
 
 def _lookahead(frames: Iterator[Frame]) -> Iterator[tuple[Frame, bool]]:

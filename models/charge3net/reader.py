@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from neupol_cli.errors import out_of_memory
 from neupol_cli.models.graph import Edges
 from neupol_cli.models.probes import Tile
 from neupol_cli.models.radial_table import Spots
@@ -107,9 +108,9 @@ class Reader:
 
                 self.kernel = ProbeKernel(self.network, self.features, self.pairs)
             return self.kernel.sums(tile)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # compilers, drivers and caches fail with types of their own
+            if out_of_memory(error):
+                raise
             Reader.kernel_failed = True
             reason = (str(error).splitlines() or [""])[0]
             logging.getLogger("neupol").warning(

@@ -5,8 +5,8 @@ Labels are looked for in the comment line, in the columns, and in what ASE keeps
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,10 @@ def read(
         if unit != usual and name not in labels:
             raise BadInput(f"{frames[0][0]}: has no label '{name}' that could be in {unit}")
     keys = [key for key, _ in labels.values()]
-    frames, others = (list(_labelled(each, keys, on_error)) for each in (frames, others))
+    refusal = partial(_refusal, keys)
+    frames, others = (
+        list(structures.accepted(each, refusal, on_error)) for each in (frames, others)
+    )
     if not frames:
         raise BadInput(f"{sources[0]}: no structure with all of its labels is left")
     own = len(frames)
@@ -87,21 +90,8 @@ def _usual_labels(
     return {name: (name, unit) for name, unit in pairs if name in there}
 
 
-def _labelled(
-    frames: Iterable[tuple[str, Atoms]], keys: Sequence[str], on_error: str
-) -> Iterator[tuple[str, Atoms]]:
-    """The frames that have all labels, finite; the others are reported, or stop everything."""
-    for label, atoms in frames:
-        refusal = _refusal(label, atoms, keys)
-        if refusal is None:
-            yield label, atoms
-        elif on_error == "skip":
-            print(f"neupol: {refusal} (skipped)", file=sys.stderr)
-        else:
-            raise refusal
-
-
-def _refusal(label: str, atoms: Atoms, keys: Sequence[str]) -> BadInput | None:
+def _refusal(keys: Sequence[str], label: str, atoms: Atoms) -> BadInput | None:
+    """Why a frame is of no use: a label that is not there, or not finite."""
     there = _labels(atoms)
     for key in keys:
         if key not in there:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,19 +193,16 @@ class Some:
 
     def _named(self) -> Iterator[tuple[str, Atoms]]:
         for index in self.indices.tolist():
-            yield f"{self.file}#{index}", self.dataset.atoms(index)
+            yield self._name(index), self.dataset.atoms(index)
+
+    def _name(self, index: int) -> str:
+        return f"{self.file}#{index}"
 
     def answerable(self, committee: Committee, on_error: str) -> Some:
         """Those whose elements the models know; the others are reported, or stop everything."""
-        known = []
-        for index, named in zip(self.indices, self._named(), strict=True):
-            refusal = committee.refusal(*named)
-            if refusal is None:
-                known.append(index)
-            elif on_error == "skip":
-                print(f"neupol: {refusal} (skipped)", file=sys.stderr)
-            else:
-                raise refusal
+        kept = structures.accepted(self._named(), committee.refusal, on_error)
+        places = {self._name(index): index for index in self.indices.tolist()}
+        known = [places[name] for name, _ in kept]
         return replace(self, indices=np.array(known, dtype=np.int64))
 
     def predicted(self, committee: Committee, forces: bool, tick: Tick) -> Iterator[Prediction]:
