@@ -12,7 +12,7 @@ import resource
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,19 +25,47 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
+BEYOND = 1000  # times that it may ask for a line after the last one
 
 
 def frames(path: Path, kind: str) -> Iterator[Frame]:
     """Every image that ASE finds in a file of the format that it calls ``kind``."""
     from ase.io import iread
 
-    with bounded(str(path), kind, path.stat().st_size):
-        found = list(iread(str(path), format=kind, do_not_split_by_at_sign=True))
+    with bounded(str(path), kind, path.stat().st_size), _source(path, kind) as source:
+        found = list(iread(source, format=kind, do_not_split_by_at_sign=True))
         if not found:
             raise BadInput(f"{path}: holds no structure")
         if kind in WHOLE:
             WHOLE[kind](path.read_text(errors="replace"), found, str(path))
     yield from (Frame(atoms) for atoms in found)
+
+
+class _Ending(io.TextIOWrapper):
+    """A text that ends: who goes on asking for lines there believes some count in it.
+
+    Errors: BadInput then. A limit on memory alone comes late where a process holds free memory.
+    """
+
+    beyond = 0
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed: positional
+        line = super().readline(size)
+        if not line and size:
+            self.beyond += 1
+            if self.beyond > BEYOND:
+                raise BadInput(f"{self.name}: declares far more data than it holds")
+        return line
+
+
+def _source(path: Path, kind: str) -> AbstractContextManager[str | TextIO]:
+    """What ASE is to read from: a text that ends where its reader takes one, else the name."""
+    from ase.io.formats import ioformats, open_with_compression
+
+    how = ioformats[kind]
+    if how.isbinary or not how.acceptsfd:
+        return nullcontext(str(path))
+    return _Ending(open_with_compression(str(path), "rb"), encoding=how.encoding)
 
 
 def poscar(stream: TextIO, name: str) -> Iterator[Frame]:
