@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neupol_cli import registry
+from neupol_cli import ranks, registry
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, typed
 
@@ -98,9 +98,12 @@ def density(
     Prints electrons (before and after --normalize), the dipole of molecules, time and probes/s.
     Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, XSF and HDF5 are e/Angstrom^3.
     """
-    from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
+    from neupol_cli.density.on_grid import GridChoice, answer, parse_counts, parse_memory
 
     _check_mode(ctx)
+    for mode in MODES:
+        if ctx.params[mode] is not None:
+            ranks.alone(f"--{mode}")
     if analyse is not None:
         load = partial(_load, model, device, dtype) if model is not None else None
         _analyse(analyse, reference, load, parse_memory(memory), as_json)
@@ -129,7 +132,13 @@ def density(
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
-    _run(job, structure, on_error.value, as_json)
+    with ranks.joined(device) as crew:
+        if not crew.first:
+            crew.serve(partial(answer, job.load()))
+            return
+        job.crew = crew
+        with crew.leading():
+            _run(job, structure, on_error.value, as_json)
 
 
 def _check_mode(ctx: typer.Context) -> None:

@@ -77,7 +77,9 @@ def fit(
     patience: Annotated[
         int, _panel(LIMIT, "Stop after so many validations without improvement; 0: never.", min=0)
     ] = 0,
-    batch_size: Annotated[int, _panel(OPTIMISER, "Items a step.", min=1)] = 96,
+    batch_size: Annotated[
+        int, _panel(OPTIMISER, "Items a step, of all ranks together.", min=1)
+    ] = 96,
     lr: Annotated[float, _panel(OPTIMISER, "Highest learning rate.", min=0.0)] = 1e-3,
     optimizer: Annotated[str, _panel(OPTIMISER, "adam, adamw or amsgrad.")] = "adam",
     weight_decay: Annotated[float, _panel(OPTIMISER, "Weight decay.", min=0.0)] = 0.0,
@@ -127,6 +129,7 @@ def fit(
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
     """
+    from neupol_cli import ranks
     from neupol_cli.training import fitting
     from neupol_cli.training.interrupt import Interrupted
 
@@ -137,12 +140,24 @@ def fit(
     try:
         result = fitting.fit(output, options, given, resume, force)
     except Interrupted as stop:
-        typer.echo(f"stopped by {stop}; go on with: neupol fit --resume -o {output}", err=True)
+        _say_how_to_go_on(f"stopped by {stop}", output)
         raise typer.Exit(stop.code) from stop
+    except ranks.Lost:
+        _say_how_to_go_on("stopped", output)
+        raise
+    if not ranks.started().first:
+        return
     if as_json:
         typer.echo(json.dumps({"run": str(output), **result}))
         return
     _print(result, output)
+
+
+def _say_how_to_go_on(what: str, output: Path) -> None:
+    from neupol_cli import ranks
+
+    if ranks.started().first:
+        typer.echo(f"{what}; go on with: neupol fit --resume -o {output}", err=True)
 
 
 def _print(result: dict[str, Any], output: Path) -> None:

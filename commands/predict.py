@@ -12,7 +12,13 @@ import typer
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
+    from neupol_cli.errors import BadInput
     from neupol_cli.prediction.committee import Committee, Prediction
+    from neupol_cli.ranks import Ranks
+
+    Named = tuple[list[str], list[Atoms]]  # structures and what to call them
 
 DEFAULT = "qm9"
 
@@ -62,7 +68,7 @@ def predict(
     Results go to stdout as a table, each with its unit; into a pipe as tab-separated lines, or as
     JSON lines with --json. Several models give mean and spread.
     """
-    from neupol_cli import registry
+    from neupol_cli import ranks, registry
     from neupol_cli.devices import device_named
     from neupol_cli.errors import Usage
     from neupol_cli.prediction.committee import Committee
@@ -71,30 +77,46 @@ def predict(
     if not errors and (split or part or plot):
         raise Usage("--split, --part and --plot go with --errors")
     if errors:
+        ranks.alone("--errors")
         _check_errors(output, plot, forces or stress)
     committee = Committee([registry.load(name, place) for name in model], model)
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return
-    write = _writer(output, as_json)
-    found = _predictions(committee, files, on_error.value, forces, stress)
-    write(found)
+    work = partial(_answers, committee, forces, stress)
+    with ranks.joined(device) as crew:
+        if not crew.first:
+            crew.serve(work)
+            return
+        write = _writer(output, as_json)
+        refusal = partial(committee.refusal, stress=stress)
+        with crew.leading():
+            write(_predictions(crew, work, refusal, files, on_error.value))
+
+
+def _answers(committee: Committee, forces: bool, stress: bool, some: Named) -> list[Prediction]:
+    return committee.predict(*some, forces, stress) if some[0] else []
 
 
 def _predictions(
-    committee: Committee, files: list[str], on_error: str, forces: bool, stress: bool
+    crew: Ranks,
+    work: Callable[[Named], list[Prediction]],
+    refusal: Callable[[str, Atoms], BadInput | None],
+    files: list[str],
+    on_error: str,
 ) -> Iterator[Prediction]:
-    """Predictions in the order of the structures, a chunk at a time."""
+    """Predictions in the order of the structures, a chunk for each of the crew at a time."""
     from neupol_cli import structures
     from neupol_cli.errors import BadInput
-    from neupol_cli.prediction.committee import chunks
+    from neupol_cli.prediction.committee import CHUNK, chunks
 
     good = 0
-    refusal = partial(committee.refusal, stress=stress)
     answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
-    for labels, atoms in chunks(answerable):
+    for labels, atoms in chunks(answerable, CHUNK * crew.world):
         good += len(atoms)
-        yield from committee.predict(labels, atoms, forces, stress)
+        parts = [(labels[k :: crew.world], atoms[k :: crew.world]) for k in range(crew.world)]
+        found = crew.map(work, parts)
+        yield from (found[k % crew.world][k // crew.world] for k in range(len(labels)))
     if not good:
         raise BadInput("no structure was left to predict")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from neupol_cli import __version__
+from neupol_cli import __version__, ranks
 from neupol_cli.commands import (
     bench_runtime,
     data,
@@ -69,8 +69,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# What several processes of torchrun can do together.
+SHARED = {"density", "fit", "predict"}
+
+
 @app.callback()
 def neupol(
+    ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
@@ -80,6 +85,8 @@ def neupol(
     Exit codes: 0 done, 2 usage, 65 bad input, 74 input/output, 75 try again, 76 diverged,
     78 checkpoint refused, 130/143 signals, 141 broken pipe; 1 is a bug of ours.
     """
+    if ctx.invoked_subcommand not in SHARED:
+        ranks.alone(f"neupol {ctx.invoked_subcommand}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -158,8 +165,17 @@ def _oserror(error: OSError) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"neupol: {message}", file=sys.stderr)
+    print(f"neupol{_rank()}: {message}", file=sys.stderr)
     return code
+
+
+def _rank() -> str:
+    """Which of several processes speaks."""
+    try:
+        here = ranks.started()
+    except NeupolError:
+        return ""
+    return f"[{here.rank}]" if here.world > 1 else ""
 
 
 def _flushed(code: int) -> int:

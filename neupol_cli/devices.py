@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from neupol_cli.errors import Usage
+from neupol_cli.ranks import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +32,16 @@ def default_dtype(name: str) -> Iterator[torch.dtype]:
 
 
 def device_named(name: str) -> torch.device:
-    """A device by name; ``auto`` is the GPU where there is one. Errors: Usage."""
+    """A device by name; ``auto`` is the GPU where there is one. Errors: Usage.
+
+    Of several processes on a machine each has a GPU of its own.
+    """
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and started().world > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neupol_cli import checkpoint
 from neupol_cli.errors import Diverged, TryAgain, Usage
+from neupol_cli.ranks import ALONE, Ranks
 from neupol_cli.training.averages import Average, Window
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Settings, Trainer
@@ -66,7 +67,9 @@ class ToyTask:
         loss = (self.model(x) - x.sum(1) - 0.01 * noise).abs().mean()
         return self.trouble(loss), {"twice": 2 * loss}
 
-    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         check()
         assert not model.training
         if self.scores:
@@ -310,7 +313,7 @@ def test_minutes_follow_the_clock(tmp_path: Path) -> None:
 
 def test_a_missing_split_is_no_trouble(tmp_path: Path) -> None:
     task = ToyTask()
-    task.evaluate = lambda split, model, check: {}  # type: ignore[method-assign]
+    task.evaluate = lambda *given: {}  # type: ignore[method-assign]
     assert run_in(tmp_path / "a", task, replace(USUAL, steps=7)).work() == {}
     assert checkpoint.load_file(tmp_path / "a" / "best.safetensors")[0]["training"]["step"] == 7
     run_in(tmp_path / "a", task, replace(USUAL, steps=9), True).work()
@@ -324,9 +327,11 @@ def test_shuffle_covers_an_epoch_and_shares_it_out() -> None:
     assert len(drawn.unique()) == 20
     assert not torch.equal(single.batch(5), Shuffle(23, 4, 5, CPU).batch(0))
     assert torch.equal(Shuffle(23, 4, 5, CPU).batch(7), single.batch(7))
-    ranks = [Shuffle(23, 2, 5, CPU, rank, 2) for rank in (0, 1)]
-    shared = torch.stack([r.batch(3) for r in ranks], 1).flatten()
-    assert torch.equal(shared, single.batch(3))
+    shares = [Shuffle(23, 4, 5, CPU, Ranks(rank, 3)).batch(3) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    assert torch.equal(torch.cat([s[:1] for s in shares] + [shares[0][1:]]), single.batch(3))
+    with pytest.raises(Usage, match="a batch of 2 leaves some of 3 processes idle"):
+        Shuffle(2, 4, 5, CPU, Ranks(0, 3))
     assert len(Shuffle(3, 100, 0, CPU).batch(9)) == 3
 
 

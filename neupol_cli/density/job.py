@@ -23,6 +23,7 @@ from neupol_cli.density.on_grid import (
 )
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.progress import counted
+from neupol_cli.ranks import ALONE, Ranks
 from neupol_cli.registry import known_elements
 from neupol_cli.structures import check_elements
 from neupol_cli.volumetric import Grid, Volume, chgcar
@@ -77,6 +78,7 @@ class Job:
     dtype: str
     load: Callable[[], Any]
     model: Any = None
+    crew: Ranks = ALONE
     _stack: ExitStack = field(default_factory=ExitStack)
     _writer: hdf5.DensityWriter | None = None
     _electrons_of: list[float] = field(default_factory=list)
@@ -125,7 +127,7 @@ class Job:
         charges = measures.charges_of(atoms, measures.valence_of(self._meta))
         expected = measures.expected_electrons(charges, self.electrons) if whole else None
         with counted("probes", grid.size) as tick:
-            made = predict(self.model, atoms, grid, left, tick)
+            made = predict(self.model, atoms, grid, left, tick, self.crew)
         report = {"structure": label, "formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
         report |= _grid_report(made)
         report |= self._electrons(made.volume, charges, expected)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from neupol_cli import volumetric
 from neupol_cli.errors import BadInput, TryAgain, Usage, out_of_memory
+from neupol_cli.ranks import ALONE, Ranks
 from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
 
 if TYPE_CHECKING:
@@ -93,23 +95,76 @@ class Predicted:
     probe_seconds: float
 
 
-def predict(model: Any, atoms: Atoms, grid: Grid, memory: int, progress: Progress) -> Predicted:
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes is to compute: slabs of a grid around a structure."""
+
+    atoms: Atoms
+    slabs: list[Grid]
+    memory: int
+
+    def densities(self, model: Any, features: Any, progress: Progress) -> list[np.ndarray]:
+        """The densities on the slabs. Errors: TryAgain when even small tiles do not fit."""
+        before = accumulate((slab.size for slab in self.slabs), initial=0)
+        return [
+            _on_slab(model, features, slab, self.memory, progress, done)
+            for slab, done in zip(self.slabs, before, strict=False)
+        ]
+
+
+def _on_slab(
+    model: Any, features: Any, slab: Grid, memory: int, progress: Progress, before: int
+) -> np.ndarray:
+    def tell(done: int, total: int) -> None:
+        progress(before + done)
+
+    return as_array(
+        _with_less(
+            lambda budget: model.density_grid(features, slab, memory=budget, progress=tell), memory
+        )
+    )
+
+
+def answer(model: Any, share: Share) -> list[np.ndarray]:
+    """The densities that another process asked for."""
+    return share.densities(model, model.atom_features(share.atoms), lambda done: None)
+
+
+def slabs(grid: Grid, count: int) -> list[Grid]:
+    """A grid cut into at most ``count`` pieces along its first axis."""
+    count = min(count, grid.shape[0])
+    ends = [k * grid.shape[0] // count for k in range(count + 1)]
+    return [
+        Grid(grid.origin + low * grid.step[0], grid.step, (high - low, *grid.shape[1:]))
+        for low, high in pairwise(ends)
+    ]
+
+
+def predict(
+    model: Any, atoms: Atoms, grid: Grid, memory: int, progress: Progress, crew: Ranks = ALONE
+) -> Predicted:
     """The model's density on a grid. Out of memory, its tiles are halved and the work goes on.
 
-    `memory` in bytes is for the network's tiles. Errors: TryAgain when even small tiles do not fit.
+    Args:
+        memory: bytes for the network's tiles, in each process.
+        crew: this process, the first one, among those that `serve` with `answer`.
+
+    Errors: TryAgain when even small tiles do not fit.
     """
-
-    def tell(done: int, total: int) -> None:
-        progress(done)
-
     start = time.perf_counter()
     features = model.atom_features(atoms)
     middle = time.perf_counter()
-    values = _with_less(
-        lambda budget: model.density_grid(features, grid, memory=budget, progress=tell), memory
+    # Twice as many slabs as processes, dealt in turns: nobody has the thin ends alone.
+    pieces = slabs(grid, 2 * crew.world if crew.world > 1 else 1)
+    shares = [Share(atoms, pieces[k :: crew.world], memory) for k in range(crew.world)]
+    found = crew.map(
+        lambda share: share.densities(model, features, lambda done: progress(crew.world * done)),
+        shares,
     )
+    values = [found[k % crew.world][k // crew.world] for k in range(len(pieces))]
     end = time.perf_counter()
-    total, spin = split_channels(as_array(values), grid)
+    whole = values[0] if len(values) == 1 else np.concatenate(values)
+    total, spin = split_channels(whole, grid)
     if not np.isfinite(total.sum(dtype=np.float64)):
         raise BadInput("the model gave a density that is not finite: its weights are damaged")
     return Predicted(Volume(atoms, grid, total, spin), features, middle - start, end - middle)

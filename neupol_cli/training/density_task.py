@@ -22,6 +22,7 @@ from neupol_cli.hdf5 import Dataset, Density
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.graph import Graph
 from neupol_cli.models.probes import images, inside, slots
+from neupol_cli.ranks import ALONE, Ranks
 from neupol_cli.training.property_task import PENALTIES, Arrays
 from neupol_cli.training.tasks import Request, chosen_split, training_data
 
@@ -224,25 +225,26 @@ class DensityTask:
         values = grids.values[rows.reshape(-1)]
         return values[:, 0] if values.dim() == 2 and self.columns == 1 else values
 
-    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """eps_mae in percent; see `loop.Task`."""
         if not len(self.splits[split]):
             return {}
+        measured = self._tested if split == "test" else self._valid
         with torch.no_grad():
-            sums = (
-                self._tested(split, model, check) if split == "test" else self._valid(model, check)
-            )
+            sums = ranks.total(measured(ranks.share(self.splits[split]), model, check))
         return {METRIC: 100 * float(sums[0] / sums[1])}
 
-    def _valid(self, model: Any, check: Callable[[], None]) -> Tensor:
-        """sum |rho - rho^| and sum |rho| over the fixed points of the validation set."""
+    def _valid(self, indices: np.ndarray, model: Any, check: Callable[[], None]) -> Tensor:
+        """sum |rho - rho^| and sum |rho| over the fixed points of some of the validation set."""
         if self.checked is None:
             self.checked = Grids.of(
                 self.density, self.splits["valid"], VALIDATED, 0, self.grids.step
             )
         grids = self.checked
         sums = torch.zeros(2, dtype=torch.float64, device=grids.values.device)
-        for index in self.splits["valid"]:
+        for index in indices:
             check()
             chosen = torch.tensor([int(index)], device=sums.device)
             rows = torch.arange(
@@ -253,11 +255,11 @@ class DensityTask:
             sums += _sums(errors, self._truth(grids, rows))
         return sums
 
-    def _tested(self, split: str, model: Any, check: Callable[[], None]) -> Tensor:
-        """The same over the whole grids of a split, one structure in memory at a time."""
+    def _tested(self, indices: np.ndarray, model: Any, check: Callable[[], None]) -> Tensor:
+        """The same over whole grids, one structure in memory at a time."""
         like = self.grids.step
         sums = torch.zeros(2, dtype=torch.float64, device=like.device)
-        for index in self.splits[split]:
+        for index in indices:
             check()
             chosen = torch.tensor([int(index)], device=like.device)
             graph, _ = self.arrays.graph(chosen)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from neupol_cli import files, hdf5, registry
+from neupol_cli import files, hdf5, ranks, registry
 from neupol_cli.errors import BadInput, Usage
+from neupol_cli.ranks import Ranks
 from neupol_cli.training import presets, typed
 from neupol_cli.training.loop import Settings, Task, Trainer
 from neupol_cli.training.run import Folder, Run
-from neupol_cli.training.runlog import reporter
+from neupol_cli.training.runlog import Silence, reporter
 from neupol_cli.training.tasks import Request, check_options, task_for
 
 LIMITS = ("epochs", "steps", "minutes")
@@ -30,7 +32,7 @@ CHANGEABLE = {
 def fit(
     output: Path, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
 ) -> dict[str, Any]:
-    """Trains and tests.
+    """Trains and tests, alone or as one of torchrun's processes.
 
     Args:
         output: the run folder.
@@ -43,30 +45,48 @@ def fit(
         ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
         ``{name: {"value", "unit"}}``.
 
-    Errors: all of them; Interrupted with the run saved.
+    Errors: all of them; Interrupted and Lost with the run saved.
     """
     typed.check_finite(options)
     folder = Folder(output)
-    with files.locked(folder.reserved()):
-        folder.prepare(resume, force)
-        earlier = folder.read_config() if resume else {}
-        if resume:
-            chosen = _continued(earlier["options"], options, given)
-        else:
-            chosen = _begun(options, given)
-        dataset = hdf5.read(_required(chosen, "data"))
-        _same_data(earlier, dataset)
-        task = _task(chosen, dataset)
-        trainer = Trainer(task, _settings(chosen))
-        folder.make(empty=not resume)
-        folder.write_config({"options": chosen, "fingerprint": dataset.fingerprint})
-        return _run(folder, trainer, chosen, resume)
+    with (
+        ranks.joined(options["device"]) as crew,
+        files.locked(folder.reserved()) if crew.first else nullcontext(),
+    ):
+        asked = _asked(folder, options, given, resume, force) if crew.first else None
+        return _fit(folder, crew, *crew.told(asked))
+
+
+def _asked(
+    folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options to train with, and the configuration of the run that goes on or nothing."""
+    resume = resume or (ranks.restarts() > 0 and folder.begun_by(ranks.launcher()))
+    folder.prepare(resume, force)
+    if not resume:
+        return _begun(options, given), {}
+    earlier = folder.read_config()
+    return _continued(earlier["options"], options, given), earlier
+
+
+def _fit(
+    folder: Folder, crew: Ranks, chosen: dict[str, Any], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    dataset = hdf5.read(_required(chosen, "data"))
+    _same_data(earlier, dataset)
+    task = _task(chosen, dataset)
+    trainer = Trainer(task, _settings(chosen), crew)
+    if crew.first:
+        folder.make(empty=not earlier)
+        config = {"options": chosen, "fingerprint": dataset.fingerprint}
+        folder.write_config(config | {"launcher": ranks.launcher()})
+    return _run(folder, trainer, chosen, resume=bool(earlier))
 
 
 def _run(
     folder: Folder, trainer: Trainer, options: Mapping[str, Any], resume: bool
 ) -> dict[str, Any]:
-    voice = reporter()
+    voice = reporter() if trainer.ranks.first else Silence()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
         with run.interruption:
@@ -92,6 +112,8 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
         f"{name}: {weights:,} weights, {trainer.task.size:,} training items, "
         f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
     )
+    if trainer.ranks.world > 1:
+        text += f" and {trainer.ranks.world - 1} more"
     if trainer.device.type != "cpu":
         text += "; its sums have no fixed order: not reproducible bitwise"
     if options["minutes"] is not None:

@@ -19,13 +19,16 @@ class Interrupted(Exception):
 class Interruption:
     """While it is entered, the first SIGINT or SIGTERM is only noted; a second quits at once.
 
+    Not so where ``repeats`` are usual: torchrun passes on what the terminal has sent already, and
+    kills who does not end.
+
     To be entered in the main thread, the only one where Python installs handlers (ValueError).
     """
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, repeats: bool = False) -> None:
+        self.repeats, self.number = repeats, 0
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -39,11 +42,12 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        over = self.number and self.repeats  # the end is near, and a repeat may still come
         for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if over else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if self.number and not self.repeats:
             os._exit(128 + number)  # asked twice: nothing more is written
         self.number = number
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import Diverged, TryAgain, Usage, out_of_memory
+from neupol_cli.ranks import ALONE, Ranks
 from neupol_cli.training.averages import Average, Window
 from neupol_cli.training.optimizers import optimizer_for
 from neupol_cli.training.sampling import Shuffle, default_generator, mixed
@@ -48,11 +49,13 @@ class Task(Protocol):
         Every random choice is drawn from ``generator``, which is on the indices' device.
         """
 
-    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Errors on ``valid`` or ``test``; empty if there is no such split.
 
         ``model`` is in eval mode. ``check()`` is to be called between batches: it raises where the
-        run was asked to stop.
+        run was asked to stop. Each of the ``ranks`` looks at its share and has the errors of all.
         """
 
 
@@ -100,24 +103,26 @@ class Trainer:
     Args:
         task: what to learn.
         settings: how.
-        rank, world: this process among the data-parallel ones.
+        ranks: this process among those that share every batch out.
     """
 
-    def __init__(self, task: Task, settings: Settings, rank: int = 0, world: int = 1) -> None:
-        self.task, self.settings, self.rank = task, settings, rank
+    def __init__(self, task: Task, settings: Settings, ranks: Ranks = ALONE) -> None:
+        self.task, self.settings, self.ranks = task, settings, ranks
         self.model = task.model
+        ranks.align(self.model)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = optimizer_for(self.model, settings)
         self.schedule = Schedule(settings.schedule, settings.lr, settings.warmup)
         self.average = Average(self.parameters, settings.ema) if settings.ema else None
         batch, seed = settings.batch_size, settings.seed
-        self.shuffle = Shuffle(task.size, batch, seed, self.device, rank, world)
+        self.shuffle = Shuffle(task.size, batch, seed, self.device, ranks)
         self.generator = torch.Generator(device=self.device)
         self.common = default_generator(self.device)  # dropout has no other source
         self.window = Window()
         self.now = Counters()
         self.begun = time.monotonic()
+        self.agreed = 0.0  # seconds of work, as the first of several ranks has them
         # On an accelerator a step must not wait for its own loss: one flag there gathers trouble.
         self.trouble = torch.zeros((), device=self.device)
         self.waits = self.device.type == "cpu"
@@ -135,8 +140,17 @@ class Trainer:
         return math.inf
 
     def elapsed(self) -> float:
-        """Seconds of work on this run, earlier sittings included."""
+        """Seconds of work on this run, earlier sittings included; for all ranks the same."""
+        return self.agreed if self.ranks.world > 1 else self._passed()
+
+    def _passed(self) -> float:
         return self.now.elapsed + time.monotonic() - self.begun
+
+    def agree(self, signal: int) -> int:
+        """Between steps: the ranks take over the first one's time, and any one's signal."""
+        seconds = self._passed() if self.ranks.first else 0.0
+        number, self.agreed = self.ranks.highest([signal, seconds])
+        return int(number)
 
     def progress(self) -> Progress:
         """How far the run is."""
@@ -161,8 +175,9 @@ class Trainer:
     def step(self) -> None:
         """One step. Errors: Diverged, with the weights as they were; TryAgain out of memory."""
         now = self.now
-        self.generator.manual_seed(mixed(self.settings.seed, self.rank, now.step, 1))
-        self.common.manual_seed(mixed(self.settings.seed, self.rank, now.step, 2))
+        seed, rank = self.settings.seed, self.ranks.rank
+        self.generator.manual_seed(mixed(seed, rank, now.step, 1))
+        self.common.manual_seed(mixed(seed, rank, now.step, 2))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.progress())
         try:
@@ -178,6 +193,9 @@ class Trainer:
         loss, parts = self.task.loss(indices, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.parameters)  # positions too have a record: for forces
+        if self.ranks.world > 1:
+            share = indices.shape[0] / self.shuffle.chunk
+            loss, parts = self._shared(share, {"loss": loss, **parts})
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._watch(loss.detach() + norm)
@@ -185,6 +203,18 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
         self.optimizer.step()
         self.window.add({"loss": loss, **parts})
+
+    def _shared(self, share: float, parts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Makes gradients, loss and parts the means over the items of all ranks, of which this one
+        has ``share``: in one sum over one flat tensor, for these networks are small."""
+        pieces = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self.parameters]
+        scalars = torch.stack([value.detach() for value in parts.values()])
+        flat = torch.cat([*(piece.flatten() for piece in pieces), scalars.to(pieces[0])])
+        sums = self.ranks.total(flat * share).split([*(p.numel() for p in pieces), len(parts)])
+        for parameter, values in zip(self.parameters, sums, strict=False):
+            parameter.grad = values.view_as(parameter)
+        loss, *others = sums[-1].unbind()
+        return loss, dict(zip(list(parts)[1:], others, strict=True))
 
     def _watch(self, total: Tensor) -> None:
         """Sees a loss or gradient that is not finite before the step is taken."""
@@ -232,7 +262,7 @@ class Trainer:
         """Errors on a split, of the weights as they are stored. Errors: TryAgain; ``check``'s."""
         with self.judged() as model:
             try:
-                return self.task.evaluate(split, model, check)
+                return self.task.evaluate(split, model, check, self.ranks)
             except (RuntimeError, MemoryError) as error:
                 self.explain(error)
                 raise
@@ -302,4 +332,4 @@ class Trainer:
         self.window.count = state["window"]["count"]
         counters = state["counters"]
         self.now = Counters(**{each.name: counters[each.name] for each in fields(Counters)})
-        self.begun = time.monotonic()
+        self.agreed, self.begun = self.now.elapsed, time.monotonic()

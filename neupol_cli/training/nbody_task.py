@@ -13,6 +13,8 @@ from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.hdf5 import Dataset
+from neupol_cli.ranks import ALONE, Ranks
+from neupol_cli.training.sampling import batches
 from neupol_cli.training.tasks import Request, chosen_split
 
 INPUTS = ("velocities", "charges")
@@ -57,15 +59,18 @@ class NBodyTask:
         return self.criterion(self.predicted(self.model, chosen), self.later[chosen]), {}
 
     @torch.no_grad()
-    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Mean squared error over all coordinates; see `loop.Task`."""
         indices = self.splits[split]
         if not len(indices):
             return {}
         total = torch.zeros((), dtype=torch.float64, device=indices.device)
-        for chosen in indices.split(EVALUATION_BATCH):
+        for chosen in batches(ranks.share(indices), EVALUATION_BATCH):
             check()
             total += (self.predicted(model, chosen) - self.later[chosen]).double().square().sum()
+        ranks.total(total)
         return {METRIC: float(total) / (len(indices) * self.later[0].numel())}
 
 

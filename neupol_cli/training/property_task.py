@@ -20,6 +20,8 @@ from neupol_cli.errors import BadInput, Usage
 from neupol_cli.hdf5 import Dataset
 from neupol_cli.models.backbone import ENERGIES
 from neupol_cli.models.graph import Graph, ragged
+from neupol_cli.ranks import ALONE, Ranks
+from neupol_cli.training.sampling import batches
 from neupol_cli.training.standardise import Standard, composition, standard
 from neupol_cli.training.tasks import Request, chosen_split, training_data
 
@@ -167,20 +169,23 @@ class PropertyTask:
         pulled = (forces - self.forces[rows]) / scale[0].to(forces.dtype)
         return [*energies.to(forces.dtype).unbind(1), pulled]
 
-    def evaluate(self, split: str, model: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Mean absolute errors by label in their units; see `loop.Task`."""
         indices = self.splits[split]
         if not len(indices):
             return {}
         sums = torch.zeros(len(self.labels), dtype=torch.float64, device=indices.device)
         counts = [0] * len(self.labels)
-        for chosen in indices.split(self._evaluation_batch()):
+        for chosen in batches(ranks.share(indices), self._evaluation_batch()):
             check()
             with torch.set_grad_enabled(self.forces is not None):
                 errors = [error.detach().abs() for error in self._errors(chosen, training=False)]
             sums += torch.stack([error.double().sum() for error in errors])
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]
-        means = sums.cpu() / torch.tensor(counts)
+        total, count = ranks.total(torch.stack((sums, sums.new_tensor(counts)))).cpu()
+        means = total / count
         scales = torch.from_numpy(self.standard.scale)
         if self.forces is not None:
             scales = scales[:1].expand(len(self.labels))

@@ -22,6 +22,7 @@ from typing import Any
 
 from neupol_cli import checkpoint, files
 from neupol_cli.errors import BadInput, Refused, Usage
+from neupol_cli.ranks import Lost
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
@@ -83,6 +84,11 @@ class Folder:
         leftovers = {"config.json.partial", "config.json.lock"}
         return self.path.is_dir() and all(p.name in leftovers for p in self.path.iterdir())
 
+    def begun_by(self, launcher: str) -> bool:
+        """Whether this very torchrun has begun, or gone on with, the run in the folder."""
+        begun = self["config.json"].exists()
+        return begun and self.read_config().get("launcher") == launcher
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Stores what was asked for."""
         with files.atomic(self["config.json"]) as partial:
@@ -103,6 +109,8 @@ class Folder:
 class Run:
     """A trainer at work in a folder, whose lock its caller holds.
 
+    Of several ranks the first one reads and writes there.
+
     Args:
         folder: where everything goes.
         name: the model's name in the registry.
@@ -121,17 +129,19 @@ class Run:
     ) -> None:
         self.folder, self.name, self.trainer, self.reporter = folder, name, trainer, reporter
         self.settings = dict(settings)
+        self.ranks = trainer.ranks
         self.metrics = Metrics(folder["metrics.jsonl"])
-        self.interruption = Interruption()
+        self.interruption = Interruption(repeats=self.ranks.world > 1)
         self.saved_step = -1
         self.saved_at = self.drawn_at = time.monotonic()
         self.spoken_step, self.spoken_at = 0, time.monotonic()
 
     def start(self, resume: bool) -> None:
         """Goes on from the folder's state, or from the beginning if there is none yet."""
-        if resume and self.folder.state.exists():
+        state = self.ranks.told(self._stored(resume) if self.ranks.first else None)
+        if state:
             try:
-                self.trainer.restore(checkpoint.load_state(self.folder.state))
+                self.trainer.restore(state)
             except (KeyError, ValueError, RuntimeError, TypeError) as error:
                 raise Refused(f"{self.folder.state}: not a state of this model: {error}") from error
             self.reporter.say(f"resuming at step {self.trainer.now.step}")
@@ -142,19 +152,25 @@ class Run:
                     "a larger --patience lets it go on (0: no limit)"
                 )
         step = self.trainer.now.step if self.trainer.now.step else -1
-        self.metrics.rewind(step)
+        if self.ranks.first:
+            self.metrics.rewind(step)
         self.spoken_step = self.saved_step = self.trainer.now.step
+
+    def _stored(self, resume: bool) -> dict[str, Any]:
+        """The folder's state; empty where there is none yet, or a run begins."""
+        path = self.folder.state
+        return checkpoint.load_state(path) if resume and path.exists() else {}
 
     def work(self) -> dict[str, float]:
         """Trains to the limit and tests the best weights: name -> error, in the task's units.
 
         Errors: Interrupted, with everything saved, if ``interruption`` was entered and a signal
-        came; Diverged; TryAgain.
+        came; Lost, likewise, if another rank has ended; Diverged; TryAgain.
         """
         try:
             self._train()
             return self._test()
-        except Interrupted:
+        except (Interrupted, Lost):
             self._save()
             self._draw()
             raise
@@ -166,7 +182,8 @@ class Run:
                 self._evaluate()
             if trainer.done():
                 break
-            self.interruption.check()
+            if signal := trainer.agree(self.interruption.number):
+                raise Interrupted(signal)
             trainer.step()
             if trainer.now.step % settings.log_every == 0:
                 self._log()
@@ -188,7 +205,7 @@ class Run:
             "seconds": round(trainer.elapsed(), 2),
             **trainer.window.take(),
         }
-        self.metrics.append(record)
+        self._note(record)
         now = time.monotonic()
         pace = (trainer.now.step - self.spoken_step) / max(now - self.spoken_at, 1e-9)
         self.spoken_step, self.spoken_at = trainer.now.step, now
@@ -203,11 +220,15 @@ class Run:
             self._save_weights(self.folder.best, {"valid": self.with_units(now.valid)})
         if now.valid:
             record = {"step": now.step, "seconds": round(trainer.elapsed(), 2), "valid": now.valid}
-            self.metrics.append(record)
+            self._note(record)
             self.reporter.say(f"step {now.step}: {self._spoken(now.valid)}{' (best)' * better}")
         self._save()
         if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
             self._draw()
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        if self.ranks.first:
+            self.metrics.append(record)
 
     def _spoken(self, errors: Mapping[str, float]) -> str:
         """The errors in one line: the decisive one, then at most a dozen others."""
@@ -228,12 +249,15 @@ class Run:
 
     def _save(self) -> None:
         """Writes last weights, then the state that vouches for them."""
-        self._save_weights(self.folder.last, {})
-        checkpoint.save_state(self.folder.state, self.trainer.state())
+        if self.ranks.first:
+            self._save_weights(self.folder.last, {})
+            checkpoint.save_state(self.folder.state, self.trainer.state())
         self.saved_step, self.saved_at = self.trainer.now.step, time.monotonic()
 
     def _save_weights(self, path: Path, more: Mapping[str, Any]) -> None:
         self.trainer.verify()
+        if not self.ranks.first:
+            return
         meta = {
             **self.trainer.task.meta,
             "training": {**self.settings, "step": self.trainer.now.step},
@@ -244,7 +268,9 @@ class Run:
 
     def _draw(self) -> None:
         task = self.trainer.task
-        picture(self.metrics, self.folder["loss.png"], task.metric, task.units.get(task.metric, ""))
+        unit = task.units.get(task.metric, "")
+        if self.ranks.first:
+            picture(self.metrics, self.folder["loss.png"], task.metric, unit)
         self.drawn_at = time.monotonic()
 
     def _test(self) -> dict[str, float]:
@@ -252,12 +278,12 @@ class Run:
         trainer = self.trainer
         # Where nothing was validated, what lies there as best is the end of an earlier sitting.
         source = self.folder.best if trainer.now.best_step >= 0 else self.folder.last
-        meta, tensors = checkpoint.load_file(source)
+        meta, tensors = self.ranks.told(checkpoint.load_file(source) if self.ranks.first else None)
         with trainer.judged() as model:
             kept = {name: value.clone() for name, value in model.state_dict().items()}
             checkpoint.restore(model, tensors, source)
             try:
-                found = trainer.task.evaluate("test", model, self.interruption.check)
+                found = trainer.task.evaluate("test", model, self.interruption.check, self.ranks)
             except (RuntimeError, MemoryError) as error:
                 trainer.explain(error)
                 raise
@@ -265,5 +291,6 @@ class Run:
                 model.load_state_dict(kept)
         plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}
         header = {**plain, "test": self.with_units(found)}
-        checkpoint.write(self.folder.best, "weights", header, tensors)
+        if self.ranks.first:
+            checkpoint.write(self.folder.best, "weights", header, tensors)
         return found

@@ -88,6 +88,19 @@ class Reporter(Protocol):
         """No more will come."""
 
 
+class Silence:
+    """Of several ranks, all but the first."""
+
+    def training(self, fraction: float, text: str) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class Lines:
     """Plain lines on stderr: for log files and pipes."""
 
