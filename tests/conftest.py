@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 
 from neupol_cli import checkpoint, registry
+from tests import warm
 
 DATA = Path(__file__).parent / "data"
 
@@ -66,16 +65,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def neupol() -> Run:
     """Runs the command in a process of its own: ``neupol("predict", file, input=text)``."""
-
-    def run(*arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
-        settings.setdefault("timeout", 120)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | settings.pop("env", {})
-        command = [sys.executable, "-m", "neupol_cli", *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False, **settings
-        )
-
-    return run
+    return warm.neupol
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from neupol_cli import volumetric
 from neupol_cli.density import analysis
 from neupol_cli.errors import BadInput
 from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
+from tests.warm import neupol
 
 CELL = np.array([[4.0, 0.3, -0.2], [1.5, 3.6, 0.4], [-0.9, 0.6, 5.0]])
 
@@ -103,19 +102,16 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     ]
     volumetric.h5.write(tmp_path / "ref.h5", volumes, "t")
     volumetric.h5.write(tmp_path / "rho.h5", noisy, "t")
-    command = [sys.executable, "-m", "neupol_cli", "density", "--analyse", "rho.h5"]
-    call = [*command, "--reference", "ref.h5", "--json"]
-    found = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    command = ["density", "--analyse", "rho.h5"]
+    found = neupol(*command, "--reference", "ref.h5", "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     *reports, last = [json.loads(line) for line in found.stdout.splitlines()]
     assert [r["eps_mae_percent"] for r in reports] == pytest.approx([1, 2, 3], rel=0, abs=1e-4)
     assert last["structures"] == 3 and last["correlation_zeta_eps_mae"]["pearson"] > 0.5
-    plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    plain = neupol(*command, cwd=tmp_path)
     assert plain.stdout.count("zeta ") == 3
     assert "Pearson" not in plain.stdout
-    nothing = subprocess.run(
-        command[:-2], capture_output=True, text=True, cwd=tmp_path, timeout=300
-    )
+    nothing = neupol("density", cwd=tmp_path)
     assert nothing.returncode == 2 and "name a structure" in nothing.stderr
 
 
@@ -131,10 +127,8 @@ def test_a_model_is_compared_with_a_dataset_part_by_part(tmp_path: Path) -> None
             exact = model.density_grid(model.atom_features(atoms), grid).double().numpy()
             writer.add(atoms, (1 + 0.01 * k) * exact.reshape(grid.shape), grid.origin, grid.step)
         writer.split("default", {"train": np.array([0, 1]), "test": np.array([2, 3, 4])})
-    command = [sys.executable, "-m", "neupol_cli", "density", "--analyse", "rho.h5"]
-    command += ["-m", "density"]
-    call = [*command, "--json"]
-    found = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    command = ["density", "--analyse", "rho.h5", "-m", "density"]
+    found = neupol(*command, "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     *reports, train, test = [json.loads(line) for line in found.stdout.splitlines()]
     assert [r["split"] for r in reports] == ["train"] * 2 + ["test"] * 3
@@ -147,6 +141,5 @@ def test_a_model_is_compared_with_a_dataset_part_by_part(tmp_path: Path) -> None
     expected = np.corrcoef([r["zeta"] for r in reports[2:]], errors[2:])[0, 1]
     told = test["correlation_zeta_eps_mae"]["pearson"]
     assert told == pytest.approx(expected, rel=0, abs=1e-9)
-    both = [*command, "--reference", "rho.h5"]
-    refused = subprocess.run(both, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    refused = neupol(*command, "--reference", "rho.h5", cwd=tmp_path)
     assert refused.returncode == 2 and "not with both" in refused.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import subprocess
 import sys
 import tarfile
 import zlib
@@ -20,13 +19,9 @@ from neupol_cli.errors import BadInput, Usage
 from neupol_cli.units import HARTREE
 from neupol_cli.volumetric import Volume, by_spacing
 from neupol_cli.volumetric.h5 import volume_of
+from tests.warm import neupol
 
 VALENCE = {1: 1.0, 6: 4.0, 8: 6.0}
-
-
-def neupol(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "neupol_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def volume(symbols: str, seed: int = 0, spin: bool = False) -> Volume:

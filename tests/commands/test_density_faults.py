@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from neupol_cli.density import measures
 from neupol_cli.density.on_grid import GridChoice, check_size, parse_counts, parse_memory
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.volumetric import Grid, Volume
+from tests.warm import neupol
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 
@@ -92,11 +92,6 @@ def test_a_full_disk_is_told_and_the_earlier_file_is_whole(
         assert name in last and "unchanged" in last
         assert (tmp_path / name).read_text() == "the earlier file"
         assert not list(tmp_path.glob("*.partial"))
-
-
-def neupol(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "neupol_cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **more)
 
 
 def test_an_absurd_grid_is_refused_before_it_is_made(tmp_path: Path) -> None:

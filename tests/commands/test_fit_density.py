@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 
@@ -18,6 +16,7 @@ from neupol_cli.densities import DensityWriter
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
 from neupol_cli.training.tasks import Request
+from tests.warm import neupol
 
 SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}
 WIDTHS = {1: 1.5, 8: 3.0}  # exponents, 1/Angstrom^2
@@ -59,13 +58,6 @@ def data(tmp_path_factory):
     return write(tmp_path_factory.mktemp("densities") / "d.h5")
 
 
-def neupol(*words, where):
-    return subprocess.run(
-        [sys.executable, "-m", "neupol_cli", *map(str, words)],
-        cwd=where, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-
-
 def sets(**more):
     return [f"--set={key}={value}" for key, value in (SMALL | more).items()]
 
@@ -83,7 +75,7 @@ def test_fit_learns_densities_and_its_weights_predict_them(data, tmp_path):
         "--schedule",
         "cosine",
     )
-    done = neupol(*words, *sets(promolecule=6, probes=60, focus=0.5), where=tmp_path)
+    done = neupol(*words, *sets(promolecule=6, probes=60, focus=0.5), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     error = result["test"][METRIC]
