@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from neupol_cli.errors import BadInput
-    from neupol_cli.prediction.committee import Committee, Prediction
-    from neupol_cli.ranks import Ranks
+    from neupol_cli.prediction.committee import Committee, Named, Prediction
+    from neupol_cli.ranks import Ranks, Work
 
-    Named = tuple[list[str], list[Atoms]]  # structures and what to call them
 
 DEFAULT = "qm9"
 
@@ -83,24 +82,20 @@ def predict(
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return
-    work = partial(_answers, committee, forces, stress)
+    work = partial(committee.predict, forces=forces, stress=stress)
     with ranks.joined(device) as crew:
         if not crew.first:
             crew.serve(work)
             return
-        write = _writer(output, as_json)
         refusal = partial(committee.refusal, stress=stress)
         with crew.leading():
+            write = _writer(output, as_json)
             write(_predictions(crew, work, refusal, files, on_error.value))
-
-
-def _answers(committee: Committee, forces: bool, stress: bool, some: Named) -> list[Prediction]:
-    return committee.predict(*some, forces, stress) if some[0] else []
 
 
 def _predictions(
     crew: Ranks,
-    work: Callable[[Named], list[Prediction]],
+    work: Work[Named, Prediction],
     refusal: Callable[[str, Atoms], BadInput | None],
     files: list[str],
     on_error: str,
@@ -112,11 +107,9 @@ def _predictions(
 
     good = 0
     answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
-    for labels, atoms in chunks(answerable, CHUNK * crew.world):
-        good += len(atoms)
-        parts = [(labels[k :: crew.world], atoms[k :: crew.world]) for k in range(crew.world)]
-        found = crew.map(work, parts)
-        yield from (found[k % crew.world][k // crew.world] for k in range(len(labels)))
+    for some in chunks(answerable, CHUNK * crew.world):
+        good += len(some)
+        yield from crew.map(work, some)
     if not good:
         raise BadInput("no structure was left to predict")
 

@@ -22,7 +22,9 @@ from neupol_cli.errors import TryAgain, Usage
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+S = TypeVar("S")
 T = TypeVar("T")
+Work = Callable[[Sequence[S]], list[T]]
 LAUNCHED = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"  # what torchrun sets, all of it
 SILENCE = timedelta(minutes=30)  # of a rank that lives, while it evaluates or saves
 
@@ -87,22 +89,23 @@ class Ranks:
 
     # One rank leads, the others serve.
 
-    def map(self, work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-        """``work`` of one item a rank, done by the ranks; for the first, while the others `serve`.
+    def map(self, work: Work[S, T], items: Sequence[S]) -> list[T]:
+        """What ``work`` makes of each item, for the first rank, while the others `serve`.
 
-        Neither items nor results may be None.
+        The items are dealt in turns: ``work`` is handed some of them, and returns as many results.
         """
         if self.world == 1:
-            return [work(item) for item in items]
+            return work(items)
         self._awaited = False
-        found = self._exchanged(work(self._dealt(items)))
+        mine = self._dealt([items[k :: self.world] for k in range(self.world)])
+        found = self._gathered(work(mine))
         self._awaited = True
-        return found
+        return [found[k % self.world][k // self.world] for k in range(len(items))]
 
-    def serve(self, work: Callable[[Any], Any]) -> None:
+    def serve(self, work: Work[S, T]) -> None:
         """Does ``work`` of what the first rank hands out until it has no more."""
-        while (item := self._dealt(None)) is not None:
-            self._exchanged(work(item))
+        while (items := self._dealt(None)) is not None:
+            self._gathered(work(items) if items else [])
 
     @contextmanager
     def leading(self) -> Iterator[None]:
@@ -113,21 +116,22 @@ class Ranks:
             if self.world > 1 and self._awaited:
                 self._dealt([None] * self.world)
 
-    def _dealt(self, items: Sequence[Any] | None) -> Any:
+    def _dealt(self, hands: list[Any] | None) -> Any:
+        """This rank's of as many things as there are ranks, which the first one gives."""
         import torch.distributed as dist
 
         mine = [None]
         with _heard():
-            dist.scatter_object_list(mine, None if items is None else list(items), src=0)
+            dist.scatter_object_list(mine, hands, src=0)
         return mine[0]
 
-    def _exchanged(self, result: T) -> list[T]:
-        """Results of all ranks, in the first one; an empty list in the others."""
+    def _gathered(self, results: list[T]) -> list[list[T]]:
+        """What each rank has, in the first one; nothing in the others."""
         import torch.distributed as dist
 
         found: list[Any] | None = [None] * self.world if self.first else None
         with _heard():
-            dist.gather_object(result, found, dst=0)
+            dist.gather_object(results, found, dst=0)
         return found or []
 
 

@@ -95,4 +95,8 @@ def test_the_sum_keeps_millielectronvolts_of_large_energies(untrained) -> None:
 def test_chunks_keep_order_and_lose_nothing() -> None:
     named = [(str(k), ase.Atoms("H")) for k in range(7)]
     found = list(chunks(iter(named), 3))
-    assert [labels for labels, _ in found] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+    assert [[label for label, _ in some] for some in found] == [
+        ["0", "1", "2"],
+        ["3", "4", "5"],
+        ["6"],
+    ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,37 +98,27 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes is to compute: slabs of a grid around a structure."""
+    """What one of several processes is to compute: a slab of the grid around a structure."""
 
     atoms: Atoms
-    slabs: list[Grid]
+    slab: Grid
     memory: int
 
-    def densities(self, model: Any, features: Any, progress: Progress) -> list[np.ndarray]:
-        """The densities on the slabs. Errors: TryAgain when even small tiles do not fit."""
-        before = accumulate((slab.size for slab in self.slabs), initial=0)
-        return [
-            _on_slab(model, features, slab, self.memory, progress, done)
-            for slab, done in zip(self.slabs, before, strict=False)
-        ]
+    def density(self, model: Any, features: Any, progress: Progress) -> np.ndarray:
+        """The density on the slab. Errors: TryAgain when even small tiles do not fit."""
+
+        def work(memory: int) -> Any:
+            return model.density_grid(
+                features, self.slab, memory, lambda done, total: progress(done)
+            )
+
+        return as_array(_with_less(work, self.memory))
 
 
-def _on_slab(
-    model: Any, features: Any, slab: Grid, memory: int, progress: Progress, before: int
-) -> np.ndarray:
-    def tell(done: int, total: int) -> None:
-        progress(before + done)
-
-    return as_array(
-        _with_less(
-            lambda budget: model.density_grid(features, slab, memory=budget, progress=tell), memory
-        )
-    )
-
-
-def answer(model: Any, share: Share) -> list[np.ndarray]:
-    """The densities that another process asked for."""
-    return share.densities(model, model.atom_features(share.atoms), lambda done: None)
+def answer(model: Any, shares: Sequence[Share]) -> list[np.ndarray]:
+    """The densities that another process asked for, all of one structure."""
+    features = model.atom_features(shares[0].atoms)
+    return [share.density(model, features, lambda done: None) for share in shares]
 
 
 def slabs(grid: Grid, count: int) -> list[Grid]:
@@ -154,20 +145,28 @@ def predict(
     start = time.perf_counter()
     features = model.atom_features(atoms)
     middle = time.perf_counter()
+
+    def work(shares: Sequence[Share]) -> list[np.ndarray]:
+        before = accumulate((share.slab.size for share in shares), initial=0)
+        return [
+            share.density(model, features, partial(_tell, progress, crew.world, points))
+            for share, points in zip(shares, before, strict=False)
+        ]
+
     # Twice as many slabs as processes, dealt in turns: nobody has the thin ends alone.
     pieces = slabs(grid, 2 * crew.world if crew.world > 1 else 1)
-    shares = [Share(atoms, pieces[k :: crew.world], memory) for k in range(crew.world)]
-    found = crew.map(
-        lambda share: share.densities(model, features, lambda done: progress(crew.world * done)),
-        shares,
-    )
-    values = [found[k % crew.world][k // crew.world] for k in range(len(pieces))]
+    values = crew.map(work, [Share(atoms, slab, memory) for slab in pieces])
     end = time.perf_counter()
     whole = values[0] if len(values) == 1 else np.concatenate(values)
     total, spin = split_channels(whole, grid)
     if not np.isfinite(total.sum(dtype=np.float64)):
         raise BadInput("the model gave a density that is not finite: its weights are damaged")
     return Predicted(Volume(atoms, grid, total, spin), features, middle - start, end - middle)
+
+
+def _tell(progress: Progress, world: int, before: int, done: int) -> None:
+    """All processes are about as far as this one."""
+    progress(world * (before + done))
 
 
 def _with_less(work: Callable[[int], Any], memory: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from neupol_cli.hdf5 import Target
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    Named = tuple[str, Atoms]  # what to call a structure, and it
 
 CHUNK = 256  # structures that are predicted, and answered, together
 
@@ -107,21 +110,20 @@ class Committee:
                 return error
         return None
 
-    def predict(
-        self, labels: Sequence[str], structures: Sequence[Atoms], forces: bool, stress: bool
-    ) -> list[Prediction]:
-        """A prediction a structure.
+    def predict(self, named: Sequence[Named], forces: bool, stress: bool) -> list[Prediction]:
+        """A prediction for each of some structures, at least one.
 
         Raises:
             BadInput: an element that a model never saw; forces of models without an energy.
             TryAgain: a single structure does not fit in memory.
         """
+        structures = [atoms for _, atoms in named]
         answers = [model.predict(structures, forces, stress) for model in self.models]
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         unit = self.units[self.energy] if forces or stress else ""
         means, spreads = self._combined(answers)
         result = []
-        for k, (label, atoms) in enumerate(zip(labels, structures, strict=True)):
+        for k, (label, atoms) in enumerate(named):
             values = {n: Target(mean[k], self.units[n]) for n, mean in means.items()}
             spread = {n: float(each[k]) for n, each in spreads.items()}
             found = Prediction(label, atoms, values, spread)
@@ -155,17 +157,8 @@ def _with(found: Prediction, name: str, values: np.ndarray, unit: str, per: str)
     return replace(found, **{name: Target(values, unit, per)})  # type: ignore[arg-type]
 
 
-def chunks(
-    structures: Iterable[tuple[str, Atoms]], size: int = CHUNK
-) -> Iterator[tuple[list[str], list[Atoms]]]:
-    """Labels and structures, at most ``size`` at a time."""
-    labels: list[str] = []
-    atoms: list[Atoms] = []
-    for label, one in structures:
-        labels.append(label)
-        atoms.append(one)
-        if len(atoms) == size:
-            yield labels, atoms
-            labels, atoms = [], []
-    if atoms:
-        yield labels, atoms
+def chunks(named: Iterable[Named], size: int = CHUNK) -> Iterator[list[Named]]:
+    """Labelled structures, at most ``size`` at a time."""
+    rest = iter(named)
+    while some := list(islice(rest, size)):
+        yield some

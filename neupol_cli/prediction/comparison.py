@@ -208,9 +208,9 @@ class Some:
     def predicted(self, committee: Committee, forces: bool, tick: Tick) -> Iterator[Prediction]:
         """A prediction a structure."""
         done = 0
-        for names, atoms in chunks(self._named()):
-            yield from committee.predict(names, atoms, forces, stress=False)
-            done += len(atoms)
+        for named in chunks(self._named()):
+            yield from committee.predict(named, forces, stress=False)
+            done += len(named)
             tick(done)
 
 
