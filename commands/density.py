@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,9 +132,10 @@ def density(
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
-    with ranks.joined(device) as crew:
+    ranks.once("neupol density")
+    with ranks.joined(device, ranks.IDLENESS) as crew:
         if not crew.first:
-            crew.serve(partial(answer, job.load()))
+            crew.serve(partial(answer, cache(job.load)))
             return
         job.crew = crew
         with crew.leading():

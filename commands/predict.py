@@ -82,8 +82,9 @@ def predict(
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return
+    ranks.once("neupol predict")
     work = partial(committee.predict, forces=forces, stress=stress)
-    with ranks.joined(device) as crew:
+    with ranks.joined(device, ranks.IDLENESS) as crew:
         if not crew.first:
             crew.serve(work)
             return

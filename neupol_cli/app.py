@@ -96,8 +96,12 @@ def main(arguments: list[str] | None = None) -> None:
     from neupol_cli.allocator import keep_large_blocks
 
     keep_large_blocks()
-    code = _run(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_flushed(code))
+    code = _flushed(_run(sys.argv[1:] if arguments is None else arguments))
+    if _rank():
+        # The threads of torch's exchanges do not always outlive an interpreter that tidies up.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class _Closed(io.TextIOBase):

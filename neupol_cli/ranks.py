@@ -13,11 +13,13 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neupol_cli.errors import TryAgain, Usage
+from neupol_cli.meeting import agreed_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 T = TypeVar("T")
 Work = Callable[[Sequence[S]], list[T]]
+PARENT, BEGAN = 1, 19  # fields of proc_pid_stat(5) behind the name
 LAUNCHED = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"  # what torchrun sets, all of it
+ARRIVAL = timedelta(minutes=5)  # until all ranks are there
 SILENCE = timedelta(minutes=30)  # of a rank that lives, while it evaluates or saves
+IDLENESS = timedelta(days=30)  # of ranks that serve: the first one may wait for its own input
 
 
 class Lost(TryAgain):
@@ -112,9 +117,15 @@ class Ranks:
         """At the end, well or not, the others stop serving."""
         try:
             yield
-        finally:
-            if self.world > 1 and self._awaited:
-                self._dealt([None] * self.world)
+        except BaseException:
+            with suppress(Lost):  # the reason why it ends is told, not what came of it
+                self._dismiss()
+            raise
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        if self.world > 1 and self._awaited:
+            self._dealt([None] * self.world)
 
     def _dealt(self, hands: list[Any] | None) -> Any:
         """This rank's of as many things as there are ranks, which the first one gives."""
@@ -140,27 +151,54 @@ ALONE = Ranks()
 
 def started() -> Ranks:
     """Which process this is, as torchrun says; alone where nobody does. Errors: Usage."""
-    if any(name not in os.environ for name in LAUNCHED):
+    if not all(os.environ.get(name) for name in LAUNCHED):
         return ALONE
-    try:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except ValueError as error:
-        raise Usage(f"RANK and WORLD_SIZE are to be numbers: {error}") from error
-    if not 0 <= rank < world:
+    rank, world, port = (_number(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    if rank >= world:
         raise Usage(f"RANK={rank} is none of WORLD_SIZE={world}")
+    if port > 65535:
+        raise Usage(f"MASTER_PORT={port} is no port")
     return Ranks(rank, world) if world > 1 else ALONE
+
+
+def _number(name: str) -> int:
+    text = os.environ[name]
+    if not text.isdecimal():
+        raise Usage(f"{name}={text} is not a number; torchrun sets it")
+    return int(text)
 
 
 def restarts() -> int:
     """How often torchrun has started this run again after a rank was lost (--max-restarts)."""
     count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
-    return int(count) if started().world > 1 and count.isdecimal() else 0
+    return int(count) if count.isdecimal() else 0
 
 
 def launcher() -> str:
-    """Host and process of the torchrun that started this process; empty where none did. It stays
-    the same when it starts a run again."""
-    return f"{socket.gethostname()} {os.getppid()}" if started().world > 1 else ""
+    """Which torchrun started this process: host, process and when that began; empty if none did.
+
+    It stays the same when it starts a run again. Between it and this process may stand a script;
+    the first of each session (setsid) is the launcher's child.
+    """
+    if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+        return ""
+    parent = _of_process(os.getsid(0), PARENT) or str(os.getppid())
+    return f"{socket.gethostname()} {parent} {_of_process(int(parent), BEGAN)}".strip()
+
+
+def _of_process(number: int, field: int) -> str:
+    """A field of /proc/NUMBER/stat, counted behind the name; empty where there is none."""
+    try:
+        text = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[field]
+
+
+def once(what: str) -> None:
+    """TryAgain where torchrun starts something again of which a part may have been printed."""
+    if restarts():
+        raise TryAgain(f"a process was lost; {what} is not started again by itself: do it")
 
 
 def alone(what: str) -> None:
@@ -170,11 +208,12 @@ def alone(what: str) -> None:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str, silence: timedelta = SILENCE) -> Iterator[Ranks]:
     """This process among those of torchrun, connected for as long as the block lasts.
 
     Args:
         device: where this rank will compute, as `devices.device_named` takes it.
+        silence: how long another may take to its next exchange.
 
     Errors: Usage, and Lost where the others do not come.
     """
@@ -192,10 +231,10 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(place)
         backend = "cpu:gloo,cuda:nccl"
     with _heard(), _mortal():
-        # torchrun keeps its store when it starts a run again, with the addresses of the dead in it.
-        store, rank, world = next(dist.rendezvous("env://", timeout=SILENCE))
-        store = dist.PrefixStore(f"neupol/{restarts()}", store)
-        dist.init_process_group(backend, None, SILENCE, world, rank, store)
+        store, rank, world = next(dist.rendezvous("env://", timeout=ARRIVAL))
+        name = agreed_name(store, rank, world, ARRIVAL.total_seconds())
+        store = dist.PrefixStore(name, store)
+        dist.init_process_group(backend, None, silence, world, rank, store)
     try:
         yield crew
     finally:
@@ -204,15 +243,17 @@ def joined(device: str) -> Iterator[Ranks]:
 
 @contextmanager
 def _mortal() -> Iterator[None]:
-    """While it waits for the others, SIGTERM ends this process: Python's handlers would wait too.
+    """While it waits for the others, signals end this process: Python's handlers would wait too.
 
     There is nothing yet to tidy up.
     """
-    earlier = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    numbers = signal.SIGTERM, signal.SIGINT
+    earlier = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in zip(numbers, earlier, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -220,6 +261,8 @@ def _heard() -> Iterator[None]:
     """Raises Lost for what an exchange says when one of the ranks is gone."""
     try:
         yield
+    except TimeoutError as error:
+        raise Lost(str(error)) from error
     except RuntimeError as error:
         reason = re.sub(r"\[[^]]*\]:?\s*", "", str(error)).split("\n")[0].split(". ")[0]
         raise Lost(f"another process of this run has ended ({reason})") from error

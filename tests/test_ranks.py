@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +16,14 @@ import ase
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from neupol_cli import hdf5, ranks
 from neupol_cli.densities import DensityWriter
 from neupol_cli.density.on_grid import slabs
 from neupol_cli.errors import Usage
+from neupol_cli.meeting import agreed_name
 from neupol_cli.ranks import ALONE, Ranks
 from neupol_cli.training.loop import Settings, Trainer
 from neupol_cli.training.tasks import Request, task_for
@@ -110,7 +116,10 @@ def densities(tmp_path: Path) -> hdf5.Dataset:
 
 SMALL = {"hidden": 8, "layers": 2}
 REQUESTS: dict[str, tuple[str, Request]] = {
-    "two properties": ("egnn", Request(("energy", "mu"), config=SMALL, dtype="float64")),
+    "two properties": (
+        "egnn",
+        Request(("energy", "mu"), config=SMALL | {"polarization": "frozen"}, dtype="float64"),
+    ),
     "energy and forces": ("egnn", Request(("energy", "forces"), config=SMALL, dtype="float64")),
     "particles": ("egnn-nbody", Request(loss="l2", config=SMALL, dtype="float64")),
     "densities": ("deepdft-painn", Request(config=SMALL | {"probes": 8}, dtype="float64")),
@@ -140,10 +149,43 @@ def test_errors_are_those_of_one(kind: str, split: str, densities: hdf5.Dataset)
             assert found[name] == pytest.approx(value, rel=0, abs=1e-10)
 
 
+def test_a_meeting_takes_no_notice_of_the_dead() -> None:
+    """Three meet, in whatever order; what an earlier meeting left in the store is of others."""
+    store, names = dist.HashStore(), set()
+    for late in (0, 1, 2, None):
+
+        def come(rank: int, late: int | None = late) -> str:
+            time.sleep(0.1 * (rank == late))
+            return agreed_name(store, rank, WORLD, 30.0)
+
+        with ThreadPoolExecutor(WORLD) as pool:
+            found = set(pool.map(come, range(WORLD)))
+        assert len(found) == 1 and not found & names
+        names |= found
+    with pytest.raises(TimeoutError, match="not all of 3 processes came"):
+        agreed_name(store, 0, WORLD, 0.1)
+
+
+def test_who_launched_this(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ranks.launcher() == ""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    script = "import sys; from neupol_cli import ranks; print(ranks.launcher())"
+    direct = [sys.executable, "-c", script]
+    wrapped = ["sh", "-c", f"'{sys.executable}' -c '{script}'; true"]
+    said = {
+        subprocess.run(words, start_new_session=True, capture_output=True, text=True).stdout
+        for words in (direct, wrapped)
+    }
+    assert len(said) == 1 and f" {os.getpid()} " in said.pop()
+
+
 @pytest.mark.parametrize("kind", ["two properties", "particles"])
 def test_steps_are_those_of_one(kind: str, densities: hdf5.Dataset) -> None:
-    """With clipping, averages and a batch that cannot be shared out evenly."""
-    settings = Settings(steps=6, batch_size=7, lr=1e-2, ema=0.9, clip=0.1)
+    """With clipping, averages, a decay, weights that nothing reaches (in frozen points) and a batch
+    that cannot be shared out evenly."""
+    settings = Settings(
+        steps=6, batch_size=7, lr=1e-2, ema=0.9, clip=0.1, optimizer="adamw", weight_decay=0.1
+    )
     tasks = {rank: task_of(kind, densities) for rank in range(WORLD)}
     for rank in (1, 2):  # what the others begin with is not asked
         torch.nn.init.normal_(next(tasks[rank].model.parameters()))
@@ -170,11 +212,11 @@ def test_a_signal_for_one_and_the_time_of_the_first_are_everybodys() -> None:
         trainer = Trainer(task_for("egnn-nbody", particles(), REQUESTS["particles"][1]),
                           Settings(minutes=1, batch_size=3), crew)  # fmt: skip
         trainer.now.elapsed = 100.0 * crew.rank  # clocks that differ
-        return trainer.agree(15 if crew.rank == 2 else 0), trainer.elapsed()
+        return trainer.agree(15 if crew.rank == 2 else 0), trainer.progress().fraction
 
     answers = together(work)
     assert {number for number, _ in answers} == {15}
-    assert len({seconds for _, seconds in answers}) == 1 and answers[0][1] < 50.0
+    assert len({fraction for _, fraction in answers}) == 1 and answers[0][1] < 1.0
 
 
 def test_slabs_are_the_grid() -> None:
@@ -188,8 +230,8 @@ def test_slabs_are_the_grid() -> None:
         np.testing.assert_allclose(points, grid.points(), rtol=0, atol=1e-12)
 
 
-def started(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> Ranks:
-    values = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+def started(monkeypatch: pytest.MonkeyPatch, rank: str, world: str, port: str = "1") -> Ranks:
+    values = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     return ranks.started()
@@ -207,5 +249,10 @@ def test_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for rank, world in (("a", "2"), ("2", "2"), ("-1", "2")):
         with pytest.raises(Usage, match="RANK"):
             started(monkeypatch, rank, world)
+    for port in ("abc", "70000"):
+        with pytest.raises(Usage, match=f"MASTER_PORT={port} is no"):
+            started(monkeypatch, "0", "2", port)
+    assert started(monkeypatch, "", "") is ALONE
+    started(monkeypatch, "0", "2")
     monkeypatch.delenv("MASTER_PORT")  # of some other launcher
     assert ranks.started() is ALONE

@@ -115,8 +115,9 @@ class Share:
         return as_array(_with_less(work, self.memory))
 
 
-def answer(model: Any, shares: Sequence[Share]) -> list[np.ndarray]:
+def answer(load: Callable[[], Any], shares: Sequence[Share]) -> list[np.ndarray]:
     """The densities that another process asked for, all of one structure."""
+    model = load()
     features = model.atom_features(shares[0].atoms)
     return [share.density(model, features, lambda done: None) for share in shares]
 

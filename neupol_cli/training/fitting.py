@@ -54,15 +54,18 @@ def fit(
         files.locked(folder.reserved()) if crew.first else nullcontext(),
     ):
         asked = _asked(folder, options, given, resume, force) if crew.first else None
-        return _fit(folder, crew, *crew.told(asked))
+        chosen, earlier = crew.told(asked)
+        if crew.world > 1:  # each has its own
+            chosen["device"] = options["device"]
+        return _fit(folder, crew, chosen, earlier)
 
 
 def _asked(
     folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options to train with, and the configuration of the run that goes on or nothing."""
-    resume = resume or (ranks.restarts() > 0 and folder.begun_by(ranks.launcher()))
-    folder.prepare(resume, force)
+    resume = resume or folder.begun_by(ranks.launcher())  # which starts it again, then
+    folder.prepare(resume, force and not ranks.restarts())
     if not resume:
         return _begun(options, given), {}
     earlier = folder.read_config()
@@ -79,7 +82,8 @@ def _fit(
     if crew.first:
         folder.make(empty=not earlier)
         config = {"options": chosen, "fingerprint": dataset.fingerprint}
-        folder.write_config(config | {"launcher": ranks.launcher()})
+        mark = {"launcher": ranks.launcher()} if ranks.launcher() else {}
+        folder.write_config(config | mark)
     return _run(folder, trainer, chosen, resume=bool(earlier))
 
 

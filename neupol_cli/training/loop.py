@@ -140,22 +140,20 @@ class Trainer:
         return math.inf
 
     def elapsed(self) -> float:
-        """Seconds of work on this run, earlier sittings included; for all ranks the same."""
-        return self.agreed if self.ranks.world > 1 else self._passed()
-
-    def _passed(self) -> float:
+        """Seconds of work on this run, earlier sittings included."""
         return self.now.elapsed + time.monotonic() - self.begun
 
     def agree(self, signal: int) -> int:
         """Between steps: the ranks take over the first one's time, and any one's signal."""
-        seconds = self._passed() if self.ranks.first else 0.0
+        seconds = self.elapsed() if self.ranks.first else 0.0
         number, self.agreed = self.ranks.highest([signal, seconds])
         return int(number)
 
     def progress(self) -> Progress:
         """How far the run is."""
         if self.settings.minutes is not None:
-            return Progress(self.now.step, self.elapsed() / (60.0 * self.settings.minutes))
+            seconds = self.agreed if self.ranks.world > 1 else self.elapsed()
+            return Progress(self.now.step, seconds / (60.0 * self.settings.minutes))
         return Progress(self.now.step, self.now.step / self.total_steps())
 
     def done(self) -> bool:
@@ -207,11 +205,14 @@ class Trainer:
     def _shared(self, share: float, parts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Makes gradients, loss and parts the means over the items of all ranks, of which this one
         has ``share``: in one sum over one flat tensor, for these networks are small."""
-        pieces = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self.parameters]
+        # What no rank has a gradient for must keep none: a decay would shrink it.
+        reached = self.ranks.highest([p.grad is not None for p in self.parameters])
+        parameters = [p for p, one in zip(self.parameters, reached, strict=True) if one]
+        pieces = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in parameters]
         scalars = torch.stack([value.detach() for value in parts.values()])
         flat = torch.cat([*(piece.flatten() for piece in pieces), scalars.to(pieces[0])])
         sums = self.ranks.total(flat * share).split([*(p.numel() for p in pieces), len(parts)])
-        for parameter, values in zip(self.parameters, sums, strict=False):
+        for parameter, values in zip(parameters, sums, strict=False):
             parameter.grad = values.view_as(parameter)
         loss, *others = sums[-1].unbind()
         return loss, dict(zip(list(parts)[1:], others, strict=True))

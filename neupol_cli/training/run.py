@@ -86,8 +86,9 @@ class Folder:
 
     def begun_by(self, launcher: str) -> bool:
         """Whether this very torchrun has begun, or gone on with, the run in the folder."""
-        begun = self["config.json"].exists()
-        return begun and self.read_config().get("launcher") == launcher
+        if not launcher or not self["config.json"].exists():
+            return False
+        return self.read_config().get("launcher") == launcher
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Stores what was asked for."""
@@ -170,9 +171,13 @@ class Run:
         try:
             self._train()
             return self._test()
-        except (Interrupted, Lost):
+        except (Interrupted, Lost) as stop:
+            # Looked at first: when a rank is lost, torchrun then sends the others a signal.
+            asked = self.interruption.number
             self._save()
             self._draw()
+            if asked:
+                raise Interrupted(asked) from stop
             raise
 
     def _train(self) -> None:

@@ -177,8 +177,16 @@ def test_a_density_is_shared_out(tmp_path: Path, neupol: Run) -> None:
 
 
 def test_what_goes_wrong_in_the_first_ends_the_others(tmp_path: Path) -> None:
-    (first, _, message), (other, out, _) = ended(started("predict", tmp_path / "none.xyz"))
-    assert (first, other, out) == (65, 0, "") and "no such file" in message
+    (tmp_path / "water.xyz").write_text(WATER)
+    words = ["density", tmp_path / "water.xyz", "-o", tmp_path / "a.cube", "-m", "qm9"]
+    (first, _, message), other = ended(started(*words))
+    assert first == 2 and "predicts no densities" in message
+    assert other == (0, "", "")
+
+
+def test_what_was_printed_is_not_printed_again(tmp_path: Path, neupol: Run) -> None:
+    done = neupol("predict", "-", input=WATER, env={"TORCHELASTIC_RESTART_COUNT": "1"})
+    assert done.returncode == 75 and "a process was lost" in done.stderr and not done.stdout
 
 
 @pytest.mark.parametrize(
