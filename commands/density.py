@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neupol_cli import ranks, registry
+from neupol_cli import launch, ranks, registry
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, typed
 
@@ -103,7 +103,7 @@ def density(
     _check_mode(ctx)
     for mode in MODES:
         if ctx.params[mode] is not None:
-            ranks.alone(f"--{mode}")
+            launch.alone(f"--{mode}")
     if analyse is not None:
         load = partial(_load, model, device, dtype) if model is not None else None
         _analyse(analyse, reference, load, parse_memory(memory), as_json)
@@ -132,7 +132,7 @@ def density(
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
-    ranks.once("neupol density")
+    launch.once("neupol density")
     with ranks.joined(device, ranks.IDLENESS) as crew:
         if not crew.first:
             crew.serve(partial(answer, cache(job.load)))

@@ -67,7 +67,7 @@ def predict(
     Results go to stdout as a table, each with its unit; into a pipe as tab-separated lines, or as
     JSON lines with --json. Several models give mean and spread.
     """
-    from neupol_cli import ranks, registry
+    from neupol_cli import launch, ranks, registry
     from neupol_cli.devices import device_named
     from neupol_cli.errors import Usage
     from neupol_cli.prediction.committee import Committee
@@ -76,13 +76,13 @@ def predict(
     if not errors and (split or part or plot):
         raise Usage("--split, --part and --plot go with --errors")
     if errors:
-        ranks.alone("--errors")
+        launch.alone("--errors")
         _check_errors(output, plot, forces or stress)
     committee = Committee([registry.load(name, place) for name in model], model)
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return
-    ranks.once("neupol predict")
+    launch.once("neupol predict")
     work = partial(committee.predict, forces=forces, stress=stress)
     with ranks.joined(device, ranks.IDLENESS) as crew:
         if not crew.first:

@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from neupol_cli import __version__, ranks
+from neupol_cli import __version__, launch
 from neupol_cli.commands import (
     bench_runtime,
     data,
@@ -86,7 +86,7 @@ def neupol(
     78 checkpoint refused, 130/143 signals, 141 broken pipe; 1 is a bug of ours.
     """
     if ctx.invoked_subcommand not in SHARED:
-        ranks.alone(f"neupol {ctx.invoked_subcommand}")
+        launch.alone(f"neupol {ctx.invoked_subcommand}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -176,10 +176,10 @@ def _say(message: str, code: int) -> int:
 def _rank() -> str:
     """Which of several processes speaks."""
     try:
-        here = ranks.started()
+        rank, world = launch.place()
     except NeupolError:
         return ""
-    return f"[{here.rank}]" if here.world > 1 else ""
+    return f"[{rank}]" if world > 1 else ""
 
 
 def _flushed(code: int) -> int:

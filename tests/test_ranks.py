@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from neupol_cli import hdf5, ranks
+from neupol_cli import hdf5, launch, ranks
 from neupol_cli.densities import DensityWriter
 from neupol_cli.density.on_grid import slabs
 from neupol_cli.errors import Usage
@@ -167,9 +167,9 @@ def test_a_meeting_takes_no_notice_of_the_dead() -> None:
 
 
 def test_who_launched_this(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ranks.launcher() == ""
+    assert launch.launcher() == ""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    script = "import sys; from neupol_cli import ranks; print(ranks.launcher())"
+    script = "import sys; from neupol_cli import launch; print(launch.launcher())"
     direct = [sys.executable, "-c", script]
     wrapped = ["sh", "-c", f"'{sys.executable}' -c '{script}'; true"]
     said = {
@@ -241,11 +241,11 @@ def test_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks.started() is ALONE
     assert started(monkeypatch, "0", "1") is ALONE
     here = started(monkeypatch, "2", "4")
-    assert (here.rank, here.world, here.first, ranks.restarts()) == (2, 4, False, 0)
+    assert (here.rank, here.world, here.first, launch.restarts()) == (2, 4, False, 0)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
-    assert ranks.restarts() == 3
+    assert launch.restarts() == 3
     with pytest.raises(Usage, match="neupol models is done by one process"):
-        ranks.alone("neupol models")
+        launch.alone("neupol models")
     for rank, world in (("a", "2"), ("2", "2"), ("-1", "2")):
         with pytest.raises(Usage, match="RANK"):
             started(monkeypatch, rank, world)

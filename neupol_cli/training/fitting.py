@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from neupol_cli import files, hdf5, ranks, registry
+from neupol_cli import files, hdf5, launch, ranks, registry
 from neupol_cli.errors import BadInput, Usage
 from neupol_cli.ranks import Ranks
 from neupol_cli.training import presets, typed
@@ -64,8 +64,8 @@ def _asked(
     folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options to train with, and the configuration of the run that goes on or nothing."""
-    resume = resume or folder.begun_by(ranks.launcher())  # which starts it again, then
-    folder.prepare(resume, force and not ranks.restarts())
+    resume = resume or folder.begun_by(launch.launcher())  # which starts it again, then
+    folder.prepare(resume, force and not launch.restarts())
     if not resume:
         return _begun(options, given), {}
     earlier = folder.read_config()
@@ -82,7 +82,7 @@ def _fit(
     if crew.first:
         folder.make(empty=not earlier)
         config = {"options": chosen, "fingerprint": dataset.fingerprint}
-        mark = {"launcher": ranks.launcher()} if ranks.launcher() else {}
+        mark = {"launcher": launch.launcher()} if launch.launcher() else {}
         folder.write_config(config | mark)
     return _run(folder, trainer, chosen, resume=bool(earlier))
 
