@@ -101,9 +101,6 @@ def density(
     from neupol_cli.density.on_grid import GridChoice, answer, parse_counts, parse_memory
 
     _check_mode(ctx)
-    for mode in MODES:
-        if ctx.params[mode] is not None:
-            launch.alone(f"--{mode}")
     if analyse is not None:
         load = partial(_load, model, device, dtype) if model is not None else None
         _analyse(analyse, reference, load, parse_memory(memory), as_json)
@@ -143,10 +140,12 @@ def density(
 
 
 def _check_mode(ctx: typer.Context) -> None:
-    """Usage naming what stood on the command line and would be read by nobody."""
+    """Usage naming what stood on the command line and would be read by nobody, and for several
+    processes, which only a density is shared out to."""
     for mode, fitting in MODES.items():
         if ctx.params[mode] is None:
             continue
+        launch.alone(f"--{mode}")
         given = [each for each in ctx.command.params if typed(ctx, str(each.name))]
         others = [each.opts[-1] for each in given if each.name not in {mode, *fitting}]
         if others:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -10,16 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from neupol_cli import checkpoint
-from neupol_cli.app import main
+from tests.warm import neupol
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -37,16 +33,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
     assert neupol("data", "md17", source, "-o", path, "--split", "56,12,12").returncode == 0
     return path
-
-
-def neupol(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """A whole command line in this process: seconds of imports are saved, nothing else differs."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
-    code = stop.value.code
-    assert type(code) is int
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def fit(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -75,15 +61,6 @@ def one_line(result: subprocess.CompletedProcess[str], code: int) -> str:
     lines = result.stderr.strip().splitlines()
     assert lines and lines[-1].startswith("neupol: ") and "Traceback" not in result.stderr
     return lines[-1]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the processes that are started, so that results can be compared bit for bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_fit_leaves_a_whole_run(data: Path, tmp_path: Path) -> None:
@@ -173,12 +150,11 @@ def test_a_full_disk(data: Path, tmp_path: Path) -> None:
     words = ["egnn", data, "-o", run, "--target", "energy", *NETWORK]
     assert fit(*words, "--steps", "20").returncode == 0
     before = {p.name: p.read_bytes() for p in run.glob("*.safetensors")}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, limits[1]))
-    try:
-        full = fit("-o", run, "--resume", "--steps", "40")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, resource.RLIM_INFINITY))
+
+    full = neupol("fit", "-o", run, "--resume", "--steps", "40", preexec_fn=limit)
     assert "unchanged" in one_line(full, 74)
     assert {p.name: p.read_bytes() for p in run.glob("*.safetensors")} == before
     assert not list(run.glob("*.partial"))
