@@ -95,7 +95,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HEAP})
     import torch
 
-    from neupol_cli import hdf5
+    from neupol_cli.io import hdf5
     from neupol_cli.training.density_task import density_task
     from neupol_cli.training.tasks import Request
 

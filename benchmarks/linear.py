@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models.linear import product
+from neupol_cli.models.nn.linear import product
 
 
 def milliseconds(function: Callable[[], Tensor], repeats: int = 9) -> float:

@@ -129,7 +129,7 @@ def fit(
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
     """
-    from neupol_cli import ranks
+    from neupol_cli.distributed import process_group as ranks
     from neupol_cli.training import fitting
     from neupol_cli.training.interrupt import Interrupted
 
@@ -154,7 +154,7 @@ def fit(
 
 
 def _say_how_to_go_on(what: str, output: Path) -> None:
-    from neupol_cli import ranks
+    from neupol_cli.distributed import process_group as ranks
 
     if ranks.started().first:
         typer.echo(f"{what}; go on with: neupol fit --resume -o {output}", err=True)

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neupol_cli.errors import BadInput, Refused, Usage
+from neupol_cli.errors import CheckpointError, InputError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -109,12 +109,12 @@ def entry(name: str) -> Entry:
     """The entry of that name.
 
     Raises:
-        Usage: there is none; the message lists the networks and the presets.
+        UsageError: there is none; the message lists the networks and the presets.
     """
     if name not in ENTRIES:
         from neupol_cli.training.presets import presets
 
-        raise Usage(
+        raise UsageError(
             f"no network is called {name!r}; there are {', '.join(ENTRIES)}; "
             f"presets for `neupol fit`: {', '.join(presets())}"
         )
@@ -125,13 +125,13 @@ def configure(name: str, config: Mapping[str, Any]) -> Any:
     """A network's Config from plain values (lists for tuples), as a checkpoint keeps them.
 
     Raises:
-        Usage: a key that this network does not have; the message lists those it has.
+        UsageError: a key that this network does not have; the message lists those it has.
     """
     kind = entry(name).load().Config
     known = {field.name for field in fields(kind)}
     unknown = [key for key in config if key not in known]
     if unknown:
-        raise Usage(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        raise UsageError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return kind(**plain)
 
@@ -151,20 +151,20 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
         A ``PropertyModel`` around the backbone, or the density or dynamics network itself.
 
     Raises:
-        Usage: settings that make no network.
+        UsageError: settings that make no network.
     """
     kind, settings = entry(name).load(), configure(name, config)
     try:
         network = kind(settings)
     except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
-        raise Usage(f"{name}: these settings make no network: {error}") from error
+        raise UsageError(f"{name}: these settings make no network: {error}") from error
     return _wrapped(name, network)
 
 
 def _wrapped(name: str, network: Any) -> Any:
     if entry(name).task != "property":
         return network
-    from neupol_cli.models.backbone import PropertyModel
+    from neupol_cli.models.property import PropertyModel
 
     return PropertyModel(network)
 
@@ -182,8 +182,8 @@ def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype | N
         The model, with the file's header as ``model.meta``.
 
     Raises:
-        BadInput: there is nothing of that name.
-        Refused: the file is damaged, foreign, or wants to run code.
+        InputError: there is nothing of that name.
+        CheckpointError: the file is damaged, foreign, or wants to run code.
     """
     from neupol_cli import checkpoint
 
@@ -222,21 +222,23 @@ def located(source: str) -> Path:
     if path.is_dir():
         path = path / "best.safetensors"
         if not path.exists():
-            raise BadInput(f"{source}: a folder without best.safetensors; has `fit` run there?")
+            raise InputError(f"{source}: a folder without best.safetensors; has `fit` run there?")
     if path.is_file():
         return path
     if source in bundled():
         return bundled()[source]
     known = ", ".join(bundled()) or "none"
-    raise BadInput(f"{source}: neither a file, a run folder nor a bundled model (bundled: {known})")
+    raise InputError(
+        f"{source}: neither a file, a run folder nor a bundled model (bundled: {known})"
+    )
 
 
 def _built(path: Path, meta: Mapping[str, Any]) -> Any:
     """The network that a header describes; what does not fit this version is refused."""
     try:
         return build(meta["model"], meta["config"])
-    except (Usage, TypeError, ValueError) as error:
-        raise Refused(f"{path}: describes no network of this version: {error}") from error
+    except (UsageError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: describes no network of this version: {error}") from error
 
 
 def recognised(path: Path) -> Any:
@@ -252,7 +254,7 @@ def recognised(path: Path) -> Any:
             model = from_published(each.name, weights, config)
             model.meta = {"model": each.name, "source": str(path)}
             return model
-    raise Refused(f"{path}: not a published checkpoint that neupol knows")
+    raise CheckpointError(f"{path}: not a published checkpoint that neupol knows")
 
 
 def bundled() -> dict[str, Path]:
@@ -284,7 +286,7 @@ def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, A
             ``atomref`` (energies of single atoms by atomic number), ``mean``, ``std`` or ``mad``.
 
     Raises:
-        Refused: a weight is missing or has another shape.
+        CheckpointError: a weight is missing or has another shape.
     """
     import torch
 
@@ -293,7 +295,7 @@ def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, A
     try:
         ours, state = kind.published(tensors, config)
     except KeyError as error:
-        raise Refused(f"published {name} weights lack {error}") from error
+        raise CheckpointError(f"published {name} weights lack {error}") from error
     model = _wrapped(name, _filled(name, kind(ours), state))
     if hasattr(model, "standardise"):
         model.standardise(kind.published_units(tensors, config))
@@ -307,5 +309,5 @@ def _filled(name: str, network: Any, state: dict[str, torch.Tensor]) -> Any:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise Refused(f"these are not weights of {name}: {error}") from error
+        raise CheckpointError(f"these are not weights of {name}: {error}") from error
     return network.eval()

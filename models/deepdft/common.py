@@ -15,14 +15,14 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.deepdft.edges import Reached
+from neupol_cli.errors import UsageError
+from neupol_cli.models.deepdft.kernels.edges import Reached
 from neupol_cli.models.deepdft.tables import filter_table
-from neupol_cli.models.density import DensityModel
-from neupol_cli.models.elements import Elements
-from neupol_cli.models.graph import Edges, Graph, neighbours
-from neupol_cli.models.linear import Linear
-from neupol_cli.models.probes import Tile, images, inside, slots
+from neupol_cli.models.density.model import DensityModel
+from neupol_cli.models.density.probes import Tile, images, inside, slots
+from neupol_cli.models.nn.elements import Elements
+from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.linear import Linear
 
 # Tiles: on a CPU as large as still suits its caches, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 16384}
@@ -98,7 +98,7 @@ class DeepDFT(DensityModel):
     def __init__(self, config: DeepDFTConfig) -> None:
         super().__init__()
         if config.spin:
-            raise Usage("DeepDFT has no spin; learn the total density with --set spin=false")
+            raise UsageError("DeepDFT has no spin; learn the total density with --set spin=false")
         self.config = config
         self.embedding = nn.Embedding(len(config.species), config.hidden)
         self.before_readout = Linear(config.hidden, config.hidden)

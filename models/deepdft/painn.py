@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.deepdft.common import DeepDFT, DeepDFTConfig, Senders
-from neupol_cli.models.deepdft.edges import Ends, Reached, messages, sums
+from neupol_cli.models.deepdft.kernels.edges import Ends, Reached, messages, sums
 from neupol_cli.models.deepdft.published import published_common
 from neupol_cli.models.distance import cosine_envelope
-from neupol_cli.models.graph import Edges
-from neupol_cli.models.linear import Linear, Perceptron, product
-from neupol_cli.models.radial_table import Spots
+from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.linear import Linear, Perceptron, product
+from neupol_cli.models.nn.radial_table import Spots
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.deepdft.common import DeepDFT, DeepDFTConfig, Senders
-from neupol_cli.models.deepdft.edges import Plain, Reached, sums
+from neupol_cli.models.deepdft.kernels.edges import Plain, Reached, sums
 from neupol_cli.models.deepdft.published import published_common
-from neupol_cli.models.graph import Edges, segment_sum
-from neupol_cli.models.linear import Perceptron, product
-from neupol_cli.models.radial_table import Spots
+from neupol_cli.models.nn.graph import Edges, segment_sum
+from neupol_cli.models.nn.linear import Perceptron, product
+from neupol_cli.models.nn.radial_table import Spots
 
 SOFT = 1.5  # Angstrom before the cutoff, where the envelope is one half
 STEEP = 5.0  # 1/Angstrom

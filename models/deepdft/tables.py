@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neupol_cli.models.radial_table import MOST_BINS, Spots
+from neupol_cli.models.nn.radial_table import MOST_BINS, Spots
 
 # What a value may be wrong by, relative to its curve's largest one.
 ERROR = 1e-7

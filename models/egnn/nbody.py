@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.egnn import nbody_step
-from neupol_cli.models.egnn.nbody_step import Seen, usable
+from neupol_cli.errors import UsageError
+from neupol_cli.models.egnn.kernels import nbody_step
+from neupol_cli.models.egnn.kernels.nbody_step import Seen, usable
 from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes
-from neupol_cli.models.linear import Linear, Perceptron, product
+from neupol_cli.models.nn.linear import Linear, Perceptron, product
 
 FARTHEST = 100.0  # of one pair's push; never met in practice, says the published code
 # polarization -> (points a particle, whether layers see where the movable ones went)
@@ -213,7 +213,7 @@ class EGNNDynamics(nn.Module):
         super().__init__()
         if config.polarization not in MODES:
             known = ", ".join(MODES)
-            raise Usage(f"polarization is one of {known}, not {config.polarization!r}")
+            raise UsageError(f"polarization is one of {known}, not {config.polarization!r}")
         self.config = config
         kinds, self.moves = MODES[config.polarization]
         self.embeddings = nn.ModuleList(Linear(1, config.hidden) for _ in range(kinds))

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 
-from neupol_cli import files, hdf5, launch, ranks, registry
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.ranks import Ranks
-from neupol_cli.training import presets, typed
+from neupol_cli import registry
+from neupol_cli.distributed import process_group as ranks
+from neupol_cli.distributed import torchrun as launch
+from neupol_cli.distributed.process_group import ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import files, hdf5
+from neupol_cli.training import config_overrides as typed
+from neupol_cli.training import presets
 from neupol_cli.training.loop import Settings, Task, Trainer
 from neupol_cli.training.run import Folder, Run
 from neupol_cli.training.runlog import Silence, reporter
@@ -53,14 +57,14 @@ def fit(
         ranks.joined(options["device"]) as crew,
         files.locked(folder.reserved()) if crew.first else nullcontext(),
     ):
-        asked = _asked(folder, options, given, resume, force) if crew.first else None
-        chosen, earlier = crew.told(asked)
+        requested = _requested(folder, options, given, resume, force) if crew.first else None
+        chosen, earlier = crew.told(requested)
         if crew.world > 1:  # each has its own
             chosen["device"] = options["device"]
         return _fit(folder, crew, chosen, earlier)
 
 
-def _asked(
+def _requested(
     folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options to train with, and the configuration of the run that goes on or nothing."""
@@ -73,7 +77,7 @@ def _asked(
 
 
 def _fit(
-    folder: Folder, crew: Ranks, chosen: dict[str, Any], earlier: dict[str, Any]
+    folder: Folder, crew: ProcessGroup, chosen: dict[str, Any], earlier: dict[str, Any]
 ) -> dict[str, Any]:
     dataset = hdf5.read(_required(chosen, "data"))
     _same_data(earlier, dataset)
@@ -130,7 +134,7 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
 def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """The options of a new run: as given, then the preset's, then the defaults.
 
-    Errors: Usage for more than one limit, a name that is neither a network nor a preset, or an
+    Errors: UsageError for more than one limit, a name that is neither a network nor a preset, or an
     option that this kind of network has no use for.
     """
     name = _required(options, "model")
@@ -143,7 +147,7 @@ def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:
-        raise Usage(f"choose one of --{' and --'.join(limits)}")
+        raise UsageError(f"choose one of --{' and --'.join(limits)}")
     if limits:
         chosen.update({name: options[name] for name in LIMITS})
     elif all(chosen[name] is None for name in LIMITS):
@@ -160,7 +164,7 @@ def _continued(
 ) -> dict[str, Any]:
     """The options of a run that goes on: its own, but for those that may change.
 
-    Errors: Usage for one that was given differently and may not change.
+    Errors: UsageError for one that was given differently and may not change.
     """
     # Runs begun before --scale had "auto" said "mad" where they meant it.
     old = {} if "preset" in earlier else {"scale": "auto"}
@@ -168,13 +172,13 @@ def _continued(
     for name, usual in options.items():
         begun = chosen.get(name)
         if isinstance(usual, int | float) and not isinstance(begun, int | float | None):
-            raise BadInput(f"config.json: {name} is {begun!r}, which is no number")
+            raise InputError(f"config.json: {name} is {begun!r}, which is no number")
     for name in sorted(name for name in given if options[name] != earlier.get(name)):
         if name == "model" and options[name] == earlier.get("preset"):
             continue
         if name not in CHANGEABLE:
             option = "--" + name.strip("_").replace("_", "-")
-            raise Usage(
+            raise UsageError(
                 f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
             )
         if name in LIMITS:
@@ -186,13 +190,13 @@ def _continued(
 
 def _required(options: Mapping[str, Any], name: str) -> Any:
     if options[name] is None:
-        raise Usage(f"{name.upper()} is missing; see neupol fit --help")
+        raise UsageError(f"{name.upper()} is missing; see neupol fit --help")
     return options[name]
 
 
 def _same_data(earlier: Mapping[str, Any], dataset: hdf5.Dataset) -> None:
     if earlier and earlier["fingerprint"] != dataset.fingerprint:
-        raise BadInput("the data are not those that this run was begun with; give the same file")
+        raise InputError("the data are not those that this run was begun with; give the same file")
 
 
 def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
@@ -204,7 +208,7 @@ def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
     for key in ("polarization", "encoding"):
         if options[key] is not None:
             if key not in known:
-                raise Usage(f"{name} has no --{key}")
+                raise UsageError(f"{name} has no --{key}")
             config[key] = options[key]
     names = {field.name for field in fields(Request)} & set(options)
     plain = {key: options[key] for key in names - {"targets", "weights", "config"}}

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Diverged, TryAgain, Usage, out_of_memory
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.training.averages import Average, Window
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import DivergedError, TemporaryError, UsageError, out_of_memory
+from neupol_cli.training.ema import Average, Window
+from neupol_cli.training.epoch_sampler import Shuffle, default_generator, mixed
 from neupol_cli.training.optimizers import optimizer_for
-from neupol_cli.training.sampling import Shuffle, default_generator, mixed
 from neupol_cli.training.schedule import Progress, Schedule
 
 
@@ -50,7 +50,7 @@ class Task(Protocol):
         """
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: ProcessGroup = ALONE
     ) -> dict[str, float]:
         """Errors on ``valid`` or ``test``; empty if there is no such split.
 
@@ -106,7 +106,7 @@ class Trainer:
         ranks: this process among those that share every batch out.
     """
 
-    def __init__(self, task: Task, settings: Settings, ranks: Ranks = ALONE) -> None:
+    def __init__(self, task: Task, settings: Settings, ranks: ProcessGroup = ALONE) -> None:
         self.task, self.settings, self.ranks = task, settings, ranks
         self.model = task.model
         ranks.align(self.model)
@@ -171,7 +171,7 @@ class Trainer:
     # Work.
 
     def step(self) -> None:
-        """One step. Errors: Diverged, with the weights as they were; TryAgain out of memory."""
+        """One step. Errors: DivergedError, with the weights as they were; TemporaryError out of memory."""
         now = self.now
         seed, rank = self.settings.seed, self.ranks.rank
         self.generator.manual_seed(mixed(seed, rank, now.step, 1))
@@ -227,24 +227,24 @@ class Trainer:
         self.trouble.copy_(torch.maximum(self.trouble, 1.0 - total.isfinite().to(torch.float32)))
 
     def verify(self) -> None:
-        """Raises Diverged if a step since the last look met a number that is not finite."""
+        """Raises DivergedError if a step since the last look met a number that is not finite."""
         if not self.waits and self.trouble.item():
             raise self.diverged()
 
-    def diverged(self, what: str = "the loss or its gradient") -> Diverged:
+    def diverged(self, what: str = "the loss or its gradient") -> DivergedError:
         """What to raise when something is not finite."""
         lr = self.optimizer.param_groups[0]["lr"]
-        return Diverged(
+        return DivergedError(
             f"{what} is not finite at step {self.now.step} (learning rate "
             f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
         )
 
     def explain(self, error: BaseException) -> None:
-        """Raises TryAgain, saying what to change, if the error is that memory ran out."""
+        """Raises TemporaryError, saying what to change, if the error is that memory ran out."""
         if out_of_memory(error):
             size = self.settings.batch_size
             advice = f"--batch-size {size // 2}" if size > 1 else "a smaller model (--set)"
-            raise TryAgain(f"out of memory with --batch-size {size}; try {advice}") from error
+            raise TemporaryError(f"out of memory with --batch-size {size}; try {advice}") from error
 
     @contextmanager
     def judged(self) -> Iterator[nn.Module]:
@@ -260,7 +260,7 @@ class Trainer:
             self.model.train()
 
     def judge(self, split: str, check: Callable[[], None]) -> dict[str, float]:
-        """Errors on a split, of the weights as they are stored. Errors: TryAgain; ``check``'s."""
+        """Errors on a split, of the weights as they are stored. Errors: TemporaryError; ``check``'s."""
         with self.judged() as model:
             try:
                 return self.task.evaluate(split, model, check, self.ranks)
@@ -269,7 +269,7 @@ class Trainer:
                 raise
 
     def evaluate(self, check: Callable[[], None]) -> bool:
-        """Validates; True if this is the best so far. Errors: Diverged; what ``check`` raises."""
+        """Validates; True if this is the best so far. Errors: DivergedError; what ``check`` raises."""
         self.verify()
         found = self.judge("valid", check)
         now = self.now
@@ -314,9 +314,9 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state that `state` gave, exactly. Errors: Usage if it is of other data."""
+        """Takes up a state that `state` gave, exactly. Errors: UsageError if it is of other data."""
         if state["size"] != self.task.size:
-            raise Usage(
+            raise UsageError(
                 f"the run was trained on {state['size']} items and there are {self.task.size} now"
             )
         self.model.load_state_dict(state["model"])

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.training.sampling import batches
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.tasks import Request, chosen_split
 
 INPUTS = ("velocities", "charges")
@@ -60,7 +60,7 @@ class NBodyTask:
 
     @torch.no_grad()
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], ranks: ProcessGroup = ALONE
     ) -> dict[str, float]:
         """Mean squared error over all coordinates; see `loop.Task`."""
         indices = self.splits[split]
@@ -76,20 +76,20 @@ class NBodyTask:
 
 def _criterion(name: str) -> Callable[..., Tensor]:
     if name not in LOSSES:
-        raise Usage(f"--loss is one of {', '.join(LOSSES)}, not {name!r}")
+        raise UsageError(f"--loss is one of {', '.join(LOSSES)}, not {name!r}")
     return LOSSES[name]
 
 
 def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
     """Builds the model called ``name`` for a dataset and the task of training it.
 
-    Errors: BadInput and Usage, where data, model and request do not fit together.
+    Errors: InputError and UsageError, where data, model and request do not fit together.
     """
     missing = [key for key in (*INPUTS, ANSWER) if key not in dataset.targets]
     if missing:
-        raise BadInput(f"the data have no {missing[0]}; make them with `neupol data nbody`")
+        raise InputError(f"the data have no {missing[0]}; make them with `neupol data nbody`")
     if dataset.counts.min() != dataset.counts.max() or dataset.counts[0] < 2:
-        raise BadInput("all systems must have the same number of particles, two at least")
+        raise InputError("all systems must have the same number of particles, two at least")
     split = chosen_split(dataset, request)
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:

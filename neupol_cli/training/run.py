@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neupol_cli import checkpoint, files
-from neupol_cli.errors import BadInput, Refused, Usage
-from neupol_cli.ranks import Lost
+from neupol_cli import checkpoint
+from neupol_cli.distributed.process_group import Lost
+from neupol_cli.errors import CheckpointError, InputError, UsageError
+from neupol_cli.io import files
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
@@ -66,18 +67,20 @@ class Folder:
     def prepare(self, resume: bool, force: bool) -> None:
         """Agrees to what is in the folder.
 
-        Errors: Usage if it holds a run and neither ``resume`` nor ``force`` was asked for, if there
+        Errors: UsageError if it holds a run and neither ``resume`` nor ``force`` was asked for, if there
         is nothing to resume, or if it holds something else.
         """
         begun = self["config.json"].exists()
         if resume and not begun:
-            raise Usage(f"{self.path}: holds no run to resume; leave --resume out to begin one")
+            raise UsageError(
+                f"{self.path}: holds no run to resume; leave --resume out to begin one"
+            )
         if begun and not (resume or force):
-            raise Usage(
+            raise UsageError(
                 f"{self.path}: holds a run already; go on with --resume or discard: --force"
             )
         if not begun and self.path.exists() and not self._vacant():
-            raise Usage(f"{self.path}: is not empty and holds no run; name another folder")
+            raise UsageError(f"{self.path}: is not empty and holds no run; name another folder")
 
     def _vacant(self) -> bool:
         """Whether there is a folder with nothing in it but leftovers of a run killed at once."""
@@ -96,14 +99,14 @@ class Folder:
             partial.write_text(json.dumps(config, indent=1) + "\n")
 
     def read_config(self) -> dict[str, Any]:
-        """What was asked for. Errors: BadInput if the file is damaged."""
+        """What was asked for. Errors: InputError if the file is damaged."""
         try:
             with files.reported(self["config.json"]):
                 config: dict[str, Any] = json.loads(self["config.json"].read_text())
         except ValueError as error:
-            raise BadInput(f"{self['config.json']}: not JSON: {error}") from error
+            raise InputError(f"{self['config.json']}: not JSON: {error}") from error
         if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
-            raise BadInput(f"{self['config.json']}: does not say how the run was begun")
+            raise InputError(f"{self['config.json']}: does not say how the run was begun")
         return config
 
 
@@ -144,7 +147,9 @@ class Run:
             try:
                 self.trainer.restore(state)
             except (KeyError, ValueError, RuntimeError, TypeError) as error:
-                raise Refused(f"{self.folder.state}: not a state of this model: {error}") from error
+                raise CheckpointError(
+                    f"{self.folder.state}: not a state of this model: {error}"
+                ) from error
             self.reporter.say(f"resuming at step {self.trainer.now.step}")
             if self.trainer.stopped():
                 stale = self.trainer.now.stale
@@ -166,18 +171,18 @@ class Run:
         """Trains to the limit and tests the best weights: name -> error, in the task's units.
 
         Errors: Interrupted, with everything saved, if ``interruption`` was entered and a signal
-        came; Lost, likewise, if another rank has ended; Diverged; TryAgain.
+        came; Lost, likewise, if another rank has ended; DivergedError; TemporaryError.
         """
         try:
             self._train()
             return self._test()
         except (Interrupted, Lost) as stop:
             # Looked at first: when a rank is lost, torchrun then sends the others a signal.
-            asked = self.interruption.number
+            signal_number = self.interruption.number
             self._save()
             self._draw()
-            if asked:
-                raise Interrupted(asked) from stop
+            if signal_number:
+                raise Interrupted(signal_number) from stop
             raise
 
     def _train(self) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from neupol_cli.hdf5 import Dataset
+    from neupol_cli.io.hdf5 import Dataset
     from neupol_cli.training.loop import Task
 
 
@@ -86,7 +86,7 @@ def check_options(name: str, given: Iterable[str]) -> None:
         name: the network's, of the registry.
         given: the options that the user named; a default or a preset may say what nobody reads.
 
-    Errors: Usage naming them.
+    Errors: UsageError naming them.
     """
     from neupol_cli import registry
 
@@ -96,22 +96,22 @@ def check_options(name: str, given: Iterable[str]) -> None:
     selective = {option for kind in KINDS.values() for option in kind.reads}
     unread = sorted(selective.intersection(given) - set(KINDS[task].reads))
     if unread:
-        raise Usage(f"{name} learns {task}, which goes without --{', --'.join(unread)}")
+        raise UsageError(f"{name} learns {task}, which goes without --{', --'.join(unread)}")
 
 
 def task_for(name: str, dataset: Dataset, request: Request) -> Task:
     """The task of training the model called ``name`` on a dataset.
 
-    Errors: Usage or BadInput where model, data and request do not fit together.
+    Errors: UsageError or InputError where model, data and request do not fit together.
     """
     from neupol_cli import registry
 
     task = registry.entry(name).task
     if task not in KINDS:
-        raise Usage(f"{name} learns {task}, which cannot be trained here yet")
+        raise UsageError(f"{name} learns {task}, which cannot be trained here yet")
     kind = KINDS[task]
     if dataset.kind not in kind.datasets:
-        raise BadInput(
+        raise InputError(
             f"{name} learns from a dataset of {' or '.join(kind.datasets)}, "
             f"and this file holds {dataset.kind}"
         )
@@ -121,15 +121,17 @@ def task_for(name: str, dataset: Dataset, request: Request) -> Task:
 def chosen_split(dataset: Dataset, request: Request) -> dict[str, Any]:
     """``{"train": indices, "valid": …, "test": …}``; parts that are not there are empty.
 
-    Without any split in the file, a random 80/10/10 one from the seed. Errors: Usage, BadInput.
+    Without any split in the file, a random 80/10/10 one from the seed. Errors: UsageError, InputError.
     """
     import numpy as np
 
     if request.split and request.split not in dataset.splits:
         there = ", ".join(dataset.splits) or "none"
-        raise BadInput(f"no split is called {request.split!r}; the file has: {there}")
+        raise InputError(f"no split is called {request.split!r}; the file has: {there}")
     if not request.split and len(dataset.splits) > 1:
-        raise Usage(f"choose one of the file's splits with --split: {', '.join(dataset.splits)}")
+        raise UsageError(
+            f"choose one of the file's splits with --split: {', '.join(dataset.splits)}"
+        )
     if not dataset.splits:
         order = np.random.default_rng(request.seed).permutation(dataset.size)
         ends = [int(0.8 * dataset.size), int(0.9 * dataset.size)]
@@ -140,7 +142,7 @@ def chosen_split(dataset: Dataset, request: Request) -> dict[str, Any]:
     if request.limit:
         parts["train"] = parts["train"][: request.limit]
     if not len(parts["train"]):
-        raise BadInput("the split has no training structures")
+        raise InputError("the split has no training structures")
     return parts
 
 

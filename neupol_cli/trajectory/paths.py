@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
+from neupol_cli.io.structures import check_elements
 from neupol_cli.registry import known_elements
-from neupol_cli.structures import check_elements
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def grouped(found: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
 
 
 def check_movable(model: Any, name: str) -> None:
-    """Refuses a model whose points do not move. Errors: Usage."""
+    """Refuses a model whose points do not move. Errors: UsageError."""
     if getattr(model, "movable_points", None) is None:
-        raise Usage(f"{name}: moves no points; trajectories are those of networks for properties "
+        raise UsageError(f"{name}: moves no points; trajectories are those of networks for properties "
                     "and of charge3net, trained with --polarization movable")  # fmt: skip
     mode = model.config.polarization
     if mode != "movable":
-        raise Usage(
+        raise UsageError(
             f"{name}: has no movable points (polarization is {mode}); "
             "train one with --polarization movable"
         )
@@ -72,7 +72,7 @@ def check_movable(model: Any, name: str) -> None:
 def trajectory(model: Any, name: str, label: str, atoms: Atoms) -> Trajectory:
     """Follows the movable points of a structure through a model's layers.
 
-    Errors: BadInput for an element that the model never saw; Usage as :func:`check_movable`.
+    Errors: InputError for an element that the model never saw; UsageError as :func:`check_movable`.
     """
     check_movable(model, name)
     check_elements(atoms, known_elements(model), label)
@@ -85,7 +85,7 @@ def paths(model: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:
     """(T, A, 3) Angstrom of each structure, all at once; for models that move their points."""
     import torch
 
-    from neupol_cli.models.graph import Graph
+    from neupol_cli.models.nn.graph import Graph
 
     like = next(model.parameters())
     with torch.no_grad():

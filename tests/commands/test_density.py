@@ -20,14 +20,15 @@ from ase.io import write as ase_write
 from ase.io.cube import read_cube
 from torch import Tensor
 
-from neupol_cli import app, hdf5, registry, volumetric
+from neupol_cli import app, registry
 from neupol_cli.density import measures, plot
 from neupol_cli.density.job import fills_cell
 from neupol_cli.density.on_grid import predict
-from neupol_cli.errors import TryAgain
-from neupol_cli.units import BOHR, DEBYE
-from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
-from neupol_cli.volumetric.h5 import volume_of
+from neupol_cli.errors import TemporaryError
+from neupol_cli.io import hdf5, volumetric
+from neupol_cli.io.units import BOHR, DEBYE
+from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
+from neupol_cli.io.volumetric.h5 import volume_of
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CELL = np.array([[3.1, 0.2, 0.0], [-1.4, 2.9, 0.3], [0.1, 0.5, 4.0]])
@@ -301,7 +302,7 @@ def test_out_of_memory_halves_the_tiles(model, capsys) -> None:
     result(capsys, "water.xyz", "-o", "a.cube", "--spacing", "0.5", "--memory", "1GB")
     assert len(model.budgets) == 3 and model.budgets[2] == pytest.approx(2.5e8, rel=0.01)
     model.fails_above = 0
-    with pytest.raises(TryAgain, match="smallest tiles"):
+    with pytest.raises(TemporaryError, match="smallest tiles"):
         predict(model, Atoms("H"), by_spacing(Atoms("H"), 0.5, 1.0), 1 << 28, lambda done: None)
 
 

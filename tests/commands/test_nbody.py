@@ -7,7 +7,8 @@ import json
 import h5py
 import pytest
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
+from neupol_cli.io import hdf5
 
 
 @pytest.fixture(scope="module")
