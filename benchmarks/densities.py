@@ -25,8 +25,10 @@ import torch
 
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.io import hdf5
-from neupol_cli.training.loop import Settings, Trainer
-from neupol_cli.training.tasks import Request, task_for
+from neupol_cli.training.loop import Trainer
+from neupol_cli.training.request import Request
+from neupol_cli.training.settings import Settings
+from neupol_cli.training.tasks import task_for
 
 BATCH = 8
 CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "focus": 0.5}

@@ -97,7 +97,7 @@ def main() -> None:
 
     from neupol_cli.io import hdf5
     from neupol_cli.training.density_task import density_task
-    from neupol_cli.training.tasks import Request
+    from neupol_cli.training.request import Request
 
     torch.set_num_threads(1)
     request = Request(limit=64, config={"mul": 10, "lmax": 1})

@@ -64,7 +64,8 @@ def main() -> None:
     )
     if not options.json:
         print(
-            f"{len(molecules)} molecules of {options.data.name} ({options.split}, seed {options.seed})"
+            f"{len(molecules)} molecules of {options.data.name} "
+            f"({options.split}, seed {options.seed})"
         )
         print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
     for name in options.models:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neupol_cli import registry
-from neupol_cli.distributed import process_group as ranks
-from neupol_cli.distributed import torchrun as launch
+from neupol_cli.distributed import process_group, torchrun
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, typed
 
@@ -131,13 +130,13 @@ def density(
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
-    launch.once("neupol density")
-    with ranks.joined(device, ranks.IDLENESS) as crew:
-        if not crew.first:
-            crew.serve(partial(answer, cache(job.load)))
+    torchrun.once("neupol density")
+    with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
+        if not group.is_main:
+            group.serve(partial(answer, cache(job.load)))
             return
-        job.crew = crew
-        with crew.leading():
+        job.group = group
+        with group.leading():
             _run(job, structure, on_error.value, as_json)
 
 
@@ -147,7 +146,7 @@ def _check_mode(ctx: typer.Context) -> None:
     for mode, fitting in MODES.items():
         if ctx.params[mode] is None:
             continue
-        launch.alone(f"--{mode}")
+        torchrun.alone(f"--{mode}")
         given = [each for each in ctx.command.params if typed(ctx, str(each.name))]
         others = [each.opts[-1] for each in given if each.name not in {mode, *fitting}]
         if others:

@@ -69,8 +69,7 @@ def predict(
     """
     from neupol_cli import registry
     from neupol_cli.devices import device_named
-    from neupol_cli.distributed import process_group as ranks
-    from neupol_cli.distributed import torchrun as launch
+    from neupol_cli.distributed import process_group, torchrun
     from neupol_cli.errors import UsageError
     from neupol_cli.prediction.committee import Committee
 
@@ -78,41 +77,41 @@ def predict(
     if not errors and (split or part or plot):
         raise UsageError("--split, --part and --plot go with --errors")
     if errors:
-        launch.alone("--errors")
+        torchrun.alone("--errors")
         _check_errors(output, plot, forces or stress)
     committee = Committee([registry.load(name, place) for name in model], model)
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return
-    launch.once("neupol predict")
+    torchrun.once("neupol predict")
     work = partial(committee.predict, forces=forces, stress=stress)
-    with ranks.joined(device, ranks.IDLENESS) as crew:
-        if not crew.first:
-            crew.serve(work)
+    with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
+        if not group.is_main:
+            group.serve(work)
             return
         refusal = partial(committee.refusal, stress=stress)
-        with crew.leading():
+        with group.leading():
             write = _writer(output, as_json)
-            write(_predictions(crew, work, refusal, files, on_error.value))
+            write(_predictions(group, work, refusal, files, on_error.value))
 
 
 def _predictions(
-    crew: ProcessGroup,
+    group: ProcessGroup,
     work: Work[Named, Prediction],
     refusal: Callable[[str, Atoms], InputError | None],
     files: list[str],
     on_error: str,
 ) -> Iterator[Prediction]:
-    """Predictions in the order of the structures, a chunk for each of the crew at a time."""
+    """Predictions in the order of the structures, a chunk for each of the group at a time."""
     from neupol_cli.errors import InputError
     from neupol_cli.io import structures
     from neupol_cli.prediction.committee import CHUNK, chunks
 
     good = 0
     answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
-    for some in chunks(answerable, CHUNK * crew.world):
+    for some in chunks(answerable, CHUNK * group.world_size):
         good += len(some)
-        yield from crew.map(work, some)
+        yield from group.map(work, some)
     if not good:
         raise InputError("no structure was left to predict")
 

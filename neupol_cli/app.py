@@ -29,7 +29,7 @@ from neupol_cli.commands import (
     predict,
     trajectory,
 )
-from neupol_cli.distributed import torchrun as launch
+from neupol_cli.distributed import torchrun
 from neupol_cli.errors import NeupolError, StorageError, TemporaryError, out_of_memory
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -87,7 +87,7 @@ def neupol(
     78 checkpoint refused, 130/143 signals, 141 broken pipe; 1 is a bug of ours.
     """
     if ctx.invoked_subcommand not in SHARED:
-        launch.alone(f"neupol {ctx.invoked_subcommand}")
+        torchrun.alone(f"neupol {ctx.invoked_subcommand}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -177,10 +177,10 @@ def _say(message: str, code: int) -> int:
 def _rank() -> str:
     """Which of several processes speaks."""
     try:
-        rank, world = launch.place()
+        rank, world_size = torchrun.rank_and_size()
     except NeupolError:
         return ""
-    return f"[{rank}]" if world > 1 else ""
+    return f"[{rank}]" if world_size > 1 else ""
 
 
 def _flushed(code: int) -> int:

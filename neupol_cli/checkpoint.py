@@ -67,7 +67,9 @@ def write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header and the tensors (on the CPU) of a file written by `write`.
 
-    Errors: StorageError when it cannot be read; CheckpointError when it is not ours, damaged or cut short.
+    Raises:
+        StorageError: it cannot be read.
+        CheckpointError: it is not ours, damaged or cut short.
     """
     try:
         data = Path(path).read_bytes()
@@ -158,7 +160,9 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path)
 def load_published(path: Path) -> Any:
     """What a published ``.pt`` file holds, read by torch's loader that executes nothing.
 
-    Errors: StorageError; CheckpointError for anything but plain tensors, numbers, strings and containers.
+    Raises:
+        StorageError: it cannot be read.
+        CheckpointError: it holds anything but plain tensors, numbers, strings and containers.
     """
     try:
         with warnings.catch_warnings():
@@ -179,7 +183,11 @@ def save_state(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The tree that `save_state` wrote (tensors on the CPU). Errors: StorageError, CheckpointError."""
+    """The tree that `save_state` wrote (tensors on the CPU).
+
+    Raises:
+        StorageError, CheckpointError: see `read`.
+    """
     header, tensors = read(path, "state")
     try:
         tree: dict[str, Any] = _unflatten(header["tree"], tensors)

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from neupol_cli.distributed.torchrun import place
+from neupol_cli.distributed.torchrun import rank_and_size
 from neupol_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def device_named(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and place()[1] > 1:
+    if name == "cuda" and rank_and_size()[1] > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)

@@ -36,8 +36,11 @@ Opener = Callable[[], Volume]
 def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
     """Every density in files, folders, tars and density HDF5 files: its name, and how to read it.
 
-    Each must be read, or left, before the next one is asked for (a tar is a stream). Errors: UsageError
-    for a path that holds no density, InputError for a damaged tar.
+    Each must be read, or left, before the next one is asked for (a tar is a stream).
+
+    Raises:
+        UsageError: a path that holds no density.
+        InputError: a damaged tar.
     """
     for path in paths:
         found = False

@@ -72,7 +72,7 @@ def in_time(until: float) -> Callable[[Any], None]:
 
 @contextmanager
 def reported(label: str) -> Iterator[None]:
-    """Whatever PySCF or its libraries raise within becomes InputError with the structure's label."""
+    """Whatever PySCF or its libraries raise within becomes InputError with its label."""
     try:
         yield
     except NeupolError:
@@ -89,8 +89,10 @@ def solve(
 
     Charge and unpaired electrons come from ``atoms.info`` (``charge``, ``spin`` = 2S); else it is
     neutral and as low-spin as its electrons allow. Notes: electrons, energy (eV), dipole (D).
-    Errors: InputError when it is periodic, has elements without basis, or does not converge;
-    TemporaryError when `time.monotonic` passes ``until`` meanwhile.
+
+    Raises:
+        InputError: it is periodic, has elements without basis, or does not converge.
+        TemporaryError: when `time.monotonic` passes ``until`` meanwhile.
     """
     if atoms.pbc.any():
         raise InputError(f"{label}: is periodic; PySCF's densities are made of molecules here")

@@ -28,7 +28,9 @@ def solve(atoms: Atoms, settings: Settings, label: str, until: float = np.inf) -
     Args:
         until: the time (`time.monotonic`) at which to give up.
 
-    Errors: InputError for what PySCF cannot do or does not converge; TemporaryError when time is over.
+    Raises:
+        InputError: what PySCF cannot do or does not converge.
+        TemporaryError: when time is over.
     """
     if not atoms.pbc.all():
         raise InputError(f"{label}: is not periodic in three directions; PySCF's cells are")

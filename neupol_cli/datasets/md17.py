@@ -62,7 +62,9 @@ def read(
     Without ``test`` files, ``counts`` (train, valid[, test]) of all frames make the split; with
     them, (train, valid) are cut from the others. Default: the usual 950 and 50 of a long
     trajectory, else as ``splits.with_test``. ``old`` takes the original labels of a revised file.
-    Errors: InputError.
+
+    Raises:
+        InputError.
     """
     parts = [load(path, old) for path in (*paths, *test)]
     first = parts[0]

@@ -50,7 +50,10 @@ class Systems:
 def build(sizes: dict[str, int], seed: int, tick: Tick) -> Dataset:
     """A dataset of kind ``nbody`` with sizes["train"], ["valid"] and ["test"] systems.
 
-    ``tick`` is told how many systems are done. Errors: UsageError for a size that makes no sense.
+    ``tick`` is told how many systems are done.
+
+    Raises:
+        UsageError: a size that makes no sense.
     """
     if sizes["train"] < 1 or min(sizes.values()) < 0:
         raise UsageError("at least one training system is needed, and no part can be negative")
@@ -92,7 +95,8 @@ def simulate(
 ) -> list[Systems]:
     """The systems after each of some numbers of steps, ascending.
 
-    Errors: InputError if two particles meet, so that the force is not a number.
+    Raises:
+        InputError: two particles meet, so that the force is not a number.
     """
     found: list[list[Systems]] = [[] for _ in steps]
     for first in range(0, len(start.charges), CHUNK):

@@ -57,7 +57,10 @@ def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Da
     """QM9 from the CSV files of the ``qm9pack`` package, which has 130,831 molecules.
 
     The package is found and not imported: its code needs modules that Python no longer ships.
-    Errors: UsageError when it is not installed, InputError ``file:line`` when a row is damaged.
+
+    Raises:
+        UsageError: it is not installed.
+        InputError: ``file:line`` when a row is damaged.
     """
     found = importlib.util.find_spec("qm9pack")
     if found is None or not found.submodule_search_locations:
@@ -74,7 +77,10 @@ def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Da
 def from_files(source: Path, limit: int | None = None, tick: Tick = lambda done: None) -> Dataset:
     """QM9 from its original files or archive; the uncharacterised molecules are left out.
 
-    Reference energies come from ``atomref.txt`` where it is there. Errors: InputError ``file:line``.
+    Reference energies come from ``atomref.txt`` where it is there.
+
+    Raises:
+        InputError: ``file:line``.
     """
     unwanted = gdb.uncharacterised(source)
     rows = _Table()

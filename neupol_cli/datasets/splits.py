@@ -1,10 +1,15 @@
-"""Dividing structures into those to train on, to validate on and to test on."""
+"""Partitions: structures divided into the splits to train on, to validate on and to test on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from neupol_cli.errors import UsageError
+from neupol_cli.errors import InputError, UsageError
+
+SPLITS = ("train", "valid", "test")  # in the order of their use
+Partition = dict[str, np.ndarray]  # the indices of each split
 
 
 def shuffled(size: int, counts: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
@@ -46,3 +51,25 @@ def parse(text: str) -> tuple[int, ...]:
     if len(words) not in (2, 3) or not all(word.strip().isdecimal() for word in words):
         raise UsageError(f"--split {text}: give TRAIN,VALID or TRAIN,VALID,TEST as numbers")
     return tuple(int(word) for word in words)
+
+
+def chosen(partitions: Mapping[str, Partition], name: str, source: str = "") -> Partition:
+    """One of a file's partitions.
+
+    Args:
+        name: which; empty for the only one.
+        source: the file, for messages.
+
+    Returns:
+        The indices of each split; nothing where the file has no partition and none is named.
+
+    Raises:
+        UsageError: there are several and none is named.
+        InputError: there is none of that name.
+    """
+    where, there = f"{source}: " * bool(source), ", ".join(partitions) or "none"
+    if name and name not in partitions:
+        raise InputError(f"{where}no partition is called {name!r}; the file has: {there}")
+    if not name and len(partitions) > 1:
+        raise UsageError(f"{where}choose one of the partitions with --partition: {there}")
+    return dict(partitions[name or next(iter(partitions))]) if partitions else {}

@@ -37,9 +37,11 @@ def read(
 
     ``energy`` and ``forces`` are taken where the first frame has them, in ``units_of``, if
     ``labels`` does not say where else they are. Values are stored in neupol's unit of the same
-    dimension (kcal/mol become eV). The split is that of ``splits.with_test``. Errors: InputError for
-    a frame without a label, naming those it has, unless ``on_error`` is ``skip``, and for a unit
-    that is none of an energy or of a force.
+    dimension (kcal/mol become eV). The split is that of ``splits.with_test``.
+
+    Raises:
+        InputError: a frame without a label, naming those it has, unless ``on_error`` is ``skip``,
+            and for a unit that is none of an energy or of a force.
     """
     for unit, usual in zip(units_of, UNITS, strict=True):
         units.factor(unit, usual)

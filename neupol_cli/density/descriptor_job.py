@@ -29,7 +29,11 @@ def describe(
     output: str,
     load: Callable[[], Any],
 ) -> dict[str, Any]:
-    """Compute a descriptor on a grid and write it: a report. Errors: UsageError, InputError, StorageError."""
+    """Compute a descriptor on a grid and write it: a report.
+
+    Raises:
+        UsageError, InputError, StorageError: what was asked for cannot be read, made or written.
+    """
     start = time.perf_counter()
     outputs = names(name, output)
     grid = choice.grid(atoms)

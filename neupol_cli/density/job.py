@@ -78,13 +78,13 @@ class Job:
     dtype: str
     load: Callable[[], Any]
     model: Any = None
-    crew: ProcessGroup = ALONE
+    group: ProcessGroup = ALONE
     _stack: ExitStack = field(default_factory=ExitStack)
     _writer: hdf5.DensityWriter | None = None
     _electrons_of: list[float] = field(default_factory=list)
 
     def check_outputs(self, count: int) -> None:
-        """UsageError, before any work, for names that cannot be written or hold one structure only."""
+        """UsageError, before any work, for names that cannot be written or hold just one."""
         kind = volumetric.format_of(self.output)
         for name in (self.output, self.difference, self.plot):
             if (
@@ -129,7 +129,7 @@ class Job:
         charges = measures.charges_of(atoms, measures.valence_of(self._meta))
         expected = measures.expected_electrons(charges, self.electrons) if whole else None
         with counted("probes", grid.size) as tick:
-            made = predict(self.model, atoms, grid, left, tick, self.crew)
+            made = predict(self.model, atoms, grid, left, tick, self.group)
         report = {"structure": label, "formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
         report |= _grid_report(made)
         report |= self._electrons(made.volume, charges, expected)

@@ -132,7 +132,9 @@ def expected_electrons(charges: np.ndarray | None, given: float | None) -> float
 def normalization(volume: Volume, electrons: float | None) -> float:
     """The factor that makes the grid's sum `electrons`.
 
-    Errors: UsageError when nobody says how many there should be, InputError for a density without any.
+    Raises:
+        UsageError: nobody says how many there should be.
+        InputError: the density has none.
     """
     if electrons is None:
         raise UsageError(

@@ -62,7 +62,7 @@ def parse_counts(text: str | None) -> tuple[int, int, int] | None:
 
 
 def parse_memory(text: str) -> int:
-    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes. UsageError for anything else, or less than 64 MB."""
+    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes. UsageError for anything else or below 64 MB."""
     match = _SIZE.match(text)
     size = int(float(match[1]) * UNITS[match[2].lower()]) if match else 0
     if size < 2 * LEAST:
@@ -138,13 +138,13 @@ def predict(
     grid: Grid,
     memory: int,
     progress: Progress,
-    crew: ProcessGroup = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> Predicted:
     """The model's density on a grid. Out of memory, its tiles are halved and the work goes on.
 
     Args:
         memory: bytes for the network's tiles, in each process.
-        crew: this process, the first one, among those that `serve` with `answer`.
+        group: this process, the first one, among those that `serve` with `answer`.
 
     Errors: TemporaryError when even small tiles do not fit.
     """
@@ -155,13 +155,13 @@ def predict(
     def work(shares: Sequence[Share]) -> list[np.ndarray]:
         before = accumulate((share.slab.size for share in shares), initial=0)
         return [
-            share.density(model, features, partial(_tell, progress, crew.world, points))
+            share.density(model, features, partial(_tell, progress, group.world_size, points))
             for share, points in zip(shares, before, strict=False)
         ]
 
     # Twice as many slabs as processes, dealt in turns: nobody has the thin ends alone.
-    pieces = slabs(grid, 2 * crew.world if crew.world > 1 else 1)
-    values = crew.map(work, [Share(atoms, slab, memory) for slab in pieces])
+    pieces = slabs(grid, 2 * group.world_size if group.world_size > 1 else 1)
+    values = group.map(work, [Share(atoms, slab, memory) for slab in pieces])
     end = time.perf_counter()
     whole = values[0] if len(values) == 1 else np.concatenate(values)
     total, spin = split_channels(whole, grid)

@@ -12,16 +12,20 @@ LAUNCHED = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"  # what it sets, a
 PARENT, BEGAN = 1, 19  # fields of proc_pid_stat(5) behind the name
 
 
-def place() -> tuple[int, int]:
-    """(rank, world): this process among how many; (0, 1) where nobody says. Errors: UsageError."""
+def rank_and_size() -> tuple[int, int]:
+    """(rank, world_size): this process among how many; (0, 1) where nobody says.
+
+    Raises:
+        UsageError.
+    """
     if not all(os.environ.get(name) for name in LAUNCHED):
         return 0, 1
-    rank, world, port = (_number(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
-    if rank >= world:
-        raise UsageError(f"RANK={rank} is none of WORLD_SIZE={world}")
+    rank, world_size, port = (_number(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    if rank >= world_size:
+        raise UsageError(f"RANK={rank} is none of WORLD_SIZE={world_size}")
     if port > 65535:
         raise UsageError(f"MASTER_PORT={port} is no port")
-    return rank, world
+    return rank, world_size
 
 
 def _number(name: str) -> int:
@@ -59,12 +63,12 @@ def _of_process(number: int, field: int) -> str:
 
 
 def once(what: str) -> None:
-    """TemporaryError where torchrun starts something again of which a part may have been printed."""
+    """TemporaryError where torchrun starts again what may have been printed in part."""
     if restarts():
         raise TemporaryError(f"a process was lost; {what} is not started again by itself: do it")
 
 
 def alone(what: str) -> None:
     """UsageError where several processes were started for something that one does."""
-    if place()[1] > 1:
+    if rank_and_size()[1] > 1:
         raise UsageError(f"{what} is done by one process: leave torchrun out")

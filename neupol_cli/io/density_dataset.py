@@ -130,8 +130,8 @@ class DensityWriter:
         """Append one structure.
 
         ``values`` (X,Y,Z) or (X,Y,Z,2) e/Angstrom^3; ``origin`` (3,) and ``step`` (3,3) Angstrom.
-        InputError when values are not finite or the channels are not those of the file; OSError when
-        the disk is full, which leaving the block turns into StorageError.
+        InputError when values are not finite or the channels are not those of the file; OSError
+        when the disk is full, which leaving the block turns into StorageError.
         """
         tail = (2,) if self.spin else ()
         shape = values.shape[:3]

@@ -24,9 +24,9 @@ from neupol_cli.errors import StorageError, TemporaryError, UsageError
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield the path to write to; when the block ends well, it becomes ``path`` at once.
 
-    Takes the output lock for the duration. Errors: UsageError for a folder that is missing or a target
-    that is no plain file, TemporaryError when another process writes it, StorageError when the disk is full
-    or refuses. After any error the old file is as it was and no ``.partial`` is left.
+    Takes the output lock for the duration. Errors: UsageError for a folder that is missing or a
+    target that is no plain file, TemporaryError when another process writes it, StorageError when
+    the disk is full or refuses. After any error the old file is as it was and no ``.partial`` is left.
     """
     target = checked_target(path)
     partial = target.with_name(target.name + ".partial")
@@ -80,7 +80,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Hold ``PATH.lock`` (text ``host pid``), or raise TemporaryError at once if somebody else does.
+    """Hold ``PATH.lock`` (text ``host pid``), or raise TemporaryError at once if somebody does.
 
     The kernel's flock settles a race between starters and dies with its holder; the text covers
     file systems on which flock does not reach other hosts, or does not work at all. A lock that

@@ -176,8 +176,8 @@ def save(partial: Path, dataset: Dataset, single: bool = False) -> None:
     """Write a dataset to the path that ``files.atomic`` gave.
 
     ``single`` stores positions as float32: half the size, and each coordinate within 16 Angstrom
-    of the origin is kept to 0.5e-6 Angstrom (checked: 1e-6). Errors: InputError if the arrays do not
-    fit together.
+    of the origin is kept to 0.5e-6 Angstrom (checked: 1e-6). Errors: InputError if the arrays do
+    not fit together.
     """
     validate(dataset, partial.name.removesuffix(".partial"))
     with parts.NewFile(partial) as new:

@@ -1,7 +1,7 @@
 """Structures enter here, checked once and fully: any format that ASE reads, xyz text on stdin, or
 a dataset of our own.
 
-Whatever is refused is a InputError that names the file, the line where there is one, and the reason.
+Whatever is refused is an InputError that names the file, the line if there is one, and the reason.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def read(
 
     A source is a file in any format of ASE, one that `neupol data` wrote, or ``-`` for (extended)
     xyz on ``stdin`` (default: the process's). The label is the file's name, or ``name#k`` with k
-    from 0 where it holds several. ``on_error``: ``fail`` raises the first InputError, ``skip`` hands
-    it to ``report`` and goes on.
+    from 0 where it holds several. ``on_error``: ``fail`` raises the first InputError, ``skip``
+    hands it to ``report`` and goes on.
     """
     for source in sources:
         name = str(source)
@@ -200,8 +200,8 @@ READERS: dict[str, Callable[[TextIO, str], Iterator[Frame]]] = {
 def check(atoms: Atoms, label: str, line: int = 0) -> None:
     """Refuse a structure that no model can answer for; cost is O(N).
 
-    ``line`` is that of the first atom, where atoms stand on consecutive lines. InputError: no atoms,
-    a coordinate that is not finite, no real element, a degenerate cell, two atoms on one spot
+    ``line`` is that of the first atom, where atoms stand on consecutive lines. InputError: no
+    atoms, a coordinate that is not finite, no real element, a degenerate cell, two atoms on one spot
     (nearer than 0.1 Angstrom, periodic images included).
     """
     where = _Places(label, line)

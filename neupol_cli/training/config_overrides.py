@@ -31,7 +31,11 @@ CONVERTERS: dict[Any, Callable[[str], Any]] = {int: int, float: float, str: str,
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """``["a=1", "b=2"]`` as a dictionary. Errors: UsageError where there is no ``=``."""
+    """``["a=1", "b=2"]`` as a dictionary.
+
+    Raises:
+        UsageError: where there is no ``=``.
+    """
     found = {}
     for text in texts:
         key, sign, value = text.partition("=")
@@ -42,7 +46,11 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
 
 
 def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
-    """``["energy=0.2"]`` as numbers by name. Errors: UsageError."""
+    """``["energy=0.2"]`` as numbers by name.
+
+    Raises:
+        UsageError.
+    """
     try:
         found = {key: float(value) for key, value in pairs(texts, option).items()}
     except ValueError as error:
@@ -53,11 +61,12 @@ def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
     return found
 
 
-def typed(config: type, texts: Sequence[str]) -> dict[str, Any]:
+def config_overrides(config: type, texts: Sequence[str]) -> dict[str, Any]:
     """``--set KEY=VALUE`` for the fields of a Config dataclass, each converted to its type.
 
-    Errors: UsageError for a key that the Config does not have (listing those it has) or a value that
-    is not of its type.
+    Raises:
+        UsageError: a key that the Config does not have (listing those it has) or a value that is
+            not of its type.
     """
     hints = typing.get_type_hints(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
@@ -89,7 +98,11 @@ def _sensible(value: Any, least: float) -> bool:
 
 
 def check_finite(options: Mapping[str, Any]) -> None:
-    """Errors: UsageError for an option that is infinite or no number, which parsers let through."""
+    """Refuse what parsers let through.
+
+    Raises:
+        UsageError: an option that is infinite or no number.
+    """
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(
@@ -112,7 +125,8 @@ def _converted(kind: Any, text: str) -> Any:
 def interval(text: str) -> tuple[int, float]:
     """``500`` (steps), ``60s`` (seconds) or ``500,60s`` as (steps, seconds); 0, inf where absent.
 
-    Errors: UsageError.
+    Raises:
+        UsageError.
     """
     steps, seconds = 0, float("inf")
     for word in text.split(","):

@@ -24,7 +24,7 @@ from neupol_cli.models.density.probes import images, inside, slots
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.property_task import PENALTIES, Arrays
-from neupol_cli.training.tasks import Request, chosen_split, training_data
+from neupol_cli.training.request import Request, chosen_partition, training_data
 
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
@@ -152,7 +152,7 @@ class Draw:
 
 
 class DensityTask:
-    """Densities at random probes of each structure; see `loop.Task`.
+    """Densities at random probes of each structure; see `task.Task`.
 
     Loss: mean |rho - rho^|, or its square, over the probes (of both columns, with spin). Error:
     eps_mae = sum |rho - rho^| / sum |rho| in percent, of the total density: over the whole grids of
@@ -198,7 +198,7 @@ class DensityTask:
             fit_promolecule(self, request.seed)
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `loop.Task`."""
+        """See `task.Task`."""
         chosen = self.train[indices]
         rows, weights = self.draw(chosen, self.config.probes, generator)
         graph, _ = self.arrays.graph(chosen)
@@ -226,14 +226,14 @@ class DensityTask:
         return values[:, 0] if values.dim() == 2 and self.columns == 1 else values
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: ProcessGroup = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
-        """eps_mae in percent; see `loop.Task`."""
+        """eps_mae in percent; see `task.Task`."""
         if not len(self.splits[split]):
             return {}
         measured = self._tested if split == "test" else self._valid
         with torch.no_grad():
-            sums = ranks.total(measured(ranks.share(self.splits[split]), model, check))
+            sums = group.all_reduce(measured(group.shard(self.splits[split]), model, check))
         return {METRIC: 100 * float(sums[0] / sums[1])}
 
     def _valid(self, indices: np.ndarray, model: Any, check: Callable[[], None]) -> Tensor:
@@ -329,7 +329,8 @@ def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
 def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     """Builds the density model called ``name`` for a dataset and the task of training it.
 
-    Errors: InputError and UsageError, where data, model and request do not fit together.
+    Raises:
+        InputError, UsageError: where data, model and request do not fit together.
     """
     if dataset.density is None:
         raise InputError("the file holds no densities; make one with neupol data density")
@@ -342,7 +343,7 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
         raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
     if config["spin"] and not dataset.density.spin:
         raise InputError("--set spin=true, and the file has no spin density")
-    split = chosen_split(dataset, request)
+    split = chosen_partition(dataset, request)
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """Exponential running average of the weights (EMA), young averages forgetting faster."""
 
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:

@@ -17,21 +17,26 @@ def mixed(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-class Shuffle:
+class EpochSampler:
     """Which items a step trains on: a new permutation every epoch, derived from (seed, epoch).
 
     All ranks draw the same permutation and share its batches out, so that a run takes the same
     steps however many they are. What does not fill a last batch is left out of that epoch, so that
-    all steps weigh the same. Errors: UsageError for a batch that leaves a rank with nothing.
+    all steps weigh the same.
+
+    Raises:
+        UsageError: a batch that leaves a rank with nothing.
     """
 
     def __init__(
-        self, size: int, batch: int, seed: int, device: torch.device, ranks: ProcessGroup = ALONE
+        self, size: int, batch: int, seed: int, device: torch.device, group: ProcessGroup = ALONE
     ) -> None:
-        self.size, self.seed, self.device, self.ranks = size, seed, device, ranks
+        self.size, self.seed, self.device, self.group = size, seed, device, group
         self.chunk = min(batch, size)
-        if self.chunk < ranks.world:
-            raise UsageError(f"a batch of {self.chunk} leaves some of {ranks.world} processes idle")
+        if self.chunk < group.world_size:
+            raise UsageError(
+                f"a batch of {self.chunk} leaves some of {group.world_size} processes idle"
+            )
         self.per_epoch = max(1, size // self.chunk)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -43,7 +48,7 @@ class Shuffle:
             generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
             order = torch.randperm(self.size, generator=generator)
             self._order, self._epoch = order.to(self.device), epoch
-        chosen: Tensor = self.ranks.share(
+        chosen: Tensor = self.group.shard(
             self._order[place * self.chunk : (place + 1) * self.chunk]
         )
         return chosen

@@ -22,8 +22,12 @@ from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.nn.graph import Graph, ragged
 from neupol_cli.models.property import ENERGIES
 from neupol_cli.training.epoch_sampler import batches
-from neupol_cli.training.target_normalization import TargetNormalization, composition, standard
-from neupol_cli.training.tasks import Request, chosen_split, training_data
+from neupol_cli.training.request import Request, chosen_partition, training_data
+from neupol_cli.training.target_normalization import (
+    TargetNormalization,
+    composition,
+    normalization_of,
+)
 
 FORCES = "forces"
 TOGETHER = "weighted error"  # the one number of several targets
@@ -103,9 +107,9 @@ class PropertyTask:
         if forces:
             self.forces = torch.from_numpy(dataset.targets[FORCES].values).to(device, dtype)
         counts = composition(dataset.numbers, dataset.offsets, self.species)
-        self.standard = self._standardise(dataset, counts, values, split["train"])
-        _store(model, self.standard)
-        learnt = torch.from_numpy(self.standard.applied(values, counts))
+        self.normalization = self._standardise(dataset, counts, values, split["train"])
+        _store(model, self.normalization)
+        learnt = torch.from_numpy(self.normalization.applied(values, counts))
         self.learnt = learnt.to(device, dtype)  # (N, T)
         self.penalty = _choice(PENALTIES, request.loss, "--loss")
         self.labels = [*names, *([FORCES] if forces else [])]
@@ -129,7 +133,7 @@ class PropertyTask:
             name: np.array([table.get(int(z), 0.0) for z in species])
             for name, table in dataset.references.items()
         }
-        found = standard(
+        found = normalization_of(
             values[train],
             counts[train],
             self.names,
@@ -147,7 +151,7 @@ class PropertyTask:
         )
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `loop.Task`."""
+        """See `task.Task`."""
         chosen = self.splits["train"][indices]
         errors = self._errors(chosen, training=True)
         each = torch.stack([self.penalty(error).mean() for error in errors])  # (T,)
@@ -172,23 +176,23 @@ class PropertyTask:
         return [*energies.to(forces.dtype).unbind(1), pulled]
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: ProcessGroup = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
-        """Mean absolute errors by label in their units; see `loop.Task`."""
+        """Mean absolute errors by label in their units; see `task.Task`."""
         indices = self.splits[split]
         if not len(indices):
             return {}
         sums = torch.zeros(len(self.labels), dtype=torch.float64, device=indices.device)
         counts = [0] * len(self.labels)
-        for chosen in batches(ranks.share(indices), self._evaluation_batch()):
+        for chosen in batches(group.shard(indices), self._evaluation_batch()):
             check()
             with torch.set_grad_enabled(self.forces is not None):
                 errors = [error.detach().abs() for error in self._errors(chosen, training=False)]
             sums += torch.stack([error.double().sum() for error in errors])
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]
-        total, count = ranks.total(torch.stack((sums, sums.new_tensor(counts)))).cpu()
+        total, count = group.all_reduce(torch.stack((sums, sums.new_tensor(counts)))).cpu()
         means = total / count
-        scales = torch.from_numpy(self.standard.scale)
+        scales = torch.from_numpy(self.normalization.scale)
         if self.forces is not None:
             scales = scales[:1].expand(len(self.labels))
         found = dict(zip(self.labels, (means * scales).tolist(), strict=True))
@@ -205,11 +209,11 @@ class PropertyTask:
         return max(1, int(atoms / each / kept / pairs))
 
 
-def _store(model: Any, standard: TargetNormalization) -> None:
+def _store(model: Any, normalization: TargetNormalization) -> None:
     """Puts the standardisation into the model, so that it answers in the targets' units."""
-    model.reference.copy_(torch.from_numpy(standard.references))
-    model.shift.copy_(torch.from_numpy(standard.shift))
-    model.scale.copy_(torch.from_numpy(standard.scale))
+    model.reference.copy_(torch.from_numpy(normalization.references))
+    model.shift.copy_(torch.from_numpy(normalization.shift))
+    model.scale.copy_(torch.from_numpy(normalization.scale))
 
 
 def _choice(table: dict[str, Any], name: str, option: str) -> Any:
@@ -233,8 +237,9 @@ def _weights(labels: list[str], request: Request, forces: bool, dtype: torch.dty
 def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...], bool]:
     """The labels of structures to learn, and whether the forces too.
 
-    Errors: InputError for a label that is not there, listing those that are; UsageError for forces
-    without exactly one energy in the same unit.
+    Raises:
+        InputError: a label that is not there, listing those that are.
+        UsageError: forces without exactly one energy in the same unit.
     """
     there = dataset.targets
     single = [k for k, t in there.items() if t.per == "structure" and t.values.ndim == 1]
@@ -264,10 +269,11 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
 def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask:
     """Builds the model called ``name`` for a dataset and the task of training it.
 
-    Errors: InputError and UsageError, where data, model and request do not fit together.
+    Raises:
+        InputError, UsageError: where data, model and request do not fit together.
     """
     names, forces = chosen_targets(dataset, request)
-    split = chosen_split(dataset, request)
+    split = chosen_partition(dataset, request)
     config = {
         "species": list(dataset.elements),
         **request.config,

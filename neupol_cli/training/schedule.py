@@ -68,7 +68,8 @@ class Schedule:
         lr: the first (and highest) learning rate.
         warmup: steps over which it rises to ``lr`` in a straight line.
 
-    Errors: UsageError for a name that does not exist or a number that is none.
+    Raises:
+        UsageError: a name that does not exist or a number that is none.
     """
 
     name: str

@@ -62,7 +62,7 @@ NONE = "none"  # neither spread nor mean
 REFERENCES = ("fitted", "atoms", "none")
 
 
-def standard(
+def normalization_of(
     values: np.ndarray,
     counts: np.ndarray,
     names: tuple[str, ...],
@@ -82,7 +82,9 @@ def standard(
         atoms: (S,) reference values by target, for ``atoms``.
         offsets: (T) whether references and a mean may be taken off the target.
 
-    Errors: UsageError for an unknown word; InputError where ``atoms`` are asked for and not there.
+    Raises:
+        UsageError: an unknown word.
+        InputError: where ``atoms`` are asked for and not there.
     """
     if references not in REFERENCES:
         raise UsageError(f"--references is one of {', '.join(REFERENCES)}, not {references!r}")

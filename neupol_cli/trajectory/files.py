@@ -61,7 +61,11 @@ def write_hdf5(path: Path, found: Sequence[Trajectory]) -> None:
 
 
 def read_hdf5(path: str | Path) -> Paths:
-    """Reads what :func:`write_hdf5` wrote. Errors: InputError if it is damaged or something else."""
+    """Reads what :func:`write_hdf5` wrote.
+
+    Raises:
+        InputError: it is damaged or something else.
+    """
     with parts.opened(path) as file:
         parts.check_seal(file)
         offsets = parts.get(file, "/offsets", "int64", (None,))

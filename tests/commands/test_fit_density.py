@@ -16,7 +16,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.io.density_dataset import DensityWriter
 from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
-from neupol_cli.training.tasks import Request
+from neupol_cli.training.request import Request
 from tests.warm import neupol
 
 SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}

@@ -20,16 +20,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neupol_cli.density.on_grid import slabs
-from neupol_cli.distributed import process_group as ranks
-from neupol_cli.distributed import torchrun as launch
+from neupol_cli.distributed import process_group, torchrun
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.distributed.rendezvous import agreed_name
 from neupol_cli.errors import UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.io.density_dataset import DensityWriter
 from neupol_cli.io.volumetric import Grid
-from neupol_cli.training.loop import Settings, Trainer
-from neupol_cli.training.tasks import Request, task_for
+from neupol_cli.training.loop import Trainer
+from neupol_cli.training.request import Request
+from neupol_cli.training.settings import Settings
+from neupol_cli.training.tasks import task_for
 
 WORLD = 3
 
@@ -54,13 +55,13 @@ class Thread(ProcessGroup):
         super().__init__(rank, WORLD)
         self.board = board
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         return values.copy_(sum(self.board.exchange(self.rank, values.clone())))
 
-    def highest(self, numbers: Any) -> list[float]:
+    def all_reduce_max(self, numbers: Any) -> list[float]:
         return np.max(self.board.exchange(self.rank, list(numbers)), axis=0).tolist()
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return self.board.exchange(self.rank, value)[0]
 
 
@@ -141,9 +142,9 @@ def test_errors_are_those_of_one(kind: str, split: str, densities: hdf5.Dataset)
     whole = task_of(kind, densities)
     alone = whole.evaluate(split, whole.model.eval(), lambda: None)
 
-    def work(crew: ProcessGroup) -> dict[str, float]:
-        mine = tasks[crew.rank]
-        return mine.evaluate(split, mine.model.eval(), lambda: None, crew)
+    def work(group: ProcessGroup) -> dict[str, float]:
+        mine = tasks[group.rank]
+        return mine.evaluate(split, mine.model.eval(), lambda: None, group)
 
     for found in together(work):
         assert found.keys() == alone.keys()
@@ -169,9 +170,9 @@ def test_a_meeting_takes_no_notice_of_the_dead() -> None:
 
 
 def test_who_launched_this(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.launcher() == ""
+    assert torchrun.launcher() == ""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    script = "import sys; from neupol_cli import launch; print(launch.launcher())"
+    script = "import sys; from neupol_cli import launch; print(torchrun.launcher())"
     direct = [sys.executable, "-c", script]
     wrapped = ["sh", "-c", f"'{sys.executable}' -c '{script}'; true"]
     said = {
@@ -192,15 +193,15 @@ def test_steps_are_those_of_one(kind: str, densities: hdf5.Dataset) -> None:
     for rank in (1, 2):  # what the others begin with is not asked
         torch.nn.init.normal_(next(tasks[rank].model.parameters()))
 
-    def trained(crew: ProcessGroup, task: Any) -> Trainer:
-        trainer = Trainer(task, settings, crew)
+    def trained(group: ProcessGroup, task: Any) -> Trainer:
+        trainer = Trainer(task, settings, group)
         while not trainer.done():
             assert not trainer.agree(0)
             trainer.step()
         return trainer
 
     alone = trained(ALONE, task_of(kind, densities))
-    several = together(lambda crew: trained(crew, tasks[crew.rank]))
+    several = together(lambda group: trained(group, tasks[group.rank]))
     expected = alone.window.take()
     for one in several:
         for name, value in alone.state()["model"].items():
@@ -210,11 +211,11 @@ def test_steps_are_those_of_one(kind: str, densities: hdf5.Dataset) -> None:
 
 
 def test_a_signal_for_one_and_the_time_of_the_first_are_everybodys() -> None:
-    def work(crew: ProcessGroup) -> tuple[int, float]:
+    def work(group: ProcessGroup) -> tuple[int, float]:
         trainer = Trainer(task_for("egnn-nbody", particles(), REQUESTS["particles"][1]),
-                          Settings(minutes=1, batch_size=3), crew)  # fmt: skip
-        trainer.now.elapsed = 100.0 * crew.rank  # clocks that differ
-        return trainer.agree(15 if crew.rank == 2 else 0), trainer.progress().fraction
+                          Settings(minutes=1, batch_size=3), group)  # fmt: skip
+        trainer.now.elapsed = 100.0 * group.rank  # clocks that differ
+        return trainer.agree(15 if group.rank == 2 else 0), trainer.progress().fraction
 
     answers = together(work)
     assert {number for number, _ in answers} == {15}
@@ -238,18 +239,18 @@ def started(
     values = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    return ranks.started()
+    return process_group.started()
 
 
 def test_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ranks.started() is ALONE
+    assert process_group.started() is ALONE
     assert started(monkeypatch, "0", "1") is ALONE
     here = started(monkeypatch, "2", "4")
-    assert (here.rank, here.world, here.first, launch.restarts()) == (2, 4, False, 0)
+    assert (here.rank, here.world_size, here.is_main, torchrun.restarts()) == (2, 4, False, 0)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
-    assert launch.restarts() == 3
+    assert torchrun.restarts() == 3
     with pytest.raises(UsageError, match="neupol models is done by one process"):
-        launch.alone("neupol models")
+        torchrun.alone("neupol models")
     for rank, world in (("a", "2"), ("2", "2"), ("-1", "2")):
         with pytest.raises(UsageError, match="RANK"):
             started(monkeypatch, rank, world)
@@ -259,4 +260,4 @@ def test_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started(monkeypatch, "", "") is ALONE
     started(monkeypatch, "0", "2")
     monkeypatch.delenv("MASTER_PORT")  # of some other launcher
-    assert ranks.started() is ALONE
+    assert process_group.started() is ALONE

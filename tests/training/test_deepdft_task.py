@@ -10,7 +10,8 @@ import torch
 from neupol_cli.io import hdf5
 from neupol_cli.io.density_dataset import DensityWriter
 from neupol_cli.training.density_task import METRIC
-from neupol_cli.training.tasks import Request, task_for
+from neupol_cli.training.request import Request
+from neupol_cli.training.tasks import task_for
 
 SIZES = {"hidden": 16, "layers": 1, "probes": 64, "cutoff": 3.0}
 

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from neupol_cli import checkpoint
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import DivergedError, TemporaryError, UsageError
-from neupol_cli.training.ema import Average, Window
-from neupol_cli.training.epoch_sampler import Shuffle, mixed
+from neupol_cli.training.ema import EMA, Window
+from neupol_cli.training.epoch_sampler import EpochSampler, mixed
 from neupol_cli.training.interrupt import Interrupted, Interruption
-from neupol_cli.training.loop import Settings, Trainer
+from neupol_cli.training.loop import Trainer
 from neupol_cli.training.run import Folder, Run
 from neupol_cli.training.runlog import Metrics, picture
 from neupol_cli.training.schedule import Progress, Schedule
+from neupol_cli.training.settings import Settings
 
 CPU = torch.device("cpu")
 
@@ -68,7 +69,7 @@ class ToyTask:
         return self.trouble(loss), {"twice": 2 * loss}
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: ProcessGroup = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
         check()
         assert not model.training
@@ -209,7 +210,7 @@ def test_best_keeps_the_best_and_its_test(tmp_path: Path) -> None:
     assert meta["model"] == "toy" and meta["targets"] == {"y": "eV"}
     # Averaged weights are what is stored: those of a trainer that stopped there.
     there = trained(10, replace(USUAL, steps=20))
-    with there.judged() as model:
+    with there.eval_mode() as model:
         assert torch.equal(model.state_dict()["first.weight"], tensors["first.weight"])
     assert not torch.equal(there.model.state_dict()["first.weight"], tensors["first.weight"])
 
@@ -248,7 +249,7 @@ def test_a_device_that_is_not_waited_for_diverges_as_surely(tmp_path: Path) -> N
     task = ToyTask()
     trainer = Trainer(task, replace(USUAL, ema=0.0))
     trainer.waits = False
-    trainer.optimizer.found_inf = trainer.trouble  # type: ignore[attr-defined]
+    trainer.optimizer.found_inf = trainer.nonfinite  # type: ignore[attr-defined]
     twin = trained(3, replace(USUAL, ema=0.0))
     for _ in range(3):
         trainer.step()
@@ -321,18 +322,18 @@ def test_a_missing_split_is_no_trouble(tmp_path: Path) -> None:
 
 
 def test_shuffle_covers_an_epoch_and_shares_it_out() -> None:
-    single = Shuffle(23, 4, 5, CPU)
+    single = EpochSampler(23, 4, 5, CPU)
     assert single.per_epoch == 5
     drawn = torch.cat([single.batch(k) for k in range(5)])
     assert len(drawn.unique()) == 20
-    assert not torch.equal(single.batch(5), Shuffle(23, 4, 5, CPU).batch(0))
-    assert torch.equal(Shuffle(23, 4, 5, CPU).batch(7), single.batch(7))
-    shares = [Shuffle(23, 4, 5, CPU, ProcessGroup(rank, 3)).batch(3) for rank in range(3)]
+    assert not torch.equal(single.batch(5), EpochSampler(23, 4, 5, CPU).batch(0))
+    assert torch.equal(EpochSampler(23, 4, 5, CPU).batch(7), single.batch(7))
+    shares = [EpochSampler(23, 4, 5, CPU, ProcessGroup(rank, 3)).batch(3) for rank in range(3)]
     assert [len(share) for share in shares] == [2, 1, 1]
     assert torch.equal(torch.cat([s[:1] for s in shares] + [shares[0][1:]]), single.batch(3))
     with pytest.raises(UsageError, match="a batch of 2 leaves some of 3 processes idle"):
-        Shuffle(2, 4, 5, CPU, ProcessGroup(0, 3))
-    assert len(Shuffle(3, 100, 0, CPU).batch(9)) == 3
+        EpochSampler(2, 4, 5, CPU, ProcessGroup(0, 3))
+    assert len(EpochSampler(3, 100, 0, CPU).batch(9)) == 3
 
 
 def test_seeds_differ() -> None:
@@ -368,7 +369,7 @@ def test_wrong_schedules_are_usage_errors(name: str) -> None:
 
 def test_average_is_undone_exactly() -> None:
     p = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
-    average = Average([p], 0.9)
+    average = EMA([p], 0.9)
     with torch.no_grad():
         p.add_(1.0)
     average.update(1)  # young: decay 2/11

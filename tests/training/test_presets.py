@@ -19,11 +19,10 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range
 from neupol_cli.models.equiformer.radial import LearnedBessel, radial_basis
 from neupol_cli.models.nn.graph import Edges
-from neupol_cli.training import config_overrides as typed
-from neupol_cli.training import presets
-from neupol_cli.training.loop import Settings
+from neupol_cli.training import config_overrides, presets
 from neupol_cli.training.optimizers import OPTIMIZERS, SPARED, optimizer_for
 from neupol_cli.training.schedule import Progress, Schedule
+from neupol_cli.training.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 QM9 = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
@@ -39,12 +38,12 @@ def test_every_word_of_a_preset_is_an_option_or_a_setting(name: str) -> None:
     choices = [(preset.settings, preset.recipe), *((c.settings, c.recipe) for c in preset.cases)]
     for chosen, recipe in choices:
         assert set(recipe) <= set(options) - {"set_", "model", "data", "output"}
-        found = typed.typed(kind, presets.texts(chosen))
+        found = config_overrides.config_overrides(kind, presets.texts(chosen))
         registry.configure(preset.network, found)
         Schedule(recipe.get("schedule", "constant"), 1.0)
         assert recipe.get("optimizer", "adam") in OPTIMIZERS
         assert recipe.get("decays", "all") in SPARED
-        typed.numbers(recipe.get("weight", []), "--weight")
+        config_overrides.numbers(recipe.get("weight", []), "--weight")
     assert {"batch_size", "lr", "schedule", "loss"} <= set(preset.recipe) and preset.source
     assert sum(limit in preset.recipe for limit in ("epochs", "steps")) == 1
 
@@ -83,7 +82,7 @@ def test_what_is_given_wins() -> None:
     found = presets.applied(plain, {"model", "lr", "set_"}, presets.presets()["et-md17"], [])
     assert (found["model"], found["preset"]) == ("equivariant-transformer", "et-md17")
     assert found["lr"] == 0.5 and found["batch_size"] == 8 and found["patience"] == 300
-    assert typed.pairs(found["set_"], "--set")["layers"] == "2"
+    assert config_overrides.pairs(found["set_"], "--set")["layers"] == "2"
     assert found["weight"] == ["energy=0.01", "forces=0.8"]
     alone = presets.applied(plain, set(), presets.presets()["et-md17"], ["energy"])
     assert alone["weight"] == ["energy=0.01"]

@@ -13,10 +13,11 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
-from neupol_cli.training import config_overrides as typed
+from neupol_cli.training import config_overrides
 from neupol_cli.training.property_task import property_task
-from neupol_cli.training.target_normalization import composition, standard
-from neupol_cli.training.tasks import Request, task_for
+from neupol_cli.training.request import Request
+from neupol_cli.training.target_normalization import composition, normalization_of
+from neupol_cli.training.tasks import task_for
 
 SMALL = {"hidden": 8, "layers": 2, "cutoff": 5.0, "encoding": "learned"}
 
@@ -69,7 +70,10 @@ def test_errors_are_those_of_the_predictions(dataset: hdf5.Dataset) -> None:
     for name in ("energy", "mu"):
         error = np.abs(answers[name] - dataset.targets[name].values[chosen]).mean()
         assert found[name] == pytest.approx(error, rel=0, abs=1e-9)
-    scaled = [found["energy"] / one.standard.scale[0], found["mu"] / one.standard.scale[1]]
+    scaled = [
+        found["energy"] / one.normalization.scale[0],
+        found["mu"] / one.normalization.scale[1],
+    ]
     assert found["weighted error"] == pytest.approx(
         (scaled[0] + 3 * scaled[1]) / 4, rel=0, abs=1e-12
     )
@@ -83,7 +87,7 @@ def test_loss_is_the_mean_of_standardised_errors(dataset: hdf5.Dataset, loss: st
     answers = one.model.predict(structures(dataset, "train"))
     chosen = dataset.splits["s"]["train"]
     errors = [
-        (answers[name] - dataset.targets[name].values[chosen]) / one.standard.scale[k]
+        (answers[name] - dataset.targets[name].values[chosen]) / one.normalization.scale[k]
         for k, name in enumerate(("energy", "mu"))
     ]
     power = {"l1": 1, "l2": 2}[loss]
@@ -154,17 +158,17 @@ def test_nothing_is_taken_off_a_length() -> None:
     values = np.stack([counts @ [3.0, 5.0], counts @ [3.0, 5.0] + 7], 1)
     for references in ("fitted", "none"):
         names, offsets = ("size", "energy"), (False, True)
-        found = standard(values, counts, names, references, "std", {}, offsets)
+        found = normalization_of(values, counts, names, references, "std", {}, offsets)
         assert found.shift[0] == 0 and not found.references[0].any()
         assert found.scale[0] == pytest.approx(values[:, 0].std(), rel=0, abs=1e-12)
         assert found.shift[1] != 0
-    bare = standard(values, counts, ("a", "b"), "fitted", "none", {}, (False, True))
+    bare = normalization_of(values, counts, ("a", "b"), "fitted", "none", {}, (False, True))
     assert bare.scale.tolist() == [1, 1] and not bare.references[0].any()
 
 
 def test_constant_labels_have_scale_one() -> None:
     values, counts = np.full((5, 1), 3.0), np.ones((5, 2))
-    found = standard(values, counts, ("a",), "none", "mad", {}, (True,))
+    found = normalization_of(values, counts, ("a",), "none", "mad", {}, (True,))
     assert found.scale.tolist() == [1.0] and found.applied(values, counts).tolist() == [[0.0]] * 5
 
 
@@ -186,7 +190,7 @@ def test_labels_that_do_not_fit(
 
 def test_other_things_that_do_not_fit(dataset: hdf5.Dataset) -> None:
     with pytest.raises(InputError, match=r"no split is called 'x'; the file has: s"):
-        task(dataset, "mu", split="x")
+        task(dataset, "mu", partition="x")
     with pytest.raises(InputError, match=r"elements \[8\] that are not in"):
         task(dataset, "mu", config={"species": [1, 6]})
     with pytest.raises(UsageError, match="--loss is one of l1, l2"):
@@ -211,27 +215,27 @@ def test_seed_decides_the_weights(dataset: hdf5.Dataset) -> None:
 def test_settings_are_typed() -> None:
     Config = registry.entry("egnn").load().Config
     texts = ["hidden=32", "cutoff=4.5", "species=1,6", "encoding=mlp"]
-    found = typed.typed(Config, texts)
+    found = config_overrides.config_overrides(Config, texts)
     assert found == {"hidden": 32, "cutoff": 4.5, "species": [1, 6], "encoding": "mlp"}
-    assert typed.typed(Config, ["cutoff=none"]) == {"cutoff": None}
+    assert config_overrides.config_overrides(Config, ["cutoff=none"]) == {"cutoff": None}
     with pytest.raises(UsageError, match=r"no such setting; it has .*hidden"):
-        typed.typed(Config, ["hiden=3"])
+        config_overrides.config_overrides(Config, ["hiden=3"])
     with pytest.raises(UsageError, match="is no int"):
-        typed.typed(Config, ["hidden=3.5"])
+        config_overrides.config_overrides(Config, ["hidden=3.5"])
     with pytest.raises(UsageError, match="KEY=VALUE"):
-        typed.typed(Config, ["hidden"])
-    assert typed.numbers(["a=0.5"], "--weight") == {"a": 0.5}
+        config_overrides.config_overrides(Config, ["hidden"])
+    assert config_overrides.numbers(["a=0.5"], "--weight") == {"a": 0.5}
     with pytest.raises(UsageError, match="--weight"):
-        typed.numbers(["a=b"], "--weight")
+        config_overrides.numbers(["a=b"], "--weight")
 
 
 def test_intervals() -> None:
-    assert typed.interval("500") == (500, float("inf"))
-    assert typed.interval("60s") == (0, 60.0)
-    assert typed.interval("500,1.5s") == (500, 1.5)
+    assert config_overrides.interval("500") == (500, float("inf"))
+    assert config_overrides.interval("60s") == (0, 60.0)
+    assert config_overrides.interval("500,1.5s") == (500, 1.5)
     for text in ("", "x", "5m", "0", "-3"):
         with pytest.raises(UsageError, match="--save-every"):
-            typed.interval(text)
+            config_overrides.interval(text)
 
 
 def test_file_and_memory_agree(dataset: hdf5.Dataset, tmp_path: Path) -> None:

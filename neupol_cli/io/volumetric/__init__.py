@@ -76,8 +76,8 @@ def read_stream(stream: BinaryIO, kind: str, name: str, size: int | None = None)
 def write(path: str | Path, volume: Volume, title: str) -> None:
     """Write the total density (CHGCAR, XSF and HDF5: spin too) in the format that the name says.
 
-    Raises UsageError for an unknown name or a grid that the format cannot hold, StorageError when the
-    disk is full. An earlier file stays whole until the new one is complete.
+    Raises UsageError for an unknown name or a grid that the format cannot hold, StorageError when
+    the disk is full. An earlier file stays whole until the new one is complete.
     """
     kind = format_of(str(path))
     if volume.unit != DENSITY and kind in ("chgcar", "hdf5"):
