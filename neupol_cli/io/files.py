@@ -24,9 +24,13 @@ from neupol_cli.errors import StorageError, TemporaryError, UsageError
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield the path to write to; when the block ends well, it becomes ``path`` at once.
 
-    Takes the output lock for the duration. Errors: UsageError for a folder that is missing or a
-    target that is no plain file, TemporaryError when another process writes it, StorageError when
-    the disk is full or refuses. After any error the old file is as it was and no ``.partial`` is left.
+    Takes the output lock for the duration. After any error the old file is as it was and no
+    ``.partial`` is left.
+
+    Raises:
+        UsageError: the folder is missing or the target is no plain file.
+        TemporaryError: another process writes it.
+        StorageError: the disk is full or refuses.
     """
     target = checked_target(path)
     partial = target.with_name(target.name + ".partial")

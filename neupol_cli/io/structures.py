@@ -201,8 +201,8 @@ def check(atoms: Atoms, label: str, line: int = 0) -> None:
     """Refuse a structure that no model can answer for; cost is O(N).
 
     ``line`` is that of the first atom, where atoms stand on consecutive lines. InputError: no
-    atoms, a coordinate that is not finite, no real element, a degenerate cell, two atoms on one spot
-    (nearer than 0.1 Angstrom, periodic images included).
+    atoms, a coordinate that is not finite, no real element, a degenerate cell, two atoms on one
+    spot (nearer than 0.1 Angstrom, periodic images included).
     """
     where = _Places(label, line)
     if len(atoms) == 0:

@@ -59,8 +59,10 @@ def grouped(found: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
 def check_movable(model: Any, name: str) -> None:
     """Refuses a model whose points do not move. Errors: UsageError."""
     if getattr(model, "movable_points", None) is None:
-        raise UsageError(f"{name}: moves no points; trajectories are those of networks for "
-                    "properties and of charge3net, trained with --polarization movable")  # fmt: skip
+        raise UsageError(
+            f"{name}: moves no points; trajectories are those of networks for properties and of "
+            "charge3net, trained with --polarization movable"
+        )
     mode = model.config.polarization
     if mode != "movable":
         raise UsageError(
