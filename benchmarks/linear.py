@@ -1,4 +1,4 @@
-"""The product of models/linear.py against PyTorch's own, at the sizes of a batch of QM9's pairs.
+"""The product of models/nn/linear.py against PyTorch's own, at the sizes of a batch of QM9's pairs.
 
 OMP_NUM_THREADS=1 python benchmarks/linear.py
 """

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.nn.activation import SIGMOID, SILU
 from neupol_cli.models.nn.linear import product
 
 Muls = tuple[int, ...]
-
-# (E f(z)^2)^(-1/2) of each activation over normal z, as e3nn estimates them.
-SILU, SIGMOID = 1.6791767923989418, 1.8467055342154763
 
 
 def multiplicities(irreps: str) -> Muls:
@@ -33,11 +31,6 @@ def multiplicities(irreps: str) -> Muls:
     if len(found) != len(terms) or [degree for _, degree in found] != list(range(len(found))):
         raise UsageError(f"irreps are written like 128x0e+64x1e+32x2e, l ascending; not {irreps!r}")
     return tuple(mul for mul, _ in found)
-
-
-def dimension(muls: Muls) -> int:
-    """Numbers a point."""
-    return sum(mul * (2 * degree + 1) for degree, mul in enumerate(muls))
 
 
 def unpacked(state: Tensor, muls: Muls) -> list[Tensor]:

@@ -11,7 +11,7 @@ from neupol_cli.errors import InputError
 
 
 class Elements(nn.Module):
-    """Atomic numbers -> indices of a density network's elements."""
+    """Atomic numbers -> indices of a network's elements."""
 
     lookup: Tensor
 
@@ -28,13 +28,13 @@ class Elements(nn.Module):
         Raises:
             InputError: an element that the network never saw, naming the first such atom.
         """
-        found = self.lookup[numbers.clamp(0, self.lookup.shape[0] - 1)]
-        found = torch.where(numbers < self.lookup.shape[0], found, -1)
-        if bool((found < 0).any()):
-            atom = int((found < 0).nonzero()[0])
+        types = self.lookup[numbers.clamp(0, self.lookup.shape[0] - 1)]
+        types = torch.where(numbers < self.lookup.shape[0], types, -1)
+        if bool((types < 0).any()):
+            atom = int((types < 0).nonzero()[0])
             known = ", ".join(map(str, self.species))
             raise InputError(
                 f"atom {atom + 1} has atomic number {int(numbers[atom])}; this model was trained "
                 f"on {known}"
             )
-        return found
+        return types

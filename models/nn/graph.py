@@ -1,4 +1,4 @@
-"""A batch of structures as flat arrays, and who sees whom in it.
+"""A batch of structures as flat arrays, its neighbour lists, and the edges' geometry.
 
 Edges run from a sender j to a receiver i, are sorted by receiver, and never join an atom to
 itself; a periodic cell smaller than the cutoff joins it to its own images.
@@ -97,7 +97,13 @@ class Graph:
 
 @dataclass(frozen=True)
 class NeighbourList:
-    """Who sees whom: (E,) receivers, ascending, and senders; (E, 3) cell shifts of the sender."""
+    """Who sees whom, without their places.
+
+    Attributes:
+        receivers: (E,) indices of points, ascending.
+        senders: (E,) indices of points.
+        shifts: (E, 3) lattice vectors between the sender and its image, or None.
+    """
 
     receivers: Tensor
     senders: Tensor
@@ -123,14 +129,26 @@ class Edges:
 
     @classmethod
     def of(
-        cls, topology: NeighbourList, positions: Tensor, batch: Tensor, cell: Tensor | None = None
+        cls,
+        neighbour_list: NeighbourList,
+        positions: Tensor,
+        batch: Tensor,
+        cell: Tensor | None = None,
     ) -> Edges:
-        """The edges of some points at ``positions`` (P, 3); ``batch`` (P,) names their cells."""
-        receivers, senders = topology.receivers, topology.senders
+        """The edges of a neighbour list with their geometry.
+
+        Args:
+            neighbour_list: who sees whom.
+            positions: (P, 3) of the points, Angstrom.
+            batch: (P,) index of each point's structure.
+            cell: (B, 3, 3) lattice vectors as rows, Angstrom.
+        """
+        receivers, senders = neighbour_list.receivers, neighbour_list.senders
         vectors = positions.index_select(0, senders) - positions.index_select(0, receivers)
-        if topology.shifts is not None and cell is not None:
+        if neighbour_list.shifts is not None and cell is not None:
             lattice = cell.index_select(0, batch.index_select(0, receivers))  # (E, 3, 3)
-            vectors = vectors + torch.einsum("ek,ekx->ex", topology.shifts.to(cell.dtype), lattice)
+            shifts = neighbour_list.shifts.to(cell.dtype)
+            vectors = vectors + torch.einsum("ek,ekx->ex", shifts, lattice)
         return cls(receivers, senders, vectors)
 
     @cached_property
@@ -177,8 +195,11 @@ def neighbours(graph: Graph, positions: Tensor, cutoff: float | None) -> Neighbo
 
     Args:
         graph: the structures; only their counts, cells and periodicity are read.
-        positions: (P, 3) the points, in the graph's order of structures.
-        cutoff: in Angstrom; None joins all pairs of a structure.
+        positions: (P, 3) of the points, Angstrom, in the graph's order of structures.
+        cutoff: Angstrom; None joins all pairs of a structure.
+
+    Returns:
+        The list, on the points' device; shifts only for a periodic graph.
 
     Raises:
         InputError: all pairs of a periodic or of an enormous structure were asked for.
@@ -216,29 +237,29 @@ def _paired(graph: Graph, positions: Tensor, cutoff: float | None) -> NeighbourL
     rank = torch.arange(receivers.shape[0], device=counts.device)
     rank = rank - (per_atom.cumsum(0) - per_atom).index_select(0, receivers)
     senders = starts.index_select(0, graph.batch).index_select(0, receivers) + rank
-    kept = receivers != senders
+    is_edge = receivers != senders
     if cutoff is not None:
-        apart = positions.index_select(0, senders) - positions.index_select(0, receivers)
-        kept &= apart.square().sum(-1) < cutoff**2
-    return NeighbourList(receivers[kept], senders[kept])
+        vectors = positions.index_select(0, senders) - positions.index_select(0, receivers)
+        is_edge &= vectors.square().sum(-1) < cutoff**2
+    return NeighbourList(receivers[is_edge], senders[is_edge])
 
 
 def _listed(graph: Graph, positions: Tensor, cutoff: float) -> NeighbourList:
     """The same from cell lists on the CPU, a structure at a time; periodic images included."""
     points = positions.cpu().double().numpy()
     counts = graph.counts.tolist()
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    lists: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     start = 0
     for k, count in enumerate(counts):
         cell = np.zeros((3, 3)) if graph.cell is None else graph.cell[k].cpu().double().numpy()
         pbc = np.zeros(3, bool) if graph.pbc is None else graph.pbc[k].cpu().numpy()
         i, j, shifts = cell_list(points[start : start + count], cell, pbc, cutoff)
-        found.append((i + start, j + start, shifts))
+        lists.append((i + start, j + start, shifts))
         start += count
-    receivers, senders, shifts = (np.concatenate(column) for column in zip(*found, strict=True))
+    receivers, senders, shifts = (np.concatenate(column) for column in zip(*lists, strict=True))
     tensors = (torch.from_numpy(a).to(positions.device) for a in (receivers, senders, shifts))
-    topology = NeighbourList(*tensors)
-    return topology if graph.pbc is not None else replace(topology, shifts=None)
+    listed = NeighbourList(*tensors)
+    return listed if graph.pbc is not None else replace(listed, shifts=None)
 
 
 def cell_list(

@@ -62,10 +62,10 @@ class Harmonics(nn.Module):
     def forward(self, directions: Tensor) -> Tensor:
         """(E, 3) unit vectors -> (E, (lmax + 1)^2)."""
         first = directions * math.sqrt(3)
-        found = [torch.ones_like(directions[:, :1]), first][: self.lmax + 1]
+        degrees = [torch.ones_like(directions[:, :1]), first][: self.lmax + 1]
         for coupling in self.couplings:
-            found.append(_outer(found[-1], first) @ coupling.like(directions))
-        return torch.cat(found, 1)
+            degrees.append(_outer(degrees[-1], first) @ coupling.like(directions))
+        return torch.cat(degrees, 1)
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

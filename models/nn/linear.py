@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.kernels.gram import gram
 from neupol_cli.models.nn.gradient_needed import gradient_needed
-from neupol_cli.models.nn.gram import gram
 
 
 def _onednn() -> Any:
@@ -51,9 +51,9 @@ class _Product(torch.autograd.Function):
 
 def by_weight(g: Tensor, x: Tensor) -> Tensor:
     """gᵀ x. oneDNN has its first matrix copied if it is turned: let that be the narrower one."""
-    found = None if torch.is_grad_enabled() else gram(g, x)
-    if found is not None:
-        return found
+    gradient = None if torch.is_grad_enabled() else gram(g, x)
+    if gradient is not None:
+        return gradient
     if x.shape[1] < g.shape[1]:
         return product(x.t(), g.t()).t()
     return product(g.t(), x.t())

@@ -1,4 +1,4 @@
-"""What DeepDFT's probes sum over their atoms: by fused/deepdft_edges.cpp or by PyTorch."""
+"""What DeepDFT's probes sum over their atoms: by deepdft_edges.cpp or by PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from neupol_cli.models.density.probes import Tile
-from neupol_cli.models.kernels import compiler as fused
+from neupol_cli.models.kernels import compiler
 from neupol_cli.models.nn.graph import segment_sum
 from neupol_cli.models.nn.radial_table import Spots
 
@@ -133,7 +133,7 @@ class Plain:
 
 
 class _Places(ctypes.Structure):
-    """As in fused/deepdft_edges.cpp."""
+    """As in deepdft_edges.cpp."""
 
     _fields_ = tuple(
         (name, ctypes.c_void_p) for name in ("starts", "senders", "left", "weights", "directions")
@@ -284,7 +284,7 @@ def _joined(ends: Ends) -> tuple[Any, ...]:
 def _library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
     if like.device.type != "cpu" or like.dtype != torch.float32 or hidden % 16:
         return None
-    return fused.library(SOURCE, {"HIDDEN": hidden})
+    return compiler.library(SOURCE, {"HIDDEN": hidden})
 
 
 def sums(edges: Reached, spots: Spots, like: Tensor, hidden: int) -> Plain:

@@ -1,4 +1,4 @@
-"""silu behind an affine map, and gradients of weights: compiled loops against PyTorch."""
+"""silu behind an affine map: compiled loops against PyTorch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from neupol_cli.models.nn import activation
 from neupol_cli.models.nn.activation import activated
-from neupol_cli.models.nn.gram import gram
-from neupol_cli.models.nn.linear import Linear, product
+from neupol_cli.models.nn.linear import Linear
 from tests.compiler import needs_compiler
 
 pytestmark = needs_compiler
@@ -24,8 +23,8 @@ def however_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain(layer: Linear, x: Tensor, skip: Tensor | None) -> Tensor:
-    found = functional.silu(functional.linear(x, layer.weight, layer.bias))
-    return found if skip is None else found + skip
+    y = functional.silu(functional.linear(x, layer.weight, layer.bias))
+    return y if skip is None else y + skip
 
 
 def case(bias: bool, skipped: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
@@ -43,12 +42,12 @@ def case(bias: bool, skipped: bool, dtype: torch.dtype = torch.float64) -> tuple
 def derivatives(function: Any, layer: Any, x: Any, skip: Any, leaves: Any, order: int) -> list[Any]:
     """Values, and gradients of gradients of ... by everything."""
     values = [function(layer, x, skip)]
-    found = values[:1]
+    orders = values[:1]
     for _ in range(order):
         total = sum((k + 1.5) * v.square().sum() for k, v in enumerate(values))
         values = list(torch.autograd.grad(total, leaves, create_graph=True, materialize_grads=True))
-        found += values
-    return found
+        orders += values
+    return orders
 
 
 @pytest.mark.parametrize("skipped", [False, True])
@@ -99,46 +98,3 @@ def test_large_numbers_and_threads() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.detach().abs().max()))
     expected = functional.silu(layer(x))
     torch.testing.assert_close(results[0][0], expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("rows", "ins", "outs"), [(1000, 128, 32), (77, 7, 48), (64, 1, 16)])
-def test_gradients_of_weights(rows: int, ins: int, outs: int) -> None:
-    g, x = torch.randn(rows, ins), torch.randn(rows, outs)
-    exact = g.double().t() @ x.double()
-    threads = torch.get_num_threads()
-    for count in (1, 3):
-        torch.set_num_threads(count)
-        found = gram(g, x)
-        assert found is not None
-        torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * rows**0.5 * 10)
-    torch.set_num_threads(threads)
-    assert gram(g, x[:, :-1]) is None and gram(g[:9], x[:9]) is None
-    assert gram(g.double(), x.double()) is None
-
-
-def test_the_default_type_of_number_changes_nothing() -> None:
-    g, x = torch.randn(200, 16), torch.randn(200, 32)
-    usual = gram(g, x)
-    torch.set_default_dtype(torch.float64)
-    try:
-        found = gram(g, x)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert usual is not None and found is not None
-    assert found.dtype == torch.float32 and torch.equal(found, usual)
-
-
-@pytest.mark.parametrize("shape", [(6, 128), (128, 6), (8, 64), (42, 56), (2, 128)])
-def test_narrow_products_of_many_rows(shape: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    outs, ins = shape
-    x, weight = torch.randn(2500, ins, requires_grad=True), torch.randn(outs, ins)
-    weight.requires_grad_()
-    y = product(x, weight)
-    found = [y, *torch.autograd.grad(y.square().sum(), [x, weight])]
-    a, b = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
-    z = a @ b.t()
-    exact = [z, *torch.autograd.grad(z.square().sum(), [a, b])]
-    for one, other in zip(found, exact, strict=True):
-        scale = float(other.detach().abs().max())
-        torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-6 * scale)

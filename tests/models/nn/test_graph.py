@@ -111,8 +111,8 @@ def test_ragged_rows_are_the_slices_one_behind_the_other(counts: list[int], data
 
 def test_lengths_and_directions_at_zero_have_finite_gradients() -> None:
     positions = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    topology = NeighbourList(torch.tensor([0, 1]), torch.tensor([1, 0]))
-    edges = Edges.of(topology, positions, torch.zeros(2, dtype=torch.long))
+    pair = NeighbourList(torch.tensor([0, 1]), torch.tensor([1, 0]))
+    edges = Edges.of(pair, positions, torch.zeros(2, dtype=torch.long))
     assert edges.lengths.tolist() == [0, 0]
     assert edges.directions.abs().max() == 0
     total = edges.lengths.sum() + edges.directions.sum()

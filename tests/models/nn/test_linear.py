@@ -59,3 +59,19 @@ def test_the_layer_has_torchs_parameters() -> None:
     theirs = torch.nn.Linear(64, 64)
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
+
+
+@pytest.mark.parametrize("shape", [(6, 128), (128, 6), (8, 64), (42, 56), (2, 128)])
+def test_narrow_products_of_many_rows(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    outs, ins = shape
+    x, weight = torch.randn(2500, ins, requires_grad=True), torch.randn(outs, ins)
+    weight.requires_grad_()
+    y = product(x, weight)
+    found = [y, *torch.autograd.grad(y.square().sum(), [x, weight])]
+    a, b = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    z = a @ b.t()
+    exact = [z, *torch.autograd.grad(z.square().sum(), [a, b])]
+    for one, other in zip(found, exact, strict=True):
+        scale = float(other.detach().abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-6 * scale)

@@ -1,29 +1,36 @@
-"""Gradients of weights: g^T x for many rows, at twice the speed of a product of two transposes."""
+"""Gradients of weights, g^T x for many rows, at twice the speed of a product of two transposes."""
 
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from neupol_cli.models.kernels import compiler as fused
+from neupol_cli.models.kernels import compiler
 
-SOURCE = fused.HERE / "gram.cpp"
+SOURCE = Path(__file__).with_name("gram.cpp")
 # Columns fill whole vector registers of 16 float32; with fewer rows there is nothing to gain.
 MULTIPLE, FEWEST = 16, 64
 
 
 def gram(g: Tensor, x: Tensor) -> Tensor | None:
-    """g^T x, (M, C), of (K, M) and (K, C) in float32 on a CPU; None where no loop of ours serves.
+    """g^T x in one pass, where the compiled loop serves; not differentiable.
 
-    Not differentiable.
+    Args:
+        g: (K, M).
+        x: (K, C).
+
+    Returns:
+        (M, C); None unless both are float32 on a CPU, C is a multiple of 16, rows are many and
+        there is a compiler.
     """
     if g.device.type != "cpu" or g.dtype != torch.float32 or x.dtype != torch.float32:
         return None
     if x.shape[1] % MULTIPLE or g.shape[0] < FEWEST:
         return None
-    library = fused.library(SOURCE, {"REAL": "float"})
+    library = compiler.library(SOURCE, {"REAL": "float"})
     if library is None:
         return None
     g, x = g.contiguous(), x.contiguous()
@@ -31,6 +38,6 @@ def gram(g: Tensor, x: Tensor) -> Tensor | None:
     sizes = (*g.shape, x.shape[1], torch.get_num_threads())
     library.gram(
         *(ctypes.c_long(size) for size in sizes),
-        *(ctypes.c_void_p(each.data_ptr()) for each in (g, x, out)),
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (g, x, out)),
     )
     return out
