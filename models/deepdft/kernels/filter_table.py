@@ -1,4 +1,4 @@
-"""DeepDFT's filters as tables: they depend on one number, and so are made once a network.
+"""DeepDFT's filters as tables: they depend on one number, and so are made once for given weights.
 
 Cubic Hermite pieces as in radial_table.py, in float64 from the weights' own values, with as many
 nodes as keep the error between them below a bound.
@@ -24,7 +24,7 @@ def filter_table(function: Filter, cutoff: float, tolerance: float = ERROR) -> T
     """A table of a filter over [0, cutoff] whose error was measured.
 
     Args:
-        function: float64 in and out, differentiable.
+        function: the filter; float64 in and out, differentiable.
         cutoff: Angstrom.
         tolerance: largest error between nodes, relative to each curve's largest value.
 
@@ -61,3 +61,29 @@ def filter_error(table: Tensor, function: Filter, cutoff: float) -> float:
     wrong = Spots.of(places, bins, cutoff).read(table) - exact
     scale = exact.abs().amax(0).clamp(min=1e-30)
     return float((wrong.abs().amax(0) / scale).max())
+
+
+class FilterTables:
+    """The tables of some layers' filters, made anew when the weights behind them change."""
+
+    def __init__(self) -> None:
+        self._weights = torch.empty(0)
+        self._tables: list[Tensor] = []
+
+    def get(self, weights: Tensor, make: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """The tables for these weights.
+
+        Args:
+            weights: (N,) what the filters are made of; compared by value, since optimisers and
+                averages change weights without a trace.
+            make: the tables, if they are not there yet.
+        """
+        if not self._tables or not _same(self._weights, weights):
+            self._weights, self._tables = weights, make()
+        return self._tables
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors agree in place, type and every number."""
+    alike = (one.device, one.dtype, one.shape) == (other.device, other.dtype, other.shape)
+    return alike and torch.equal(one, other)
