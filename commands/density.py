@@ -163,10 +163,7 @@ def _load(source: str | None, device: str, dtype: str) -> Any:
     if dtype not in kinds:
         raise UsageError(f"--dtype is one of {', '.join(kinds)}, not '{dtype}'")
     name = source or _bundled()
-    model = registry.load(name, device_named(device), kinds[dtype])
-    if not hasattr(model, "density_grid"):
-        raise UsageError(f"{name}: a network for {registry.task_of(model)} predicts no densities")
-    return model
+    return registry.load_density(name, device_named(device), kinds[dtype])
 
 
 def _bundled() -> str:

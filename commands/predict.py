@@ -79,7 +79,7 @@ def predict(
     if errors:
         torchrun.alone("--errors")
         _check_errors(output, plot, forces or stress)
-    committee = Committee([registry.load(name, place) for name in model], model)
+    committee = Committee([registry.load_property(name, place) for name in model], model)
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return

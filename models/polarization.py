@@ -12,22 +12,22 @@ only, and has no pi, since an invariant readout never sees x~_T.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.base import Backbone
 from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, neighbours
 
 
 class Unpolarized(nn.Module):
     """The backbone as published: one point an atom."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
 
-    def forward(self, backbone: Any, graph: Graph) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, backbone: Backbone, graph: Graph) -> tuple[Tensor, list[Tensor]]:
         """The points' last state (A, dim), and no trajectory."""
         topology = neighbours(graph, graph.positions, backbone.cutoff)
         edges = Edges.of(topology, graph.positions, graph.batch, graph.cell)
@@ -39,12 +39,12 @@ class MovablePoints(nn.Module):
 
     moves = True
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         count = len(backbone.layers) - 1
         self.projections = nn.ModuleList(backbone.projection() for _ in range(count))
 
-    def forward(self, backbone: Any, graph: Graph) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, backbone: Backbone, graph: Graph) -> tuple[Tensor, list[Tensor]]:
         """The movable points' last state (A, dim), and x~_0 .. x~_{T-1}, each (A, 3)."""
         fixed = graph.positions
         atoms = fixed.shape[0]
@@ -68,14 +68,14 @@ class FrozenPoints(MovablePoints):
     moves = False
 
 
-MODES: dict[str, Callable[[Any], nn.Module]] = {
+MODES: dict[str, Callable[[Backbone], nn.Module]] = {
     "off": Unpolarized,
     "frozen": FrozenPoints,
     "movable": MovablePoints,
 }
 
 
-def mode(name: str, backbone: Any) -> nn.Module:
+def mode(name: str, backbone: Backbone) -> nn.Module:
     """Neural Polarization of a backbone: ``off``, ``frozen`` or ``movable``.
 
     Raises:

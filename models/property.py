@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neupol_cli import registry
 from neupol_cli.errors import InputError, TemporaryError, out_of_memory
-from neupol_cli.io.structures import check_elements
+from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
 from neupol_cli.models.polarization import mode
@@ -26,90 +24,7 @@ RECORD = 4  # what a record of every step, from which forces are made, adds to m
 ENERGIES = ("energy", "U0")
 
 
-@dataclass(frozen=True)
-class PropertyConfig:
-    """What every property network's configuration has; each adds its own fields.
-
-    Attributes:
-        species: atomic numbers that the network knows; others are refused.
-        targets: names of the properties, one number a structure each.
-        units: the unit of each target.
-        polarization: ``off``, ``frozen`` or ``movable``.
-    """
-
-    species: tuple[int, ...] = (1, 6, 7, 8, 9)
-    targets: tuple[str, ...] = ("prediction",)
-    units: tuple[str, ...] = ("",)
-    polarization: str = "off"
-
-    @property
-    def kinds(self) -> int:
-        """How many embeddings an element has: atom, and movable point."""
-        return 1 if self.polarization == "off" else 2
-
-
-class Backbone(nn.Module):
-    """A network from species and edges to one number a structure and target.
-
-    A subclass sets ``cutoff``, ``irreps`` (of its state, one flat tensor (points, dim)) and
-    ``layers`` (each ``layer(state, edges) -> state``), and implements :meth:`embed`,
-    :meth:`readout` and, if its points can move, :meth:`projection`.
-    """
-
-    Config: ClassVar[type[PropertyConfig]] = PropertyConfig
-    cutoff: float | None = None
-    irreps: str
-    layers: nn.ModuleList
-    index: Tensor
-
-    def __init__(self, config: PropertyConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.species_count = len(config.species)
-        index = torch.full((120,), -1)
-        index[torch.tensor(config.species)] = torch.arange(len(config.species))
-        self.register_buffer("index", index, persistent=False)
-
-    def types(self, numbers: Tensor) -> Tensor:
-        """(A,) atomic numbers -> (A,) indices into ``config.species``."""
-        return self.index.index_select(0, numbers)
-
-    def embed(self, types: Tensor, edges: Any) -> Tensor:
-        """(P,) types -> (P, dim) first state; movable points have types from species_count on."""
-        raise NotImplementedError
-
-    def forward(self, types: Tensor, edges: Any) -> Tensor:
-        """(P,) types -> (P, dim) last state; without Neural Polarization, whose points move.
-
-        A network that keeps more than one state a point overrides it.
-        """
-        state = self.embed(types, edges)
-        for layer in self.layers:
-            state = layer(state, edges)
-        return state
-
-    def readout(self, state: Tensor, graph: Graph) -> Tensor:
-        """(A, dim) last state -> (B, targets) in the network's own units."""
-        raise NotImplementedError
-
-    @property
-    def offsets(self) -> tuple[bool, ...]:
-        """Which targets may have a mean and references added to what the network says."""
-        return (True,) * len(self.config.targets)
-
-    @staticmethod
-    def published_units(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """What stands around a published network, as :meth:`PropertyModel.standardise` takes it."""
-        return config
-
-    def projection(self) -> nn.Module:
-        """pi_t of Neural Polarization: (A, dim) state -> (A, 3) displacement in Angstrom."""
-        raise NotImplementedError
-
-
-class PropertyModel(nn.Module):
+class PropertyModel(Model):
     """Structures in, properties in their units out.
 
         y_k = scale_k raw_k + shift_k + sum over atoms of reference_k[species]
@@ -118,6 +33,8 @@ class PropertyModel(nn.Module):
     sum: a total energy of 10^4 eV has no room for meV in float32.
     """
 
+    task: ClassVar[Task] = "property"
+    config: PropertyConfig
     scale: Tensor
     shift: Tensor
     reference: Tensor
@@ -142,28 +59,38 @@ class PropertyModel(nn.Module):
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
-    def standardise(self, told: Mapping[str, Any]) -> None:
-        """Takes up what a published implementation keeps outside its network, where it is told.
+    def standardise(self, units: Arguments) -> None:
+        """Takes up what a published implementation keeps outside its network, where it is given.
 
         Args:
-            told: ``atomref``, energies of single atoms by atomic number; ``std`` or ``mad``, the
+            units: ``atomref``, energies of single atoms by atomic number; ``std`` or ``mad``, the
                 spread that targets were divided by; ``mean``, what was subtracted before.
         """
-        for number, energy in dict(told.get("atomref") or {}).items():
+        for number, energy in dict(units.get("atomref") or {}).items():
             if int(number) in self.config.species:
                 self.reference[:, self.config.species.index(int(number))] = float(energy)
-        self.scale.fill_(float(told.get("std", told.get("mad", 1.0))))
-        self.shift.fill_(float(told.get("mean", 0.0)))
+        self.scale.fill_(float(units.get("std", units.get("mad", 1.0))))
+        self.shift.fill_(float(units.get("mean", 0.0)))
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The type of number that the network computes with."""
-        return next(self.backbone.parameters()).dtype
+    def targets(self) -> dict[str, str]:
+        """The properties: name -> unit."""
+        return dict(zip(self.config.targets, self.config.units, strict=True))
 
     @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.scale.device
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers that the network has a place for."""
+        return self.config.species
+
+    @property
+    def cutoff(self) -> float | None:
+        """Angstrom; None where every atom sees every other one."""
+        return self.backbone.cutoff
+
+    @property
+    def polarization_mode(self) -> str:
+        """``off``, ``frozen`` or ``movable``."""
+        return self.config.polarization
 
     @property
     def energy(self) -> str:
@@ -244,19 +171,14 @@ class PropertyModel(nn.Module):
         """L_smooth, averaged over the learned encodings; None if there is none."""
         return smoothness(self.backbone)
 
-    def check(self, structures: Sequence[ase.Atoms], labels: Sequence[str] | None = None) -> None:
-        """Refuses what the network cannot answer for.
+    def check_size(self, structure: ase.Atoms, label: str) -> None:
+        """Refuses what a model without a cutoff, which joins all pairs, cannot take.
 
         Raises:
-            InputError: an element that it never saw, naming the first such atom and the elements
-                that it knows; a periodic structure, or an enormous one, without a cutoff.
+            InputError: a periodic structure, or an enormous one, without a cutoff.
         """
-        known = registry.known_elements(self)
-        for k, structure in enumerate(structures):
-            label = labels[k] if labels else f"{k}"
-            check_elements(structure, known, label)
-            if self.backbone.cutoff is None:
-                check_pairs(len(structure), bool(structure.pbc.any()), label)
+        if self.cutoff is None:
+            check_pairs(len(structure), bool(structure.pbc.any()), label)
 
     @torch.no_grad()
     def raw(self, structures: Sequence[ase.Atoms]) -> Tensor:

@@ -17,7 +17,7 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from neupol_cli.errors import CheckpointError, StorageError
 from neupol_cli.io import files
+from neupol_cli.models.base import Header
 
 FORMAT = 1
 KEY = "neupol"
@@ -126,13 +127,13 @@ def save(path: Path, model_name: str, model: nn.Module, meta: Mapping[str, Any])
     write(path, "weights", header, model.state_dict())
 
 
-def load_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """``(meta, tensors)`` of a weights file. Errors: StorageError, CheckpointError (see `read`)."""
-    meta, tensors = read(path, "weights")
+def load_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """``(header, tensors)`` of a weights file. Raises: as :func:`read`."""
+    header, tensors = read(path, "weights")
     for key in ("model", "config"):
-        if key not in meta:
+        if key not in header:
             raise CheckpointError(f"{path}: its header does not name the {key}")
-    return meta, tensors
+    return cast(Header, header), tensors
 
 
 def restore(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

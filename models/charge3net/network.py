@@ -168,6 +168,11 @@ class ChargE3Net(DensityModel):
         seen = tuple(path) if self.motion.doubled else ()
         return AtomFeatures(points, types, layers, self.probes.senders(layers), path=seen)
 
+    @property
+    def polarization_mode(self) -> str:
+        """``off``, ``frozen`` or ``movable``."""
+        return self.config.polarization
+
     def movable_points(self, graph: Graph) -> list[Tensor]:
         """x~_0 .. x~_T, each (A, 3) Angstrom: the probes read the last one."""
         return list(self.encode(graph).path)

@@ -7,20 +7,36 @@ reaches share one constant.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+import ase
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neupol_cli.errors import InputError
+from neupol_cli.models.base import Model, Network, Task
 from neupol_cli.models.density.probes import Grid, GridTiles, Tile, images, inside, scattered_tiles
 from neupol_cli.models.nn.graph import Graph
 
-if TYPE_CHECKING:
-    import ase
-
 # Bytes that a density may use besides its result, unless it is told otherwise.
 MEMORY = 1 << 30
+
+
+class DensityConfig(Protocol):
+    """What every density network's configuration has.
+
+    Attributes:
+        species: atomic numbers that the network knows; others are refused.
+        cutoff: Angstrom, from an atom to the probes and atoms that see it.
+        spin: whether the density has two columns, total and up - down.
+    """
+
+    @property
+    def species(self) -> tuple[int, ...]: ...
+    @property
+    def cutoff(self) -> float: ...
+    @property
+    def spin(self) -> bool: ...
 
 
 class AtomFeatures(Protocol):
@@ -48,11 +64,29 @@ class TileReader(Protocol):
         """Rows of the result that an atom reaches, and their densities."""
 
 
-class DensityModel(nn.Module):
+class DensityModel(Model, Network):
     """From a structure to its electron density in e/Angstrom^3, at any point.
 
     A subclass implements :meth:`prepared` and :meth:`tile_reader`.
     """
+
+    task: ClassVar[Task] = "density"
+    config: DensityConfig  # type: ignore[assignment]  # a dataclass, of which a protocol cannot say
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The density, and with spin that of the spins: name -> unit."""
+        return {"density": "e/Angstrom^3"}
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers that the network has a place for."""
+        return self.config.species
+
+    @property
+    def cutoff(self) -> float:
+        """Angstrom."""
+        return self.config.cutoff
 
     def prepared(self, graph: Graph) -> Any:
         """What probes read of a graph's structures, :class:`AtomFeatures`; for predictions."""
@@ -69,21 +103,23 @@ class DensityModel(nn.Module):
         Raises:
             InputError: an element that the network never saw.
         """
-        like = next(self.parameters())
-        return self.prepared(Graph.from_atoms([structure], like.dtype, like.device))
+        return self.prepared(Graph.from_atoms([structure], self.dtype, self.device))
 
     @torch.no_grad()
-    def density(self, features: AtomFeatures, probes: Tensor, memory: int = MEMORY) -> Tensor:
+    def density(
+        self, structure: ase.Atoms | AtomFeatures, probes: Tensor, memory: int = MEMORY
+    ) -> Tensor:
         """The density at any points.
 
         Args:
-            features: of one structure, from :meth:`atom_features`.
+            structure: one structure, or its features from :meth:`atom_features`.
             probes: (M, 3) Angstrom; float64 keeps a probe at the cutoff on its side of it.
             memory: bytes that may be used besides the result.
 
         Returns:
             (M,) e/Angstrom^3, or (M, 2) with spin: (total, up - down).
         """
+        features = self._features(structure)
         points, reader = features.points, self._reader(features, memory)
         probes = probes.detach().to(points.positions.device, torch.float64)
         found = _filled(reader.empty, probes.shape[0])
@@ -97,7 +133,7 @@ class DensityModel(nn.Module):
     @torch.no_grad()
     def density_grid(
         self,
-        features: AtomFeatures,
+        structure: ase.Atoms | AtomFeatures,
         grid: Grid,
         memory: int = MEMORY,
         progress: Callable[[int, int], Any] | None = None,
@@ -105,7 +141,7 @@ class DensityModel(nn.Module):
         """The density on a regular grid.
 
         Args:
-            features: of one structure, from :meth:`atom_features`.
+            structure: one structure, or its features from :meth:`atom_features`.
             grid: origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, shape (n1, n2, n3).
             memory: bytes that may be used besides the result.
             progress: is told (points dealt with, points in all) after every tile.
@@ -113,6 +149,7 @@ class DensityModel(nn.Module):
         Returns:
             (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
         """
+        features = self._features(structure)
         points, reader = features.points, self._reader(features, memory)
         corners = _corners(grid).to(points.positions.device)
         seen = images(points, reader.cutoff, *inside(points, corners[None]))
@@ -123,6 +160,13 @@ class DensityModel(nn.Module):
             if progress is not None:
                 progress(done, tiles.points)
         return found
+
+    def _features(self, structure: ase.Atoms | AtomFeatures) -> AtomFeatures:
+        """What probes read of a structure, computed unless it is given."""
+        if not isinstance(structure, ase.Atoms):
+            return structure
+        self.check([structure])
+        return self.atom_features(structure)
 
     def _reader(self, features: AtomFeatures, memory: int) -> TileReader:
         count = features.points.size

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.base import DynamicsModel
 from neupol_cli.models.egnn.kernels import nbody_step
 from neupol_cli.models.egnn.kernels.nbody_step import Seen, usable
 from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes
@@ -204,10 +205,11 @@ def compiled(seen: Seen, fixed: int) -> Step:
     return step
 
 
-class EGNNDynamics(nn.Module):
+class EGNNDynamics(DynamicsModel):
     """Charged particles in, their positions some time later out; any unit, the data's."""
 
     Config = NBodyConfig
+    config: NBodyConfig
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import ase
 
 
 class Elements(nn.Module):
@@ -38,3 +42,25 @@ class Elements(nn.Module):
                 f"on {known}"
             )
         return types
+
+
+def check_elements(structure: ase.Atoms, known: Collection[int], label: str) -> None:
+    """Refuses elements that a model was not trained on.
+
+    Args:
+        structure: whose atoms are checked.
+        known: atomic numbers.
+        label: what the message calls the structure.
+
+    Raises:
+        InputError: naming the first such atom, and the elements that the model knows.
+    """
+    from ase.data import chemical_symbols
+
+    for index, number in enumerate(structure.numbers.tolist()):
+        if number not in known:
+            trained = " ".join(chemical_symbols[z] for z in sorted(known))
+            raise InputError(
+                f"{label}: atom {index + 1} is {chemical_symbols[number]}; "
+                f"this model was trained on {trained} only"
+            )

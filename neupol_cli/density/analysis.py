@@ -13,9 +13,7 @@ from ase import Atoms
 from neupol_cli.density import measures, on_grid
 from neupol_cli.errors import InputError
 from neupol_cli.io import hdf5, volumetric
-from neupol_cli.io.structures import check_elements
 from neupol_cli.io.volumetric import Grid, Volume
-from neupol_cli.registry import known_elements
 
 COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 BLOCK = 200_000  # points whose nearest atom is looked up at once
@@ -180,7 +178,7 @@ def with_model(model: Any, memory: int) -> Compare:
 
     def compare(entry: Entry) -> dict[str, Any]:
         atoms, grid = entry.volume.atoms, entry.volume.grid
-        check_elements(atoms, known_elements(model), entry.name)
+        model.check([atoms], [entry.name])
         found = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
         return {"eps_mae_percent": measures.mean_absolute_error(found, entry.volume)}
 

@@ -11,10 +11,8 @@ from neupol_cli.density import descriptor
 from neupol_cli.density.on_grid import GridChoice, check_size
 from neupol_cli.errors import UsageError
 from neupol_cli.io import volumetric
-from neupol_cli.io.structures import check_elements
 from neupol_cli.io.volumetric import Volume
 from neupol_cli.progress import counted
-from neupol_cli.registry import known_elements
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,7 +37,7 @@ def describe(
     grid = choice.grid(atoms)
     left = check_size(grid, memory, 4 * len(outputs))
     model = load().requires_grad_(False)
-    check_elements(atoms, known_elements(model), label)
+    model.check([atoms], [label])
     with counted(name, grid.size) as tick:
         tables = descriptor.on_grid(name, model, atoms, grid, left, tick)
     unit = descriptor.DESCRIPTORS[name][0]

@@ -23,10 +23,8 @@ from neupol_cli.density.on_grid import (
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, volumetric
-from neupol_cli.io.structures import check_elements
 from neupol_cli.io.volumetric import Grid, Volume, chgcar
 from neupol_cli.progress import counted
-from neupol_cli.registry import known_elements
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -125,8 +123,8 @@ class Job:
                 f"cell, or to leave {ROOM} Angstrom around a molecule (--margin)"
             )
         self.model = self.load() if self.model is None else self.model
-        check_elements(atoms, known_elements(self.model), label)
-        charges = measures.charges_of(atoms, measures.valence_of(self._meta))
+        self.model.check([atoms], [label])
+        charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
         expected = measures.expected_electrons(charges, self.electrons) if whole else None
         with counted("probes", grid.size) as tick:
             made = predict(self.model, atoms, grid, left, tick, self.group)
@@ -164,7 +162,7 @@ class Job:
 
     @property
     def _meta(self) -> dict[str, Any]:
-        return dict(getattr(self.model, "meta", {}))
+        return dict(self.model.header)
 
     def _electrons(
         self, volume: Volume, charges: np.ndarray | None, expected: float | None

@@ -104,8 +104,8 @@ def read(paths: Sequence[str]) -> list[Study]:
             raise InputError(
                 f"{path}: has no learned encoding to study; train with `--encoding learned`"
             )
-        targets = tuple(model.meta.get("targets", {}))
-        studies.append(Study(label, path, model.meta["model"], targets, tables))
+        targets = tuple(model.header.get("targets", {}))
+        studies.append(Study(label, path, model.header["model"], targets, tables))
     return studies
 
 

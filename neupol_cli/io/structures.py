@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -227,19 +227,6 @@ def check(atoms: Atoms, label: str, line: int = 0) -> None:
             f"{where(second)}: atoms {first + 1} and {second + 1} are on one spot "
             f"(nearer than {CLOSEST} Angstrom, periodic images included)"
         )
-
-
-def check_elements(atoms: Atoms, known: Collection[int], label: str) -> None:
-    """InputError naming the first atom of an element that a model never saw, and those it knows."""
-    from ase.data import chemical_symbols
-
-    for index, number in enumerate(atoms.numbers.tolist()):
-        if number not in known:
-            trained = " ".join(chemical_symbols[each] for each in sorted(known))
-            raise InputError(
-                f"{label}: atom {index + 1} is {chemical_symbols[number]}; "
-                f"this model was trained on {trained} only"
-            )
 
 
 class _Places:

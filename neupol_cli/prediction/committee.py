@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli import registry
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from neupol_cli.models.property import PropertyModel
 
     Named = tuple[str, Atoms]  # what to call a structure, and it
 
@@ -70,7 +71,7 @@ class Prediction:
 class Committee:
     """One or several property models that answer together."""
 
-    def __init__(self, models: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(self, models: Sequence[PropertyModel], names: Sequence[str]) -> None:
         self.models = models
         self.names = names
         self.units = self._units()
@@ -79,10 +80,7 @@ class Committee:
         """The unit of each property; models that name different ones cannot be averaged."""
         units: dict[str, str] = {}
         for model, name in zip(self.models, self.names, strict=True):
-            if not hasattr(model, "predict"):
-                task = registry.task_of(model)
-                raise InputError(f"{name}: a network for {task} predicts no properties")
-            for target, unit in zip(model.config.targets, model.config.units, strict=True):
+            for target, unit in model.targets.items():
                 if units.setdefault(target, unit) != unit:
                     raise InputError(f"{name}: {target} is in {unit}, elsewhere in {units[target]}")
         return units

@@ -193,7 +193,7 @@ def subjects(
     else:
         model = _loaded(name, conditions.device)
         system, notes = _suited(name, model, crystal() if crystal else molecules, molecules)
-    if hasattr(model, "density_grid"):
+    if model.task == "density":
         return [_density(name, model, system, conditions, notes)]
     return _properties(name, model, system, conditions, notes)
 
@@ -214,7 +214,7 @@ def _loaded(name: str, device: str) -> Any:
     from neupol_cli import registry
 
     model = registry.load(name, device, torch.float32)
-    if not hasattr(model, "density_grid") and not hasattr(model, "predict"):
+    if model.task == "dynamics":
         raise UsageError(f"{name}: neither properties nor densities; see `neupol models`")
     return model
 

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neupol_cli.errors import UsageError
-from neupol_cli.io.structures import check_elements
-from neupol_cli.registry import known_elements
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-DENSITY = ("density",)  # what a model without named targets was trained on
+    from neupol_cli.models.base import Model
+
 STILL = 1e-6  # Angstrom; a point that moved less has no direction
 Row = dict[str, Any]
 
@@ -56,14 +55,14 @@ def grouped(found: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
     return dict(groups)
 
 
-def check_movable(model: Any, name: str) -> None:
+def check_movable(model: Model, name: str) -> None:
     """Refuses a model whose points do not move. Errors: UsageError."""
-    if getattr(model, "movable_points", None) is None:
+    mode = model.polarization_mode
+    if mode is None:
         raise UsageError(
             f"{name}: moves no points; trajectories are those of networks for properties and of "
             "charge3net, trained with --polarization movable"
         )
-    mode = model.config.polarization
     if mode != "movable":
         raise UsageError(
             f"{name}: has no movable points (polarization is {mode}); "
@@ -71,15 +70,15 @@ def check_movable(model: Any, name: str) -> None:
         )
 
 
-def trajectory(model: Any, name: str, label: str, atoms: Atoms) -> Trajectory:
+def trajectory(model: Model, name: str, label: str, atoms: Atoms) -> Trajectory:
     """Follows the movable points of a structure through a model's layers.
 
     Errors: InputError for an element that the model never saw; UsageError as :func:`check_movable`.
     """
     check_movable(model, name)
-    check_elements(atoms, known_elements(model), label)
+    model.check([atoms], [label])
     (path,) = paths(model, [atoms])
-    targets = tuple(getattr(model.config, "targets", DENSITY))
+    targets = tuple(model.targets)
     return Trajectory(label, atoms, name, targets, path, skeleton(atoms))
 
 

@@ -23,6 +23,7 @@ from neupol_cli.errors import TemporaryError, UsageError
 from neupol_cli.io import volumetric as files
 from neupol_cli.io.units import BOHR
 from neupol_cli.io.volumetric import Grid, Volume
+from neupol_cli.models.density.model import DensityModel
 from neupol_cli.models.nn.graph import Graph
 
 ALPHA = 1.3
@@ -35,7 +36,7 @@ class Points:
     points: Graph
 
 
-class Gaussian(nn.Module):
+class Gaussian(DensityModel):
     """rho = exp(-alpha r^2) around every atom, and nothing beyond 5 Angstrom."""
 
     def __init__(self) -> None:

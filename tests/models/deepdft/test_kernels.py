@@ -190,7 +190,7 @@ def test_published_checkpoints_are_recognised(parity, tmp_path: Path, name: str,
     path = tmp_path / "best_model.pth"
     torch.save(FORMS[form](weights), path)
     model = registry.load(str(path))
-    assert model.meta["model"] == f"deepdft-{name}" and model.config.cutoff == 4.0
+    assert model.header["model"] == f"deepdft-{name}" and model.config.cutoff == 4.0
     atoms = ase.Atoms(values["molecule/numbers"], values["molecule/positions"])
     found = model.density(model.atom_features(atoms), torch.from_numpy(values["molecule/probes"]))
     np.testing.assert_allclose(found, values["molecule/density"], rtol=0, atol=1e-10)
