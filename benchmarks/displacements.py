@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli import registry
-from neupol_cli.io import hdf5
+from neupol_cli import hdf5, registry
 from neupol_cli.trajectory.paths import (
     DENSITY,
     STILL,
@@ -55,22 +54,14 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="train, valid, test or all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object a model")
-    options = parser.parse_args()
-    molecules = drawn(
-        hdf5.read(options.data),
-        options.split,
-        options.count,
-        options.seed,
-    )
-    if not options.json:
-        print(
-            f"{len(molecules)} molecules of {options.data.name} "
-            f"({options.split}, seed {options.seed})"
-        )
+    asked = parser.parse_args()
+    molecules = drawn(hdf5.read(asked.data), asked.split, asked.count, asked.seed)
+    if not asked.json:
+        print(f"{len(molecules)} molecules of {asked.data.name} ({asked.split}, seed {asked.seed})")
         print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
-    for name in options.models:
+    for name in asked.models:
         found = summary(name, molecules)
-        print(json.dumps(found) if options.json else table(found), flush=True)
+        print(json.dumps(found) if asked.json else table(found), flush=True)
 
 
 def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atoms]:

@@ -69,14 +69,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--plot", type=Path, help="draw the validations here")
-    options = parser.parse_args()
-    study.conduct(
-        runs(options.data, options.epochs, options.seeds),
-        options,
-        report,
-    )
-    if options.plot:
-        draw(options.plot, options.out)
+    asked = parser.parse_args()
+    study.conduct(runs(asked.data, asked.epochs, asked.seeds), asked, report)
+    if asked.plot:
+        draw(asked.plot, asked.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from neupol_cli import registry
-from neupol_cli.errors import InputError
+from neupol_cli.errors import BadInput
 
 
 class NeupolCalculator(Calculator):
@@ -24,7 +24,7 @@ class NeupolCalculator(Calculator):
         dtype: the type of number, e.g. ``torch.float64``; None keeps the checkpoint's.
 
     Raises:
-        InputError: the model answers no energy in eV.
+        BadInput: the model answers no energy in eV.
 
     The model's other properties are in ``calc.results`` under their own names after a calculation.
     """
@@ -39,7 +39,7 @@ class NeupolCalculator(Calculator):
         config = loaded.config
         unit = dict(zip(config.targets, config.units, strict=True))[self.energy]
         if unit != "eV":
-            raise InputError(f"the model's {self.energy} is in {unit or 'no unit'}; ASE needs eV")
+            raise BadInput(f"the model's {self.energy} is in {unit or 'no unit'}; ASE needs eV")
 
     def calculate(
         self,

@@ -17,37 +17,37 @@ class NeupolError(Exception):
         return " ".join(super().__str__().split())
 
 
-class UsageError(NeupolError):
+class Usage(NeupolError):
     """The command line asks for something that does not exist or does not fit together."""
 
     code = 2
 
 
-class InputError(NeupolError):
+class BadInput(NeupolError):
     """A file or a structure is not what it claims to be: ``file:line: what, and what to do``."""
 
     code = 65
 
 
-class StorageError(NeupolError):
+class IOFailure(NeupolError):
     """Reading or writing failed below us (disk full, no permission); earlier files are intact."""
 
     code = 74
 
 
-class TemporaryError(NeupolError):
+class TryAgain(NeupolError):
     """Nothing is wrong with the input: out of memory, locked by another process, a lost rank."""
 
     code = 75
 
 
-class DivergedError(NeupolError):
+class Diverged(NeupolError):
     """Training met a loss that is not finite; the last good checkpoint is still there."""
 
     code = 76
 
 
-class CheckpointError(NeupolError):
+class Refused(NeupolError):
     """A checkpoint that is damaged, foreign, or not of the format that it claims."""
 
     code = 78

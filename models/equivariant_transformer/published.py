@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import CheckpointError
+from neupol_cli.errors import Refused
 
 # The published arguments that this network has one value for.
 ONLY: dict[str, Any] = {
@@ -36,16 +36,14 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Our configuration's fields from the published arguments.
 
     Raises:
-        CheckpointError: the arguments describe a variant that is not built here.
+        Refused: the arguments describe a variant that is not built here.
     """
     for key, value in ONLY.items():
         if config.get(key, value) != value:
-            raise CheckpointError(
-                f"published {key}={config[key]!r} is not built here, only {value!r}"
-            )
+            raise Refused(f"published {key}={config[key]!r} is not built here, only {value!r}")
     strange = [name for name in priors(config) if name not in REFERENCES]
     if strange:
-        raise CheckpointError(
+        raise Refused(
             f"published prior_model {strange[0]!r} is not built here, only atoms' energies"
         )
     return {
@@ -64,7 +62,7 @@ def _output(config: Mapping[str, Any]) -> str:
     name = str(config.get("output_model", "Scalar"))
     if name not in OUTPUTS:
         known = ", ".join(OUTPUTS)
-        raise CheckpointError(f"published output_model={name!r} is not built here, only {known}")
+        raise Refused(f"published output_model={name!r} is not built here, only {known}")
     return OUTPUTS[name]
 
 
@@ -81,16 +79,14 @@ def units_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
     ``mean`` and ``std`` are among the weights, and stay in the network.
 
     Raises:
-        CheckpointError: the arguments name such a prior, and its table is nowhere.
+        Refused: the arguments name such a prior, and its table is nowhere.
     """
     found = dict(config.get("atomref") or {})
     tables = [value for key, value in weights.items() if key.endswith("atomref.weight")]
     if not found and tables:
         found = dict(enumerate(tables[-1].flatten().tolist()))
     if priors(config) and not found:
-        raise CheckpointError(
-            "published prior_model 'Atomref' without its table: give config['atomref']"
-        )
+        raise Refused("published prior_model 'Atomref' without its table: give config['atomref']")
     return {"atomref": found}
 
 
@@ -142,7 +138,7 @@ def _gated(weights: Mapping[str, Tensor], dipole: bool) -> dict[str, Tensor]:
     """The two gated blocks; ``std`` goes into the last products, of charges and of dipoles.
 
     Raises:
-        CheckpointError: a mean, which the published code adds to each component of a dipole.
+        Refused: a mean, which the published code adds to each component of a dipole.
     """
     layers, rows = "update_net.layers", 2 if dipole else 1
     state = {
@@ -152,9 +148,7 @@ def _gated(weights: Mapping[str, Tensor], dipole: bool) -> dict[str, Tensor]:
     }
     if dipole:
         if weights["mean"].any():
-            raise CheckpointError(
-                "published weights of a dipole with a mean: no length of a vector"
-            )
+            raise Refused("published weights of a dipole with a mean: no length of a vector")
         own = weights[f"{HEAD}.1.vec2_proj.weight"] * weights["std"]
         state["heads.0.second.vectors.weight"] = own
     for kind in ("weight", "bias"):

@@ -11,19 +11,14 @@ from typing import Any
 
 import torch
 
-from neupol_cli import registry
-from neupol_cli.distributed import process_group, torchrun
-from neupol_cli.distributed.process_group import ProcessGroup
-from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import files, hdf5
-from neupol_cli.training import config_overrides, presets
-from neupol_cli.training.loop import Trainer
-from neupol_cli.training.request import Request
+from neupol_cli import files, hdf5, launch, ranks, registry
+from neupol_cli.errors import BadInput, Usage
+from neupol_cli.ranks import Ranks
+from neupol_cli.training import presets, typed
+from neupol_cli.training.loop import Settings, Task, Trainer
 from neupol_cli.training.run import Folder, Run
 from neupol_cli.training.runlog import Silence, reporter
-from neupol_cli.training.settings import Settings
-from neupol_cli.training.task import Task
-from neupol_cli.training.tasks import check_options, task_for
+from neupol_cli.training.tasks import Request, check_options, task_for
 
 LIMITS = ("epochs", "steps", "minutes")
 EPOCHS = 1000  # EGNN's published recipe, where no limit is asked for
@@ -50,29 +45,27 @@ def fit(
         ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
         ``{name: {"value", "unit"}}``.
 
-    Raises:
-        Interrupted, LostRank: with the run saved.
-        NeupolError: of any kind.
+    Errors: all of them; Interrupted and Lost with the run saved.
     """
-    config_overrides.check_finite(options)
+    typed.check_finite(options)
     folder = Folder(output)
     with (
-        process_group.joined(options["device"]) as group,
-        files.locked(folder.reserved()) if group.is_main else nullcontext(),
+        ranks.joined(options["device"]) as crew,
+        files.locked(folder.reserved()) if crew.first else nullcontext(),
     ):
-        requested = _requested(folder, options, given, resume, force) if group.is_main else None
-        chosen, earlier = group.broadcast(requested)
-        if group.world_size > 1:  # each has its own
+        asked = _asked(folder, options, given, resume, force) if crew.first else None
+        chosen, earlier = crew.told(asked)
+        if crew.world > 1:  # each has its own
             chosen["device"] = options["device"]
-        return _fit(folder, group, chosen, earlier)
+        return _fit(folder, crew, chosen, earlier)
 
 
-def _requested(
+def _asked(
     folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options to train with, and the configuration of the run that goes on or nothing."""
-    resume = resume or folder.begun_by(torchrun.launcher())  # which starts it again, then
-    folder.prepare(resume, force and not torchrun.restarts())
+    resume = resume or folder.begun_by(launch.launcher())  # which starts it again, then
+    folder.prepare(resume, force and not launch.restarts())
     if not resume:
         return _begun(options, given), {}
     earlier = folder.read_config()
@@ -80,16 +73,16 @@ def _requested(
 
 
 def _fit(
-    folder: Folder, group: ProcessGroup, chosen: dict[str, Any], earlier: dict[str, Any]
+    folder: Folder, crew: Ranks, chosen: dict[str, Any], earlier: dict[str, Any]
 ) -> dict[str, Any]:
     dataset = hdf5.read(_required(chosen, "data"))
     _same_data(earlier, dataset)
     task = _task(chosen, dataset)
-    trainer = Trainer(task, _settings(chosen), group)
-    if group.is_main:
+    trainer = Trainer(task, _settings(chosen), crew)
+    if crew.first:
         folder.make(empty=not earlier)
         config = {"options": chosen, "fingerprint": dataset.fingerprint}
-        mark = {"launcher": torchrun.launcher()} if torchrun.launcher() else {}
+        mark = {"launcher": launch.launcher()} if launch.launcher() else {}
         folder.write_config(config | mark)
     return _run(folder, trainer, chosen, resume=bool(earlier))
 
@@ -97,7 +90,7 @@ def _fit(
 def _run(
     folder: Folder, trainer: Trainer, options: Mapping[str, Any], resume: bool
 ) -> dict[str, Any]:
-    voice = reporter() if trainer.group.is_main else Silence()
+    voice = reporter() if trainer.ranks.first else Silence()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
         with run.interruption:
@@ -121,10 +114,10 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
     name = options["model"] if options.get("preset") is None else options["preset"]
     text = (
         f"{name}: {weights:,} weights, {trainer.task.size:,} training items, "
-        f"{trainer.sampler.per_epoch:,} steps an epoch, on {trainer.device}"
+        f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
     )
-    if trainer.group.world_size > 1:
-        text += f" and {trainer.group.world_size - 1} more"
+    if trainer.ranks.world > 1:
+        text += f" and {trainer.ranks.world - 1} more"
     if trainer.device.type != "cpu":
         text += "; its sums have no fixed order: not reproducible bitwise"
     if options["minutes"] is not None:
@@ -137,9 +130,8 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
 def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """The options of a new run: as given, then the preset's, then the defaults.
 
-    Raises:
-        UsageError: more than one limit, a name that is neither a network nor a preset, or an option
-            that this kind of network has no use for.
+    Errors: Usage for more than one limit, a name that is neither a network nor a preset, or an
+    option that this kind of network has no use for.
     """
     name = _required(options, "model")
     preset = presets.chosen(name)
@@ -151,7 +143,7 @@ def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:
-        raise UsageError(f"choose one of --{' and --'.join(limits)}")
+        raise Usage(f"choose one of --{' and --'.join(limits)}")
     if limits:
         chosen.update({name: options[name] for name in LIMITS})
     elif all(chosen[name] is None for name in LIMITS):
@@ -168,8 +160,7 @@ def _continued(
 ) -> dict[str, Any]:
     """The options of a run that goes on: its own, but for those that may change.
 
-    Raises:
-        UsageError: one that was given differently and may not change.
+    Errors: Usage for one that was given differently and may not change.
     """
     # Runs begun before --scale had "auto" said "mad" where they meant it.
     old = {} if "preset" in earlier else {"scale": "auto"}
@@ -177,13 +168,13 @@ def _continued(
     for name, usual in options.items():
         begun = chosen.get(name)
         if isinstance(usual, int | float) and not isinstance(begun, int | float | None):
-            raise InputError(f"config.json: {name} is {begun!r}, which is no number")
+            raise BadInput(f"config.json: {name} is {begun!r}, which is no number")
     for name in sorted(name for name in given if options[name] != earlier.get(name)):
         if name == "model" and options[name] == earlier.get("preset"):
             continue
         if name not in CHANGEABLE:
             option = "--" + name.strip("_").replace("_", "-")
-            raise UsageError(
+            raise Usage(
                 f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
             )
         if name in LIMITS:
@@ -195,13 +186,13 @@ def _continued(
 
 def _required(options: Mapping[str, Any], name: str) -> Any:
     if options[name] is None:
-        raise UsageError(f"{name.upper()} is missing; see neupol fit --help")
+        raise Usage(f"{name.upper()} is missing; see neupol fit --help")
     return options[name]
 
 
 def _same_data(earlier: Mapping[str, Any], dataset: hdf5.Dataset) -> None:
     if earlier and earlier["fingerprint"] != dataset.fingerprint:
-        raise InputError("the data are not those that this run was begun with; give the same file")
+        raise BadInput("the data are not those that this run was begun with; give the same file")
 
 
 def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
@@ -209,22 +200,22 @@ def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
     name = _required(options, "model")
     kind = registry.entry(name).load().Config
     known = {field.name for field in fields(kind)}
-    config = config_overrides.config_overrides(kind, options["set_"])
+    config = typed.typed(kind, options["set_"])
     for key in ("polarization", "encoding"):
         if options[key] is not None:
             if key not in known:
-                raise UsageError(f"{name} has no --{key}")
+                raise Usage(f"{name} has no --{key}")
             config[key] = options[key]
     names = {field.name for field in fields(Request)} & set(options)
     plain = {key: options[key] for key in names - {"targets", "weights", "config"}}
-    weights = config_overrides.numbers(options["weight"], "--weight")
+    weights = typed.numbers(options["weight"], "--weight")
     request = Request(targets=tuple(_targets(options)), weights=weights, config=config, **plain)
     return task_for(name, dataset, request)
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
     """How to train, from the options of the same names."""
-    steps, seconds = config_overrides.interval(options["save_every"])
+    steps, seconds = typed.interval(options["save_every"])
     names = {field.name for field in fields(Settings)} & set(options)
     return Settings(
         save_steps=steps, save_seconds=seconds, **{name: options[name] for name in names}

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neupol_cli import checkpoint
-from neupol_cli.io import volumetric
+from neupol_cli import checkpoint, volumetric
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]

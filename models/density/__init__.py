@@ -1,1 +1,0 @@
-"""What every density network shares: probes, tiles and grids."""

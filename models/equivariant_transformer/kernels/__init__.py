@@ -1,1 +1,0 @@
-"""Faster versions of single methods of the equivariant transformer."""

@@ -1,1 +1,0 @@
-"""How C++ is built and chosen, and kernels that several networks share."""

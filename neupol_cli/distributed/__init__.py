@@ -1,1 +1,0 @@
-"""Several processes of torchrun: process group, rendezvous, environment."""

@@ -1,1 +1,0 @@
-"""Files: structures, densities, the HDF5 layer, atomic writes, units."""
