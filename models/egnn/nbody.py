@@ -1,9 +1,10 @@
 """EGNN with velocities (Satorras, Hoogeboom and Welling 2021, eq. 7): where particles will be.
 
-    e_ij = [q_i q_j, |x_ij(0)|^2]             h_i = L(|v_i|)
-    m_ij = silu(L(silu(L[h_i, h_j, |x_ij|^2, e_ij])))
-    x_i += mean_j clamp(x_ij phi(m_ij), +-100) + psi(h_i) v_i
-    h_i += L(silu(L[h_i, sum_j m_ij]))
+    e_ij  = [q_i q_j, |x_ij(0)|^2]                       h_i = L(|v_i|)
+    m_ij  = silu(L(silu(L[h_i, h_j, |x_ij|^2, e_ij])))   phi_e
+    x_i  += mean_j clamp(x_ij phi_x(m_ij), +-100) + phi_v(h_i) v_i
+            phi_x = w . silu(L m),   phi_v = L(silu(L h)),   v as it was given
+    h_i  += L(silu(L[h_i, sum_j m_ij]))                  phi_h; reads the old h, and so does x
 
 The answer is x after the last layer, whose features nobody reads: they are not computed, and their
 weights do not exist here. Every system has the same n particles, so pairs are a dense tensor
@@ -28,29 +29,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import UsageError
-from neupol_cli.models.egnn.kernels import nbody_step
-from neupol_cli.models.egnn.kernels.nbody_step import Seen, usable
-from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes
-from neupol_cli.models.nn.linear import Linear, Perceptron, product
+from neupol_cli.models.egnn.config import NBodyConfig
+from neupol_cli.models.egnn.kernels import nbody_step, pair_messages
+from neupol_cli.models.egnn.kernels.nbody_step import Seen
+from neupol_cli.models.egnn.published import published_nbody
+from neupol_cli.models.kernels import compiler as kernels
+from neupol_cli.models.nn.linear import Linear, Perceptron
 
-FARTHEST = 100.0  # of one pair's push; never met in practice, says the published code
+FARTHEST = 100.0  # of one pair's x_ij phi_x; never met in practice, says the published code
 # polarization -> (points a particle, whether layers see where the movable ones went)
 MODES = {"off": (1, True), "frozen": (2, False), "movable": (2, True)}
-
-
-@dataclass(frozen=True)
-class NBodyConfig:
-    """Sizes of the network; the defaults are the published ones.
-
-    Attributes:
-        hidden: width H of every feature.
-        layers: message passing steps.
-        polarization: ``off``, ``frozen`` or ``movable``.
-    """
-
-    hidden: int = 64
-    layers: int = 4
-    polarization: str = "off"
 
 
 @dataclass(frozen=True)
@@ -72,9 +60,9 @@ class Pairs:
     def among(cls, positions: Tensor, charges: Tensor) -> Pairs:
         """The pairs of points at (P, B, 3) with charges (P, B)."""
         points = positions.shape[0]
-        every = torch.arange(points, device=positions.device).expand(points, points)
+        all_senders = torch.arange(points, device=positions.device).expand(points, points)
         apart = ~torch.eye(points, dtype=torch.bool, device=positions.device)
-        senders = every[apart]
+        senders = all_senders[apart]
         given = cls(0, senders, positions)
         squared = given.vectors(positions).square().sum(-1)  # (P, P - 1, B)
         return cls(0, senders, torch.stack((given.join(charges).prod(0), squared), -1))
@@ -95,16 +83,19 @@ class Pairs:
 
     def tail(self, first: int) -> Pairs:
         """Those whose receiver is point ``first`` or a later one; for pairs that begin at 0."""
-        each = self.attributes.shape[1]
-        return Pairs(first, self.senders[first * each :], self.attributes[first:])
+        senders = self.attributes.shape[1]
+        return Pairs(first, self.senders[first * senders :], self.attributes[first:])
 
 
 class Layer(nn.Module):
-    """One step: how far points go, and, but for the last layer, their new features."""
+    """One step: how far points go, and, but for the last layer, their new features.
+
+    The names of its parts are those of checkpoints: ``message`` is phi_e, ``push`` phi_x, ``drift``
+    phi_v and ``update`` phi_h.
+    """
 
     def __init__(self, hidden: int, last: bool) -> None:
         super().__init__()
-        self.hidden = hidden
         self.message = Perceptron(2 * hidden + 3, hidden, hidden)
         self.push = Perceptron(hidden, hidden, 1, bias=False)
         nn.init.xavier_uniform_(self.push.second.weight, gain=0.001)
@@ -112,69 +103,65 @@ class Layer(nn.Module):
         self.update = None if last else Perceptron(2 * hidden, hidden, hidden)
 
     def forward(
-        self, h: Tensor, vectors: Tensor, velocities: Tensor, pairs: Pairs, fixed: int
+        self, h: Tensor, x: Tensor, velocities: Tensor, pairs: Pairs, fixed: int
     ) -> tuple[Tensor, Tensor]:
-        """One step, of PyTorch's operations; `nbody_step.step` is the same in one.
+        """One step, as the paper has it.
 
         Args:
             h: (P, B, H) features.
-            vectors: (R, P - 1, B, 3) from senders to receivers.
+            x: (P, B, 3) positions.
             velocities: (P - fixed, B, 3) of the points that go.
-            pairs: who sees whom.
+            pairs: who sees whom; R receivers.
             fixed: so many points come before those that go.
 
         Returns:
             (P - fixed, B, 3) displacements, (P, B, H) features (of the last layer: as they were).
         """
-        size, update = self.hidden, self.update
-        to_receiver, to_sender, to_pair = self.message.first.weight.split([size, size, 3], 1)
-        # L[h_i, h_j, d] = A h_i + B h_j + C d. All maps of h alone are one product.
-        maps = [(to_receiver, self.message.first.bias), _pair(self.drift.first)]
-        if update is not None:
-            own, of_sum = update.first.weight.split(size, 1)
-            maps.append((own, update.first.bias))
-        received, drifting, *rest, sent = _mapped(
-            h, [*maps, (to_sender, torch.zeros_like(h[0, 0]))]
-        )
-        parts = Parts(
-            received[pairs.first :] if pairs.first else received,
-            sent,
-            vectors.square().sum(-1, keepdim=True),
-            pairs.attributes,
-            to_pair,
-            *_pair(self.message.second),
-            *_pair(self.push.first),
-            self.push.second.weight,
-        )
-        go = fixed - pairs.first
-        summed, phi = messages_and_pushes(parts, pairs.senders, go)
-        pushes = (vectors[go:] * phi).clamp(-FARTHEST, FARTHEST).mean(1)
-        moved = pushes + self.drift.second(functional.silu(drifting[fixed:])) * velocities
-        if update is None:
-            return moved, h
-        inner = functional.silu(rest[0] + product(summed, of_sum))
-        return moved, h + update.second(inner)
+        x_ij = pairs.vectors(x)  # (R, P - 1, B, 3)
+        going = fixed - pairs.first
+        summed, phi_x = messages_and_phi_x(self, h, x_ij, pairs, going)
+        weighted = (x_ij[going:] * phi_x).clamp(-FARTHEST, FARTHEST)
+        displacements = weighted.mean(1) + self.phi_v(h[fixed:]) * velocities
+        return displacements, self.phi_h(h, summed)
 
-    def weights(self) -> list[Tensor]:
-        """In the order of `nbody_step.step`."""
-        affine = [self.message.first, self.message.second, self.push.first]
-        after = [self.drift.first, self.drift.second]
-        if self.update is not None:
-            after += [self.update.first, self.update.second]
-        before, rest = (
-            [each for linear in maps for each in _pair(linear)] for maps in (affine, after)
-        )
-        return [*before, self.push.second.weight, *rest]
+    def phi_e(self, h: Tensor, x_ij: Tensor, pairs: Pairs) -> Tensor:
+        """(P, B, H), (R, P - 1, B, 3) -> (R, P - 1, B, H) messages."""
+        h_i, h_j = pairs.join(h)
+        squared = x_ij.square().sum(-1, keepdim=True)
+        m = self.message(torch.cat((h_i, h_j, squared, pairs.attributes), -1))
+        return functional.silu(m)
+
+    def phi_x(self, m: Tensor) -> Tensor:
+        """(..., H) messages -> (..., 1)."""
+        return cast(Tensor, self.push(m))
+
+    def phi_v(self, h: Tensor) -> Tensor:
+        """(..., H) features -> (..., 1)."""
+        return cast(Tensor, self.drift(h))
+
+    def phi_h(self, h: Tensor, summed: Tensor) -> Tensor:
+        """(P, B, H) features and sum_j m_ij -> features; the last layer has none."""
+        return h if self.update is None else h + self.update(torch.cat((h, summed), -1))
 
 
-def _pair(linear: Linear) -> tuple[Tensor, Tensor]:
-    return linear.weight, linear.bias
+def plain_messages(
+    layer: Layer, h: Tensor, x_ij: Tensor, pairs: Pairs, going: int
+) -> tuple[Tensor, Tensor]:
+    """(R, B, H) sum_j m_ij, and (R - going, P - 1, B, 1) phi_x of the receivers that go."""
+    m = layer.phi_e(h, x_ij, pairs)
+    return m.sum(1), layer.phi_x(m[going:])
 
 
-def _mapped(h: Tensor, maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
-    """Several affine maps (weight, bias) of the same h, in one product."""
-    weights, biases = (torch.cat(each) for each in zip(*maps, strict=True))
-    return product(h, weights, biases).split(maps[0][0].shape[0], -1)
+def messages_and_phi_x(
+    layer: Layer, h: Tensor, x_ij: Tensor, pairs: Pairs, going: int
+) -> tuple[Tensor, Tensor]:
+    """The same, by a kernel of PyTorch's operations unless kernels are switched off."""
+    if not kernels.enabled():
+        return plain_messages(layer, h, x_ij, pairs, going)
+    inputs = pair_messages.pair_inputs(
+        h, x_ij, pairs.attributes, pairs.first, layer.message, layer.push
+    )
+    return pair_messages.messages_and_phi_x(inputs, pairs.senders, going)
 
 
 # (layer, features (P, B, H), positions as it sees them (P, B, 3)) -> displacements, features
@@ -187,9 +174,9 @@ def composed(seen: Seen, fixed: int) -> Step:
     to_going = pairs.tail(fixed)
 
     def step(layer: Layer, h: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = to_going if layer.update is None else pairs
-        moved, h = layer(h, chosen.vectors(now), seen.velocities, chosen, fixed)
-        return moved, h
+        of_layer = to_going if layer.update is None else pairs
+        displacements, h = layer(h, now, seen.velocities, of_layer, fixed)
+        return displacements, h
 
     return step
 
@@ -199,9 +186,16 @@ def compiled(seen: Seen, fixed: int) -> Step:
 
     def step(layer: Layer, h: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
         first = fixed if layer.update is None else 0
-        return nbody_step.step(h, now, seen, layer.weights(), first, fixed)
+        weights = nbody_step.weights(layer.message, layer.push, layer.drift, layer.update)
+        return nbody_step.step(h, now, seen, weights, first, fixed)
 
     return step
+
+
+def chosen(seen: Seen, fixed: int, hidden: int) -> Step:
+    """How a layer's step is taken: compiled where that can be, else composed."""
+    usable = nbody_step.usable(seen, hidden)
+    return compiled(seen, fixed) if usable else composed(seen, fixed)
 
 
 class EGNNDynamics(nn.Module):
@@ -215,8 +209,8 @@ class EGNNDynamics(nn.Module):
             known = ", ".join(MODES)
             raise UsageError(f"polarization is one of {known}, not {config.polarization!r}")
         self.config = config
-        kinds, self.moves = MODES[config.polarization]
-        self.embeddings = nn.ModuleList(Linear(1, config.hidden) for _ in range(kinds))
+        per_particle, self.moves = MODES[config.polarization]
+        self.embeddings = nn.ModuleList(Linear(1, config.hidden) for _ in range(per_particle))
         last = config.layers - 1
         self.layers = nn.ModuleList(Layer(config.hidden, t == last) for t in range(config.layers))
 
@@ -234,18 +228,17 @@ class EGNNDynamics(nn.Module):
 
     def path(self, positions: Tensor, velocities: Tensor, charges: Tensor) -> list[Tensor]:
         """The answer as it stands before the first and after each layer, each (n, B, 3)."""
-        kinds = len(self.embeddings)
-        x, v, q = (each.transpose(0, 1).contiguous() for each in (positions, velocities, charges))
+        per_particle = len(self.embeddings)
+        x, v, q = (a.transpose(0, 1).contiguous() for a in (positions, velocities, charges))
         speeds = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
-        h = torch.cat([embedding(speeds) for embedding in self.embeddings])  # (kinds n, B, H)
-        fixed = (kinds - 1) * x.shape[0]  # so many points come before those that go
-        seen = Seen(torch.cat([x] * kinds), torch.cat([q] * kinds), v)
-        step = compiled if usable(seen, self.config.hidden) else composed
-        take = step(seen, fixed)
+        h = torch.cat([embedding(speeds) for embedding in self.embeddings])  # (2n or n, B, H)
+        fixed = (per_particle - 1) * x.shape[0]  # so many points come before those that go
+        seen = Seen(torch.cat([x] * per_particle), torch.cat([q] * per_particle), v)
+        step = chosen(seen, fixed, self.config.hidden)
         path, now = [x], seen.start
         for layer in cast(Iterable[Layer], self.layers):
-            moved, h = take(layer, h, now)
-            path.append(path[-1] + moved)
+            displacements, h = step(layer, h, now)
+            path.append(path[-1] + displacements)
             if self.moves:
                 now = torch.cat((x, path[-1])) if fixed else path[-1]
         return path
@@ -255,27 +248,4 @@ class EGNNDynamics(nn.Module):
         weights: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> tuple[NBodyConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
-        ours = NBodyConfig(hidden=config["hidden_nf"], layers=config["n_layers"])
-        parts = {
-            "edge_mlp.0": "message.first",
-            "edge_mlp.2": "message.second",
-            "coord_mlp.0": "push.first",
-            "coord_mlp.2": "push.second",
-            "coord_mlp_vel.0": "drift.first",
-            "coord_mlp_vel.2": "drift.second",
-            "node_mlp.0": "update.first",
-            "node_mlp.2": "update.second",
-        }
-        names = {"embedding": "embeddings.0"}
-        for k in range(ours.layers):
-            for theirs, name in parts.items():
-                if not (name.startswith("update") and k + 1 == ours.layers):
-                    names[f"gcl_{k}.{theirs}"] = f"layers.{k}.{name}"
-        without_bias = {theirs for theirs in names if theirs.endswith("coord_mlp.2")}
-        state = {
-            f"{name}.{kind}": weights[f"{theirs}.{kind}"]
-            for theirs, name in names.items()
-            for kind in ("weight", "bias")
-            if not (kind == "bias" and theirs in without_bias)
-        }
-        return ours, state
+        return published_nbody(weights, config)

@@ -1,4 +1,4 @@
-"""One layer of the n-body network as one compiled operation; see fused/nbody_step.cpp."""
+"""One layer of the n-body network as one compiled operation; see nbody_step.cpp."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neupol_cli.models.kernels import compiler as fused
+from neupol_cli.models.nn.linear import Perceptron
 
 SOURCE = Path(__file__).with_name("nbody_step.cpp")
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -25,7 +26,7 @@ PAIRS = 400
 
 @dataclass(frozen=True)
 class Sizes:
-    """As in fused/nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
+    """As in nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
     points that go at ``fixed``; whether features are updated, and whether positions learn; how
     many threads there are."""
 
@@ -67,21 +68,21 @@ def usable(seen: Seen, hidden: int) -> bool:
     like = seen.start
     if like.device.type != "cpu" or hidden % MULTIPLE or like.dtype not in REALS:
         return False
-    constant = not any(each.requires_grad for each in (like, seen.charges, seen.velocities))
+    constant = not any(x.requires_grad for x in (like, seen.charges, seen.velocities))
     return constant and _library(like.dtype, hidden) is not None
 
 
 def step(
     h: Tensor, now: Tensor, seen: Seen, weights: Sequence[Tensor], first: int, fixed: int
 ) -> tuple[Tensor, Tensor]:
-    """Displacements (P - fixed, B, 3) and new features (P, B, H), as `egnn_nbody.Layer` has them.
+    """Displacements (P - fixed, B, 3) and new features (P, B, H), as `nbody.Layer` has them.
 
     Args:
         h: (P, B, H).
         now: (P, B, 3) positions as the layer sees them.
         seen: the rest.
-        weights: message, second, push (their biases after them), the push's last one without,
-            the drift's two, and, unless this is the last layer, the update's two.
+        weights: phi_e's two and phi_x's first (biases after them), phi_x's last one without,
+            phi_v's two, and, unless this is the last layer, phi_h's two; see :func:`weights`.
         first, fixed: see :class:`Sizes`.
     """
     points, systems, _ = h.shape
@@ -91,8 +92,21 @@ def step(
     return moved, h if out is None else out
 
 
+def weights(
+    phi_e: Perceptron, phi_x: Perceptron, phi_v: Perceptron, phi_h: Perceptron | None
+) -> list[Tensor]:
+    """A layer's weights in the order of :func:`step`."""
+    before = [phi_e.first, phi_e.second, phi_x.first]
+    after = [phi_v.first, phi_v.second]
+    if phi_h is not None:
+        after += [phi_h.first, phi_h.second]
+    ordered = [w for linear in before for w in (linear.weight, linear.bias)]
+    ordered.append(phi_x.second.weight)
+    return ordered + [w for linear in after for w in (linear.weight, linear.bias)]
+
+
 def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*[each.data_ptr() for each in tensors])
+    return (ctypes.c_void_p * len(tensors))(*[x.data_ptr() for x in tensors])
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -105,10 +119,10 @@ def _library(dtype: torch.dtype, hidden: int) -> ctypes.CDLL | None:
 
 def _loaded(h: Tensor) -> ctypes.CDLL:
     """The library, where `usable` has said that there is one."""
-    found = _library(h.dtype, h.shape[-1])
-    assert found is not None
-    found.kept.restype = ctypes.c_long
-    return found
+    library = _library(h.dtype, h.shape[-1])
+    assert library is not None
+    library.kept.restype = ctypes.c_long
+    return library
 
 
 class _Step(torch.autograd.Function):
@@ -134,16 +148,16 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         h, now, keep, *weights = ctx.saved_tensors
         inputs = (h, now, ctx.seen.start, ctx.seen.charges, ctx.seen.velocities)
-        by_moved, by_out = (each if each is None else each.contiguous() for each in gradients)
+        by_moved, by_out = (g if g is None else g.contiguous() for g in gradients)
         by_h, by_now = torch.empty_like(h), torch.zeros_like(now)
         # each thread's own, (threads, ...)
-        by_weights = [each.new_zeros(ctx.threads, *each.shape) for each in weights]
+        by_weights = [w.new_zeros(ctx.threads, *w.shape) for w in weights]
         _loaded(h).backward(
             ctx.numbers,
             _pointers(inputs),
             _pointers(weights),
             *map(_pointer, (keep, by_moved, by_out, by_h, by_now)),
-            _pointers([each[k] for k in range(ctx.threads) for each in by_weights]),
+            _pointers([w[k] for k in range(ctx.threads) for w in by_weights]),
         )
-        summed = (each[0] if ctx.threads == 1 else each.sum(0) for each in by_weights)
+        summed = (w[0] if ctx.threads == 1 else w.sum(0) for w in by_weights)
         return None, None, by_h, by_now if ctx.needs_input_grad[3] else None, *summed

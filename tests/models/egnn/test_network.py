@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from neupol_cli import registry
-from neupol_cli.models.egnn import messages as tiles
-from neupol_cli.models.egnn.messages import Parts, plain, summed_messages
+from neupol_cli.models.egnn.kernels import summed_messages as tiles
+from neupol_cli.models.egnn.message_inputs import MessageInputs
+from neupol_cli.models.egnn.network import plain_sum, sum_of_messages
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
 
@@ -37,24 +38,26 @@ def test_every_layer_equals_the_published_one(published) -> None:
             state = layer(state, edges)
 
 
-def parts(points: int, edges: int, envelope: bool) -> tuple[Parts, torch.Tensor, torch.Tensor]:
+def inputs_of(
+    points: int, edges: int, envelope: bool
+) -> tuple[MessageInputs, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
 
-    def some(*shape: int) -> torch.Tensor:
+    def random(*shape: int) -> torch.Tensor:
         values = torch.randn(*shape, generator=generator, dtype=torch.float64)
         return values.requires_grad_()
 
     hidden, size = 5, 3
-    made = Parts(
-        some(points, hidden),
-        some(points, hidden),
-        some(edges, size),
-        some(hidden, size),
-        some(hidden, hidden),
-        some(hidden),
-        some(1, hidden),
-        some(1),
-        some(edges, 1) if envelope else None,
+    made = MessageInputs(
+        random(points, hidden),
+        random(points, hidden),
+        random(edges, size),
+        random(hidden, size),
+        random(hidden, hidden),
+        random(hidden),
+        random(1, hidden),
+        random(1),
+        random(edges, 1) if envelope else None,
     )
     receivers = torch.randint(0, points, (edges,), generator=generator).sort().values
     return made, receivers, torch.randint(0, points, (edges,), generator=generator)
@@ -65,10 +68,10 @@ def test_tiles_give_the_plain_sum_and_its_gradients(
     envelope: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiles, "TILE_NUMBERS", 1)  # 64 edges a tile: four tiles, the last not full
-    made, receivers, senders = parts(points=9, edges=230, envelope=envelope)
-    inputs = [part for part in made if part is not None]
-    fast = summed_messages(made, receivers, senders)
-    slow = plain(made, receivers, senders)
+    made, receivers, senders = inputs_of(points=9, edges=230, envelope=envelope)
+    inputs = [x for x in made if x is not None]
+    fast = tiles.summed_messages(made, receivers, senders, plain_sum)
+    slow = plain_sum(made, receivers, senders)
     np.testing.assert_allclose(fast.detach(), slow.detach(), rtol=0, atol=1e-12)
     weight = torch.randn_like(slow)
     for one, other in zip(
@@ -81,15 +84,23 @@ def test_tiles_give_the_plain_sum_and_its_gradients(
 
 @pytest.mark.parametrize("envelope", [False, True])
 def test_tiles_are_differentiable_twice(envelope: bool) -> None:
-    made, receivers, senders = parts(points=4, edges=7, envelope=envelope)
-    inputs = [part for part in made if part is not None]
+    made, receivers, senders = inputs_of(points=4, edges=7, envelope=envelope)
+    inputs = [x for x in made if x is not None]
 
     def summed(*given: torch.Tensor) -> torch.Tensor:
         full = given if envelope else (*given, None)
-        return summed_messages(Parts(*full), receivers, senders)
+        return tiles.summed_messages(MessageInputs(*full), receivers, senders, plain_sum)
 
     assert torch.autograd.gradcheck(summed, inputs)
     assert torch.autograd.gradgradcheck(summed, inputs)
+
+
+def test_the_kernel_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, receivers, senders = inputs_of(points=4, edges=7, envelope=False)
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    monkeypatch.setattr("neupol_cli.models.egnn.network.summed_messages", None)
+    plainly = sum_of_messages(made, receivers, senders)
+    assert torch.equal(plainly, plain_sum(made, receivers, senders))
 
 
 def test_an_atom_alone_has_an_answer() -> None:
