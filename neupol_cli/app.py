@@ -23,6 +23,8 @@ from neupol_cli.commands import (
     bench_runtime,
     data,
     density,
+    density_compare,
+    density_descriptor,
     encoding,
     fit,
     models,
@@ -48,6 +50,8 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "bench-runtime": bench_runtime.bench_runtime,
     "density": density.density,
+    "density-compare": density_compare.density_compare,
+    "density-descriptor": density_descriptor.density_descriptor,
     "encoding": encoding.encoding,
     "fit": fit.fit,
     "models": models.models,

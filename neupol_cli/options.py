@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
+
+from neupol_cli.errors import UsageError
 
 
 class OnError(StrEnum):
@@ -42,3 +45,19 @@ def typed(ctx: typer.Context, name: str) -> bool:
     """Whether an option or argument stood on the command line."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def replaced_option(name: str, instead: str) -> OptionInfo:
+    """An option of an earlier version: hidden, and whoever gives it is told what replaces it.
+
+    Args:
+        name: the option as it stood on the command line.
+        instead: the command line that does the same now.
+    """
+
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise UsageError(f"{name} has become a command of its own: {instead}")
+
+    option: OptionInfo = typer.Option(name, hidden=True, is_eager=True, callback=refuse)
+    return option

@@ -102,7 +102,7 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     ]
     volumetric.h5.write(tmp_path / "ref.h5", volumes, "t")
     volumetric.h5.write(tmp_path / "rho.h5", noisy, "t")
-    command = ["density", "--analyse", "rho.h5"]
+    command = ["density-compare", "rho.h5"]
     found = neupol(*command, "--reference", "ref.h5", "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     *reports, last = [json.loads(line) for line in found.stdout.splitlines()]
@@ -112,7 +112,7 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     assert plain.stdout.count("zeta ") == 3
     assert "Pearson" not in plain.stdout
     nothing = neupol("density", cwd=tmp_path)
-    assert nothing.returncode == 2 and "name a structure" in nothing.stderr
+    assert nothing.returncode == 2 and "structure" in nothing.stderr
 
 
 def test_a_model_is_compared_with_a_dataset_part_by_part(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_model_is_compared_with_a_dataset_part_by_part(tmp_path: Path) -> None
             exact = model.density_grid(model.atom_features(atoms), grid).double().numpy()
             writer.add(atoms, (1 + 0.01 * k) * exact.reshape(grid.shape), grid.origin, grid.step)
         writer.split("default", {"train": np.array([0, 1]), "test": np.array([2, 3, 4])})
-    command = ["density", "--analyse", "rho.h5", "-m", "density"]
+    command = ["density-compare", "rho.h5", "-m", "density"]
     found = neupol(*command, "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     *reports, train, test = [json.loads(line) for line in found.stdout.splitlines()]
