@@ -280,6 +280,11 @@ class Backbone(Network):
         raise NotImplementedError
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many numbers each target has: 1, or 3 where it is a vector."""
+        return (1,) * len(self.config.targets)
+
+    @property
     def offsets(self) -> tuple[bool, ...]:
         """Which targets may have a mean and references added to what the network says."""
         return (True,) * len(self.config.targets)

@@ -10,6 +10,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from neupol_cli import registry
 from neupol_cli.errors import InputError
+from neupol_cli.io import units
 
 
 class NeupolCalculator(Calculator):
@@ -53,8 +54,11 @@ class NeupolCalculator(Calculator):
         found = self.model.predict(
             [self.atoms], forces=bool(wanted - {"energy", "free_energy"}), stress=stress
         )
-        for name in self.model.config.targets:
-            self.results[name] = float(found[name][0])
+        for name, unit in zip(self.model.config.targets, self.model.config.units, strict=True):
+            value = found[name][0]
+            self.results[name] = float(value) if value.ndim == 0 else value
+            if name == "dipole" and value.ndim:  # which ASE has in a unit of its own
+                self.results[name] = units.convert(value, unit, "e*Angstrom")
         self.results["energy"] = float(found[self.energy][0])
         self.results["free_energy"] = self.results["energy"]
         if "forces" in found:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from neupol_cli.errors import UsageError
+
 
 class OnError(StrEnum):
     """What happens when one structure of many is bad."""
@@ -28,13 +30,26 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 DatasetOutput = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random split.")
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random partition.")
 ]
-SplitOption = Annotated[
+PartitionOption = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."
+        "--partition",
+        metavar="TRAIN,VALID[,TEST]",
+        help="Sizes of the splits; TEST is else the rest.",
     ),
+]
+
+
+def _replaced_split(value: str | None) -> None:
+    if value is not None:
+        raise UsageError("--split is called --partition now")
+
+
+# What --partition was called before; says so, in one line.
+OldSplitOption = Annotated[
+    str | None, typer.Option("--split", hidden=True, callback=_replaced_split)
 ]
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import attention
-from neupol_cli.models.equivariant_transformer.heads import BY_TARGET, HEADS, xavier
+from neupol_cli.models.equivariant_transformer.heads import HEADS, xavier
 from neupol_cli.models.equivariant_transformer.kernels.attention_radial import Parts, Shape
 from neupol_cli.models.equivariant_transformer.pairs import Pairs
 from neupol_cli.models.equivariant_transformer.published import (
@@ -38,6 +38,7 @@ from neupol_cli.models.equivariant_transformer.update import packed, scaled, unp
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.linear import Linear
 from neupol_cli.models.property import Backbone, PropertyConfig
+from neupol_cli.models.targets import target
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class EquivariantTransformerConfig(PropertyConfig):
         encoding_size, encoding_bins: its resolution over [0, cutoff].
         vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
             energies are continuous; the paper's own numbers were made without.
-        outputs: what each target is read out as: ``scalar``, ``dipole`` or ``extent``. If empty, as
-            published: mu is the length of a dipole, r2 a spatial extent, all others are scalars.
+        outputs: what each target is read out as: ``scalar``, ``vector``, ``dipole`` (its length) or
+            ``extent``. If empty, as published: mu is the length of a dipole, r2 a spatial extent,
+            all others are scalars.
     """
 
     hidden: int = 256
@@ -217,7 +219,7 @@ class EquivariantTransformer(Backbone):
         self.outputs = _outputs(config)
         self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.outputs)
         # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
-        self.register_buffer("mean", torch.zeros(len(config.targets)))
+        self.register_buffer("mean", torch.zeros(sum(self.sizes)))
 
     def embed(self, types: Tensor, edges: Any) -> Tensor:
         view = self.radial(edges, types.shape[0])
@@ -230,9 +232,14 @@ class EquivariantTransformer(Backbone):
         return torch.cat([head(s, v, graph) for head in self.heads], 1) + self.mean
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """One number a scalar, a length and an extent, three a vector."""
+        return tuple(HEADS[name].size for name in self.outputs)
+
+    @property
     def offsets(self) -> tuple[bool, ...]:
-        """A length and an extent have no mean to be taken off."""
-        return tuple(name == "scalar" for name in self.outputs)
+        """A vector, a length and an extent have no mean to be taken off."""
+        return tuple(name == "scalar" for name in self.outputs for _ in range(HEADS[name].size))
 
     def projection(self) -> nn.Module:
         return Projection(self.hidden)
@@ -261,7 +268,9 @@ class EquivariantTransformer(Backbone):
 def _outputs(config: EquivariantTransformerConfig) -> tuple[str, ...]:
     """The head of each target. UsageError: another number of them, or a name that is none."""
     if not config.outputs:
-        return tuple(BY_TARGET.get(target, "scalar") for target in config.targets)
+        records = [target(name) for name in config.targets]
+        # A network of three numbers a target says so in its outputs.
+        return tuple("scalar" if record.shape else record.readout for record in records)
     strange = [name for name in config.outputs if name not in HEADS]
     if strange or len(config.outputs) != len(config.targets):
         targets, known = ", ".join(config.targets), ", ".join(HEADS)
