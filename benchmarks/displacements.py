@@ -28,15 +28,9 @@ import numpy as np
 
 from neupol_cli import registry
 from neupol_cli.io import hdf5
-from neupol_cli.trajectory.paths import (
-    DENSITY,
-    STILL,
-    Row,
-    Trajectory,
-    check_movable,
-    measures,
-    paths,
-)
+from neupol_cli.models.base import Model
+from neupol_cli.trajectory.measures import STILL, AtomMeasures, measures
+from neupol_cli.trajectory.paths import Trajectory, check_movable, paths
 from neupol_cli.trajectory.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -63,10 +57,8 @@ def main() -> None:
         options.seed,
     )
     if not options.json:
-        print(
-            f"{len(molecules)} molecules of {options.data.name} "
-            f"({options.split}, seed {options.seed})"
-        )
+        source = f"{options.data.name} ({options.split}, seed {options.seed})"
+        print(f"{len(molecules)} molecules of {source}")
         print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
     for name in options.models:
         found = summary(name, molecules)
@@ -85,9 +77,9 @@ def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atom
     return [Atoms(dataset.numbers[a:b], dataset.positions[a:b]) for a, b in ends]
 
 
-def followed(model: Any, name: str, molecules: list[Atoms]) -> Iterator[Trajectory]:
+def followed(model: Model, name: str, molecules: list[Atoms]) -> Iterator[Trajectory]:
     """The paths of all molecules' points."""
-    targets = tuple(getattr(model.config, "targets", DENSITY))
+    targets = tuple(model.targets)
     for first in range(0, len(molecules), TOGETHER):
         some = molecules[first : first + TOGETHER]
         for atoms, points in zip(some, paths(model, some), strict=True):
@@ -99,14 +91,14 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
     model = registry.load(name)
     check_movable(model, name)
     each = [measures(found) for found in followed(model, name, molecules)]
-    groups: dict[str, list[Row]] = defaultdict(list)
+    groups: dict[str, list[AtomMeasures]] = defaultdict(list)
     for row in (row for rows in each for row in rows):
         groups["all"].append(row)
         groups[row["element"]].append(row)
     means = [np.mean(outward) for outward in map(outwards, each) if len(outward)]
     return {
         "model": name,
-        "targets": list(getattr(model.config, "targets", DENSITY)),
+        "targets": list(model.targets),
         "molecules": len(molecules),
         "unit": "Angstrom",
         "outward_error": float(np.std(means, ddof=1) / len(means) ** 0.5),
@@ -118,12 +110,12 @@ def _all_first(key: str) -> tuple[bool, str]:
     return (key != "all", key)
 
 
-def outwards(rows: list[Row]) -> np.ndarray:
+def outwards(rows: list[AtomMeasures]) -> np.ndarray:
     """Outward components where there is an outside."""
     return np.array([row["outward"] for row in rows if row["outward"] is not None])
 
 
-def statistics(rows: list[Row]) -> dict[str, float | int]:
+def statistics(rows: list[AtomMeasures]) -> dict[str, float | int]:
     """Means and shares over some atoms; nan where none of them has the quantity."""
 
     def having(key: str) -> np.ndarray:
