@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import torch
 
-from neupol_cli.models.graph import Graph
+from neupol_cli.models.nn.graph import Graph
 
 
 def batch_of(path: Path, size: int) -> Graph:

@@ -144,7 +144,7 @@ def train(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from neupol_cli.models.graph import Graph
+    from neupol_cli.models.nn.graph import Graph
 
     theirs, ours = networks(kind)
     every = around(atoms, chosen.side).points()
@@ -231,7 +231,7 @@ def compare(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]
 
 
 def main() -> None:
-    """Runs what was asked for and prints it."""
+    """Runs what was options for and prints it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--published", type=Path, required=True)
     parser.add_argument("--structure", type=Path)

@@ -23,10 +23,12 @@ from typing import Any
 import study
 import torch
 
-from neupol_cli import hdf5
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.training.loop import Settings, Trainer
-from neupol_cli.training.tasks import Request, task_for
+from neupol_cli.io import hdf5
+from neupol_cli.training.loop import Trainer
+from neupol_cli.training.request import Request
+from neupol_cli.training.settings import Settings
+from neupol_cli.training.tasks import task_for
 
 BATCH = 8
 CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "focus": 0.5}
@@ -126,11 +128,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="of Table 2, a network")
     parser.add_argument("--steps", type=int, default=1500, help="of Figure 3, a network")
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
-    every = table_runs(asked.data, asked.out, asked.seconds)
-    study.conduct([*every, *order_runs(asked.data, asked.steps)], asked, report)
+    every = table_runs(options.data, options.out, options.seconds)
+    study.conduct([*every, *order_runs(options.data, options.steps)], options, report)
 
 
 if __name__ == "__main__":

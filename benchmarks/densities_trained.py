@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.density.analysis import angular_variation
-from neupol_cli.volumetric import Volume
-from neupol_cli.volumetric.h5 import volume_of
+from neupol_cli.io import hdf5
+from neupol_cli.io.volumetric import Volume
+from neupol_cli.io.volumetric.h5 import volume_of
 
 
 def tested(path: Path) -> list[Volume]:
@@ -108,16 +109,16 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="run folders or checkpoints; two for angles")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plot", type=Path)
-    asked = parser.parse_args()
-    if asked.what == "angles" and len(asked.models) != 2:
+    options = parser.parse_args()
+    if options.what == "angles" and len(options.models) != 2:
         parser.error("angles compares two networks")
     torch.set_num_threads(1)
     keep_large_blocks()
-    models = {Path(name).name: registry.load(name) for name in asked.models}
-    if asked.what == "rates":
-        rates(models, tested(asked.data), asked.rounds)
+    models = {Path(name).name: registry.load(name) for name in options.models}
+    if options.what == "rates":
+        rates(models, tested(options.data), options.rounds)
     else:
-        angles(models, tested(asked.data), asked.plot)
+        angles(models, tested(options.data), options.plot)
 
 
 if __name__ == "__main__":

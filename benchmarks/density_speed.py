@@ -200,7 +200,7 @@ def scale(sizes: list[int], memory: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Runs what was asked for and prints it."""
+    """Runs what was options for and prints it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--published", type=Path)
     parser.add_argument("--structure", type=Path)

@@ -95,9 +95,9 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HEAP})
     import torch
 
-    from neupol_cli import hdf5
+    from neupol_cli.io import hdf5
     from neupol_cli.training.density_task import density_task
-    from neupol_cli.training.tasks import Request
+    from neupol_cli.training.request import Request
 
     torch.set_num_threads(1)
     request = Request(limit=64, config={"mul": 10, "lmax": 1})

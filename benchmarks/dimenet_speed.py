@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.io import hdf5
 from neupol_cli.models.dimenet.triplets import Triplets
-from neupol_cli.models.graph import Edges, Graph, neighbours, ragged
+from neupol_cli.models.nn.graph import Edges, Graph, neighbours, ragged
 
 SIZES = {
     "hidden_channels": 128,

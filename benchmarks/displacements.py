@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
+from neupol_cli.io import hdf5
 from neupol_cli.trajectory.paths import (
-    DENSITY,
     STILL,
     Row,
     Trajectory,
@@ -54,14 +54,22 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="train, valid, test or all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object a model")
-    asked = parser.parse_args()
-    molecules = drawn(hdf5.read(asked.data), asked.split, asked.count, asked.seed)
-    if not asked.json:
-        print(f"{len(molecules)} molecules of {asked.data.name} ({asked.split}, seed {asked.seed})")
+    options = parser.parse_args()
+    molecules = drawn(
+        hdf5.read(options.data),
+        options.split,
+        options.count,
+        options.seed,
+    )
+    if not options.json:
+        print(
+            f"{len(molecules)} molecules of {options.data.name} "
+            f"({options.split}, seed {options.seed})"
+        )
         print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
-    for name in asked.models:
+    for name in options.models:
         found = summary(name, molecules)
-        print(json.dumps(found) if asked.json else table(found), flush=True)
+        print(json.dumps(found) if options.json else table(found), flush=True)
 
 
 def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atoms]:
@@ -78,7 +86,7 @@ def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atom
 
 def followed(model: Any, name: str, molecules: list[Atoms]) -> Iterator[Trajectory]:
     """The paths of all molecules' points."""
-    targets = tuple(getattr(model.config, "targets", DENSITY))
+    targets = tuple(model.targets)
     for first in range(0, len(molecules), TOGETHER):
         some = molecules[first : first + TOGETHER]
         for atoms, points in zip(some, paths(model, some), strict=True):
@@ -97,7 +105,7 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
     means = [np.mean(outward) for outward in map(outwards, each) if len(outward)]
     return {
         "model": name,
-        "targets": list(getattr(model.config, "targets", DENSITY)),
+        "targets": list(model.targets),
         "molecules": len(molecules),
         "unit": "Angstrom",
         "outward_error": float(np.std(means, ddof=1) / len(means) ** 0.5),

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models.graph import Graph, ragged
+from neupol_cli.io import hdf5
+from neupol_cli.models.nn.graph import Graph, ragged
 
 BATCH = 96
 SPECIES = torch.tensor([1, 6, 7, 8, 9])

@@ -101,9 +101,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500, help="of EGNN")
     parser.add_argument("--dimenet-steps", type=int, default=1500)
     parser.add_argument("--task-steps", type=int, default=10_000, help="of a network a task")
-    asked = parser.parse_args()
-    steps = {"egnn": asked.steps, "dimenet": asked.dimenet_steps}
-    study.conduct(runs(asked.data, steps, asked.task_steps), asked, report)
+    options = parser.parse_args()
+    steps = {"egnn": options.steps, "dimenet": options.dimenet_steps}
+    study.conduct(runs(options.data, steps, options.task_steps), options, report)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models import linear
 from neupol_cli.models.equiformer import messages
 from neupol_cli.models.equiformer import network as equiformer
-from neupol_cli.models.graph import Graph, neighbours
+from neupol_cli.models.nn import linear
+from neupol_cli.models.nn.graph import Graph, neighbours
 
 ARGUMENTS: dict[str, Any] = {
     "irreps_in": "5x0e",

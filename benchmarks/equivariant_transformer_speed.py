@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models.graph import Graph, neighbours
+from neupol_cli.models.nn.graph import Graph, neighbours
 
 ARGUMENTS: dict[str, Any] = {
     "model": "equivariant-transformer",

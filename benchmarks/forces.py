@@ -94,8 +94,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with ethanol.h5, benzene.h5, aspirin.h5")
     parser.add_argument("--steps", type=int, help="of every training, instead of its own")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    study.conduct(runs(asked.data, asked.steps, asked.seed), asked, report)
+    options = parser.parse_args()
+    study.conduct(
+        runs(options.data, options.steps, options.seed),
+        options,
+        report,
+    )
 
 
 if __name__ == "__main__":

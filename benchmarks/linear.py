@@ -1,4 +1,4 @@
-"""The product of models/linear.py against PyTorch's own, at the sizes of a batch of QM9's pairs.
+"""The product of models/nn/linear.py against PyTorch's own, at the sizes of a batch of QM9's pairs.
 
 OMP_NUM_THREADS=1 python benchmarks/linear.py
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models.linear import product
+from neupol_cli.models.nn.linear import product
 
 
 def milliseconds(function: Callable[[], Tensor], repeats: int = 9) -> float:

@@ -69,10 +69,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--plot", type=Path, help="draw the validations here")
-    asked = parser.parse_args()
-    study.conduct(runs(asked.data, asked.epochs, asked.seeds), asked, report)
-    if asked.plot:
-        draw(asked.plot, asked.out)
+    options = parser.parse_args()
+    study.conduct(
+        runs(options.data, options.epochs, options.seeds),
+        options,
+        report,
+    )
+    if options.plot:
+        draw(options.plot, options.out)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.io import hdf5
 
 BATCH, PARTICLES = 100, 5
 SIZES = {"hidden_nf": 64, "n_layers": 4}

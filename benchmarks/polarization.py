@@ -63,9 +63,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    every = runs(asked.data, asked.steps, asked.batch_size, asked.hidden, asked.seed)
-    study.conduct(every, asked, report)
+    options = parser.parse_args()
+    every = runs(
+        options.data,
+        options.steps,
+        options.batch_size,
+        options.hidden,
+        options.seed,
+    )
+    study.conduct(every, options, report)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from neupol_cli import checkpoint, volumetric
+from neupol_cli import checkpoint
+from neupol_cli.io import volumetric
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -68,18 +69,18 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="a dataset by `neupol data qm9`")
     parser.add_argument("--world", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for unit, work in WORK.items():
-            best, made = {1: 0.0, asked.world: 0.0}, {}
-            for world in [1, asked.world] * asked.rounds:
-                rate, made[world] = work(world, asked.data.absolute(), Path(folder) / str(world))
+            best, made = {1: 0.0, options.world: 0.0}, {}
+            for world in [1, options.world] * options.rounds:
+                rate, made[world] = work(world, options.data.absolute(), Path(folder) / str(world))
                 best[world] = max(best[world], rate)
-            one, several = made[1], made[asked.world]
+            one, several = made[1], made[options.world]
             apart = max(float(np.abs(one[k] - several[k]).max()) for k in one if one[k].size)
-            ratio = best[asked.world] / best[1]
+            ratio = best[options.world] / best[1]
             print(
-                f"{best[1]:,.1f} {unit} alone, {best[asked.world]:,.1f} by {asked.world}: "
+                f"{best[1]:,.1f} {unit} alone, {best[options.world]:,.1f} by {options.world}: "
                 f"{ratio:.2f}; {apart:.2g} apart",
                 flush=True,
             )

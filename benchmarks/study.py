@@ -46,7 +46,7 @@ class Run:
 
 
 def options(description: str, out: str) -> argparse.ArgumentParser:
-    """What every study can be asked."""
+    """What every study can be options."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of the runs")
     parser.add_argument("--run", action="append", help="only this one; repeatable")
@@ -56,14 +56,14 @@ def options(description: str, out: str) -> argparse.ArgumentParser:
 
 
 def conduct(
-    runs: Sequence[Run], asked: argparse.Namespace, report: Callable[[Results], None]
+    runs: Sequence[Run], options: argparse.Namespace, report: Callable[[Results], None]
 ) -> None:
-    """Does what was asked for and prints the table of the runs that are finished."""
-    if asked.list:
+    """Does what was options for and prints the table of the runs that are finished."""
+    if options.list:
         print("\n".join(run.name for run in runs))
         return
     known = {run.name: run for run in runs}
-    for name in [] if asked.report else asked.run or known:
-        known[name].perform(asked.out)
-    there = {name: asked.out / f"{name}.json" for name in known}
+    for name in [] if options.report else options.run or known:
+        known[name].perform(options.out)
+    there = {name: options.out / f"{name}.json" for name in known}
     report({name: json.loads(path.read_text()) for name, path in there.items() if path.exists()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def bench_runtime(
     A density is timed whole; of grids beyond a million points some blocks are, and scaled up.
     A size that would not fit in time or memory says so, and the rest goes on.
     """
-    from neupol_cli.files import write_json
+    from neupol_cli.io.files import write_json
     from neupol_cli.runtime.cases import Conditions
     from neupol_cli.runtime.cases import alkanes as chains
 
     if not minutes > 0 or not spacing > 0:
-        raise Usage("--minutes and --spacing are positive numbers")
+        raise UsageError("--minutes and --spacing are positive numbers")
     if dft not in (None, "pyscf"):
-        raise Usage(f"--dft knows pyscf, not '{dft}'")
+        raise UsageError(f"--dft knows pyscf, not '{dft}'")
     _check_outputs(output, plot)
     conditions = Conditions(_device(device), _memory(memory), spacing)
     molecules = chains(counts(alkanes, "--alkanes"))
@@ -95,17 +95,17 @@ def bench_runtime(
 
 
 def counts(text: str, option: str) -> tuple[int, ...]:
-    """``1,2,4`` as numbers. Usage for anything else."""
+    """``1,2,4`` as numbers. UsageError for anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
-        raise Usage(f"{option} takes positive numbers such as 1,2,4, not '{text}'")
+        raise UsageError(f"{option} takes positive numbers such as 1,2,4, not '{text}'")
     return tuple(int(part) for part in parts)
 
 
 def _check_outputs(output: str | None, plot: str | None) -> None:
     """Before minutes are spent: names that cannot be written."""
     from neupol_cli.figures import check_name
-    from neupol_cli.files import checked_target
+    from neupol_cli.io.files import checked_target
 
     if plot:
         check_name(plot)
@@ -142,11 +142,11 @@ def _crystal(structure: str | None, supercells: str | None) -> Callable[[], Syst
 
 
 def _read(structure: str) -> Any:
-    from neupol_cli import structures
+    from neupol_cli.io import structures
 
     frames = [atoms for _, atoms in structures.read([structure], "fail")]
     if len(frames) != 1:
-        raise BadInput(f"{structure}: holds {len(frames)} structures; name a file with one")
+        raise InputError(f"{structure}: holds {len(frames)} structures; name a file with one")
     return frames[0]
 
 

@@ -44,9 +44,9 @@ def qm9(
     """
     from dataclasses import replace
 
-    from neupol_cli import hdf5
     from neupol_cli.datasets import qm9, splits
-    from neupol_cli.files import atomic
+    from neupol_cli.io import hdf5
+    from neupol_cli.io.files import atomic
     from neupol_cli.progress import counted
 
     counts = splits.parse(split) if split else None
@@ -75,9 +75,9 @@ def md17(
     ] = False,
 ) -> None:
     """MD17, original or revised: energies (eV) and forces (eV/Angstrom) of one molecule."""
-    from neupol_cli import hdf5
     from neupol_cli.datasets import md17, splits
-    from neupol_cli.files import atomic
+    from neupol_cli.io import hdf5
+    from neupol_cli.io.files import atomic
 
     counts = splits.parse(split) if split else None
     with atomic(output) as partial:
@@ -108,9 +108,9 @@ def xyz(
 
     Without a key, the labels "energy" and "forces" are taken where there are any.
     """
-    from neupol_cli import hdf5
     from neupol_cli.datasets import splits, xyz
-    from neupol_cli.files import atomic
+    from neupol_cli.io import hdf5
+    from neupol_cli.io.files import atomic
     from neupol_cli.progress import counted
 
     labels = dict(xyz.parse_label(text) for text in target or ())
@@ -136,9 +136,9 @@ def nbody(
     ] = 43,
 ) -> None:
     """Five charged particles in empty space: simulated, seen at step 3,100, asked for at 4,100."""
-    from neupol_cli import hdf5
     from neupol_cli.datasets import nbody
-    from neupol_cli.files import atomic
+    from neupol_cli.io import hdf5
+    from neupol_cli.io.files import atomic
     from neupol_cli.progress import counted
 
     sizes = {"train": train, "valid": valid, "test": test}
@@ -154,8 +154,8 @@ def info(
     """What is in a file: kind, units, counts, elements, ranges, splits, references."""
     import json
 
-    from neupol_cli import hdf5
     from neupol_cli.datasets.summary import summary, tables
+    from neupol_cli.io import hdf5
 
     found = summary(hdf5.read(file))
     if as_json:

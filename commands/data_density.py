@@ -73,8 +73,8 @@ def dft(
     interrupted goes on where it was. Charge and unpaired electrons (2S) are read from the
     structure's "charge" and "spin".
     """
-    from neupol_cli import structures as reader
     from neupol_cli.datasets import dft, splits
+    from neupol_cli.io import structures as reader
     from neupol_cli.progress import counted
 
     counts = splits.parse(split) if split else None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neupol_cli import launch, ranks, registry
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli import registry
+from neupol_cli.distributed import process_group, torchrun
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, typed
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ def density(
         _analyse(analyse, reference, load, parse_memory(memory), as_json)
         return
     if structure is None or output is None:
-        raise Usage("name a structure, and with -o the file to write (or --analyse a density)")
+        raise UsageError("name a structure, and with -o the file to write (or --analyse a density)")
     from neupol_cli.density.job import Job
 
     if difference and not reference:
-        raise Usage("--difference needs a --reference to subtract")
+        raise UsageError("--difference needs a --reference to subtract")
     source = reference if reference and spacing is None and grid is None else None
     choice = GridChoice(spacing, parse_counts(grid), grid_from or source, margin)
     if descriptor is not None:
@@ -129,27 +130,27 @@ def density(
         dtype=dtype,
         load=lambda: _load(model, device, dtype),
     )
-    launch.once("neupol density")
-    with ranks.joined(device, ranks.IDLENESS) as crew:
-        if not crew.first:
-            crew.serve(partial(answer, cache(job.load)))
+    torchrun.once("neupol density")
+    with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
+        if not group.is_main:
+            group.serve(partial(answer, cache(job.load)))
             return
-        job.crew = crew
-        with crew.leading():
+        job.group = group
+        with group.leading():
             _run(job, structure, on_error.value, as_json)
 
 
 def _check_mode(ctx: typer.Context) -> None:
-    """Usage naming what stood on the command line and would be read by nobody, and for several
+    """UsageError naming what stood on the command line and would be read by nobody, and for several
     processes, which only a density is shared out to."""
     for mode, fitting in MODES.items():
         if ctx.params[mode] is None:
             continue
-        launch.alone(f"--{mode}")
+        torchrun.alone(f"--{mode}")
         given = [each for each in ctx.command.params if typed(ctx, str(each.name))]
         others = [each.opts[-1] for each in given if each.name not in {mode, *fitting}]
         if others:
-            raise Usage(f"--{mode} goes without {', '.join(others)}")
+            raise UsageError(f"--{mode} goes without {', '.join(others)}")
 
 
 def _load(source: str | None, device: str, dtype: str) -> Any:
@@ -160,19 +161,16 @@ def _load(source: str | None, device: str, dtype: str) -> Any:
 
     kinds = {"float32": torch.float32, "float64": torch.float64}
     if dtype not in kinds:
-        raise Usage(f"--dtype is one of {', '.join(kinds)}, not '{dtype}'")
+        raise UsageError(f"--dtype is one of {', '.join(kinds)}, not '{dtype}'")
     name = source or _bundled()
-    model = registry.load(name, device_named(device), kinds[dtype])
-    if not hasattr(model, "density_grid"):
-        raise Usage(f"{name}: a network for {registry.task_of(model)} predicts no densities")
-    return model
+    return registry.load_density(name, device_named(device), kinds[dtype])
 
 
 def _bundled() -> str:
     for name in registry.bundled():
         if registry.entry(registry.bundled_header(name)["model"]).task == "density":
             return name
-    raise Usage("no density model is bundled with this installation; name one with -m")
+    raise UsageError("no density model is bundled with this installation; name one with -m")
 
 
 def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
@@ -180,14 +178,14 @@ def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
 
     found = list(frames(structure, on_error))
     if not found:
-        raise BadInput(f"{structure}: holds no structure that could be read")
+        raise InputError(f"{structure}: holds no structure that could be read")
     job.check_outputs(len(found))
     done = 0
     with job:
         for index, (label, atoms) in enumerate(found):
             try:
                 report = job.run(index, label, atoms)
-            except BadInput as error:
+            except InputError as error:
                 if on_error == "fail":
                     raise
                 typer.echo(f"neupol: {error} (skipped)", err=True)
@@ -195,7 +193,7 @@ def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
             _print(report, as_json)
             done += 1
     if not done:
-        raise BadInput(f"{structure}: no density was made of any of its structures")
+        raise InputError(f"{structure}: no density was made of any of its structures")
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:
@@ -215,7 +213,7 @@ def _analyse(
     from neupol_cli.density import analysis
 
     if reference is not None and load is not None:
-        raise Usage("--analyse compares with --reference or with -m, not with both")
+        raise UsageError("--analyse compares with --reference or with -m, not with both")
     compare = analysis.with_file(reference) if reference is not None else None
     if load is not None:
         compare = analysis.with_model(load(), memory)
@@ -246,7 +244,7 @@ def _describe(
     descriptor_job.names(name, output)
     found = list(frames(structure, "fail"))
     if len(found) != 1:
-        raise Usage(f"{structure}: --descriptor takes one structure, this holds {len(found)}")
+        raise UsageError(f"{structure}: --descriptor takes one structure, this holds {len(found)}")
     report = descriptor_job.describe(name, *found[0], choice, memory, output, load)
     unit = report["unit"].removeprefix("1")  # a plain number has none
     span = f"{report['lowest']:.4g} to {report['highest']:.4g} {unit}".rstrip()

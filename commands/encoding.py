@@ -51,7 +51,7 @@ def encoding(
     from neupol_cli import figures
     from neupol_cli.encoding import study
     from neupol_cli.encoding.plot import draw
-    from neupol_cli.files import write_json
+    from neupol_cli.io.files import write_json
 
     if plot:
         figures.check_name(plot)

@@ -129,7 +129,7 @@ def fit(
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
     """
-    from neupol_cli import ranks
+    from neupol_cli.distributed import process_group
     from neupol_cli.training import fitting
     from neupol_cli.training.interrupt import Interrupted
 
@@ -142,10 +142,10 @@ def fit(
     except Interrupted as stop:
         _say_how_to_go_on(f"stopped by {stop}", output)
         raise typer.Exit(stop.code) from stop
-    except ranks.Lost:
+    except process_group.LostRank:
         _say_how_to_go_on("stopped", output)
         raise
-    if not ranks.started().first:
+    if not process_group.started().is_main:
         return
     if as_json:
         typer.echo(json.dumps({"run": str(output), **result}))
@@ -154,9 +154,9 @@ def fit(
 
 
 def _say_how_to_go_on(what: str, output: Path) -> None:
-    from neupol_cli import ranks
+    from neupol_cli.distributed import process_group
 
-    if ranks.started().first:
+    if process_group.started().is_main:
         typer.echo(f"{what}; go on with: neupol fit --resume -o {output}", err=True)
 
 

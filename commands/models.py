@@ -38,7 +38,7 @@ def _everything() -> dict[str, Any]:
 
 def _described(name: str) -> dict[str, Any]:
     if name in registry.bundled():
-        return registry.bundled_header(name)
+        return dict(registry.bundled_header(name))
     preset = presets.presets().get(name)
     if preset is None:
         return _network(registry.entry(name)) | {"config": registry.defaults(name)}

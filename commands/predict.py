@@ -14,9 +14,9 @@ from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from neupol_cli.errors import BadInput
+    from neupol_cli.distributed.process_group import ProcessGroup, Work
+    from neupol_cli.errors import InputError
     from neupol_cli.prediction.committee import Committee, Named, Prediction
-    from neupol_cli.ranks import Ranks, Work
 
 
 DEFAULT = "qm9"
@@ -67,64 +67,65 @@ def predict(
     Results go to stdout as a table, each with its unit; into a pipe as tab-separated lines, or as
     JSON lines with --json. Several models give mean and spread.
     """
-    from neupol_cli import launch, ranks, registry
+    from neupol_cli import registry
     from neupol_cli.devices import device_named
-    from neupol_cli.errors import Usage
+    from neupol_cli.distributed import process_group, torchrun
+    from neupol_cli.errors import UsageError
     from neupol_cli.prediction.committee import Committee
 
     place = device_named(device)
     if not errors and (split or part or plot):
-        raise Usage("--split, --part and --plot go with --errors")
+        raise UsageError("--split, --part and --plot go with --errors")
     if errors:
-        launch.alone("--errors")
+        torchrun.alone("--errors")
         _check_errors(output, plot, forces or stress)
-    committee = Committee([registry.load(name, place) for name in model], model)
+    committee = Committee([registry.load_property(name, place) for name in model], model)
     if errors:
         _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
         return
-    launch.once("neupol predict")
+    torchrun.once("neupol predict")
     work = partial(committee.predict, forces=forces, stress=stress)
-    with ranks.joined(device, ranks.IDLENESS) as crew:
-        if not crew.first:
-            crew.serve(work)
+    with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
+        if not group.is_main:
+            group.serve(work)
             return
         refusal = partial(committee.refusal, stress=stress)
-        with crew.leading():
+        with group.leading():
             write = _writer(output, as_json)
-            write(_predictions(crew, work, refusal, files, on_error.value))
+            write(_predictions(group, work, refusal, files, on_error.value))
 
 
 def _predictions(
-    crew: Ranks,
+    group: ProcessGroup,
     work: Work[Named, Prediction],
-    refusal: Callable[[str, Atoms], BadInput | None],
+    refusal: Callable[[str, Atoms], InputError | None],
     files: list[str],
     on_error: str,
 ) -> Iterator[Prediction]:
-    """Predictions in the order of the structures, a chunk for each of the crew at a time."""
-    from neupol_cli import structures
-    from neupol_cli.errors import BadInput
+    """Predictions in the order of the structures, a chunk for each of the group at a time."""
+    from neupol_cli.errors import InputError
+    from neupol_cli.io import structures
     from neupol_cli.prediction.committee import CHUNK, chunks
 
     good = 0
     answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
-    for some in chunks(answerable, CHUNK * crew.world):
+    for some in chunks(answerable, CHUNK * group.world_size):
         good += len(some)
-        yield from crew.map(work, some)
+        yield from group.map(work, some)
     if not good:
-        raise BadInput("no structure was left to predict")
+        raise InputError("no structure was left to predict")
 
 
-def _check_errors(output: Path | None, plot: Path | None, asked: bool) -> None:
+def _check_errors(output: Path | None, plot: Path | None, derivatives: bool) -> None:
     """Wrong names are told before anything is computed."""
     from neupol_cli import figures
-    from neupol_cli.errors import Usage
-    from neupol_cli.files import checked_target
+    from neupol_cli.errors import UsageError
+    from neupol_cli.io.files import checked_target
 
-    if asked:
-        raise Usage("--errors compares what labels there are; leave out --forces and --stress")
+    if derivatives:
+        raise UsageError("--errors compares what labels there are; leave out --forces and --stress")
     if output is not None and output.suffix != ".csv":
-        raise Usage(f"{output}: with --errors the ending is .csv")
+        raise UsageError(f"{output}: with --errors the ending is .csv")
     if plot is not None:
         figures.check_name(plot)
     for path in (output, plot):
@@ -141,12 +142,13 @@ def _errors(
     as_json: bool,
 ) -> None:
     """How far the models are from the labels of datasets."""
-    from neupol_cli.errors import BadInput
-    from neupol_cli.prediction import comparison, comparison_report
+    from neupol_cli.errors import InputError
+    from neupol_cli.prediction import evaluation as comparison
+    from neupol_cli.prediction import evaluation_report as comparison_report
 
     found = [each for path in files for each in comparison.compare(committee, path, *which)]
     if not found:
-        raise BadInput("no structure was left to compare")
+        raise InputError("no structure was left to compare")
     (comparison_report.json_lines if as_json else comparison_report.table)(found)
     if output is not None:
         comparison_report.csv_file(output, found)
@@ -159,8 +161,8 @@ Writer = Callable[[Iterator["Prediction"]], None]
 
 def _writer(output: Path | None, as_json: bool) -> Writer:
     """How the answers leave; chosen first, so that a wrong file name costs nothing."""
-    from neupol_cli.errors import Usage
-    from neupol_cli.files import checked_target
+    from neupol_cli.errors import UsageError
+    from neupol_cli.io.files import checked_target
     from neupol_cli.prediction import answers
 
     if output is None:
@@ -169,5 +171,7 @@ def _writer(output: Path | None, as_json: bool) -> Writer:
     if as_json:
         return lambda found: answers.json_file(output, found)
     if output.suffix not in answers.FILES:
-        raise Usage(f"{output}: the ending is one of {', '.join(answers.FILES)} (or use --json)")
+        raise UsageError(
+            f"{output}: the ending is one of {', '.join(answers.FILES)} (or use --json)"
+        )
     return lambda found: answers.FILES[output.suffix](output, found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neupol_cli import registry
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def trajectory(
     nearest bond, the way out from the centre of mass and out of the plane of a flat ring; then
     means by element and by kind of bond.
     """
-    from neupol_cli.files import checked_target
+    from neupol_cli.io.files import checked_target
     from neupol_cli.trajectory.files import writer
     from neupol_cli.trajectory.plot import check_count, plotter
 
@@ -69,7 +69,7 @@ def trajectory(
         found.append(each)
         _print(each, as_json)
     if not found:
-        raise BadInput("no structure was left to follow")
+        raise InputError("no structure was left to follow")
     if output and write:
         write(output, found)
     if plot and draw:
@@ -79,7 +79,7 @@ def trajectory(
 
 
 def _models(names: list[str], device: str) -> dict[str, Any]:
-    """The models by the name that tells them apart. Errors: Usage without movable points."""
+    """The models by the name that tells them apart. Errors: UsageError without movable points."""
     from neupol_cli.devices import device_named
     from neupol_cli.trajectory.paths import check_movable
 
@@ -97,18 +97,18 @@ def _bundled() -> str:
     for name in registry.bundled():
         if registry.bundled_header(name)["config"].get("polarization") == "movable":
             return name
-    raise Usage("no bundled model has movable points; name one with -m")
+    raise UsageError("no bundled model has movable points; name one with -m")
 
 
 def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterator[Trajectory]:
     """Every structure under every model; a structure that one model refuses is left out of all."""
-    from neupol_cli import structures
+    from neupol_cli.io import structures
     from neupol_cli.trajectory import paths
 
     for label, atoms in structures.read(files, on_error):
         try:
             found = [paths.trajectory(m, name, label, atoms) for name, m in models.items()]
-        except BadInput as error:
+        except InputError as error:
             if on_error == "fail":
                 raise
             print(f"neupol: {error} (skipped)", file=sys.stderr)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.graph import Edges
-from neupol_cli.models.linear import Linear
+from neupol_cli.errors import UsageError
+from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class HermiteTable(nn.Module):
     def __init__(self, size: int, bins: int, low: float, high: float) -> None:
         super().__init__()
         if bins < 2 or not high > low:
-            raise Usage(
+            raise UsageError(
                 f"a learned table needs two bins and a range, got {bins} over {low}..{high}"
             )
         self.size = size
@@ -215,10 +215,12 @@ def encoding(name: str, scope: Range) -> nn.Module:
     """The encoding of that name; its ``size`` says how many numbers it makes of a distance.
 
     Raises:
-        Usage: there is no such encoding; the message lists them.
+        UsageError: there is no such encoding; the message lists them.
     """
     if name not in ENCODINGS:
-        raise Usage(f"no distance encoding is called {name!r}; there are {', '.join(ENCODINGS)}")
+        raise UsageError(
+            f"no distance encoding is called {name!r}; there are {', '.join(ENCODINGS)}"
+        )
     return ENCODINGS[name](scope)
 
 
@@ -230,6 +232,6 @@ def cosine_envelope(lengths: Tensor, cutoff: float) -> Tensor:
 
 def smoothness(model: nn.Module) -> Tensor | None:
     """L_smooth averaged over a model's learned tables, or None if it has none."""
-    asked: list[Any] = [getattr(module, "smoothness", None) for module in model.modules()]
-    tables = [each() for each in asked if each is not None]
+    methods: list[Any] = [getattr(module, "smoothness", None) for module in model.modules()]
+    tables = [each() for each in methods if each is not None]
     return torch.stack(tables).mean() if tables else None

@@ -12,81 +12,81 @@ only, and has no pi, since an invariant readout never sees x~_T.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.graph import Edges, Graph, Topology, neighbours
+from neupol_cli.errors import UsageError
+from neupol_cli.models.base import Backbone
+from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, neighbours
 
 
-class Still(nn.Module):
+class Unpolarized(nn.Module):
     """The backbone as published: one point an atom."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
 
-    def forward(self, backbone: Any, graph: Graph) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, backbone: Backbone, graph: Graph) -> tuple[Tensor, list[Tensor]]:
         """The points' last state (A, dim), and no trajectory."""
         topology = neighbours(graph, graph.positions, backbone.cutoff)
         edges = Edges.of(topology, graph.positions, graph.batch, graph.cell)
         return backbone(backbone.types(graph.numbers), edges), []
 
 
-class Doubled(nn.Module):
+class MovablePoints(nn.Module):
     """The backbone on atoms and movable points; the latter's last state is the answer."""
 
     moves = True
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         count = len(backbone.layers) - 1
         self.projections = nn.ModuleList(backbone.projection() for _ in range(count))
 
-    def forward(self, backbone: Any, graph: Graph) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, backbone: Backbone, graph: Graph) -> tuple[Tensor, list[Tensor]]:
         """The movable points' last state (A, dim), and x~_0 .. x~_{T-1}, each (A, 3)."""
         fixed = graph.positions
         atoms = fixed.shape[0]
         moving, path = fixed, [fixed]
-        edges = doubled_edges(graph, moving, backbone.cutoff)
+        edges = movable_edges(graph, moving, backbone.cutoff)
         types = backbone.types(graph.numbers)
         state = backbone.embed(torch.cat((types, types + backbone.species_count)), edges)
         for layer, projection in zip(backbone.layers, self.projections, strict=False):
             state = layer(state, edges)
             if self.moves:
                 moving = moving + projection(state[atoms:])
-                edges = doubled_edges(graph, moving, backbone.cutoff, edges)
+                edges = movable_edges(graph, moving, backbone.cutoff, edges)
             path.append(moving)
         state = backbone.layers[-1](state, received_by_moving(edges))
         return state[atoms:], path
 
 
-class Frozen(Doubled):
+class FrozenPoints(MovablePoints):
     """The ablation {x, x} of Table 3: same points, same parameters, no motion."""
 
     moves = False
 
 
-MODES: dict[str, Callable[[Any], nn.Module]] = {
-    "off": Still,
-    "frozen": Frozen,
-    "movable": Doubled,
+MODES: dict[str, Callable[[Backbone], nn.Module]] = {
+    "off": Unpolarized,
+    "frozen": FrozenPoints,
+    "movable": MovablePoints,
 }
 
 
-def mode(name: str, backbone: Any) -> nn.Module:
+def mode(name: str, backbone: Backbone) -> nn.Module:
     """Neural Polarization of a backbone: ``off``, ``frozen`` or ``movable``.
 
     Raises:
-        Usage: another name.
+        UsageError: another name.
     """
     if name not in MODES:
-        raise Usage(f"polarization is one of {', '.join(MODES)}, not {name!r}")
+        raise UsageError(f"polarization is one of {', '.join(MODES)}, not {name!r}")
     return MODES[name](backbone)
 
 
-def doubled_edges(
+def movable_edges(
     graph: Graph, moving: Tensor, cutoff: float | None, before: Edges | None = None
 ) -> Edges:
     """The edges among atoms and movable points at ``moving`` (A, 3).
@@ -98,15 +98,15 @@ def doubled_edges(
     points = torch.cat((graph.positions, moving))
     batch = torch.cat((graph.batch, graph.batch))
     if before is not None and cutoff is None:
-        edges = Edges.of(Topology(before.receivers, before.senders), points, batch)
+        edges = Edges.of(NeighbourList(before.receivers, before.senders), points, batch)
     else:
-        topology = _doubled_topology(graph, points, cutoff)
+        topology = _movable_neighbours(graph, points, cutoff)
         edges = Edges.of(topology, points, batch, graph.cell)
     edges.first_moving = int(torch.searchsorted(edges.receivers, graph.positions.shape[0]))
     return edges
 
 
-def _doubled_topology(graph: Graph, points: Tensor, cutoff: float | None) -> Topology:
+def _movable_neighbours(graph: Graph, points: Tensor, cutoff: float | None) -> NeighbourList:
     """Neighbours are sought structure by structure, [x_s; x~_s]; then renamed to [x; x~]."""
     atoms = graph.numbers.shape[0]
     starts = graph.counts.cumsum(0) - graph.counts
@@ -127,7 +127,7 @@ def _doubled_topology(graph: Graph, points: Tensor, cutoff: float | None) -> Top
     receivers, senders = name[found.receivers], name[found.senders]
     order = torch.cat(((receivers < atoms).nonzero(), (receivers >= atoms).nonzero())).squeeze(1)
     shifts = None if found.shifts is None else found.shifts[order]
-    return Topology(receivers[order], senders[order], shifts)
+    return NeighbourList(receivers[order], senders[order], shifts)
 
 
 def received_by_moving(edges: Edges) -> Edges:

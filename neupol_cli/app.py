@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from neupol_cli import __version__, launch
+from neupol_cli import __version__
 from neupol_cli.commands import (
     bench_runtime,
     data,
@@ -29,7 +29,8 @@ from neupol_cli.commands import (
     predict,
     trajectory,
 )
-from neupol_cli.errors import IOFailure, NeupolError, TryAgain, out_of_memory
+from neupol_cli.distributed import torchrun
+from neupol_cli.errors import NeupolError, StorageError, TemporaryError, out_of_memory
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 INTERRUPTED = 130  # 128 + SIGINT
@@ -86,7 +87,7 @@ def neupol(
     78 checkpoint refused, 130/143 signals, 141 broken pipe; 1 is a bug of ours.
     """
     if ctx.invoked_subcommand not in SHARED:
-        launch.alone(f"neupol {ctx.invoked_subcommand}")
+        torchrun.alone(f"neupol {ctx.invoked_subcommand}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -141,7 +142,7 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        return _say(_oserror(error), IOFailure.code)
+        return _say(_oserror(error), StorageError.code)
     except Exception as error:
         return _other(error)
 
@@ -151,12 +152,12 @@ def _terminated(end: SystemExit) -> int:
 
 
 def _other(error: Exception) -> int:
-    """Usage errors of typer carry their message and code; anything else is a bug of ours."""
+    """UsageError errors of typer carry their message and code; anything else is a bug of ours."""
     message: Any = getattr(error, "format_message", None)
     if message is not None:
         return _say(message(), getattr(error, "exit_code", 2))
     if out_of_memory(error):
-        return _say(f"out of memory: {error}; use a smaller batch or --memory", TryAgain.code)
+        return _say(f"out of memory: {error}; use a smaller batch or --memory", TemporaryError.code)
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     traceback.print_exc()
@@ -176,10 +177,10 @@ def _say(message: str, code: int) -> int:
 def _rank() -> str:
     """Which of several processes speaks."""
     try:
-        rank, world = launch.place()
+        rank, world_size = torchrun.rank_and_size()
     except NeupolError:
         return ""
-    return f"[{rank}]" if world > 1 else ""
+    return f"[{rank}]" if world_size > 1 else ""
 
 
 def _flushed(code: int) -> int:
@@ -192,5 +193,5 @@ def _flushed(code: int) -> int:
         return BROKEN_PIPE
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _say(_oserror(error), IOFailure.code)
+        return _say(_oserror(error), StorageError.code)
     return code

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from neupol_cli import registry
-from neupol_cli.errors import BadInput
+from neupol_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from neupol_cli.models.property import PropertyModel
 
 
 class NeupolCalculator(Calculator):
@@ -24,22 +29,27 @@ class NeupolCalculator(Calculator):
         dtype: the type of number, e.g. ``torch.float64``; None keeps the checkpoint's.
 
     Raises:
-        BadInput: the model answers no energy in eV.
+        InputError: the model answers no energy in eV.
 
     The model's other properties are in ``calc.results`` under their own names after a calculation.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
 
-    def __init__(self, model: Any, device: str = "cpu", dtype: Any = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: str | PropertyModel,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
-        loaded = registry.load(model, device, dtype) if type(model) is str else model
+        loaded = registry.load_property(model, device, dtype) if isinstance(model, str) else model
         self.model = loaded
         self.energy = loaded.energy
-        config = loaded.config
-        unit = dict(zip(config.targets, config.units, strict=True))[self.energy]
+        unit = loaded.targets[self.energy]
         if unit != "eV":
-            raise BadInput(f"the model's {self.energy} is in {unit or 'no unit'}; ASE needs eV")
+            raise InputError(f"the model's {self.energy} is in {unit or 'no unit'}; ASE needs eV")
 
     def calculate(
         self,
@@ -53,7 +63,7 @@ class NeupolCalculator(Calculator):
         found = self.model.predict(
             [self.atoms], forces=bool(wanted - {"energy", "free_energy"}), stress=stress
         )
-        for name in self.model.config.targets:
+        for name in self.model.targets:
             self.results[name] = float(found[name][0])
         self.results["energy"] = float(found[self.energy][0])
         self.results["free_energy"] = self.results["energy"]

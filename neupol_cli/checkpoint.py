@@ -17,15 +17,16 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
 
-from neupol_cli import files
-from neupol_cli.errors import IOFailure, Refused
+from neupol_cli.errors import CheckpointError, StorageError
+from neupol_cli.io import files
+from neupol_cli.models.base import Header
 
 FORMAT = 1
 KEY = "neupol"
@@ -52,7 +53,7 @@ def _bytes(tensor: Tensor) -> Any:
 def write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes one checked file atomically: a reader sees the old file or the new one, whole.
 
-    Errors: IOFailure when the disk refuses; the earlier file is then untouched.
+    Errors: StorageError when the disk refuses; the earlier file is then untouched.
     """
     # Copies, because tensors that share memory cannot be stored and views would store their base.
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -67,43 +68,51 @@ def write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header and the tensors (on the CPU) of a file written by `write`.
 
-    Errors: IOFailure when it cannot be read; Refused when it is not ours, damaged or cut short.
+    Raises:
+        StorageError: it cannot be read.
+        CheckpointError: it is not ours, damaged or cut short.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise IOFailure(f"{path}: {error.strerror or error}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     header = _header(path, data)
     if header.get("format") != FORMAT:
-        raise Refused(
+        raise CheckpointError(
             f"{path}: has format {header.get('format')!r}, this version of neupol reads {FORMAT}"
         )
     if header.get("kind") != kind:
-        raise Refused(f"{path}: holds a {header.get('kind')!r} file where {kind!r} is needed")
+        raise CheckpointError(
+            f"{path}: holds a {header.get('kind')!r} file where {kind!r} is needed"
+        )
     try:
         tensors = safetensors_torch.load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise Refused(f"{path}: damaged: {error}") from error
+        raise CheckpointError(f"{path}: damaged: {error}") from error
     if digest(header, tensors) != header.get("sha256"):
-        raise Refused(f"{path}: the checksum does not agree: the file was damaged or edited")
+        raise CheckpointError(
+            f"{path}: the checksum does not agree: the file was damaged or edited"
+        )
     return header, tensors
 
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
-    """The JSON object of a file's metadata, or Refused with what the file is instead."""
+    """The JSON object of a file's metadata, or CheckpointError with what the file is instead."""
     # A length, then an object: checked first, since a length may begin with any two bytes.
     size = int.from_bytes(data[:8], "little")
     if not 2 <= size <= len(data) - 8 or data[8:9] != b"{":
         if data[:2] == b"PK" or data[:1] == b"\x80":
-            raise Refused(f"{path}: is a pickle, which could run code: not loaded")
-        raise Refused(f"{path}: is not a safetensors file, or was cut short")
+            raise CheckpointError(f"{path}: is a pickle, which could run code: not loaded")
+        raise CheckpointError(f"{path}: is not a safetensors file, or was cut short")
     try:
         text = json.loads(data[8 : 8 + size])["__metadata__"][KEY]
         header = json.loads(text)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Refused(f"{path}: carries no neupol header: not a checkpoint of neupol") from error
+        raise CheckpointError(
+            f"{path}: carries no neupol header: not a checkpoint of neupol"
+        ) from error
     if not hasattr(header, "keys"):
-        raise Refused(f"{path}: its neupol header is not an object")
+        raise CheckpointError(f"{path}: its neupol header is not an object")
     return header
 
 
@@ -118,50 +127,54 @@ def save(path: Path, model_name: str, model: nn.Module, meta: Mapping[str, Any])
     write(path, "weights", header, model.state_dict())
 
 
-def load_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """``(meta, tensors)`` of a weights file. Errors: IOFailure, Refused (see `read`)."""
-    meta, tensors = read(path, "weights")
+def load_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """``(header, tensors)`` of a weights file. Raises: as :func:`read`."""
+    header, tensors = read(path, "weights")
     for key in ("model", "config"):
-        if key not in meta:
-            raise Refused(f"{path}: its header does not name the {key}")
-    return meta, tensors
+        if key not in header:
+            raise CheckpointError(f"{path}: its header does not name the {key}")
+    return cast(Header, header), tensors
 
 
 def restore(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Copies tensors into a model, all of them and only if every name and shape agrees.
 
-    Errors: Refused, naming the first tensor that is missing, unknown or of another shape.
+    Errors: CheckpointError, naming the first tensor that is missing, unknown or of another shape.
     """
     own = model.state_dict()
     for name, value in own.items():
         if name not in tensors:
-            raise Refused(f"{source}: has no tensor {name}, which the model needs")
+            raise CheckpointError(f"{source}: has no tensor {name}, which the model needs")
         if tensors[name].shape != value.shape:
-            raise Refused(
+            raise CheckpointError(
                 f"{source}: tensor {name} has shape {tuple(tensors[name].shape)}, "
                 f"the model's is {tuple(value.shape)}"
             )
     for name in tensors:
         if name not in own:
-            raise Refused(f"{source}: holds the tensor {name}, which the model does not have")
+            raise CheckpointError(
+                f"{source}: holds the tensor {name}, which the model does not have"
+            )
     model.load_state_dict(dict(tensors))
 
 
 def load_published(path: Path) -> Any:
     """What a published ``.pt`` file holds, read by torch's loader that executes nothing.
 
-    Errors: IOFailure; Refused for anything but plain tensors, numbers, strings and containers.
+    Raises:
+        StorageError: it cannot be read.
+        CheckpointError: it holds anything but plain tensors, numbers, strings and containers.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of, it also refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise IOFailure(f"{path}: {error.strerror or error}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
             AttributeError, IndexError) as error:  # fmt: skip
         reason = str(error).strip().split("\n")[0]
-        raise Refused(f"{path}: not loadable as plain weights: {reason}") from error
+        raise CheckpointError(f"{path}: not loadable as plain weights: {reason}") from error
 
 
 def save_state(path: Path, tree: Mapping[str, Any]) -> None:
@@ -171,12 +184,16 @@ def save_state(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The tree that `save_state` wrote (tensors on the CPU). Errors: IOFailure, Refused."""
+    """The tree that `save_state` wrote (tensors on the CPU).
+
+    Raises:
+        StorageError, CheckpointError: see `read`.
+    """
     header, tensors = read(path, "state")
     try:
         tree: dict[str, Any] = _unflatten(header["tree"], tensors)
     except (KeyError, TypeError) as error:
-        raise Refused(f"{path}: its tree does not agree with its tensors") from error
+        raise CheckpointError(f"{path}: its tree does not agree with its tensors") from error
     return tree
 
 

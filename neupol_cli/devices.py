@@ -6,8 +6,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from neupol_cli.errors import Usage
-from neupol_cli.launch import place
+from neupol_cli.distributed.torchrun import rank_and_size
+from neupol_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ def default_dtype(name: str) -> Iterator[torch.dtype]:
 
     kinds = {"float32": torch.float32, "float64": torch.float64}
     if name not in kinds:
-        raise Usage(f"--default-dtype is one of {', '.join(kinds)}, not {name!r}")
+        raise UsageError(f"--default-dtype is one of {', '.join(kinds)}, not {name!r}")
     earlier = torch.get_default_dtype()
     torch.set_default_dtype(kinds[name])
     try:
@@ -32,7 +32,7 @@ def default_dtype(name: str) -> Iterator[torch.dtype]:
 
 
 def device_named(name: str) -> torch.device:
-    """A device by name; ``auto`` is the GPU where there is one. Errors: Usage.
+    """A device by name; ``auto`` is the GPU where there is one. Errors: UsageError.
 
     Of several processes on a machine each has a GPU of its own.
     """
@@ -40,12 +40,12 @@ def device_named(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and place()[1] > 1:
+    if name == "cuda" and rank_and_size()[1] > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise Usage(f"--device {name}: not usable here: {reason}") from error
+        raise UsageError(f"--device {name}: not usable here: {reason}") from error
     return device

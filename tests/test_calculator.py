@@ -9,7 +9,7 @@ import torch
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 from neupol_cli.calculator import NeupolCalculator
-from neupol_cli.errors import BadInput
+from neupol_cli.errors import InputError
 
 
 def test_forces_equal_differences(untrained) -> None:
@@ -29,7 +29,7 @@ def test_stress_equals_differences(untrained) -> None:
 
 
 def test_a_model_without_an_energy_in_ev_is_refused(untrained) -> None:
-    with pytest.raises(BadInput, match="forces need an energy"):
+    with pytest.raises(InputError, match="forces need an energy"):
         NeupolCalculator(str(untrained(targets=("mu",), units=("D",))))
-    with pytest.raises(BadInput, match="ASE needs eV"):
+    with pytest.raises(InputError, match="ASE needs eV"):
         NeupolCalculator(str(untrained(targets=("energy",), units=("kcal/mol",))))

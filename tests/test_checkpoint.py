@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from neupol_cli import checkpoint
-from neupol_cli.errors import IOFailure, Refused
+from neupol_cli.errors import CheckpointError, StorageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def test_every_flipped_bit_is_found(saved: tuple[Path, Toy]) -> None:
         path.write_bytes(broken)
         try:
             meta, tensors = checkpoint.load_file(path)
-        except Refused:
+        except CheckpointError:
             continue
         # White space of the outer JSON carries nothing; everything that is read must be the same.
         path.write_bytes(whole)
@@ -95,7 +95,7 @@ def test_every_truncation_is_refused(saved: tuple[Path, Toy]) -> None:
     whole = path.read_bytes()
     for size in [0, 1, 7, 8, 9, 50, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:size])
-        with pytest.raises(Refused, match=r"model\.safetensors: "):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
             checkpoint.load_file(path)
 
 
@@ -104,13 +104,13 @@ def test_foreign_files_are_refused_with_a_reason(tmp_path: Path) -> None:
 
     foreign = tmp_path / "foreign.safetensors"
     save_file({"w": torch.ones(2)}, foreign)
-    with pytest.raises(Refused, match="not a checkpoint of neupol"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of neupol"):
         checkpoint.load_file(foreign)
     text = tmp_path / "text"
     text.write_text("not a checkpoint at all, but long enough to have a length field")
-    with pytest.raises(Refused, match="not a safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         checkpoint.load_file(text)
-    with pytest.raises(IOFailure, match="No such file"):
+    with pytest.raises(StorageError, match="No such file"):
         checkpoint.load_file(tmp_path / "absent")
 
 
@@ -129,7 +129,7 @@ def test_pickles_are_never_executed(tmp_path: Path, reader: object) -> None:
     plain.write_bytes(pickle.dumps(Bomb(str(trace))))
     torch.save({"state": Bomb(str(trace))}, archive)
     for path in (plain, archive):
-        with pytest.raises(Refused):
+        with pytest.raises(CheckpointError):
             reader(path)  # type: ignore[operator]
     assert not trace.exists()
 
@@ -144,11 +144,11 @@ def test_published_weights_are_read(tmp_path: Path) -> None:
 def test_shapes_and_names_must_agree(saved: tuple[Path, Toy]) -> None:
     path, _ = saved
     _, tensors = checkpoint.load_file(path)
-    with pytest.raises(Refused, match=r"line\.weight has shape \(1, 3\)"):
+    with pytest.raises(CheckpointError, match=r"line\.weight has shape \(1, 3\)"):
         checkpoint.restore(Toy(Config(width=4)), tensors, path)
-    with pytest.raises(Refused, match=r"has no tensor count"):
+    with pytest.raises(CheckpointError, match=r"has no tensor count"):
         checkpoint.restore(Toy(Config()), {k: v for k, v in tensors.items() if k != "count"}, path)
-    with pytest.raises(Refused, match=r"holds the tensor extra"):
+    with pytest.raises(CheckpointError, match=r"holds the tensor extra"):
         checkpoint.restore(Toy(Config()), {**tensors, "extra": torch.ones(1)}, path)
 
 
@@ -170,5 +170,5 @@ def test_state_tree_is_exact(tmp_path: Path) -> None:
         None,
         True,
     ]
-    with pytest.raises(Refused, match="holds a 'state' file where 'weights' is needed"):
+    with pytest.raises(CheckpointError, match="holds a 'state' file where 'weights' is needed"):
         checkpoint.load_file(tmp_path / "s")

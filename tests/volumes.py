@@ -7,8 +7,8 @@ import io
 import numpy as np
 from ase import Atoms
 
-from neupol_cli import volumetric
-from neupol_cli.volumetric import Grid, Volume, by_counts
+from neupol_cli.io import volumetric
+from neupol_cli.io.volumetric import Grid, Volume, by_counts
 
 CELL = np.array([[5.0, 0.3, -0.2], [1.1, 4.2, 0.4], [-0.7, 0.6, 6.1]])
 SHAPE = (12, 9, 16)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds
 Done = subprocess.CompletedProcess[str]
 
 
@@ -28,11 +28,11 @@ class Server:
     """The parent's end."""
 
     def __init__(self) -> None:
-        asked, self.asking = os.pipe()
+        requested, self.asking = os.pipe()
         self.answers, answering = os.pipe()
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.warm", str(asked), str(answering)]
-        fds = (asked, answering)
+        command = [sys.executable, "-m", "tests.warm", str(requested), str(answering)]
+        fds = (requested, answering)
         self.process = subprocess.Popen(command, env=environment, cwd=ROOT, pass_fds=fds)
         for each in fds:
             os.close(each)
@@ -100,8 +100,8 @@ if __name__ == "__main__":
     for module in pkgutil.walk_packages(neupol_cli.__path__, "neupol_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    asked, answering = map(int, sys.argv[1:])
-    with os.fdopen(asked) as requests:
+    requested, answering = map(int, sys.argv[1:])
+    with os.fdopen(requested) as requests:
         _serve(requests, answering)
     from neupol_cli.app import main
 

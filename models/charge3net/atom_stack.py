@@ -10,11 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.graph import Edges, Graph, neighbours
-from neupol_cli.models.polarization import doubled_edges
-from neupol_cli.models.radial_table import LearnedRadial, RadialNetwork
-from neupol_cli.models.tensor_product import (
+from neupol_cli.errors import UsageError
+from neupol_cli.models.charge3net.tensor_product import (
     EVEN_SCALAR,
     AtomConvolution,
     Features,
@@ -23,6 +20,9 @@ from neupol_cli.models.tensor_product import (
     natural,
     reachable,
 )
+from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.radial_table import LearnedRadial, RadialNetwork
+from neupol_cli.models.polarization import movable_edges
 
 VECTOR = (1, -1)  # 1o
 # polarization -> (a second point an atom, which moves)
@@ -128,7 +128,7 @@ class Motion(nn.Module):
         super().__init__()
         self.doubled, self.moves = MODES[config.polarization]
         if self.moves and config.lmax < 1:
-            raise Usage("movable points need vectors: lmax of at least 1")
+            raise UsageError("movable points need vectors: lmax of at least 1")
         widths = [after[VECTOR] for after in irreps] if self.moves else []
         self.maps = nn.ParameterList(nn.Parameter(torch.zeros(width, 1)) for width in widths)
 
@@ -143,18 +143,18 @@ class Motion(nn.Module):
     def edges(self, graph: Graph, moving: Tensor, cutoff: float) -> Edges:
         """The edges among all senders, with the movable points at ``moving`` (A, 3)."""
         if self.doubled:
-            return doubled_edges(graph, moving, cutoff)
+            return movable_edges(graph, moving, cutoff)
         topology = neighbours(graph, graph.positions, cutoff)
         return Edges.of(topology, graph.positions, graph.batch, graph.cell)
 
 
 def check(config: ChargE3NetConfig) -> None:
-    """Raises Usage for settings that do not exist."""
+    """Raises UsageError for settings that do not exist."""
     for label, value, known in (
         ("encoding", config.encoding, RADIALS),
         ("polarization", config.polarization, MODES),
     ):
         if value not in known:
-            raise Usage(f"{label} is one of {', '.join(known)}, not {value!r}")
+            raise UsageError(f"{label} is one of {', '.join(known)}, not {value!r}")
     if config.pseudoscalar_spin and not config.spin:
-        raise Usage("pseudoscalar_spin says how spin is read: it goes with spin=true")
+        raise UsageError("pseudoscalar_spin says how spin is read: it goes with spin=true")

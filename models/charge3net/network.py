@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
 from neupol_cli.models.charge3net.atom_stack import (
     RADIALS,
     AtomStack,
@@ -26,19 +26,7 @@ from neupol_cli.models.charge3net.atom_stack import (
 from neupol_cli.models.charge3net.probe_stack import ProbeStack
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.charge3net.reader import Reader
-from neupol_cli.models.density import DensityModel
-from neupol_cli.models.elements import Elements
-from neupol_cli.models.graph import Edges, Graph, segment_sum
-from neupol_cli.models.harmonics import Harmonics
-from neupol_cli.models.probes import images, inside, slots
-from neupol_cli.models.radial_table import (
-    GaussianBasis,
-    Spots,
-    bins_for,
-    checked_table,
-    nodes_for,
-)
-from neupol_cli.models.tensor_product import (
+from neupol_cli.models.charge3net.tensor_product import (
     EVEN_SCALAR,
     ODD_SCALAR,
     BlockLinear,
@@ -46,6 +34,18 @@ from neupol_cli.models.tensor_product import (
     Multiplicities,
     Neighbourhoods,
     hidden_irreps,
+)
+from neupol_cli.models.density.model import DensityModel
+from neupol_cli.models.density.probes import images, inside, slots
+from neupol_cli.models.nn.elements import Elements
+from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
+from neupol_cli.models.nn.harmonics import Harmonics
+from neupol_cli.models.nn.radial_table import (
+    GaussianBasis,
+    Spots,
+    bins_for,
+    checked_table,
+    nodes_for,
 )
 
 # Angstrom between the nodes of the table that a step of training in float32 makes of R.
@@ -103,7 +103,7 @@ class ChargE3Net(DensityModel):
             config.num_neighbors,
         )
         if config.pseudoscalar_spin and ODD_SCALAR not in self.probes.scalars:
-            raise Usage(
+            raise UsageError(
                 f"pseudoscalar_spin needs lmax >= 1 and layers >= 3: with lmax={config.lmax} and "
                 f"layers={config.layers} no pseudoscalar reaches a probe; leave it out, and spin "
                 "is read from even scalars"
@@ -136,7 +136,7 @@ class ChargE3Net(DensityModel):
 
         Raises:
             KeyError: a weight is missing.
-            Refused: a weight has another size than the arguments give it.
+            CheckpointError: a weight has another size than the arguments give it.
         """
         ours, state = cls.published(tensors, config or {})
         network = cls(ours).to(state["readout.weight"].dtype)
@@ -167,6 +167,11 @@ class ChargE3Net(DensityModel):
         points = replace(graph, positions=positions, batch=batch)
         seen = tuple(path) if self.motion.doubled else ()
         return AtomFeatures(points, types, layers, self.probes.senders(layers), path=seen)
+
+    @property
+    def polarization_mode(self) -> str:
+        """``off``, ``frozen`` or ``movable``."""
+        return self.config.polarization
 
     def movable_points(self, graph: Graph) -> list[Tensor]:
         """x~_0 .. x~_T, each (A, 3) Angstrom: the probes read the last one."""

@@ -17,10 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.harmonics import wigner_3j
-from neupol_cli.models.linear import product
-from neupol_cli.models.radial_table import GaussianBasis
-from neupol_cli.models.tensor_product import (
+from neupol_cli.models.charge3net.tensor_product import (
     EVEN_SCALAR,
     ODD_SCALAR,
     SILU,
@@ -32,6 +29,9 @@ from neupol_cli.models.tensor_product import (
     natural,
     reachable,
 )
+from neupol_cli.models.nn.harmonics import wigner_3j
+from neupol_cli.models.nn.linear import product
+from neupol_cli.models.nn.radial_table import GaussianBasis
 
 
 @dataclass(frozen=True)

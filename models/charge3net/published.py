@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import Refused
+from neupol_cli.errors import CheckpointError
 from neupol_cli.models.charge3net.atom_stack import atom_irreps
 from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
 from neupol_cli.models.charge3net.probe_stack import ProbeLayer
-from neupol_cli.models.tensor_product import (
+from neupol_cli.models.charge3net.tensor_product import (
     EVEN_SCALAR,
     ODD_SCALAR,
     AtomConvolution,
@@ -68,7 +68,9 @@ def config_of(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> ChargE
     scalars = tensors["probe_model.readout.weight"].numel() // (2 if spin else 1)
     layers = sum(key.startswith("probe_model.") and key.endswith(".sc.weight") for key in tensors)
     if given.get("basis", "gaussian") != "gaussian":
-        raise Refused(f"the radial basis {given['basis']!r} is not known here, only gaussian")
+        raise CheckpointError(
+            f"the radial basis {given['basis']!r} is not known here, only gaussian"
+        )
     last = tensors[f"probe_model.convolutions.{layers - 1}.lin1.weight"].numel()
     return ChargE3NetConfig(
         species=SPECIES,
@@ -108,7 +110,7 @@ def published(
 
     Raises:
         KeyError: a weight is missing.
-        Refused: a weight has another size than these arguments give it.
+        CheckpointError: a weight has another size than these arguments give it.
     """
     tensors = weights_of(tensors)
     config = config_of(tensors, given)
@@ -154,7 +156,7 @@ class Source:
         shapes = {k: (ins[k], outs[k]) for k in ins if k in outs}
         sizes = [a * b for a, b in shapes.values()]
         if sum(sizes) != flat.numel():
-            raise Refused(
+            raise CheckpointError(
                 f"{self.place}.{key} has {flat.numel()} numbers, its arguments give {sum(sizes)}"
             )
         parts = flat.split(sizes)
@@ -184,7 +186,7 @@ class Source:
         second = self["fc.layer1.weight"]
         sizes = [ins[path.sender] for path in paths]
         if sum(sizes) != second.shape[1]:
-            raise Refused(
+            raise CheckpointError(
                 f"{self.place}.fc.layer1.weight has {second.shape[1]} columns, not {sum(sizes)}"
             )
         columns = dict(zip(paths, second.split(sizes, 1), strict=True))

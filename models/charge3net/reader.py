@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import out_of_memory
-from neupol_cli.models.graph import Edges
-from neupol_cli.models.probes import Tile
-from neupol_cli.models.radial_table import Spots
+from neupol_cli.models.density.probes import Tile
+from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.radial_table import Spots
 
 if TYPE_CHECKING:
+    from neupol_cli.models.charge3net.kernels.probe_kernel import ProbeKernel
     from neupol_cli.models.charge3net.network import AtomFeatures, ChargE3Net
-    from neupol_cli.models.charge3net.probe_kernel import ProbeKernel
 
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 65536}
@@ -104,7 +104,7 @@ class Reader:
             return None
         try:
             if self.kernel is None:
-                from neupol_cli.models.charge3net.probe_kernel import ProbeKernel
+                from neupol_cli.models.charge3net.kernels.probe_kernel import ProbeKernel
 
                 self.kernel = ProbeKernel(self.network, self.features, self.pairs)
             return self.kernel.sums(tile)

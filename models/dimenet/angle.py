@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from neupol_cli.models.dimenet.spherical_basis import legendre
 from neupol_cli.models.dimenet.triplets import Fan
 from neupol_cli.models.distance import HermiteTable
-from neupol_cli.models.linear import Linear
+from neupol_cli.models.nn.linear import Linear
 
 
 class LegendreAngles(nn.Module):

@@ -31,15 +31,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.activation import activated
-from neupol_cli.models.backbone import Backbone, PropertyConfig
+from neupol_cli.errors import UsageError
 from neupol_cli.models.dimenet.angle import angular
 from neupol_cli.models.dimenet.spherical_basis import SphericalBessel
 from neupol_cli.models.dimenet.triplets import Triplets
 from neupol_cli.models.distance import Range, encoding
-from neupol_cli.models.graph import Edges, Graph, segment_sum
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.nn.activation import activated
+from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
+from neupol_cli.models.nn.linear import Linear, product
+from neupol_cli.models.property import Backbone, PropertyConfig
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class DimeNet(Backbone):
         return published.translated(weights, config)
 
     @staticmethod
-    def recognise(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def recognise(content: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """A state_dict of PyTorch Geometric's DimeNetPlusPlus and its arguments, or None."""
         from neupol_cli.models.dimenet import published
 
@@ -321,13 +321,13 @@ def _check(config: DimeNetConfig) -> None:
     """Refuses what this network cannot be.
 
     Raises:
-        Usage: polarization, or an unknown start of the output.
+        UsageError: polarization, or an unknown start of the output.
     """
     if config.polarization != "off":
-        raise Usage(
+        raise UsageError(
             "dimenet keeps its state on edges, not on points, and takes no polarization; "
             "choose egnn, equivariant-transformer or equiformer for it"
         )
     if config.output_start not in OUTPUT_STARTS:
         known = ", ".join(OUTPUT_STARTS)
-        raise Usage(f"output_start is one of {known}, not {config.output_start!r}")
+        raise UsageError(f"output_start is one of {known}, not {config.output_start!r}")

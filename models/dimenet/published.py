@@ -77,12 +77,14 @@ def _ours(name: str) -> str:
     return f"{NAMES[kind]}.{number}.{words.get(first, first)}.{tail}"
 
 
-def recognised(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def recognised(content: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """A published state_dict and the arguments that its shapes tell; None if it is another's.
 
     Cutoff and envelope leave no trace in the weights: they are taken as published.
     """
     key = "interaction_blocks.0.lin_sbf1.weight"
+    if not isinstance(content, Mapping):
+        return None
     if not {key, "rbf.freq", "output_blocks.0.lin_up.weight"} <= set(content):
         return None
     weights = dict(content)

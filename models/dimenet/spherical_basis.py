@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.models.harmonics import Constant
+from neupol_cli.models.nn.harmonics import Constant
 
 
 def spherical_bessel(order: int, x: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from neupol_cli.models.graph import Edges
+from neupol_cli.models.nn.graph import Edges
 
 # Two images of one atom are further apart than this; in Angstrom^2.
 SAME = 1e-2

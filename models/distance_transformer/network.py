@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.backbone import Backbone, PropertyConfig
+from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.distance_transformer.pair_blocks import Blocks, Listed, pair_products
-from neupol_cli.models.graph import Edges, Graph, segment_sum
-from neupol_cli.models.linear import Linear
+from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
+from neupol_cli.models.nn.linear import Linear
+from neupol_cli.models.property import Backbone, PropertyConfig
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,14 @@ def _check(config: DistanceTransformerConfig) -> None:
     """Refuses what this network cannot be.
 
     Raises:
-        Usage: movable points, or heads that do not divide the width.
+        UsageError: movable points, or heads that do not divide the width.
     """
     if config.polarization == "movable":
-        raise Usage(
+        raise UsageError(
             "distance-transformer has no vectors that could move a point, only off or frozen "
             "polarization; choose egnn, equivariant-transformer or equiformer to move points"
         )
     if config.heads < 1 or config.hidden % config.heads:
-        raise Usage(f"{config.heads} heads do not divide {config.hidden} features: --set heads=")
+        raise UsageError(
+            f"{config.heads} heads do not divide {config.hidden} features: --set heads="
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neupol_cli.models.graph import Edges, segment_sum
+from neupol_cli.models.nn.graph import Edges, segment_sum
 
 # Dense blocks may hold so many times more pairs than there are edges.
 WASTE = 6

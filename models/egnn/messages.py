@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.asked import asked
-from neupol_cli.models.graph import segment_sum
-from neupol_cli.models.linear import product
+from neupol_cli.models.nn.gradient_needed import gradient_needed
+from neupol_cli.models.nn.graph import segment_sum
+from neupol_cli.models.nn.linear import product
 
 # 1,024 edges of 128 floats are half a megabyte: two such tiles fit in a core's second cache.
 TILE_NUMBERS = 1024 * 128
@@ -106,7 +106,7 @@ class _Summed(torch.autograd.Function):
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
             found = _plain_gradients(p, receivers, senders, gradients[0], wanted)
             return None, None, None, *found
-        needed = Parts(*(w and asked(part) for w, part in zip(wanted, p, strict=True)))  # type: ignore[arg-type]
+        needed = Parts(*(w and gradient_needed(part) for w, part in zip(wanted, p, strict=True)))  # type: ignore[arg-type]
         total = _gradients(p, receivers, senders, first, second, gradients[0], needed)
         kept = (each if need else None for each, need in zip(total, needed, strict=True))
         return None, None, None, *kept

@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.egnn import nbody_step
-from neupol_cli.models.egnn.nbody_step import Seen, usable
+from neupol_cli.errors import UsageError
+from neupol_cli.models.base import DynamicsModel
+from neupol_cli.models.egnn.kernels import nbody_step
+from neupol_cli.models.egnn.kernels.nbody_step import Seen, usable
 from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes
-from neupol_cli.models.linear import Linear, Perceptron, product
+from neupol_cli.models.nn.linear import Linear, Perceptron, product
 
 FARTHEST = 100.0  # of one pair's push; never met in practice, says the published code
 # polarization -> (points a particle, whether layers see where the movable ones went)
@@ -204,16 +205,17 @@ def compiled(seen: Seen, fixed: int) -> Step:
     return step
 
 
-class EGNNDynamics(nn.Module):
+class EGNNDynamics(DynamicsModel):
     """Charged particles in, their positions some time later out; any unit, the data's."""
 
     Config = NBodyConfig
+    config: NBodyConfig
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
         if config.polarization not in MODES:
             known = ", ".join(MODES)
-            raise Usage(f"polarization is one of {known}, not {config.polarization!r}")
+            raise UsageError(f"polarization is one of {known}, not {config.polarization!r}")
         self.config = config
         kinds, self.moves = MODES[config.polarization]
         self.embeddings = nn.ModuleList(Linear(1, config.hidden) for _ in range(kinds))

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.backbone import Backbone, PropertyConfig
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.egnn.messages import Parts, messages, summed_messages
-from neupol_cli.models.graph import Edges, Graph, segment_sum
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
+from neupol_cli.models.nn.linear import Linear, product
+from neupol_cli.models.property import Backbone, PropertyConfig
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from neupol_cli.models.linear import product
+from neupol_cli.models.nn.linear import product
 
 
 class Parts(NamedTuple):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from neupol_cli.models.equiformer.edge_frame import Path, paths
 from neupol_cli.models.equiformer.so3 import EquivariantLinear, Muls
-from neupol_cli.models.graph import segment_sum
+from neupol_cli.models.nn.graph import segment_sum
 
 
 def attended(

@@ -20,8 +20,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from neupol_cli.models.graph import Edges
-from neupol_cli.models.harmonics import Constant, Harmonics, wigner_3j
+from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.harmonics import Constant, Harmonics, wigner_3j
 
 
 @dataclass(frozen=True)

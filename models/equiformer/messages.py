@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from neupol_cli.models.equiformer.edge_frame import Pairs, Path, paths
 from neupol_cli.models.equiformer.so3 import SIGMOID, SILU, Muls
-from neupol_cli.models.harmonics import Constant
-from neupol_cli.models.linear import product
+from neupol_cli.models.nn.harmonics import Constant
+from neupol_cli.models.nn.linear import product
 
 # (E f(z)^2)^(-1/2) of the smooth leaky ReLU over normal z, as e3nn estimates it.
 LEAKY = 1.531320475574866

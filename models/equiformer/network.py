@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.backbone import Backbone, PropertyConfig
+from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range
 from neupol_cli.models.equiformer.attention import Values, attended
 from neupol_cli.models.equiformer.edge_frame import Frames, Pairs, paths
+from neupol_cli.models.equiformer.kernels.tiles import messages
 from neupol_cli.models.equiformer.messages import Parts, Wiring
 from neupol_cli.models.equiformer.radial import RadialNetwork, radial_basis
 from neupol_cli.models.equiformer.so3 import (
@@ -40,10 +40,10 @@ from neupol_cli.models.equiformer.so3 import (
     packed,
     unpacked,
 )
-from neupol_cli.models.equiformer.tiles import messages
-from neupol_cli.models.graph import Graph, segment_sum
-from neupol_cli.models.harmonics import Constant
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.nn.graph import Graph, segment_sum
+from neupol_cli.models.nn.harmonics import Constant
+from neupol_cli.models.nn.linear import Linear, product
+from neupol_cli.models.property import Backbone, PropertyConfig
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,19 @@ def check(config: EquiformerConfig) -> None:
     """Refuses sizes that make no network.
 
     Raises:
-        Usage: saying which.
+        UsageError: saying which.
     """
     degrees = len(multiplicities(config.irreps))
     if degrees < 2:
-        raise Usage(f"irreps {config.irreps!r} have no vectors; add some, as in 16x0e+8x1e")
+        raise UsageError(f"irreps {config.irreps!r} have no vectors; add some, as in 16x0e+8x1e")
     for name in ("head_irreps", "mlp_irreps"):
         text = getattr(config, name)
         if len(multiplicities(text)) != degrees:
-            raise Usage(f"{name} {text!r} must go to the same l as irreps {config.irreps!r}")
+            raise UsageError(f"{name} {text!r} must go to the same l as irreps {config.irreps!r}")
     if config.layers < 1 or config.heads < 1:
-        raise Usage(f"got {config.layers} layers of {config.heads} heads; both must be positive")
+        raise UsageError(
+            f"got {config.layers} layers of {config.heads} heads; both must be positive"
+        )
 
 
 class Geometry(nn.Module):

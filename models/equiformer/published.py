@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import Refused
+from neupol_cli.errors import CheckpointError
 from neupol_cli.models.equiformer.edge_frame import paths
 from neupol_cli.models.equiformer.messages import Wiring
 from neupol_cli.models.equiformer.network import EquiformerConfig
@@ -20,7 +20,9 @@ State = dict[str, Tensor]
 def config_of(given: Mapping[str, Any]) -> EquiformerConfig:
     """Our configuration from the published arguments."""
     if given.get("basis_type", "gaussian") != "gaussian":
-        raise Refused(f"the radial basis {given['basis_type']!r} is not known here, only gaussian")
+        raise CheckpointError(
+            f"the radial basis {given['basis_type']!r} is not known here, only gaussian"
+        )
     default = EquiformerConfig()
     return EquiformerConfig(
         irreps=given.get("irreps_node_embedding", default.irreps),
@@ -174,7 +176,7 @@ def published(
 
     Raises:
         KeyError: a weight is missing.
-        Refused: an argument asks for what this network does not have.
+        CheckpointError: an argument asks for what this network does not have.
     """
     config = config_of(given)
     translation = Translation(weights, config)

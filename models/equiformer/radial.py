@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import ENCODINGS, Range
-from neupol_cli.models.graph import Edges
-from neupol_cli.models.linear import Linear, product
+from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.linear import Linear, product
 
 # The published code's value in the Gaussians' norm.
 PI = 3.14159
@@ -66,11 +66,11 @@ def radial_basis(name: str, scope: Range) -> nn.Module:
     """``learned-gaussian``, ``learned-bessel``, or any encoding of models/distance.py.
 
     Raises:
-        Usage: there is no such encoding; the message lists them.
+        UsageError: there is no such encoding; the message lists them.
     """
     kinds = {"learned-gaussian": LearnedGaussians, "learned-bessel": LearnedBessel, **ENCODINGS}
     if name not in kinds:
-        raise Usage(f"no distance encoding is called {name!r}; there are {', '.join(kinds)}")
+        raise UsageError(f"no distance encoding is called {name!r}; there are {', '.join(kinds)}")
     return kinds[name](scope)
 
 

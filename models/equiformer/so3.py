@@ -13,31 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.linear import product
+from neupol_cli.errors import UsageError
+from neupol_cli.models.nn.activation import SIGMOID, SILU
+from neupol_cli.models.nn.linear import product
 
 Muls = tuple[int, ...]
-
-# (E f(z)^2)^(-1/2) of each activation over normal z, as e3nn estimates them.
-SILU, SIGMOID = 1.6791767923989418, 1.8467055342154763
 
 
 def multiplicities(irreps: str) -> Muls:
     """``"128x0e+64x1e"`` -> (128, 64): how many copies of l = 0, 1, ...
 
     Raises:
-        Usage: not a list of even irreps with l = 0, 1, ... in this order.
+        UsageError: not a list of even irreps with l = 0, 1, ... in this order.
     """
     terms = [re.fullmatch(r"\s*(\d+)x(\d+)e\s*", term) for term in irreps.split("+")]
     found = [(int(term[1]), int(term[2])) for term in terms if term]
     if len(found) != len(terms) or [degree for _, degree in found] != list(range(len(found))):
-        raise Usage(f"irreps are written like 128x0e+64x1e+32x2e, l ascending; not {irreps!r}")
+        raise UsageError(f"irreps are written like 128x0e+64x1e+32x2e, l ascending; not {irreps!r}")
     return tuple(mul for mul, _ in found)
-
-
-def dimension(muls: Muls) -> int:
-    """Numbers a point."""
-    return sum(mul * (2 * degree + 1) for degree, mul in enumerate(muls))
 
 
 def unpacked(state: Tensor, muls: Muls) -> list[Tensor]:

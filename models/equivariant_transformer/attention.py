@@ -24,19 +24,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.asked import asked
-from neupol_cli.models.equivariant_transformer import attention_fused as compiled
-from neupol_cli.models.equivariant_transformer import attention_tiles as tiles
-from neupol_cli.models.equivariant_transformer.attention_radial import (
+from neupol_cli.models.equivariant_transformer.kernels import attention_compiled as compiled
+from neupol_cli.models.equivariant_transformer.kernels import attention_tiles as tiles
+from neupol_cli.models.equivariant_transformer.kernels.attention_radial import (
     Gradient,
     Parts,
     Radial,
     Shape,
 )
-from neupol_cli.models.equivariant_transformer.attention_tiles import Answers, Filter, Rates, Sender
+from neupol_cli.models.equivariant_transformer.kernels.attention_tiles import (
+    Answers,
+    Filter,
+    Rates,
+    Sender,
+)
 from neupol_cli.models.equivariant_transformer.pairs import Pairs, Way
 from neupol_cli.models.equivariant_transformer.update import fresh
-from neupol_cli.models.linear import product
+from neupol_cli.models.nn.gradient_needed import gradient_needed
+from neupol_cli.models.nn.linear import product
 
 # Pairs times features in a tile, a quarter of a megabyte a tensor: smaller tiles stay in smaller
 # caches and larger ones need fewer calls (benchmarks/results/equivariant_transformer.md).
@@ -102,7 +107,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         parts = ctx.saved_tensors
-        answers = _Gradient.apply(ctx.pairs, ctx.shape, _asked(ctx, 2), *gradients, *parts)
+        answers = _Gradient.apply(
+            ctx.pairs, ctx.shape, _gradients_needed(ctx, 2), *gradients, *parts
+        )
         return None, None, *answers
 
 
@@ -132,7 +139,7 @@ class _Gradient(torch.autograd.Function):
         if torch.is_grad_enabled() or t.weight is not None or t.bias is not None:
             return None, None, None, *_plain_second(p, t, ctx.pairs, ctx.shape, g)
         t = Parts(*(torch.zeros_like(a) if b is None else b for a, b in zip(p, t, strict=True)))
-        wanted = _asked(ctx, 5)
+        wanted = _gradients_needed(ctx, 5)
         library = compiled.library(p.points, ctx.shape)
         if library is not None:
             by, total = compiled.second(library, p, t, ctx.pairs, ctx.shape, g, wanted)
@@ -262,11 +269,11 @@ def _tile_size(p: Parts) -> int:
     return max(TILE_NUMBERS // (p.points.shape[1] // 4), 16)
 
 
-def _asked(ctx: Any, skip: int) -> Parts:
+def _gradients_needed(ctx: Any, skip: int) -> Parts:
     """For each part, whether the backward pass under way wants its derivative."""
     parts = ctx.saved_tensors[-len(Parts._fields) :]
     needed = ctx.needs_input_grad[skip:]
-    return Parts(*(n and asked(part) for n, part in zip(needed, parts, strict=True)))  # type: ignore[arg-type]
+    return Parts(*(n and gradient_needed(part) for n, part in zip(needed, parts, strict=True)))  # type: ignore[arg-type]
 
 
 def _chosen(total: Parts, wanted: Parts) -> tuple[Tensor | None, ...]:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.graph import Graph, segment_sum
-from neupol_cli.models.linear import Linear, Perceptron
+from neupol_cli.models.nn.graph import Graph, segment_sum
+from neupol_cli.models.nn.linear import Linear, Perceptron
 
 
 class Gated(nn.Module):

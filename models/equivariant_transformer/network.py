@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import Usage
-from neupol_cli.models.backbone import Backbone, PropertyConfig
+from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import attention
-from neupol_cli.models.equivariant_transformer.attention_radial import Parts, Shape
 from neupol_cli.models.equivariant_transformer.heads import BY_TARGET, HEADS, xavier
+from neupol_cli.models.equivariant_transformer.kernels.attention_radial import Parts, Shape
 from neupol_cli.models.equivariant_transformer.pairs import Pairs
 from neupol_cli.models.equivariant_transformer.published import (
     recognised,
@@ -36,8 +35,9 @@ from neupol_cli.models.equivariant_transformer.published import (
     units_of,
 )
 from neupol_cli.models.equivariant_transformer.update import packed, scaled, unpacked, update
-from neupol_cli.models.graph import Edges, Graph
-from neupol_cli.models.linear import Linear
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.linear import Linear
+from neupol_cli.models.property import Backbone, PropertyConfig
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class EquivariantTransformer(Backbone):
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__(config)
         if config.hidden % config.heads:
-            raise Usage(
+            raise UsageError(
                 f"hidden={config.hidden} channels cannot be shared out to heads={config.heads}"
             )
         self.hidden, self.cutoff = config.hidden, config.cutoff
@@ -259,11 +259,11 @@ class EquivariantTransformer(Backbone):
 
 
 def _outputs(config: EquivariantTransformerConfig) -> tuple[str, ...]:
-    """The head of each target. Usage: another number of them, or a name that is none."""
+    """The head of each target. UsageError: another number of them, or a name that is none."""
     if not config.outputs:
         return tuple(BY_TARGET.get(target, "scalar") for target in config.targets)
     strange = [name for name in config.outputs if name not in HEADS]
     if strange or len(config.outputs) != len(config.targets):
         targets, known = ", ".join(config.targets), ", ".join(HEADS)
-        raise Usage(f"outputs takes one of {known} for each of the targets {targets}")
+        raise UsageError(f"outputs takes one of {known} for each of the targets {targets}")
     return config.outputs

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neupol_cli.models.graph import Edges
+from neupol_cli.models.nn.graph import Edges
 
 
 class Way(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import Refused
+from neupol_cli.errors import CheckpointError
 
 # The published arguments that this network has one value for.
 ONLY: dict[str, Any] = {
@@ -36,14 +36,16 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Our configuration's fields from the published arguments.
 
     Raises:
-        Refused: the arguments describe a variant that is not built here.
+        CheckpointError: the arguments describe a variant that is not built here.
     """
     for key, value in ONLY.items():
         if config.get(key, value) != value:
-            raise Refused(f"published {key}={config[key]!r} is not built here, only {value!r}")
+            raise CheckpointError(
+                f"published {key}={config[key]!r} is not built here, only {value!r}"
+            )
     strange = [name for name in priors(config) if name not in REFERENCES]
     if strange:
-        raise Refused(
+        raise CheckpointError(
             f"published prior_model {strange[0]!r} is not built here, only atoms' energies"
         )
     return {
@@ -62,7 +64,7 @@ def _output(config: Mapping[str, Any]) -> str:
     name = str(config.get("output_model", "Scalar"))
     if name not in OUTPUTS:
         known = ", ".join(OUTPUTS)
-        raise Refused(f"published output_model={name!r} is not built here, only {known}")
+        raise CheckpointError(f"published output_model={name!r} is not built here, only {known}")
     return OUTPUTS[name]
 
 
@@ -79,14 +81,16 @@ def units_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
     ``mean`` and ``std`` are among the weights, and stay in the network.
 
     Raises:
-        Refused: the arguments name such a prior, and its table is nowhere.
+        CheckpointError: the arguments name such a prior, and its table is nowhere.
     """
     found = dict(config.get("atomref") or {})
     tables = [value for key, value in weights.items() if key.endswith("atomref.weight")]
     if not found and tables:
         found = dict(enumerate(tables[-1].flatten().tolist()))
     if priors(config) and not found:
-        raise Refused("published prior_model 'Atomref' without its table: give config['atomref']")
+        raise CheckpointError(
+            "published prior_model 'Atomref' without its table: give config['atomref']"
+        )
     return {"atomref": found}
 
 
@@ -138,7 +142,7 @@ def _gated(weights: Mapping[str, Tensor], dipole: bool) -> dict[str, Tensor]:
     """The two gated blocks; ``std`` goes into the last products, of charges and of dipoles.
 
     Raises:
-        Refused: a mean, which the published code adds to each component of a dipole.
+        CheckpointError: a mean, which the published code adds to each component of a dipole.
     """
     layers, rows = "update_net.layers", 2 if dipole else 1
     state = {
@@ -148,7 +152,9 @@ def _gated(weights: Mapping[str, Tensor], dipole: bool) -> dict[str, Tensor]:
     }
     if dipole:
         if weights["mean"].any():
-            raise Refused("published weights of a dipole with a mean: no length of a vector")
+            raise CheckpointError(
+                "published weights of a dipole with a mean: no length of a vector"
+            )
         own = weights[f"{HEAD}.1.vec2_proj.weight"] * weights["std"]
         state["heads.0.second.vectors.weight"] = own
     for kind in ("weight", "bias"):

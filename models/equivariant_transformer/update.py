@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from neupol_cli.models import fused
+from neupol_cli.models.kernels import compiler as fused
 
-SOURCE = fused.HERE / "vector_update.cpp"
+SOURCE = Path(__file__).parent / "kernels" / "vector_update.cpp"
 
 
 class Points(ctypes.Structure):

@@ -1,1 +1,1 @@
-"""One file a source of data; each turns raw files into a ``neupol_cli.hdf5.Dataset``."""
+"""One file a source of data; each turns raw files into a ``neupol_cli.io.hdf5.Dataset``."""

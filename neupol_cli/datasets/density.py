@@ -19,14 +19,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from neupol_cli import structures, volumetric
 from neupol_cli.datasets import splits
-from neupol_cli.densities import DensityWriter
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import read as read_hdf5
-from neupol_cli.volumetric import Volume
-from neupol_cli.volumetric.h5 import channels, labels, volume_of
-from neupol_cli.volumetric.text import open_text
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import structures, volumetric
+from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.hdf5 import read as read_hdf5
+from neupol_cli.io.volumetric import Volume
+from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
+from neupol_cli.io.volumetric.text import open_text
 
 PACKED = (".gz", ".zz", ".lz4")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -36,8 +36,11 @@ Opener = Callable[[], Volume]
 def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
     """Every density in files, folders, tars and density HDF5 files: its name, and how to read it.
 
-    Each must be read, or left, before the next one is asked for (a tar is a stream). Errors: Usage
-    for a path that holds no density, BadInput for a damaged tar.
+    Each must be read, or left, before the next one is asked for (a tar is a stream).
+
+    Raises:
+        UsageError: a path that holds no density.
+        InputError: a damaged tar.
     """
     for path in paths:
         found = False
@@ -45,12 +48,12 @@ def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
             found = True
             yield item
         if not found:
-            raise Usage(f"{path}: no cube, CHGCAR or HDF5 density in it")
+            raise UsageError(f"{path}: no cube, CHGCAR or HDF5 density in it")
 
 
 def _volumes_of(path: Path) -> Iterator[tuple[str, Opener]]:
     if not path.exists():
-        raise BadInput(f"{path}: no such file")
+        raise InputError(f"{path}: no such file")
     if path.is_dir():
         for child in sorted(path.rglob("*")):
             if child.is_file() and _kind(child.name) is not None:
@@ -73,7 +76,7 @@ def _kind(name: str) -> str | None:
     base = _unpacked(Path(name).name)
     try:
         kind = volumetric.format_of(base)
-    except Usage:
+    except UsageError:
         return None
     return kind if kind in volumetric.READERS else None
 
@@ -98,7 +101,7 @@ def _members(path: Path) -> Iterator[tuple[str, Opener]]:
                     assert stream is not None  # isfile
                     yield member.name, _member_opener(stream, path, member.name)
     except (tarfile.TarError, EOFError, zlib.error) as trouble:
-        raise BadInput(f"{path}: the tar is damaged or cut short ({trouble})") from trouble
+        raise InputError(f"{path}: the tar is damaged or cut short ({trouble})") from trouble
 
 
 def _check_end(path: Path) -> None:
@@ -108,7 +111,7 @@ def _check_end(path: Path) -> None:
         plain = stream.read(512)[257:262] == b"ustar"
         stream.seek(max(0, path.stat().st_size - 512))
         if plain and stream.read().strip(b"\0"):
-            raise BadInput(f"{path}: the tar is cut short (no end mark)")
+            raise InputError(f"{path}: the tar is cut short (no end mark)")
 
 
 def _member_opener(stream: Any, path: Path, name: str) -> Opener:
@@ -121,7 +124,7 @@ def _read_packed(stream: BinaryIO, name: str, label: str) -> Volume:
     try:
         content = stream.read()
     except (tarfile.TarError, EOFError, zlib.error) as trouble:
-        raise BadInput(f"{label}: the tar is damaged or cut short ({trouble})") from trouble
+        raise InputError(f"{label}: the tar is damaged or cut short ({trouble})") from trouble
     text = content if unpack is None else unpack(content, label)
     kind = _kind(name)
     assert kind is not None  # only such names come here
@@ -134,31 +137,33 @@ def _gunzip(content: bytes, label: str) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as trouble:
-        raise BadInput(f"{label}: damaged gzip ({trouble})") from trouble
+        raise InputError(f"{label}: damaged gzip ({trouble})") from trouble
 
 
 def _inflate(content: bytes, label: str) -> bytes:
     try:
         return zlib.decompress(content)
     except zlib.error as trouble:
-        raise BadInput(f"{label}: damaged zlib ({trouble})") from trouble
+        raise InputError(f"{label}: damaged zlib ({trouble})") from trouble
 
 
 def _unlz4(content: bytes, label: str) -> bytes:
     try:
         frame = importlib.import_module("lz4.frame")
     except ImportError as trouble:
-        raise Usage(f"{label}: is compressed with lz4: pip install lz4, or unpack it") from trouble
+        raise UsageError(
+            f"{label}: is compressed with lz4: pip install lz4, or unpack it"
+        ) from trouble
     try:
         return bytes(frame.decompress(content))
     except (RuntimeError, EOFError) as trouble:
-        raise BadInput(f"{label}: damaged lz4 ({trouble})") from trouble
+        raise InputError(f"{label}: damaged lz4 ({trouble})") from trouble
 
 
 def _structures(path: Path) -> Iterator[tuple[str, Opener]]:
     dataset = read_hdf5(path)
     if dataset.density is None:
-        raise BadInput(f"{path}: holds no densities")
+        raise InputError(f"{path}: holds no densities")
     for index in range(dataset.size):
         yield f"{path}[{index}]", lambda index=index: volume_of(dataset, index)  # type: ignore[misc]
 
@@ -187,7 +192,7 @@ class Collector:
         self.identities: set[int] = set()
 
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:
-        """Append one density; BadInput for a structure that is refused everywhere, and where the
+        """Append one density; InputError for a structure that is refused everywhere, and where the
         electrons are not those that it claims."""
         structures.check(volume.atoms, name)
         electrons = self._plausible(name, volume)
@@ -209,13 +214,13 @@ class Collector:
         if stated is not None:
             error = abs(found - stated) / abs(stated) if stated else float("inf")
             if error > 0.25:
-                raise BadInput(
+                raise InputError(
                     f"{name}: its values sum to {found:.3f} electrons, it says {stated:g}"
                 )
             self.report.sum_errors.append(error)
             return float(stated)
         if found <= 0 or found > 1.1 * protons + 2:
-            raise BadInput(
+            raise InputError(
                 f"{name}: {found:.3f} electrons on {protons} protons; the density must be in the "
                 "unit of its format (cube: e/bohr^3, CHGCAR: density x volume)"
             )
@@ -239,7 +244,7 @@ class Collector:
     ) -> Report:
         """Store labels, valences (as `known`, or else found from the counts) and the split."""
         if not self.report.read:
-            raise BadInput(f"{self.writer.path}: not one density could be read")
+            raise InputError(f"{self.writer.path}: not one density could be read")
         targets = labels(self.notes)
         self.report.valence = known or valence(self.numbers, np.array(self.electrons))
         self.writer.label(targets, {"electrons": self.report.valence})
@@ -294,7 +299,7 @@ def collect(
             trouble = None
             try:
                 collector.add(name, opener())
-            except BadInput as error:
+            except InputError as error:
                 if not skip:
                     raise
                 trouble = str(error)

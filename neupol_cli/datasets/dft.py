@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli import volumetric
 from neupol_cli.datasets.density import Collector, Report
-from neupol_cli.densities import DensityWriter
-from neupol_cli.errors import BadInput, NeupolError, TryAgain, Usage
-from neupol_cli.units import BOHR, HARTREE
-from neupol_cli.volumetric import Volume, by_spacing
+from neupol_cli.errors import InputError, NeupolError, TemporaryError, UsageError
+from neupol_cli.io import volumetric
+from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.units import BOHR, HARTREE
+from neupol_cli.io.volumetric import Volume, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -53,33 +53,33 @@ class Settings:
 
 
 def require() -> Any:
-    """PySCF, or Usage that says how to get it."""
+    """PySCF, or UsageError that says how to get it."""
     try:
         return importlib.import_module("pyscf")
     except ImportError as trouble:
-        raise Usage("PySCF is not installed: pip install 'neupol[dft]'") from trouble
+        raise UsageError("PySCF is not installed: pip install 'neupol[dft]'") from trouble
 
 
 def in_time(until: float) -> Callable[[Any], None]:
-    """For PySCF to call in every cycle: TryAgain once `time.monotonic` is past ``until``."""
+    """For PySCF to call in every cycle: TemporaryError once `time.monotonic` is past ``until``."""
 
     def check(cycle: Any) -> None:
         if time.monotonic() > until:
-            raise TryAgain("took longer than the time that was left")
+            raise TemporaryError("took longer than the time that was left")
 
     return check
 
 
 @contextmanager
 def reported(label: str) -> Iterator[None]:
-    """Whatever PySCF or its libraries raise within becomes BadInput with the structure's label."""
+    """Whatever PySCF or its libraries raise within becomes InputError with its label."""
     try:
         yield
     except NeupolError:
         raise
     except Exception as trouble:  # their types are as many as their libraries
         reason = " ".join(f"{type(trouble).__name__}: {trouble}".split())[:200]
-        raise BadInput(f"{label}: PySCF: {reason}") from trouble
+        raise InputError(f"{label}: PySCF: {reason}") from trouble
 
 
 def solve(
@@ -89,11 +89,13 @@ def solve(
 
     Charge and unpaired electrons come from ``atoms.info`` (``charge``, ``spin`` = 2S); else it is
     neutral and as low-spin as its electrons allow. Notes: electrons, energy (eV), dipole (D).
-    Errors: BadInput when it is periodic, has elements without basis, or does not converge;
-    TryAgain when `time.monotonic` passes ``until`` meanwhile.
+
+    Raises:
+        InputError: it is periodic, has elements without basis, or does not converge.
+        TemporaryError: when `time.monotonic` passes ``until`` meanwhile.
     """
     if atoms.pbc.any():
-        raise BadInput(f"{label}: is periodic; PySCF's densities are made of molecules here")
+        raise InputError(f"{label}: is periodic; PySCF's densities are made of molecules here")
     with reported(label):
         return _solve(atoms, settings, label, until)
 
@@ -108,7 +110,7 @@ def _solve(
     method.xc, method.callback = settings.xc, in_time(until)
     energy = method.kernel()
     if not method.converged:
-        raise BadInput(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
+        raise InputError(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
     matrices = np.asarray(method.make_rdm1())
     dipole = np.asarray(method.dip_moment(unit="DEBYE", verbose=0))
     grid = by_spacing(atoms, settings.spacing, settings.margin)
@@ -210,7 +212,7 @@ def collect(
                 volume, charges = _found_or_made(store, atoms, settings, label)
                 collector.add(label, volume, identity=collector.report.read)
                 valences |= charges
-            except BadInput as error:
+            except InputError as error:
                 if not skip:
                     raise
                 trouble = str(error)

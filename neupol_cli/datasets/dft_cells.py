@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neupol_cli.datasets.dft import BLOCK, Settings, in_time, reported
-from neupol_cli.errors import BadInput
-from neupol_cli.units import BOHR, HARTREE
-from neupol_cli.volumetric import Grid, Volume, by_spacing
+from neupol_cli.errors import InputError
+from neupol_cli.io.units import BOHR, HARTREE
+from neupol_cli.io.volumetric import Grid, Volume, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -28,10 +28,12 @@ def solve(atoms: Atoms, settings: Settings, label: str, until: float = np.inf) -
     Args:
         until: the time (`time.monotonic`) at which to give up.
 
-    Errors: BadInput for what PySCF cannot do or does not converge; TryAgain when time is over.
+    Raises:
+        InputError: what PySCF cannot do or does not converge.
+        TemporaryError: when time is over.
     """
     if not atoms.pbc.all():
-        raise BadInput(f"{label}: is not periodic in three directions; PySCF's cells are")
+        raise InputError(f"{label}: is not periodic in three directions; PySCF's cells are")
     with reported(label):
         return _solve(atoms, settings, label, until)
 
@@ -41,12 +43,12 @@ def _solve(atoms: Atoms, settings: Settings, label: str, until: float) -> Volume
 
     cell = _cell(atoms, settings)
     if cell.nelectron % 2:
-        raise BadInput(f"{label}: has {cell.nelectron} valence electrons, an odd number")
+        raise InputError(f"{label}: has {cell.nelectron} valence electrons, an odd number")
     method = dft.RKS(cell).multigrid_numint()
     method.xc, method.callback = settings.xc, in_time(until)
     energy = method.kernel()
     if not method.converged:
-        raise BadInput(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
+        raise InputError(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
     grid = by_spacing(atoms, settings.spacing, settings.margin)
     notes = {"electrons": float(cell.nelectron), "energy": float(energy) * HARTREE}
     return Volume(atoms, grid, _on_grid(cell, method.make_rdm1(), grid, until), None, notes)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from neupol_cli.errors import BadInput
-from neupol_cli.formats.numerals import number, plain
+from neupol_cli.errors import InputError
+from neupol_cli.io.structure_formats.numerals import number, plain
 
 ARCHIVE = "dsgdb9nsd.xyz.tar.bz2"
 PATTERN = "dsgdb9nsd_*.xyz"
@@ -44,16 +44,16 @@ def _reported(source: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise BadInput(f"{error.filename or source}: no such file") from error
+        raise InputError(f"{error.filename or source}: no such file") from error
     except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
-        raise BadInput(f"{source}: the archive is not whole ({error})") from error
+        raise InputError(f"{source}: the archive is not whole ({error})") from error
 
 
 def _texts(source: Path) -> Iterator[tuple[str, str]]:
     if source.is_dir() and not (source / ARCHIVE).exists():
         paths = sorted(source.glob(PATTERN))
         if not paths:
-            raise BadInput(f"{source}: holds neither {ARCHIVE} nor {PATTERN}")
+            raise InputError(f"{source}: holds neither {ARCHIVE} nor {PATTERN}")
         for path in paths:
             yield str(path), path.read_text()
         return
@@ -65,7 +65,7 @@ def _texts(source: Path) -> Iterator[tuple[str, str]]:
                 continue
             stream = files.extractfile(member)
             if stream is None or member.size > LONGEST:
-                raise BadInput(f"{archive}: {member.name} is no molecule of QM9")
+                raise InputError(f"{archive}: {member.name} is no molecule of QM9")
             yield f"{archive}/{member.name}", stream.read().decode()
 
 
@@ -73,17 +73,17 @@ def _molecule(text: str, name: str) -> Molecule:
     lines = plain(text).splitlines()
     count = int(lines[0]) if lines and lines[0].strip().isdecimal() else 0
     if count < 1 or len(lines) < count + 5:
-        raise BadInput(f"{name}:{len(lines)}: declares {count} atoms in {len(lines)} lines")
+        raise InputError(f"{name}:{len(lines)}: declares {count} atoms in {len(lines)} lines")
     head = lines[1].split()
     if len(head) != 17 or not head[1].isdecimal():
-        raise BadInput(f"{name}:2: expected 'gdb', an index and 15 numbers")
+        raise InputError(f"{name}:2: expected 'gdb', an index and 15 numbers")
     _check(head[5:], name, 2)
     rows = [line.split() for line in lines[2 : count + 2]]
     for line, row in enumerate(rows, 3):
         if len(row) != 5:
-            raise BadInput(f"{name}:{line}: expected element, x, y, z and charge")
+            raise InputError(f"{name}:{line}: expected element, x, y, z and charge")
         if row[0] not in ELEMENTS:
-            raise BadInput(f"{name}:{line}: element '{row[0]}' does not occur in QM9")
+            raise InputError(f"{name}:{line}: element '{row[0]}' does not occur in QM9")
         _check(row[1:4], name, line)
     positions = [word for row in rows for word in row[1:4]]
     return Molecule(int(head[1]), [row[0] for row in rows], positions, head[5:])
@@ -94,14 +94,14 @@ def _check(words: list[str], name: str, line: int) -> None:
         try:
             number(word)
         except ValueError as error:
-            raise BadInput(f"{name}:{line}: {error}") from error
+            raise InputError(f"{name}:{line}: {error}") from error
 
 
 def uncharacterised(source: Path) -> set[int]:
     """Indices of the molecules to leave out, from ``uncharacterized.txt`` beside the files."""
     path = (source if source.is_dir() else source.parent) / "uncharacterized.txt"
     if not path.is_file():
-        raise BadInput(f"{path}: is missing; it names the 3,054 molecules to leave out")
+        raise InputError(f"{path}: is missing; it names the 3,054 molecules to leave out")
     lines = path.read_text(errors="replace").splitlines()
     first = next((line.split()[0] for line in lines if line.strip()), "")
     rows = lines if first.isdecimal() else lines[HEADING:]  # a bare list has no heading
@@ -120,5 +120,5 @@ def free_atoms(source: Path) -> dict[str, list[float]] | None:
             _check(words[1:], str(path), 1)
             found[words[0]] = [float(word) for word in words[1:]]
     if len(found) != 5:
-        raise BadInput(f"{path}: expected six numbers for each of H, C, N, O and F")
+        raise InputError(f"{path}: expected six numbers for each of H, C, N, O and F")
     return found

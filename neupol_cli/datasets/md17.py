@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neupol_cli import units
 from neupol_cli.datasets import splits
-from neupol_cli.errors import BadInput, NeupolError
-from neupol_cli.hdf5 import Dataset, Target
+from neupol_cli.errors import InputError, NeupolError
+from neupol_cli.io import units
+from neupol_cli.io.hdf5 import Dataset, Target
 
 USUAL = (950, 50)  # train and valid; the rest is for testing
 
@@ -62,13 +62,15 @@ def read(
     Without ``test`` files, ``counts`` (train, valid[, test]) of all frames make the split; with
     them, (train, valid) are cut from the others. Default: the usual 950 and 50 of a long
     trajectory, else as ``splits.with_test``. ``old`` takes the original labels of a revised file.
-    Errors: BadInput.
+
+    Raises:
+        InputError.
     """
     parts = [load(path, old) for path in (*paths, *test)]
     first = parts[0]
     for path, part in zip((*paths, *test), parts, strict=True):
         if not np.array_equal(part.numbers, first.numbers):
-            raise BadInput(f"{path}: holds another molecule than {paths[0]}")
+            raise InputError(f"{path}: holds another molecule than {paths[0]}")
     own = sum(len(part.energy) for part in parts[: len(paths)])
     size = sum(len(part.energy) for part in parts)
     if counts is None and not test and own > sum(USUAL):
@@ -96,14 +98,14 @@ def _dataset(parts: list[Frames], split: dict[str, dict[str, np.ndarray]]) -> Da
 
 
 def load(path: str | Path, old: bool = False) -> Frames:
-    """The frames of one npz file, original or revised; BadInput if it is not whole."""
+    """The frames of one npz file, original or revised; InputError if it is not whole."""
     with _archive(path) as archive:
         names = REVISED if "coords" in archive.files else ORIGINAL
         if old and names is REVISED:
             names = REVISED_OLD
         missing = [name for name in names.values() if name not in archive.files]
         if missing:
-            raise BadInput(
+            raise InputError(
                 f"{path}: has no {', '.join(missing)}; it has {', '.join(archive.files)}"
             )
         arrays = {ours: np.asarray(archive[theirs]) for ours, theirs in names.items()}
@@ -132,22 +134,22 @@ def _check(arrays: dict[str, np.ndarray], path: str | Path) -> None:
     frames, atoms = len(arrays["energy"]), len(np.atleast_1d(arrays["numbers"]))
     for name in ("positions", "forces"):
         if arrays[name].shape != (frames, atoms, 3):
-            raise BadInput(
+            raise InputError(
                 f"{path}: {name} have shape {arrays[name].shape}; "
                 f"{frames} energies and {atoms} atoms ask for {(frames, atoms, 3)}"
             )
     for name, values in arrays.items():
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-            raise BadInput(f"{path}: {name} are not all finite numbers")
+            raise InputError(f"{path}: {name} are not all finite numbers")
     if not frames or not atoms:
-        raise BadInput(f"{path}: has no frames")
+        raise InputError(f"{path}: has no frames")
 
 
 @contextmanager
 def _archive(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     """An npz file whose arrays are all there; no pickle is ever loaded."""
     if not Path(path).is_file():
-        raise BadInput(f"{path}: no such file")
+        raise InputError(f"{path}: no such file")
     try:
         with zipfile.ZipFile(path) as members:
             for member in members.infolist():
@@ -157,7 +159,7 @@ def _archive(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     except (NeupolError, PermissionError):
         raise
     except Exception as error:  # zipfile and numpy have a dozen for damaged archives
-        raise BadInput(f"{path}: not a whole npz file ({error})") from error
+        raise InputError(f"{path}: not a whole npz file ({error})") from error
 
 
 def _check_size(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: str | Path) -> None:
@@ -169,4 +171,6 @@ def _check_size(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: str | P
         )
         shape, _, dtype = read(stream)
     if math.prod(shape) * dtype.itemsize > member.file_size:
-        raise BadInput(f"{path}: {member.filename} declares {shape}, which the file does not hold")
+        raise InputError(
+            f"{path}: {member.filename} declares {shape}, which the file does not hold"
+        )

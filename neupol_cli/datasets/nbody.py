@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset, Target
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.hdf5 import Dataset, Target
 from neupol_cli.progress import Tick
 
 PARTICLES = 5
@@ -50,10 +50,13 @@ class Systems:
 def build(sizes: dict[str, int], seed: int, tick: Tick) -> Dataset:
     """A dataset of kind ``nbody`` with sizes["train"], ["valid"] and ["test"] systems.
 
-    ``tick`` is told how many systems are done. Errors: Usage for a size that makes no sense.
+    ``tick`` is told how many systems are done.
+
+    Raises:
+        UsageError: a size that makes no sense.
     """
     if sizes["train"] < 1 or min(sizes.values()) < 0:
-        raise Usage("at least one training system is needed, and no part can be negative")
+        raise UsageError("at least one training system is needed, and no part can be negative")
     random = np.random.RandomState(seed)
     drawn = [draw(random, max(sizes[part], PUBLISHED[part]))[: sizes[part]] for part in PARTS]
     start = Systems(
@@ -92,7 +95,8 @@ def simulate(
 ) -> list[Systems]:
     """The systems after each of some numbers of steps, ascending.
 
-    Errors: BadInput if two particles meet, so that the force is not a number.
+    Raises:
+        InputError: two particles meet, so that the force is not a number.
     """
     found: list[list[Systems]] = [[] for _ in steps]
     for first in range(0, len(start.charges), CHUNK):
@@ -107,7 +111,7 @@ def _joined(parts: list[Systems]) -> Systems:
     names = ("charges", "positions", "velocities")
     joined = Systems(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
     if not np.isfinite(joined.positions).all():
-        raise BadInput("two particles met in a simulation; choose another --seed")
+        raise InputError("two particles met in a simulation; choose another --seed")
     return joined
 
 
@@ -142,7 +146,7 @@ def _forces(
 
 
 def _dataset(start: Systems, sizes: list[int], seed: int, tick: Tick) -> Dataset:
-    seen, asked = simulate(start, (SEEN, ASKED), tick)
+    seen, later = simulate(start, (SEEN, ASKED), tick)
     count = len(seen.charges)
     ends = np.cumsum([0, *sizes])
     split = {part: np.arange(*ends[k : k + 2]) for k, part in enumerate(PARTS)}
@@ -155,7 +159,7 @@ def _dataset(start: Systems, sizes: list[int], seed: int, tick: Tick) -> Dataset
         targets={
             "velocities": Target(seen.velocities.reshape(-1, 3), "1", "atom"),
             "charges": Target(seen.charges.reshape(-1), "1", "atom"),
-            "positions_later": Target(asked.positions.reshape(-1, 3), "1", "atom"),
+            "positions_later": Target(later.positions.reshape(-1, 3), "1", "atom"),
         },
         splits={"default": split},
         source=f"charged particles after Satorras et al. 2021, seed {seed}, simulated by neupol",

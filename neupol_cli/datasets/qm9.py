@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from neupol_cli import units
 from neupol_cli.datasets import gdb, splits
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.formats.numerals import table
-from neupol_cli.hdf5 import Dataset, Target
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import units
+from neupol_cli.io.hdf5 import Dataset, Target
+from neupol_cli.io.structure_formats.numerals import table
 from neupol_cli.progress import Tick
 
 SIZE = 130_831
@@ -57,11 +57,16 @@ def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Da
     """QM9 from the CSV files of the ``qm9pack`` package, which has 130,831 molecules.
 
     The package is found and not imported: its code needs modules that Python no longer ships.
-    Errors: Usage when it is not installed, BadInput ``file:line`` when a row is damaged.
+
+    Raises:
+        UsageError: it is not installed.
+        InputError: ``file:line`` when a row is damaged.
     """
     found = importlib.util.find_spec("qm9pack")
     if found is None or not found.submodule_search_locations:
-        raise Usage("the package qm9pack is not installed: pip install 'neupol[qm9]', or --source")
+        raise UsageError(
+            "the package qm9pack is not installed: pip install 'neupol[qm9]', or --source"
+        )
     folder = Path(found.submodule_search_locations[0]) / "data"
     rows = _Table()
     for path in sorted(folder.glob("qm9_part*.csv")):
@@ -72,7 +77,10 @@ def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Da
 def from_files(source: Path, limit: int | None = None, tick: Tick = lambda done: None) -> Dataset:
     """QM9 from its original files or archive; the uncharacterised molecules are left out.
 
-    Reference energies come from ``atomref.txt`` where it is there. Errors: BadInput ``file:line``.
+    Reference energies come from ``atomref.txt`` where it is there.
+
+    Raises:
+        InputError: ``file:line``.
     """
     unwanted = gdb.uncharacterised(source)
     rows = _Table()
@@ -108,7 +116,7 @@ class _Table:
 
     def dataset(self, source: str, atoms: dict[str, list[float]] | None = None) -> Dataset:
         if not self.ids:
-            raise BadInput(f"{source}: no molecule is left")
+            raise InputError(f"{source}: no molecule is left")
         columns = self._columns(source)
         targets = {
             name: Target(units.convert(values, unit, units.QM9_UNITS[name]), units.QM9_UNITS[name])
@@ -130,13 +138,15 @@ class _Table:
         try:
             return table(self.targets).T
         except ValueError as error:
-            raise BadInput(f"{source}: a property is damaged ({error})") from error
+            raise InputError(f"{source}: a property is damaged ({error})") from error
 
     def _positions(self, source: str) -> np.ndarray:
         """(A,3) Angstrom; one call reads all numbers, and stops where one is damaged."""
         positions = np.fromstring(",".join(self.positions), sep=",")
         if len(positions) != 3 * len(self.elements) or not np.isfinite(positions).all():
-            raise BadInput(f"{source}: a position is not a number, near atom {len(positions) // 3}")
+            raise InputError(
+                f"{source}: a position is not a number, near atom {len(positions) // 3}"
+            )
         return positions.reshape(-1, 3)
 
 
@@ -150,11 +160,11 @@ def _read_csv(path: Path, found: _Table, limit: int | None, tick: Tick) -> None:
             if len(found.ids) == limit:
                 return
             if len(row) != len(where):
-                raise BadInput(f"{path}:{rows.line_num}: expected {len(where)} columns")
+                raise InputError(f"{path}:{rows.line_num}: expected {len(where)} columns")
             symbols = row[elements][2:-2].split("','")
             text = row[positions].replace("[", "").replace("]", "")
             if text.count(",") + 1 != 3 * len(symbols) or not NUMBERS.keys() >= set(symbols):
-                raise BadInput(f"{path}:{rows.line_num}: positions and elements do not match")
+                raise InputError(f"{path}:{rows.line_num}: positions and elements do not match")
             found.add(int(row[index]), symbols, text, [row[column] for column in columns])
             if len(found.ids) % 1000 == 0:
                 tick(len(found.ids))

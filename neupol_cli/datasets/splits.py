@@ -1,10 +1,15 @@
-"""Dividing structures into those to train on, to validate on and to test on."""
+"""Partitions: structures divided into the splits to train on, to validate on and to test on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import InputError, UsageError
+
+SPLITS = ("train", "valid", "test")  # in the order of their use
+Partition = dict[str, np.ndarray]  # the indices of each split
 
 
 def shuffled(size: int, counts: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
@@ -12,11 +17,11 @@ def shuffled(size: int, counts: tuple[int, ...], seed: int) -> dict[str, np.ndar
 
     ``counts`` are the sizes (train, valid[, test]); without test it is all the rest. The
     permutation is numpy's ``RandomState(seed).permutation``, as published QM9 results use it
-    (EGNN: seed 0). Usage when more structures are asked for than there are.
+    (EGNN: seed 0). UsageError when more structures are asked for than there are.
     """
     if len(counts) not in (2, 3) or min(counts) < 0 or sum(counts) > size or counts[0] < 1:
         wanted = ",".join(map(str, counts))
-        raise Usage(f"cannot split {size} structures as {wanted}: give TRAIN,VALID[,TEST]")
+        raise UsageError(f"cannot split {size} structures as {wanted}: give TRAIN,VALID[,TEST]")
     if len(counts) == 2:
         counts = (*counts, size - sum(counts))
     order = np.random.RandomState(seed).permutation(size)
@@ -41,8 +46,30 @@ def with_test(
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """``"800,100"`` is (800, 100); Usage if these are not two or three numbers."""
+    """``"800,100"`` is (800, 100); UsageError if these are not two or three numbers."""
     words = text.split(",")
     if len(words) not in (2, 3) or not all(word.strip().isdecimal() for word in words):
-        raise Usage(f"--split {text}: give TRAIN,VALID or TRAIN,VALID,TEST as numbers")
+        raise UsageError(f"--split {text}: give TRAIN,VALID or TRAIN,VALID,TEST as numbers")
     return tuple(int(word) for word in words)
+
+
+def chosen(partitions: Mapping[str, Partition], name: str, source: str = "") -> Partition:
+    """One of a file's partitions.
+
+    Args:
+        name: which; empty for the only one.
+        source: the file, for messages.
+
+    Returns:
+        The indices of each split; nothing where the file has no partition and none is named.
+
+    Raises:
+        UsageError: there are several and none is named.
+        InputError: there is none of that name.
+    """
+    where, there = f"{source}: " * bool(source), ", ".join(partitions) or "none"
+    if name and name not in partitions:
+        raise InputError(f"{where}no split is called {name!r}; the file has: {there}")
+    if not name and len(partitions) > 1:
+        raise UsageError(f"{where}choose one of the file's splits with --split: {there}")
+    return dict(partitions[name or next(iter(partitions))]) if partitions else {}

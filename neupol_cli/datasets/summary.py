@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from neupol_cli.hdf5 import Dataset, Target, length_unit
+from neupol_cli.io.hdf5 import Dataset, Target, length_unit
 
 if TYPE_CHECKING:
     from rich.table import Table

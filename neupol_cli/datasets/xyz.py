@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from neupol_cli import structures, units
 from neupol_cli.datasets import splits
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset, Target, from_atoms
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import structures, units
+from neupol_cli.io.hdf5 import Dataset, Target, from_atoms
 from neupol_cli.progress import Tick
 
 GEOMETRY = ("numbers", "positions")
@@ -37,27 +37,29 @@ def read(
 
     ``energy`` and ``forces`` are taken where the first frame has them, in ``units_of``, if
     ``labels`` does not say where else they are. Values are stored in neupol's unit of the same
-    dimension (kcal/mol become eV). The split is that of ``splits.with_test``. Errors: BadInput for
-    a frame without a label, naming those it has, unless ``on_error`` is ``skip``, and for a unit
-    that is none of an energy or of a force.
+    dimension (kcal/mol become eV). The split is that of ``splits.with_test``.
+
+    Raises:
+        InputError: a frame without a label, naming those it has, unless ``on_error`` is ``skip``,
+            and for a unit that is none of an energy or of a force.
     """
     for unit, usual in zip(units_of, UNITS, strict=True):
         units.factor(unit, usual)
     frames = list(_counted(structures.read(list(sources), on_error), tick))
     others = list(structures.read(list(test), on_error))
     if not frames:
-        raise BadInput(f"{sources[0]}: no structure is left")
+        raise InputError(f"{sources[0]}: no structure is left")
     labels = _usual_labels(*frames[0], units_of, labels) | labels
     for name, unit, usual in zip(("energy", "forces"), units_of, UNITS, strict=True):
         if unit != usual and name not in labels:
-            raise BadInput(f"{frames[0][0]}: has no label '{name}' that could be in {unit}")
+            raise InputError(f"{frames[0][0]}: has no label '{name}' that could be in {unit}")
     keys = [key for key, _ in labels.values()]
     refusal = partial(_refusal, keys)
     frames, others = (
         list(structures.accepted(each, refusal, on_error)) for each in (frames, others)
     )
     if not frames:
-        raise BadInput(f"{sources[0]}: no structure with all of its labels is left")
+        raise InputError(f"{sources[0]}: no structure with all of its labels is left")
     own = len(frames)
     frames += others
     targets = {name: _target(frames, key, unit) for name, (key, unit) in labels.items()}
@@ -79,10 +81,10 @@ def _counted(frames: Iterator[tuple[str, Atoms]], tick: Tick) -> Iterator[tuple[
 def _usual_labels(
     label: str, atoms: Atoms, units_of: tuple[str, str], named: dict[str, tuple[str, str]]
 ) -> dict[str, tuple[str, str]]:
-    """Energy and forces where they usually are; BadInput if there is nothing else either."""
+    """Energy and forces where they usually are; InputError if there is nothing else either."""
     there = _labels(atoms)
     if "energy" not in there and not named:
-        raise BadInput(
+        raise InputError(
             f"{label}: has no label 'energy'; it has {_names(there)}: "
             "name yours with --energy-key, --forces-key or --target KEY=UNIT"
         )
@@ -90,22 +92,22 @@ def _usual_labels(
     return {name: (name, unit) for name, unit in pairs if name in there}
 
 
-def _refusal(keys: Sequence[str], label: str, atoms: Atoms) -> BadInput | None:
+def _refusal(keys: Sequence[str], label: str, atoms: Atoms) -> InputError | None:
     """Why a frame is of no use: a label that is not there, or not finite."""
     there = _labels(atoms)
     for key in keys:
         if key not in there:
-            return BadInput(f"{label}: has no label '{key}'; it has {_names(there)}")
+            return InputError(f"{label}: has no label '{key}'; it has {_names(there)}")
         if not np.isfinite(there[key][0]).all():
-            return BadInput(f"{label}: the label '{key}' has values that are not finite")
+            return InputError(f"{label}: the label '{key}' has values that are not finite")
     return None
 
 
 def parse_label(text: str) -> tuple[str, tuple[str, str]]:
-    """``"dipole=D"`` is ("dipole", ("dipole", "D")); Usage without a unit."""
+    """``"dipole=D"`` is ("dipole", ("dipole", "D")); UsageError without a unit."""
     key, equals, unit = text.partition("=")
     if not key or not equals:
-        raise Usage(f"--target {text}: give KEY=UNIT, such as dipole=D")
+        raise UsageError(f"--target {text}: give KEY=UNIT, such as dipole=D")
     return key, (key, units.canonical_name(unit))
 
 
@@ -137,7 +139,7 @@ def _target(frames: Sequence[tuple[str, Atoms]], key: str, unit: str) -> Target:
         values, per = _labels(atoms)[key]
         rows.append(values if per == "atom" else values[None])
     if len({row.shape[1:] for row in rows}) > 1:
-        raise BadInput(f"{frames[0][0]}: the label '{key}' changes its shape between structures")
+        raise InputError(f"{frames[0][0]}: the label '{key}' changes its shape between structures")
     inside = units.canonical_unit(unit)
     return Target(units.convert(np.concatenate(rows), unit, inside), inside, per)
 

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from neupol_cli import hdf5, volumetric
 from neupol_cli.density import measures, on_grid
-from neupol_cli.errors import BadInput
-from neupol_cli.registry import known_elements
-from neupol_cli.structures import check_elements
-from neupol_cli.volumetric import Grid, Volume
+from neupol_cli.errors import InputError
+from neupol_cli.io import hdf5, volumetric
+from neupol_cli.io.volumetric import Grid, Volume
 
 COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 BLOCK = 200_000  # points whose nearest atom is looked up at once
@@ -76,7 +74,7 @@ def angular_variation(volume: Volume) -> float:
         along += float(np.abs((part * directions).sum(axis=1)).sum())
         total += float(np.linalg.norm(part[here], axis=1).sum())
     if total == 0:
-        raise BadInput("the density is constant: it has no angular variation")
+        raise InputError("the density is constant: it has no angular variation")
     return 1.0 - along / total
 
 
@@ -166,9 +164,9 @@ def with_file(reference: Path) -> Compare:
     def compare(entry: Entry) -> dict[str, Any]:
         other = next(others, None)
         if other is None:
-            raise BadInput(f"{reference}: holds fewer densities than the file to analyse")
+            raise InputError(f"{reference}: holds fewer densities than the file to analyse")
         if not np.array_equal(entry.volume.atoms.numbers, other.volume.atoms.numbers):
-            raise BadInput(f"{other.name}: holds other atoms than {entry.name}")
+            raise InputError(f"{other.name}: holds other atoms than {entry.name}")
         error = measures.mean_absolute_error(entry.volume, other.volume)
         return {"eps_mae_percent": error, "zeta_reference": angular_variation(other.volume)}
 
@@ -180,7 +178,7 @@ def with_model(model: Any, memory: int) -> Compare:
 
     def compare(entry: Entry) -> dict[str, Any]:
         atoms, grid = entry.volume.atoms, entry.volume.grid
-        check_elements(atoms, known_elements(model), entry.name)
+        model.check([atoms], [entry.name])
         found = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
         return {"eps_mae_percent": measures.mean_absolute_error(found, entry.volume)}
 

@@ -17,9 +17,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
 from neupol_cli.density.on_grid import _with_less
-from neupol_cli.models.graph import Graph
-from neupol_cli.models.probes import GridTiles, Images, Tile, images, inside
-from neupol_cli.volumetric import Grid
+from neupol_cli.io.volumetric import Grid
+from neupol_cli.models.density.probes import GridTiles, Images, Tile, images, inside
+from neupol_cli.models.nn.graph import Graph
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -114,7 +114,7 @@ class Field:
     def blocks(self, grid: Grid) -> Iterator[tuple[int, Tensor, Derivatives]]:
         """Of each block that atoms reach: points dealt with by then, (P,) its own, what is there.
 
-        Errors: TryAgain when not even small parts of a block fit in memory.
+        Errors: TemporaryError when not even small parts of a block fit in memory.
         """
         corners = grid.origin + np.indices((2, 2, 2)).reshape(3, -1).T @ grid.box
         seen = self._seen(torch.from_numpy(corners))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import Usage
-from neupol_cli.units import BOHR
-from neupol_cli.volumetric import Grid
+from neupol_cli.errors import UsageError
+from neupol_cli.io.units import BOHR
+from neupol_cli.io.volumetric import Grid
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -79,8 +79,8 @@ def on_grid(
 ) -> list[np.ndarray]:
     """A descriptor's columns on a grid, (n1, n2, n3) float32 each.
 
-    `memory` in bytes is for what derivatives need besides. Errors: Usage for an unknown name,
-    TryAgain when even the smallest blocks run out of memory.
+    `memory` in bytes is for what derivatives need besides. Errors: UsageError for an unknown name,
+    TemporaryError when even the smallest blocks run out of memory.
     """
     from neupol_cli.density.derivatives import Field
 
@@ -97,6 +97,6 @@ def on_grid(
 
 
 def check_name(name: str) -> None:
-    """Usage for a descriptor that does not exist; the message lists those that do."""
+    """UsageError for a descriptor that does not exist; the message lists those that do."""
     if name not in DESCRIPTORS:
-        raise Usage(f"--descriptor is one of {', '.join(DESCRIPTORS)}, not '{name}'")
+        raise UsageError(f"--descriptor is one of {', '.join(DESCRIPTORS)}, not '{name}'")

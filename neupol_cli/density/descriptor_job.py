@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neupol_cli import volumetric
 from neupol_cli.density import descriptor
 from neupol_cli.density.on_grid import GridChoice, check_size
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
+from neupol_cli.io import volumetric
+from neupol_cli.io.volumetric import Volume
 from neupol_cli.progress import counted
-from neupol_cli.registry import known_elements
-from neupol_cli.structures import check_elements
-from neupol_cli.volumetric import Volume
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -29,13 +27,17 @@ def describe(
     output: str,
     load: Callable[[], Any],
 ) -> dict[str, Any]:
-    """Compute a descriptor on a grid and write it: a report. Errors: Usage, BadInput, IOFailure."""
+    """Compute a descriptor on a grid and write it: a report.
+
+    Raises:
+        UsageError, InputError, StorageError: what was asked for cannot be read, made or written.
+    """
     start = time.perf_counter()
     outputs = names(name, output)
     grid = choice.grid(atoms)
     left = check_size(grid, memory, 4 * len(outputs))
     model = load().requires_grad_(False)
-    check_elements(atoms, known_elements(model), label)
+    model.check([atoms], [label])
     with counted(name, grid.size) as tick:
         tables = descriptor.on_grid(name, model, atoms, grid, left, tick)
     unit = descriptor.DESCRIPTORS[name][0]
@@ -59,9 +61,11 @@ def names(name: str, output: str) -> list[str]:
     descriptor.check_name(name)
     kind = volumetric.format_of(output)
     if kind not in ("cube", "xsf"):
-        raise Usage(f"{output}: a descriptor is written as .cube or .xsf")
+        raise UsageError(f"{output}: a descriptor is written as .cube or .xsf")
     if name != "hessian":
         return [output]
     if "{}" not in output:
-        raise Usage(f"{output}: a Hessian is six files: put {{}} in the name for xx, yy ... yz")
+        raise UsageError(
+            f"{output}: a Hessian is six files: put {{}} in the name for xx, yy ... yz"
+        )
     return [output.replace("{}", part) for part in descriptor.TENSOR]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from neupol_cli import hdf5, volumetric
 from neupol_cli.density import measures
 from neupol_cli.density.on_grid import (
     GridChoice,
@@ -21,12 +20,11 @@ from neupol_cli.density.on_grid import (
     predict,
     sampler,
 )
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import hdf5, volumetric
+from neupol_cli.io.volumetric import Grid, Volume, chgcar
 from neupol_cli.progress import counted
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.registry import known_elements
-from neupol_cli.structures import check_elements
-from neupol_cli.volumetric import Grid, Volume, chgcar
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -42,7 +40,7 @@ def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
     Of a cube or CHGCAR only the atoms count here, of a dataset every structure, with densities or
     without; ``GridChoice`` reads the grid of a file that is to give it.
     """
-    from neupol_cli import structures
+    from neupol_cli.io import structures
 
     if source != "-" and _is_density_text(source):
         atoms = volumetric.read(source).atoms
@@ -56,7 +54,7 @@ def _is_density_text(source: str) -> bool:
     """Whether a name is that of a density in a text format, which `structures` does not read."""
     try:
         return volumetric.format_of(source) in volumetric.READERS
-    except Usage:
+    except UsageError:
         return False
 
 
@@ -78,13 +76,13 @@ class Job:
     dtype: str
     load: Callable[[], Any]
     model: Any = None
-    crew: Ranks = ALONE
+    group: ProcessGroup = ALONE
     _stack: ExitStack = field(default_factory=ExitStack)
     _writer: hdf5.DensityWriter | None = None
     _electrons_of: list[float] = field(default_factory=list)
 
     def check_outputs(self, count: int) -> None:
-        """Usage, before any work, for names that cannot be written or hold one structure only."""
+        """UsageError, before any work, for names that cannot be written or hold just one."""
         kind = volumetric.format_of(self.output)
         for name in (self.output, self.difference, self.plot):
             if (
@@ -93,23 +91,25 @@ class Job:
                 and "{}" not in name
                 and not (name == self.output and kind == "hdf5")
             ):
-                raise Usage(f"{name}: for {count} structures the name needs {{}} for their number")
+                raise UsageError(
+                    f"{name}: for {count} structures the name needs {{}} for their number"
+                )
             parent = Path(name or ".").parent
             if not parent.is_dir():
-                raise Usage(f"{name}: the folder {parent} does not exist; make it first")
+                raise UsageError(f"{name}: the folder {parent} does not exist; make it first")
         if self.difference:
             volumetric.format_of(self.difference)
             if Path(self.difference).absolute() == Path(self.output).absolute():
-                raise Usage("--difference: is the file that -o names; give another one")
+                raise UsageError("--difference: is the file that -o names; give another one")
         if self.plot:
             from neupol_cli.figures import check_name
 
             check_name(self.plot)
         if self.dtype not in ITEMSIZE:
-            raise Usage(f"--dtype is one of {', '.join(ITEMSIZE)}, not '{self.dtype}'")
+            raise UsageError(f"--dtype is one of {', '.join(ITEMSIZE)}, not '{self.dtype}'")
 
     def run(self, index: int, label: str, atoms: Atoms) -> dict[str, Any]:
-        """One structure: its report, with files written. Errors as the readers', and BadInput."""
+        """One structure: its report, with files written. Errors as the readers', and InputError."""
         start = time.perf_counter()
         grid = self.choice.grid(atoms)
         left = check_size(grid, self.memory, ITEMSIZE[self.dtype])
@@ -118,16 +118,16 @@ class Job:
             self._check_reference(reference, grid, atoms)
         whole = fills_cell(grid, atoms)
         if self.normalize and not whole:
-            raise Usage(
+            raise UsageError(
                 "--normalize: the grid holds a part of the electrons only: it has to fill the "
                 f"cell, or to leave {ROOM} Angstrom around a molecule (--margin)"
             )
         self.model = self.load() if self.model is None else self.model
-        check_elements(atoms, known_elements(self.model), label)
-        charges = measures.charges_of(atoms, measures.valence_of(self._meta))
+        self.model.check([atoms], [label])
+        charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
         expected = measures.expected_electrons(charges, self.electrons) if whole else None
         with counted("probes", grid.size) as tick:
-            made = predict(self.model, atoms, grid, left, tick, self.crew)
+            made = predict(self.model, atoms, grid, left, tick, self.group)
         report = {"structure": label, "formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
         report |= _grid_report(made)
         report |= self._electrons(made.volume, charges, expected)
@@ -148,19 +148,21 @@ class Job:
     def _check_reference(self, reference: Volume, grid: Grid, atoms: Atoms) -> None:
         """Same grid, same atoms, same places; else the comparison would mean nothing."""
         if not grid.same_as(reference.grid):
-            raise Usage("--reference: compares on the reference's grid; leave out the other one")
+            raise UsageError(
+                "--reference: compares on the reference's grid; leave out the other one"
+            )
         if not np.array_equal(atoms.numbers, reference.atoms.numbers):
-            raise BadInput(f"{self.reference}: holds other atoms than the structure")
+            raise InputError(f"{self.reference}: holds other atoms than the structure")
         apart = float(np.abs(atoms.positions - reference.atoms.positions).max())
         if apart > SAME:
-            raise BadInput(
+            raise InputError(
                 f"{self.reference}: its atoms are up to {apart:.2f} Angstrom away from the "
                 "structure's; name the reference itself as the structure"
             )
 
     @property
     def _meta(self) -> dict[str, Any]:
-        return dict(getattr(self.model, "meta", {}))
+        return dict(self.model.header)
 
     def _electrons(
         self, volume: Volume, charges: np.ndarray | None, expected: float | None

@@ -10,9 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.units import DEBYE
-from neupol_cli.volumetric import Grid, Volume
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.units import DEBYE
+from neupol_cli.io.volumetric import Grid, Volume
 
 _ROWS = 64  # planes of a grid that are taken to float64 at once
 
@@ -81,7 +81,7 @@ def first_moment(volume: Volume) -> np.ndarray:
 def mean_absolute_error(volume: Volume, reference: Volume) -> float:
     """eps_mae = sum |rho - rho_ref| / sum |rho_ref| over the grid, in percent.
 
-    Koker et al., arXiv 2312.05388, eq. 5. BadInput when the grids differ.
+    Koker et al., arXiv 2312.05388, eq. 5. InputError when the grids differ.
     """
     check_same_grid(volume, reference)
     error = weight = 0.0
@@ -91,14 +91,14 @@ def mean_absolute_error(volume: Volume, reference: Volume) -> float:
         error += float(np.abs(volume.values[rows] - expected).sum())
         weight += float(np.abs(expected).sum())
     if weight == 0:
-        raise BadInput("the reference density is zero everywhere")
+        raise InputError("the reference density is zero everywhere")
     return 100.0 * error / weight
 
 
 def check_same_grid(volume: Volume, reference: Volume) -> None:
-    """BadInput unless both densities are of one structure on one grid."""
+    """InputError unless both densities are of one structure on one grid."""
     if not volume.grid.same_as(reference.grid):
-        raise BadInput(
+        raise InputError(
             f"the grids differ: {volume.grid.shape} points and {reference.grid.shape} in the "
             "reference, or another origin or step; take the reference's own (--grid-from)"
         )
@@ -124,7 +124,7 @@ def expected_electrons(charges: np.ndarray | None, given: float | None) -> float
     """What the density should integrate to: as given, or of the neutral structure."""
     if given is not None:
         if not (np.isfinite(given) and given > 0):
-            raise Usage(f"--electrons must be a positive number, not {given}")
+            raise UsageError(f"--electrons must be a positive number, not {given}")
         return given
     return None if charges is None else float(charges.sum())
 
@@ -132,13 +132,17 @@ def expected_electrons(charges: np.ndarray | None, given: float | None) -> float
 def normalization(volume: Volume, electrons: float | None) -> float:
     """The factor that makes the grid's sum `electrons`.
 
-    Errors: Usage when nobody says how many there should be, BadInput for a density without any.
+    Raises:
+        UsageError: nobody says how many there should be.
+        InputError: the density has none.
     """
     if electrons is None:
-        raise Usage("--normalize: this model does not say its valence electrons; add --electrons N")
+        raise UsageError(
+            "--normalize: this model does not say its valence electrons; add --electrons N"
+        )
     found = volume.electrons
     if not found > 0:
-        raise BadInput(f"a density of {found:.3g} electrons cannot be normalised")
+        raise InputError(f"a density of {found:.3g} electrons cannot be normalised")
     return electrons / found
 
 

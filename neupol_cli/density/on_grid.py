@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli import volumetric
-from neupol_cli.errors import BadInput, TryAgain, Usage, out_of_memory
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import InputError, TemporaryError, UsageError, out_of_memory
+from neupol_cli.io import volumetric
+from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -39,7 +39,7 @@ class GridChoice:
     def __post_init__(self) -> None:
         given = [x for x in (self.spacing, self.counts, self.source) if x is not None]
         if len(given) > 1:
-            raise Usage("choose one of --spacing, --grid and --grid-from")
+            raise UsageError("choose one of --spacing, --grid and --grid-from")
 
     def grid(self, atoms: Atoms) -> Grid:
         """The grid for a structure; 0.2 Angstrom where nothing was said."""
@@ -51,34 +51,34 @@ class GridChoice:
 
 
 def parse_counts(text: str | None) -> tuple[int, int, int] | None:
-    """``60,60,80`` as three counts. Usage for anything else."""
+    """``60,60,80`` as three counts. UsageError for anything else."""
     if text is None:
         return None
     parts = text.replace("x", ",").split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise Usage(f"--grid takes three counts such as 60,60,80, not '{text}'")
+        raise UsageError(f"--grid takes three counts such as 60,60,80, not '{text}'")
     n1, n2, n3 = (int(part) for part in parts)
     return n1, n2, n3
 
 
 def parse_memory(text: str) -> int:
-    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes. Usage for anything else, or less than 64 MB."""
+    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes. UsageError for anything else or below 64 MB."""
     match = _SIZE.match(text)
     size = int(float(match[1]) * UNITS[match[2].lower()]) if match else 0
     if size < 2 * LEAST:
-        raise Usage(f"--memory takes a size such as 2GB (at least 64MB), not '{text}'")
+        raise UsageError(f"--memory takes a size such as 2GB (at least 64MB), not '{text}'")
     return size
 
 
 def check_size(grid: Grid, memory: int, itemsize: int) -> int:
-    """Bytes of the budget that are left for the network; BadInput when the grid alone is too big.
+    """Bytes of the budget that are left for the network; InputError when the grid alone is too big.
 
     Of the memory at most half may be the density itself.
     """
     limit = memory // 2 // itemsize
     if grid.size > limit:
         counts = " x ".join(f"{n:,}" for n in grid.shape)
-        raise BadInput(
+        raise InputError(
             f"a grid of {counts} = {grid.size:.3g} points is beyond the {limit:.3g} that --memory "
             f"{memory / 1e9:.3g}GB allows; take a coarser --spacing, a smaller --margin or more "
             "memory"
@@ -105,7 +105,7 @@ class Share:
     memory: int
 
     def density(self, model: Any, features: Any, progress: Progress) -> np.ndarray:
-        """The density on the slab. Errors: TryAgain when even small tiles do not fit."""
+        """The density on the slab. Errors: TemporaryError when even small tiles do not fit."""
 
         def work(memory: int) -> Any:
             return model.density_grid(
@@ -133,15 +133,20 @@ def slabs(grid: Grid, count: int) -> list[Grid]:
 
 
 def predict(
-    model: Any, atoms: Atoms, grid: Grid, memory: int, progress: Progress, crew: Ranks = ALONE
+    model: Any,
+    atoms: Atoms,
+    grid: Grid,
+    memory: int,
+    progress: Progress,
+    group: ProcessGroup = ALONE,
 ) -> Predicted:
     """The model's density on a grid. Out of memory, its tiles are halved and the work goes on.
 
     Args:
         memory: bytes for the network's tiles, in each process.
-        crew: this process, the first one, among those that `serve` with `answer`.
+        group: this process, the first one, among those that `serve` with `answer`.
 
-    Errors: TryAgain when even small tiles do not fit.
+    Errors: TemporaryError when even small tiles do not fit.
     """
     start = time.perf_counter()
     features = model.atom_features(atoms)
@@ -150,18 +155,18 @@ def predict(
     def work(shares: Sequence[Share]) -> list[np.ndarray]:
         before = accumulate((share.slab.size for share in shares), initial=0)
         return [
-            share.density(model, features, partial(_tell, progress, crew.world, points))
+            share.density(model, features, partial(_tell, progress, group.world_size, points))
             for share, points in zip(shares, before, strict=False)
         ]
 
     # Twice as many slabs as processes, dealt in turns: nobody has the thin ends alone.
-    pieces = slabs(grid, 2 * crew.world if crew.world > 1 else 1)
-    values = crew.map(work, [Share(atoms, slab, memory) for slab in pieces])
+    pieces = slabs(grid, 2 * group.world_size if group.world_size > 1 else 1)
+    values = group.map(work, [Share(atoms, slab, memory) for slab in pieces])
     end = time.perf_counter()
     whole = values[0] if len(values) == 1 else np.concatenate(values)
     total, spin = split_channels(whole, grid)
     if not np.isfinite(total.sum(dtype=np.float64)):
-        raise BadInput("the model gave a density that is not finite: its weights are damaged")
+        raise InputError("the model gave a density that is not finite: its weights are damaged")
     return Predicted(Volume(atoms, grid, total, spin), features, middle - start, end - middle)
 
 
@@ -179,7 +184,7 @@ def _with_less(work: Callable[[int], Any], memory: int) -> Any:
             if not out_of_memory(trouble):
                 raise
             if memory < LEAST:
-                raise TryAgain(
+                raise TemporaryError(
                     "out of memory with the smallest tiles; use a coarser grid"
                 ) from trouble
             memory //= 2

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from neupol_cli import figures
-from neupol_cli.volumetric import Volume
+from neupol_cli.io.volumetric import Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,7 +164,7 @@ def interpolated(volume: Volume) -> Sampler:
 def draw(path: str, atoms: Atoms, panels: list[Panel], title: str) -> None:
     """Write the panels side by side, with atoms, contours and colour bars with their unit.
 
-    All panels of the density share one scale. Errors: Usage for another kind of picture.
+    All panels of the density share one scale. Errors: UsageError for another kind of picture.
     """
     from matplotlib.figure import Figure
 

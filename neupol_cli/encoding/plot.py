@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def draw(path: str, studies: Sequence[Study], layer: int) -> None:
     """Writes the page: a row a table with its curves and its components, then all together.
 
-    Errors: Usage for another kind of picture.
+    Errors: UsageError for another kind of picture.
     """
     from matplotlib.figure import Figure
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from neupol_cli.errors import BadInput
+from neupol_cli.errors import InputError
 
 UNITS = {"distance": "Angstrom", "angle": "rad"}
 SHOWN = 10  # dimensions of Fig. 1
@@ -92,7 +92,7 @@ def read(paths: Sequence[str]) -> list[Study]:
     """The studies of some checkpoints.
 
     Raises:
-        BadInput: a checkpoint without learned tables; and what `registry.load` raises.
+        InputError: a checkpoint without learned tables; and what `registry.load` raises.
     """
     from neupol_cli import registry
 
@@ -101,11 +101,11 @@ def read(paths: Sequence[str]) -> list[Study]:
         model = registry.load(path)
         tables = tuple(found_in(model))
         if not tables:
-            raise BadInput(
+            raise InputError(
                 f"{path}: has no learned encoding to study; train with `--encoding learned`"
             )
-        targets = tuple(model.meta.get("targets", {}))
-        studies.append(Study(label, path, model.meta["model"], targets, tables))
+        targets = tuple(model.header.get("targets", {}))
+        studies.append(Study(label, path, model.header["model"], targets, tables))
     return studies
 
 

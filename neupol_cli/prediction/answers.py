@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from neupol_cli import hdf5, structures
-from neupol_cli.files import atomic
-from neupol_cli.hdf5 import Target
+from neupol_cli.io import hdf5, structures
+from neupol_cli.io.files import atomic
+from neupol_cli.io.hdf5 import Target
 from neupol_cli.prediction.committee import Prediction
 
 Found = Iterator[Prediction]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli import registry
-from neupol_cli.errors import BadInput
-from neupol_cli.hdf5 import Target
+from neupol_cli.errors import InputError
+from neupol_cli.io.hdf5 import Target
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from neupol_cli.models.property import PropertyModel
 
     Named = tuple[str, Atoms]  # what to call a structure, and it
 
@@ -70,7 +71,7 @@ class Prediction:
 class Committee:
     """One or several property models that answer together."""
 
-    def __init__(self, models: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(self, models: Sequence[PropertyModel], names: Sequence[str]) -> None:
         self.models = models
         self.names = names
         self.units = self._units()
@@ -79,12 +80,9 @@ class Committee:
         """The unit of each property; models that name different ones cannot be averaged."""
         units: dict[str, str] = {}
         for model, name in zip(self.models, self.names, strict=True):
-            if not hasattr(model, "predict"):
-                task = registry.task_of(model)
-                raise BadInput(f"{name}: a network for {task} predicts no properties")
-            for target, unit in zip(model.config.targets, model.config.units, strict=True):
+            for target, unit in model.targets.items():
                 if units.setdefault(target, unit) != unit:
-                    raise BadInput(f"{name}: {target} is in {unit}, elsewhere in {units[target]}")
+                    raise InputError(f"{name}: {target} is in {unit}, elsewhere in {units[target]}")
         return units
 
     @property
@@ -92,21 +90,23 @@ class Committee:
         """The target of all models whose gradient is a force.
 
         Raises:
-            BadInput: a model has none, or they have different ones.
+            InputError: a model has none, or they have different ones.
         """
         found = {model.energy for model in self.models}
         if len(found) > 1:
-            raise BadInput(f"the models' energies differ: {', '.join(sorted(found))}")
+            raise InputError(f"the models' energies differ: {', '.join(sorted(found))}")
         return str(found.pop())
 
-    def refusal(self, label: str, atoms: Atoms, stress: bool = False) -> BadInput | None:
+    def refusal(self, label: str, atoms: Atoms, stress: bool = False) -> InputError | None:
         """Why these models cannot answer for a structure, if they cannot."""
         if stress and not atoms.pbc.all():
-            return BadInput(f"{label}: a stress needs a structure that is periodic in 3 directions")
+            return InputError(
+                f"{label}: a stress needs a structure that is periodic in 3 directions"
+            )
         for model in self.models:
             try:
                 model.check([atoms], [label])
-            except BadInput as error:
+            except InputError as error:
                 return error
         return None
 
@@ -114,8 +114,8 @@ class Committee:
         """A prediction for each of some structures, at least one.
 
         Raises:
-            BadInput: an element that a model never saw; forces of models without an energy.
-            TryAgain: a single structure does not fit in memory.
+            InputError: an element that a model never saw; forces of models without an energy.
+            TemporaryError: a single structure does not fit in memory.
         """
         structures = [atoms for _, atoms in named]
         answers = [model.predict(structures, forces, stress) for model in self.models]

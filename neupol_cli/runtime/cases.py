@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.runtime.timing import timed
 from neupol_cli.training.presets import Preset, presets
 
@@ -86,7 +86,7 @@ class System:
 def supercells(atoms: Atoms, name: str, times: Sequence[int]) -> System:
     """n x n x n cells; along a direction that is not periodic there is but one."""
     if not atoms.pbc.any() and tuple(times) != (1,):
-        raise Usage(f"{name}: is no crystal and has no supercells; leave out --supercells")
+        raise UsageError(f"{name}: is no crystal and has no supercells; leave out --supercells")
     shown = f"{name} supercells" if atoms.pbc.any() else name
 
     def make(n: int) -> Atoms:
@@ -143,7 +143,7 @@ class Conditions:
 
 def density_work(model: Any, atoms: Atoms, conditions: Conditions) -> Work:
     """The whole density, or blocks of it: then the probes' seconds are scaled to the whole."""
-    from neupol_cli.volumetric import by_spacing
+    from neupol_cli.io.volumetric import by_spacing
 
     grid = by_spacing(atoms, conditions.spacing, MARGIN)
     blocks = sampled(grid, SIDE, len(atoms))
@@ -193,7 +193,7 @@ def subjects(
     else:
         model = _loaded(name, conditions.device)
         system, notes = _suited(name, model, crystal() if crystal else molecules, molecules)
-    if hasattr(model, "density_grid"):
+    if model.task == "density":
         return [_density(name, model, system, conditions, notes)]
     return _properties(name, model, system, conditions, notes)
 
@@ -214,8 +214,8 @@ def _loaded(name: str, device: str) -> Any:
     from neupol_cli import registry
 
     model = registry.load(name, device, torch.float32)
-    if not hasattr(model, "density_grid") and not hasattr(model, "predict"):
-        raise Usage(f"{name}: neither properties nor densities; see `neupol models`")
+    if model.task == "dynamics":
+        raise UsageError(f"{name}: neither properties nor densities; see `neupol models`")
     return model
 
 
@@ -235,7 +235,9 @@ def _random(preset: Preset, task: str, elements: set[int], device: str) -> Any:
     from neupol_cli import registry
 
     if task == "dynamics":
-        raise Usage(f"{preset.name}: moves particles; neither properties nor densities to time")
+        raise UsageError(
+            f"{preset.name}: moves particles; neither properties nor densities to time"
+        )
     config: dict[str, Any] = {"species": sorted(elements)}
     if task == "property":
         config |= {"targets": ["energy"], "units": ["eV"]}
@@ -257,7 +259,7 @@ def _suited(
     names = " ".join(chemical_symbols[z] for z in strange)
     unknown = _elements(molecules) - set(model.config.species)
     if unknown:
-        raise BadInput(f"{name}: has not seen {names}; name a structure of elements that it has")
+        raise InputError(f"{name}: has not seen {names}; name a structure of elements that it has")
     return molecules, (f"alkanes, since the model has not seen {names}",)
 
 
@@ -287,12 +289,12 @@ def has_energy(model: Any) -> bool:
     """Whether a property model can answer forces."""
     try:
         return bool(model.energy)
-    except BadInput:
+    except InputError:
         return False
 
 
 def pyscf(system: System, spacing: float) -> Subject:
-    """The valence density by DFT, on the grid that the networks fill. Usage without PySCF."""
+    """The valence density by DFT, on the grid that the networks fill. UsageError without PySCF."""
     from neupol_cli.datasets import dft, dft_cells
 
     version, clock = dft.require().__version__, Clock()

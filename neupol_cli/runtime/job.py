@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import TryAgain
+from neupol_cli.errors import TemporaryError
 from neupol_cli.runtime.cases import Conditions, Subject, Work
 from neupol_cli.runtime.timing import (
     Fit,
@@ -66,19 +66,19 @@ class Series:
         return [point["atoms"] for point in self.points]
 
     def _check(self, atoms: int, effort: int, left: float) -> None:
-        """TryAgain for a size that, by what the smaller ones took, would take too much."""
+        """TemporaryError for a size that, by what the smaller ones took, would take too much."""
         growth = self.subject.growth
         seconds = expected(self._efforts, self._spent, effort, growth)
         if left <= 0:
-            raise TryAgain("no time left")
+            raise TemporaryError("no time left")
         if seconds > left:
-            raise TryAgain(f"would take about {duration(seconds)}, {duration(left)} are left")
+            raise TemporaryError(f"would take about {duration(seconds)}, {duration(left)} are left")
         known = slice(-1, None) if self._grown and self._grown[-1] < LEAST else slice(None)
         memory = expected(self._sizes()[known], self._grown[known], atoms, growth)
         limit = self.conditions.memory
         if memory > limit:
             much = f"{memory / 1e9:.1f} GB, beyond --memory {limit / 1e9:.1f} GB"
-            raise TryAgain(f"would take about {much}")
+            raise TemporaryError(f"would take about {much}")
 
     def _measured(self, atoms: Any, end: float) -> dict[str, Any]:
         """One size: its record without its name."""

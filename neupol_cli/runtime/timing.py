@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neupol_cli.errors import BadInput, TryAgain, out_of_memory
+from neupol_cli.errors import InputError, TemporaryError, out_of_memory
 
 SLOW = 20.0  # seconds: a first run of this length is no warm-up, it counts
 LARGE = 8  # the exponent is of the sizes within this factor of the largest; of three at least
@@ -174,7 +174,7 @@ def attempt(work: Callable[[], Any]) -> tuple[Any, str]:
     """The result and no reason, or no result and the reason: memory, or a refusal."""
     try:
         return work(), ""
-    except (BadInput, TryAgain) as error:
+    except (InputError, TemporaryError) as error:
         return None, str(error)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset, Density
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.hdf5 import Dataset, Density
+from neupol_cli.models.density.probes import images, inside, slots
 from neupol_cli.models.distance import smoothness
-from neupol_cli.models.graph import Graph
-from neupol_cli.models.probes import images, inside, slots
-from neupol_cli.ranks import ALONE, Ranks
+from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.property_task import PENALTIES, Arrays
-from neupol_cli.training.tasks import Request, chosen_split, training_data
+from neupol_cli.training.request import Request, chosen_partition, training_data
 
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
@@ -152,7 +152,7 @@ class Draw:
 
 
 class DensityTask:
-    """Densities at random probes of each structure; see `loop.Task`.
+    """Densities at random probes of each structure; see `task.Task`.
 
     Loss: mean |rho - rho^|, or its square, over the probes (of both columns, with spin). Error:
     eps_mae = sum |rho - rho^| / sum |rho| in percent, of the total density: over the whole grids of
@@ -190,15 +190,15 @@ class DensityTask:
             },
         }
         if request.loss not in PENALTIES:
-            raise Usage(f"--loss is one of {', '.join(PENALTIES)}, not {request.loss!r}")
+            raise UsageError(f"--loss is one of {', '.join(PENALTIES)}, not {request.loss!r}")
         self.penalty = PENALTIES[request.loss]
         if request.smoothness and smoothness(model) is None:
-            raise Usage("--smoothness needs a learned encoding: add --encoding learned")
+            raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
         if model.promolecule is not None:
             fit_promolecule(self, request.seed)
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `loop.Task`."""
+        """See `task.Task`."""
         chosen = self.train[indices]
         rows, weights = self.draw(chosen, self.config.probes, generator)
         graph, _ = self.arrays.graph(chosen)
@@ -226,14 +226,14 @@ class DensityTask:
         return values[:, 0] if values.dim() == 2 and self.columns == 1 else values
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
-        """eps_mae in percent; see `loop.Task`."""
+        """eps_mae in percent; see `task.Task`."""
         if not len(self.splits[split]):
             return {}
         measured = self._tested if split == "test" else self._valid
         with torch.no_grad():
-            sums = ranks.total(measured(ranks.share(self.splits[split]), model, check))
+            sums = group.all_reduce(measured(group.shard(self.splits[split]), model, check))
         return {METRIC: 100 * float(sums[0] / sums[1])}
 
     def _valid(self, indices: np.ndarray, model: Any, check: Callable[[], None]) -> Tensor:
@@ -329,20 +329,21 @@ def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
 def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     """Builds the density model called ``name`` for a dataset and the task of training it.
 
-    Errors: BadInput and Usage, where data, model and request do not fit together.
+    Raises:
+        InputError, UsageError: where data, model and request do not fit together.
     """
     if dataset.density is None:
-        raise BadInput("the file holds no densities; make one with neupol data density")
+        raise InputError("the file holds no densities; make one with neupol data density")
     if request.targets:
-        raise Usage("--target is for properties; a density model learns the density")
+        raise UsageError("--target is for properties; a density model learns the density")
     config = {"species": list(dataset.elements), "spin": dataset.density.spin, **request.config}
     config["species"] = sorted(set(config["species"]))
     strange = set(dataset.elements) - set(config["species"])
     if strange:
-        raise BadInput(f"the data hold elements {sorted(strange)} that are not in --set species")
+        raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
     if config["spin"] and not dataset.density.spin:
-        raise BadInput("--set spin=true, and the file has no spin density")
-    split = chosen_split(dataset, request)
+        raise InputError("--set spin=true, and the file has no spin density")
+    split = chosen_partition(dataset, request)
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)

@@ -11,14 +11,19 @@ from typing import Any
 
 import torch
 
-from neupol_cli import files, hdf5, launch, ranks, registry
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.ranks import Ranks
-from neupol_cli.training import presets, typed
-from neupol_cli.training.loop import Settings, Task, Trainer
+from neupol_cli import registry
+from neupol_cli.distributed import process_group, torchrun
+from neupol_cli.distributed.process_group import ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import files, hdf5
+from neupol_cli.training import config_overrides, presets
+from neupol_cli.training.loop import Trainer
+from neupol_cli.training.request import Request
 from neupol_cli.training.run import Folder, Run
 from neupol_cli.training.runlog import Silence, reporter
-from neupol_cli.training.tasks import Request, check_options, task_for
+from neupol_cli.training.settings import Settings
+from neupol_cli.training.task import Task
+from neupol_cli.training.tasks import check_options, task_for
 
 LIMITS = ("epochs", "steps", "minutes")
 EPOCHS = 1000  # EGNN's published recipe, where no limit is asked for
@@ -45,27 +50,29 @@ def fit(
         ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
         ``{name: {"value", "unit"}}``.
 
-    Errors: all of them; Interrupted and Lost with the run saved.
+    Raises:
+        Interrupted, LostRank: with the run saved.
+        NeupolError: of any kind.
     """
-    typed.check_finite(options)
+    config_overrides.check_finite(options)
     folder = Folder(output)
     with (
-        ranks.joined(options["device"]) as crew,
-        files.locked(folder.reserved()) if crew.first else nullcontext(),
+        process_group.joined(options["device"]) as group,
+        files.locked(folder.reserved()) if group.is_main else nullcontext(),
     ):
-        asked = _asked(folder, options, given, resume, force) if crew.first else None
-        chosen, earlier = crew.told(asked)
-        if crew.world > 1:  # each has its own
+        requested = _requested(folder, options, given, resume, force) if group.is_main else None
+        chosen, earlier = group.broadcast(requested)
+        if group.world_size > 1:  # each has its own
             chosen["device"] = options["device"]
-        return _fit(folder, crew, chosen, earlier)
+        return _fit(folder, group, chosen, earlier)
 
 
-def _asked(
+def _requested(
     folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options to train with, and the configuration of the run that goes on or nothing."""
-    resume = resume or folder.begun_by(launch.launcher())  # which starts it again, then
-    folder.prepare(resume, force and not launch.restarts())
+    resume = resume or folder.begun_by(torchrun.launcher())  # which starts it again, then
+    folder.prepare(resume, force and not torchrun.restarts())
     if not resume:
         return _begun(options, given), {}
     earlier = folder.read_config()
@@ -73,16 +80,16 @@ def _asked(
 
 
 def _fit(
-    folder: Folder, crew: Ranks, chosen: dict[str, Any], earlier: dict[str, Any]
+    folder: Folder, group: ProcessGroup, chosen: dict[str, Any], earlier: dict[str, Any]
 ) -> dict[str, Any]:
     dataset = hdf5.read(_required(chosen, "data"))
     _same_data(earlier, dataset)
     task = _task(chosen, dataset)
-    trainer = Trainer(task, _settings(chosen), crew)
-    if crew.first:
+    trainer = Trainer(task, _settings(chosen), group)
+    if group.is_main:
         folder.make(empty=not earlier)
         config = {"options": chosen, "fingerprint": dataset.fingerprint}
-        mark = {"launcher": launch.launcher()} if launch.launcher() else {}
+        mark = {"launcher": torchrun.launcher()} if torchrun.launcher() else {}
         folder.write_config(config | mark)
     return _run(folder, trainer, chosen, resume=bool(earlier))
 
@@ -90,7 +97,7 @@ def _fit(
 def _run(
     folder: Folder, trainer: Trainer, options: Mapping[str, Any], resume: bool
 ) -> dict[str, Any]:
-    voice = reporter() if trainer.ranks.first else Silence()
+    voice = reporter() if trainer.group.is_main else Silence()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
         with run.interruption:
@@ -114,10 +121,10 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
     name = options["model"] if options.get("preset") is None else options["preset"]
     text = (
         f"{name}: {weights:,} weights, {trainer.task.size:,} training items, "
-        f"{trainer.shuffle.per_epoch:,} steps an epoch, on {trainer.device}"
+        f"{trainer.sampler.per_epoch:,} steps an epoch, on {trainer.device}"
     )
-    if trainer.ranks.world > 1:
-        text += f" and {trainer.ranks.world - 1} more"
+    if trainer.group.world_size > 1:
+        text += f" and {trainer.group.world_size - 1} more"
     if trainer.device.type != "cpu":
         text += "; its sums have no fixed order: not reproducible bitwise"
     if options["minutes"] is not None:
@@ -130,8 +137,9 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
 def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """The options of a new run: as given, then the preset's, then the defaults.
 
-    Errors: Usage for more than one limit, a name that is neither a network nor a preset, or an
-    option that this kind of network has no use for.
+    Raises:
+        UsageError: more than one limit, a name that is neither a network nor a preset, or an option
+            that this kind of network has no use for.
     """
     name = _required(options, "model")
     preset = presets.chosen(name)
@@ -143,7 +151,7 @@ def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:
-        raise Usage(f"choose one of --{' and --'.join(limits)}")
+        raise UsageError(f"choose one of --{' and --'.join(limits)}")
     if limits:
         chosen.update({name: options[name] for name in LIMITS})
     elif all(chosen[name] is None for name in LIMITS):
@@ -160,7 +168,8 @@ def _continued(
 ) -> dict[str, Any]:
     """The options of a run that goes on: its own, but for those that may change.
 
-    Errors: Usage for one that was given differently and may not change.
+    Raises:
+        UsageError: one that was given differently and may not change.
     """
     # Runs begun before --scale had "auto" said "mad" where they meant it.
     old = {} if "preset" in earlier else {"scale": "auto"}
@@ -168,13 +177,13 @@ def _continued(
     for name, usual in options.items():
         begun = chosen.get(name)
         if isinstance(usual, int | float) and not isinstance(begun, int | float | None):
-            raise BadInput(f"config.json: {name} is {begun!r}, which is no number")
+            raise InputError(f"config.json: {name} is {begun!r}, which is no number")
     for name in sorted(name for name in given if options[name] != earlier.get(name)):
         if name == "model" and options[name] == earlier.get("preset"):
             continue
         if name not in CHANGEABLE:
             option = "--" + name.strip("_").replace("_", "-")
-            raise Usage(
+            raise UsageError(
                 f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
             )
         if name in LIMITS:
@@ -186,13 +195,13 @@ def _continued(
 
 def _required(options: Mapping[str, Any], name: str) -> Any:
     if options[name] is None:
-        raise Usage(f"{name.upper()} is missing; see neupol fit --help")
+        raise UsageError(f"{name.upper()} is missing; see neupol fit --help")
     return options[name]
 
 
 def _same_data(earlier: Mapping[str, Any], dataset: hdf5.Dataset) -> None:
     if earlier and earlier["fingerprint"] != dataset.fingerprint:
-        raise BadInput("the data are not those that this run was begun with; give the same file")
+        raise InputError("the data are not those that this run was begun with; give the same file")
 
 
 def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
@@ -200,22 +209,22 @@ def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
     name = _required(options, "model")
     kind = registry.entry(name).load().Config
     known = {field.name for field in fields(kind)}
-    config = typed.typed(kind, options["set_"])
+    config = config_overrides.config_overrides(kind, options["set_"])
     for key in ("polarization", "encoding"):
         if options[key] is not None:
             if key not in known:
-                raise Usage(f"{name} has no --{key}")
+                raise UsageError(f"{name} has no --{key}")
             config[key] = options[key]
     names = {field.name for field in fields(Request)} & set(options)
     plain = {key: options[key] for key in names - {"targets", "weights", "config"}}
-    weights = typed.numbers(options["weight"], "--weight")
+    weights = config_overrides.numbers(options["weight"], "--weight")
     request = Request(targets=tuple(_targets(options)), weights=weights, config=config, **plain)
     return task_for(name, dataset, request)
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
     """How to train, from the options of the same names."""
-    steps, seconds = typed.interval(options["save_every"])
+    steps, seconds = config_overrides.interval(options["save_every"])
     names = {field.name for field in fields(Settings)} & set(options)
     return Settings(
         save_steps=steps, save_seconds=seconds, **{name: options[name] for name in names}

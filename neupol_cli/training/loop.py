@@ -13,74 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import Diverged, TryAgain, Usage, out_of_memory
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.training.averages import Average, Window
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import DivergedError, TemporaryError, UsageError, out_of_memory
+from neupol_cli.training.ema import EMA, Window
+from neupol_cli.training.epoch_sampler import EpochSampler, default_generator, mixed
 from neupol_cli.training.optimizers import optimizer_for
-from neupol_cli.training.sampling import Shuffle, default_generator, mixed
 from neupol_cli.training.schedule import Progress, Schedule
-
-
-class Task(Protocol):
-    """What there is to learn. Everything about data and losses is behind this.
-
-    Attributes:
-        model: the network, with a ``config`` dataclass.
-        size: how many training items there are.
-        metric: the key of `evaluate` that the best checkpoint minimises.
-        units: the unit of each key of `evaluate`.
-        meta: what the checkpoint's header says about targets and data (plain JSON).
-    """
-
-    model: nn.Module
-    size: int
-    metric: str
-    units: dict[str, str]
-    meta: dict[str, Any]
-
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, a scalar, of the training items ``indices`` (b,), and scalars to log.
-
-        Every random choice is drawn from ``generator``, which is on the indices' device.
-        """
-
-    def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
-    ) -> dict[str, float]:
-        """Errors on ``valid`` or ``test``; empty if there is no such split.
-
-        ``model`` is in eval mode. ``check()`` is to be called between batches: it raises where the
-        run was asked to stop. Each of the ``ranks`` looks at its share and has the errors of all.
-        """
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train. One of ``epochs``, ``steps`` and ``minutes`` is the limit."""
-
-    epochs: float | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    batch_size: int = 96
-    lr: float = 1e-3
-    optimizer: str = "adam"
-    weight_decay: float = 0.0
-    decays: str = "all"  # which weights the decay shrinks
-    schedule: str = "cosine"
-    warmup: int = 0
-    ema: float = 0.0  # decay of the weights' running average; 0: none
-    clip: float = 0.0  # largest norm of the gradient; 0: no limit
-    patience: int = 0  # evaluations without improvement before the run stops; 0: never
-    seed: int = 0
-    valid_every: int = 0  # steps; 0: once an epoch, but not more often than every 500 steps
-    save_steps: int = 0  # 0: by seconds only
-    save_seconds: float = 60.0
-    log_every: int = 50
+from neupol_cli.training.settings import Settings
+from neupol_cli.training.task import Task
 
 
 @dataclass
@@ -103,20 +48,20 @@ class Trainer:
     Args:
         task: what to learn.
         settings: how.
-        ranks: this process among those that share every batch out.
+        group: this process among those that share every batch out.
     """
 
-    def __init__(self, task: Task, settings: Settings, ranks: Ranks = ALONE) -> None:
-        self.task, self.settings, self.ranks = task, settings, ranks
+    def __init__(self, task: Task, settings: Settings, group: ProcessGroup = ALONE) -> None:
+        self.task, self.settings, self.group = task, settings, group
         self.model = task.model
-        ranks.align(self.model)
+        group.broadcast_model(self.model)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = optimizer_for(self.model, settings)
         self.schedule = Schedule(settings.schedule, settings.lr, settings.warmup)
-        self.average = Average(self.parameters, settings.ema) if settings.ema else None
+        self.ema = EMA(self.parameters, settings.ema) if settings.ema else None
         batch, seed = settings.batch_size, settings.seed
-        self.shuffle = Shuffle(task.size, batch, seed, self.device, ranks)
+        self.sampler = EpochSampler(task.size, batch, seed, self.device, group)
         self.generator = torch.Generator(device=self.device)
         self.common = default_generator(self.device)  # dropout has no other source
         self.window = Window()
@@ -124,10 +69,10 @@ class Trainer:
         self.begun = time.monotonic()
         self.agreed = 0.0  # seconds of work, as the first of several ranks has them
         # On an accelerator a step must not wait for its own loss: one flag there gathers trouble.
-        self.trouble = torch.zeros((), device=self.device)
+        self.nonfinite = torch.zeros((), device=self.device)
         self.waits = self.device.type == "cpu"
         if not self.waits:
-            self.optimizer.found_inf = self.trouble  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.nonfinite  # type: ignore[attr-defined]
 
     # Limits.
 
@@ -136,7 +81,7 @@ class Trainer:
         if self.settings.steps is not None:
             return self.settings.steps
         if self.settings.epochs is not None:
-            return max(1, round(self.settings.epochs * self.shuffle.per_epoch))
+            return max(1, round(self.settings.epochs * self.sampler.per_epoch))
         return math.inf
 
     def elapsed(self) -> float:
@@ -145,14 +90,14 @@ class Trainer:
 
     def agree(self, signal: int) -> int:
         """Between steps: the ranks take over the first one's time, and any one's signal."""
-        seconds = self.elapsed() if self.ranks.first else 0.0
-        number, self.agreed = self.ranks.highest([signal, seconds])
+        seconds = self.elapsed() if self.group.is_main else 0.0
+        number, self.agreed = self.group.all_reduce_max([signal, seconds])
         return int(number)
 
     def progress(self) -> Progress:
         """How far the run is."""
         if self.settings.minutes is not None:
-            seconds = self.agreed if self.ranks.world > 1 else self.elapsed()
+            seconds = self.agreed if self.group.world_size > 1 else self.elapsed()
             return Progress(self.now.step, seconds / (60.0 * self.settings.minutes))
         return Progress(self.now.step, self.now.step / self.total_steps())
 
@@ -166,33 +111,38 @@ class Trainer:
 
     def valid_every(self) -> int:
         """Steps between two evaluations."""
-        return self.settings.valid_every or max(self.shuffle.per_epoch, 500)
+        return self.settings.valid_every or max(self.sampler.per_epoch, 500)
 
     # Work.
 
     def step(self) -> None:
-        """One step. Errors: Diverged, with the weights as they were; TryAgain out of memory."""
+        """One step.
+
+        Raises:
+            DivergedError: with the weights as they were.
+            TemporaryError: out of memory.
+        """
         now = self.now
-        seed, rank = self.settings.seed, self.ranks.rank
+        seed, rank = self.settings.seed, self.group.rank
         self.generator.manual_seed(mixed(seed, rank, now.step, 1))
         self.common.manual_seed(mixed(seed, rank, now.step, 2))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.progress())
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.schedule.rate(self.progress())
         try:
-            self._descend(self.shuffle.batch(now.step))
+            self._descend(self.sampler.batch(now.step))
         except (RuntimeError, MemoryError) as error:
             self.explain(error)
             raise
         now.step += 1
-        if self.average is not None:
-            self.average.update(now.step)
+        if self.ema is not None:
+            self.ema.update(now.step)
 
     def _descend(self, indices: Tensor) -> None:
         loss, parts = self.task.loss(indices, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.parameters)  # positions too have a record: for forces
-        if self.ranks.world > 1:
-            share = indices.shape[0] / self.shuffle.chunk
+        if self.group.world_size > 1:
+            share = indices.shape[0] / self.sampler.chunk
             loss, parts = self._shared(share, {"loss": loss, **parts})
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -206,12 +156,12 @@ class Trainer:
         """Makes gradients, loss and parts the means over the items of all ranks, of which this one
         has ``share``: in one sum over one flat tensor, for these networks are small."""
         # What no rank has a gradient for must keep none: a decay would shrink it.
-        reached = self.ranks.highest([p.grad is not None for p in self.parameters])
+        reached = self.group.all_reduce_max([p.grad is not None for p in self.parameters])
         parameters = [p for p, one in zip(self.parameters, reached, strict=True) if one]
         pieces = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in parameters]
         scalars = torch.stack([value.detach() for value in parts.values()])
         flat = torch.cat([*(piece.flatten() for piece in pieces), scalars.to(pieces[0])])
-        sums = self.ranks.total(flat * share).split([*(p.numel() for p in pieces), len(parts)])
+        sums = self.group.all_reduce(flat * share).split([*(p.numel() for p in pieces), len(parts)])
         for parameter, values in zip(parameters, sums, strict=False):
             parameter.grad = values.view_as(parameter)
         loss, *others = sums[-1].unbind()
@@ -224,54 +174,64 @@ class Trainer:
                 raise self.diverged()
             return
         # The fused optimiser reads this flag on the device and, once it is set, moves nothing.
-        self.trouble.copy_(torch.maximum(self.trouble, 1.0 - total.isfinite().to(torch.float32)))
+        self.nonfinite.copy_(
+            torch.maximum(self.nonfinite, 1.0 - total.isfinite().to(torch.float32))
+        )
 
     def verify(self) -> None:
-        """Raises Diverged if a step since the last look met a number that is not finite."""
-        if not self.waits and self.trouble.item():
+        """Raises DivergedError if a step since the last look met a number that is not finite."""
+        if not self.waits and self.nonfinite.item():
             raise self.diverged()
 
-    def diverged(self, what: str = "the loss or its gradient") -> Diverged:
+    def diverged(self, what: str = "the loss or its gradient") -> DivergedError:
         """What to raise when something is not finite."""
         lr = self.optimizer.param_groups[0]["lr"]
-        return Diverged(
+        return DivergedError(
             f"{what} is not finite at step {self.now.step} (learning rate "
             f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
         )
 
     def explain(self, error: BaseException) -> None:
-        """Raises TryAgain, saying what to change, if the error is that memory ran out."""
+        """Raises TemporaryError, saying what to change, if the error is that memory ran out."""
         if out_of_memory(error):
             size = self.settings.batch_size
             advice = f"--batch-size {size // 2}" if size > 1 else "a smaller model (--set)"
-            raise TryAgain(f"out of memory with --batch-size {size}; try {advice}") from error
+            raise TemporaryError(f"out of memory with --batch-size {size}; try {advice}") from error
 
     @contextmanager
-    def judged(self) -> Iterator[nn.Module]:
+    def eval_mode(self) -> Iterator[nn.Module]:
         """The model as it is evaluated and stored: averaged weights, eval mode."""
         self.model.eval()
         try:
-            if self.average is None:
+            if self.ema is None:
                 yield self.model
             else:
-                with self.average.applied():
+                with self.ema.applied():
                     yield self.model
         finally:
             self.model.train()
 
-    def judge(self, split: str, check: Callable[[], None]) -> dict[str, float]:
-        """Errors on a split, of the weights as they are stored. Errors: TryAgain; ``check``'s."""
-        with self.judged() as model:
+    def evaluate_split(self, split: str, check: Callable[[], None]) -> dict[str, float]:
+        """Errors on a split, of the weights as they are stored.
+
+        Raises:
+            TemporaryError: out of memory; also what ``check`` raises.
+        """
+        with self.eval_mode() as model:
             try:
-                return self.task.evaluate(split, model, check, self.ranks)
+                return self.task.evaluate(split, model, check, self.group)
             except (RuntimeError, MemoryError) as error:
                 self.explain(error)
                 raise
 
     def evaluate(self, check: Callable[[], None]) -> bool:
-        """Validates; True if this is the best so far. Errors: Diverged; what ``check`` raises."""
+        """Validates; True if this is the best so far.
+
+        Raises:
+            DivergedError: the error is not finite; also what ``check`` raises.
+        """
         self.verify()
-        found = self.judge("valid", check)
+        found = self.evaluate_split("valid", check)
         now = self.now
         now.evaluated, now.valid = now.step, found
         if not found:
@@ -298,7 +258,7 @@ class Trainer:
         """Everything that `restore` needs, as nested dictionaries of tensors and numbers."""
         self.verify()
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        average = self.average.values if self.average is not None else []
+        average = self.ema.values if self.ema is not None else []
         return {
             "counters": {**asdict(self.now), "elapsed": self.elapsed()},
             "model": dict(self.model.state_dict()),
@@ -314,18 +274,22 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state that `state` gave, exactly. Errors: Usage if it is of other data."""
+        """Takes up a state that `state` gave, exactly.
+
+        Raises:
+            UsageError: it is of other data.
+        """
         if state["size"] != self.task.size:
-            raise Usage(
+            raise UsageError(
                 f"the run was trained on {state['size']} items and there are {self.task.size} now"
             )
         self.model.load_state_dict(state["model"])
         moments = {int(k): v for k, v in state["optimizer"].items()}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if self.average is not None:
+        if self.ema is not None:
             names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-            for name, value in zip(names, self.average.values, strict=True):
+            for name, value in zip(names, self.ema.values, strict=True):
                 value.copy_(state["average"][name])
         self.schedule.restore(state["schedule"])
         self.window.names = state["window"]["names"]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.training.sampling import batches
-from neupol_cli.training.tasks import Request, chosen_split
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.training.epoch_sampler import batches
+from neupol_cli.training.request import Request, chosen_partition
 
 INPUTS = ("velocities", "charges")
 ANSWER = "positions_later"
@@ -28,7 +28,7 @@ EVALUATION_BATCH = 500  # systems; more only leave a core's cache
 
 
 class NBodyTask:
-    """All systems lie on the device; a batch is one index. See `loop.Task`."""
+    """All systems lie on the device; a batch is one index. See `task.Task`."""
 
     def __init__(
         self, model: Any, dataset: Dataset, split: dict[str, np.ndarray], request: Request
@@ -54,43 +54,44 @@ class NBodyTask:
         return model(self.positions[chosen], self.velocities[chosen], self.charges[chosen])
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `loop.Task`."""
+        """See `task.Task`."""
         chosen = self.splits["train"][indices]
         return self.criterion(self.predicted(self.model, chosen), self.later[chosen]), {}
 
     @torch.no_grad()
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
-        """Mean squared error over all coordinates; see `loop.Task`."""
+        """Mean squared error over all coordinates; see `task.Task`."""
         indices = self.splits[split]
         if not len(indices):
             return {}
         total = torch.zeros((), dtype=torch.float64, device=indices.device)
-        for chosen in batches(ranks.share(indices), EVALUATION_BATCH):
+        for chosen in batches(group.shard(indices), EVALUATION_BATCH):
             check()
             total += (self.predicted(model, chosen) - self.later[chosen]).double().square().sum()
-        ranks.total(total)
+        group.all_reduce(total)
         return {METRIC: float(total) / (len(indices) * self.later[0].numel())}
 
 
 def _criterion(name: str) -> Callable[..., Tensor]:
     if name not in LOSSES:
-        raise Usage(f"--loss is one of {', '.join(LOSSES)}, not {name!r}")
+        raise UsageError(f"--loss is one of {', '.join(LOSSES)}, not {name!r}")
     return LOSSES[name]
 
 
 def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
     """Builds the model called ``name`` for a dataset and the task of training it.
 
-    Errors: BadInput and Usage, where data, model and request do not fit together.
+    Raises:
+        InputError, UsageError: where data, model and request do not fit together.
     """
     missing = [key for key in (*INPUTS, ANSWER) if key not in dataset.targets]
     if missing:
-        raise BadInput(f"the data have no {missing[0]}; make them with `neupol data nbody`")
+        raise InputError(f"the data have no {missing[0]}; make them with `neupol data nbody`")
     if dataset.counts.min() != dataset.counts.max() or dataset.counts[0] < 2:
-        raise BadInput("all systems must have the same number of particles, two at least")
-    split = chosen_split(dataset, request)
+        raise InputError("all systems must have the same number of particles, two at least")
+    split = chosen_partition(dataset, request)
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, request.config).to(device_named(request.device), dtype)

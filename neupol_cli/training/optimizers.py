@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from neupol_cli.errors import Usage
-
-if TYPE_CHECKING:
-    from neupol_cli.training.loop import Settings
+from neupol_cli.errors import UsageError
+from neupol_cli.training.settings import Settings
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Adam]] = {
     "adam": torch.optim.Adam,
@@ -47,13 +44,17 @@ SPARED: dict[str, Callable[[nn.Module], set[nn.Parameter]]] = {
 
 
 def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Adam:
-    """Adam in one of its kinds, over all weights that learn. Errors: Usage for another name."""
+    """Adam in one of its kinds, over all weights that learn.
+
+    Raises:
+        UsageError: another name.
+    """
     for table, name, option in (
         (OPTIMIZERS, settings.optimizer, "optimizer"),
         (SPARED, settings.decays, "decays"),
     ):
         if name not in table:
-            raise Usage(f"--{option} is one of {', '.join(table)}, not {name!r}")
+            raise UsageError(f"--{option} is one of {', '.join(table)}, not {name!r}")
     kind, decay = OPTIMIZERS[settings.optimizer], settings.weight_decay
     learnt = [p for p in model.parameters() if p.requires_grad]
     if not decay or settings.decays == "all":

@@ -16,14 +16,18 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.hdf5 import Dataset
-from neupol_cli.models.backbone import ENERGIES
-from neupol_cli.models.graph import Graph, ragged
-from neupol_cli.ranks import ALONE, Ranks
-from neupol_cli.training.sampling import batches
-from neupol_cli.training.standardise import Standard, composition, standard
-from neupol_cli.training.tasks import Request, chosen_split, training_data
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.models.nn.graph import Graph, ragged
+from neupol_cli.models.property import ENERGIES
+from neupol_cli.training.epoch_sampler import batches
+from neupol_cli.training.request import Request, chosen_partition, training_data
+from neupol_cli.training.target_normalization import (
+    TargetNormalization,
+    composition,
+    normalization_of,
+)
 
 FORCES = "forces"
 TOGETHER = "weighted error"  # the one number of several targets
@@ -103,9 +107,9 @@ class PropertyTask:
         if forces:
             self.forces = torch.from_numpy(dataset.targets[FORCES].values).to(device, dtype)
         counts = composition(dataset.numbers, dataset.offsets, self.species)
-        self.standard = self._standardise(dataset, counts, values, split["train"])
-        _store(model, self.standard)
-        learnt = torch.from_numpy(self.standard.applied(values, counts))
+        self.normalization = self._standardise(dataset, counts, values, split["train"])
+        _store(model, self.normalization)
+        learnt = torch.from_numpy(self.normalization.applied(values, counts))
         self.learnt = learnt.to(device, dtype)  # (N, T)
         self.penalty = _choice(PENALTIES, request.loss, "--loss")
         self.labels = [*names, *([FORCES] if forces else [])]
@@ -119,17 +123,17 @@ class PropertyTask:
             "data": training_data(dataset, split["train"]),
         }
         if request.smoothness and model.smoothness() is None:
-            raise Usage("--smoothness needs a learned encoding: add --encoding learned")
+            raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
 
     def _standardise(
         self, dataset: Dataset, counts: np.ndarray, values: np.ndarray, train: np.ndarray
-    ) -> Standard:
+    ) -> TargetNormalization:
         species: tuple[int, ...] = self.species
         atoms = {
             name: np.array([table.get(int(z), 0.0) for z in species])
             for name, table in dataset.references.items()
         }
-        found = standard(
+        found = normalization_of(
             values[train],
             counts[train],
             self.names,
@@ -142,10 +146,12 @@ class PropertyTask:
             return found
         rows, _ = ragged(torch.from_numpy(dataset.offsets), torch.from_numpy(np.asarray(train)))
         size = float(np.sqrt(np.square(dataset.targets[FORCES].values[rows.numpy()]).mean()))
-        return Standard(found.references, found.shift, np.full_like(found.scale, size or 1.0))
+        return TargetNormalization(
+            found.references, found.shift, np.full_like(found.scale, size or 1.0)
+        )
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `loop.Task`."""
+        """See `task.Task`."""
         chosen = self.splits["train"][indices]
         errors = self._errors(chosen, training=True)
         each = torch.stack([self.penalty(error).mean() for error in errors])  # (T,)
@@ -170,23 +176,23 @@ class PropertyTask:
         return [*energies.to(forces.dtype).unbind(1), pulled]
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], ranks: Ranks = ALONE
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
-        """Mean absolute errors by label in their units; see `loop.Task`."""
+        """Mean absolute errors by label in their units; see `task.Task`."""
         indices = self.splits[split]
         if not len(indices):
             return {}
         sums = torch.zeros(len(self.labels), dtype=torch.float64, device=indices.device)
         counts = [0] * len(self.labels)
-        for chosen in batches(ranks.share(indices), self._evaluation_batch()):
+        for chosen in batches(group.shard(indices), self._evaluation_batch()):
             check()
             with torch.set_grad_enabled(self.forces is not None):
                 errors = [error.detach().abs() for error in self._errors(chosen, training=False)]
             sums += torch.stack([error.double().sum() for error in errors])
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]
-        total, count = ranks.total(torch.stack((sums, sums.new_tensor(counts)))).cpu()
+        total, count = group.all_reduce(torch.stack((sums, sums.new_tensor(counts)))).cpu()
         means = total / count
-        scales = torch.from_numpy(self.standard.scale)
+        scales = torch.from_numpy(self.normalization.scale)
         if self.forces is not None:
             scales = scales[:1].expand(len(self.labels))
         found = dict(zip(self.labels, (means * scales).tolist(), strict=True))
@@ -203,16 +209,16 @@ class PropertyTask:
         return max(1, int(atoms / each / kept / pairs))
 
 
-def _store(model: Any, standard: Standard) -> None:
+def _store(model: Any, normalization: TargetNormalization) -> None:
     """Puts the standardisation into the model, so that it answers in the targets' units."""
-    model.reference.copy_(torch.from_numpy(standard.references))
-    model.shift.copy_(torch.from_numpy(standard.shift))
-    model.scale.copy_(torch.from_numpy(standard.scale))
+    model.reference.copy_(torch.from_numpy(normalization.references))
+    model.shift.copy_(torch.from_numpy(normalization.shift))
+    model.scale.copy_(torch.from_numpy(normalization.scale))
 
 
 def _choice(table: dict[str, Any], name: str, option: str) -> Any:
     if name not in table:
-        raise Usage(f"{option} is one of {', '.join(table)}, not {name!r}")
+        raise UsageError(f"{option} is one of {', '.join(table)}, not {name!r}")
     return table[name]
 
 
@@ -220,19 +226,20 @@ def _weights(labels: list[str], request: Request, forces: bool, dtype: torch.dty
     """(T,) the weight of each label; 0.2 and 0.8 of energy and forces, as TorchMD-NET, else 1."""
     for name in request.weights:
         if name not in labels:
-            raise Usage(f"--weight {name}: is not trained here; there are {', '.join(labels)}")
+            raise UsageError(f"--weight {name}: is not trained here; there are {', '.join(labels)}")
     default = dict.fromkeys(labels, 0.2) | {FORCES: 0.8} if forces else {}
     each = [request.weights.get(name, default.get(name, 1.0)) for name in labels]
     if not any(each):
-        raise Usage("--weight: with weights of zero alone there is nothing to learn")
+        raise UsageError("--weight: with weights of zero alone there is nothing to learn")
     return torch.tensor(each, dtype=dtype)
 
 
 def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...], bool]:
     """The labels of structures to learn, and whether the forces too.
 
-    Errors: BadInput for a label that is not there, listing those that are; Usage for forces
-    without exactly one energy in the same unit.
+    Raises:
+        InputError: a label that is not there, listing those that are.
+        UsageError: forces without exactly one energy in the same unit.
     """
     there = dataset.targets
     single = [k for k, t in there.items() if t.per == "structure" and t.values.ndim == 1]
@@ -241,18 +248,18 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
     for name in wanted:
         if name not in learnable:
             known = ", ".join(learnable) or "none"
-            raise BadInput(f"no label {name!r} to learn in the data; there are: {known}")
+            raise InputError(f"no label {name!r} to learn in the data; there are: {known}")
     forces = FORCES in wanted
     names = tuple(name for name in wanted if name != FORCES)
     if not names:
-        raise Usage("forces are learnt as derivatives of an energy: add --target energy")
+        raise UsageError("forces are learnt as derivatives of an energy: add --target energy")
     if forces and len(names) != 1:
-        raise Usage(f"forces go with one energy, not with {', '.join(names)}: choose --target")
+        raise UsageError(f"forces go with one energy, not with {', '.join(names)}: choose --target")
     if forces and there[FORCES].unit != f"{there[names[0]].unit}/Angstrom":
         units = f"{there[names[0]].unit} and {there[FORCES].unit}"
-        raise BadInput(f"{names[0]} and forces are in {units}, which do not belong together")
+        raise InputError(f"{names[0]} and forces are in {units}, which do not belong together")
     if forces and names[0] not in ENERGIES:
-        raise Usage(
+        raise UsageError(
             f"forces are derivatives of {' or '.join(ENERGIES)}, not of {names[0]}: name the label "
             "with neupol data xyz --energy-key"
         )
@@ -262,10 +269,11 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
 def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask:
     """Builds the model called ``name`` for a dataset and the task of training it.
 
-    Errors: BadInput and Usage, where data, model and request do not fit together.
+    Raises:
+        InputError, UsageError: where data, model and request do not fit together.
     """
     names, forces = chosen_targets(dataset, request)
-    split = chosen_split(dataset, request)
+    split = chosen_partition(dataset, request)
     config = {
         "species": list(dataset.elements),
         **request.config,
@@ -275,7 +283,7 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     config["species"] = sorted(set(config["species"]))
     strange = set(dataset.elements) - set(config["species"])
     if strange:
-        raise BadInput(f"the data hold elements {sorted(strange)} that are not in --set species")
+        raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)

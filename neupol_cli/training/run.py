@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neupol_cli import checkpoint, files
-from neupol_cli.errors import BadInput, Refused, Usage
-from neupol_cli.ranks import Lost
+from neupol_cli import checkpoint
+from neupol_cli.distributed.process_group import LostRank
+from neupol_cli.errors import CheckpointError, InputError, UsageError
+from neupol_cli.io import files
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
@@ -66,18 +67,21 @@ class Folder:
     def prepare(self, resume: bool, force: bool) -> None:
         """Agrees to what is in the folder.
 
-        Errors: Usage if it holds a run and neither ``resume`` nor ``force`` was asked for, if there
-        is nothing to resume, or if it holds something else.
+        Raises:
+            UsageError: it holds a run and neither ``resume`` nor ``force`` was asked for, if
+                there is nothing to resume, or if it holds something else.
         """
         begun = self["config.json"].exists()
         if resume and not begun:
-            raise Usage(f"{self.path}: holds no run to resume; leave --resume out to begin one")
+            raise UsageError(
+                f"{self.path}: holds no run to resume; leave --resume out to begin one"
+            )
         if begun and not (resume or force):
-            raise Usage(
+            raise UsageError(
                 f"{self.path}: holds a run already; go on with --resume or discard: --force"
             )
         if not begun and self.path.exists() and not self._vacant():
-            raise Usage(f"{self.path}: is not empty and holds no run; name another folder")
+            raise UsageError(f"{self.path}: is not empty and holds no run; name another folder")
 
     def _vacant(self) -> bool:
         """Whether there is a folder with nothing in it but leftovers of a run killed at once."""
@@ -96,14 +100,18 @@ class Folder:
             partial.write_text(json.dumps(config, indent=1) + "\n")
 
     def read_config(self) -> dict[str, Any]:
-        """What was asked for. Errors: BadInput if the file is damaged."""
+        """What was asked for.
+
+        Raises:
+            InputError: if the file is damaged.
+        """
         try:
             with files.reported(self["config.json"]):
                 config: dict[str, Any] = json.loads(self["config.json"].read_text())
         except ValueError as error:
-            raise BadInput(f"{self['config.json']}: not JSON: {error}") from error
+            raise InputError(f"{self['config.json']}: not JSON: {error}") from error
         if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
-            raise BadInput(f"{self['config.json']}: does not say how the run was begun")
+            raise InputError(f"{self['config.json']}: does not say how the run was begun")
         return config
 
 
@@ -130,21 +138,22 @@ class Run:
     ) -> None:
         self.folder, self.name, self.trainer, self.reporter = folder, name, trainer, reporter
         self.settings = dict(settings)
-        self.ranks = trainer.ranks
+        self.group = trainer.group
         self.metrics = Metrics(folder["metrics.jsonl"])
-        self.interruption = Interruption(repeats=self.ranks.world > 1)
-        self.saved_step = -1
+        self.interruption = Interruption(repeats=self.group.world_size > 1)
         self.saved_at = self.drawn_at = time.monotonic()
         self.spoken_step, self.spoken_at = 0, time.monotonic()
 
     def start(self, resume: bool) -> None:
         """Goes on from the folder's state, or from the beginning if there is none yet."""
-        state = self.ranks.told(self._stored(resume) if self.ranks.first else None)
+        state = self.group.broadcast(self._stored(resume) if self.group.is_main else None)
         if state:
             try:
                 self.trainer.restore(state)
             except (KeyError, ValueError, RuntimeError, TypeError) as error:
-                raise Refused(f"{self.folder.state}: not a state of this model: {error}") from error
+                raise CheckpointError(
+                    f"{self.folder.state}: not a state of this model: {error}"
+                ) from error
             self.reporter.say(f"resuming at step {self.trainer.now.step}")
             if self.trainer.stopped():
                 stale = self.trainer.now.stale
@@ -153,9 +162,9 @@ class Run:
                     "a larger --patience lets it go on (0: no limit)"
                 )
         step = self.trainer.now.step if self.trainer.now.step else -1
-        if self.ranks.first:
+        if self.group.is_main:
             self.metrics.rewind(step)
-        self.spoken_step = self.saved_step = self.trainer.now.step
+        self.spoken_step = self.trainer.now.step
 
     def _stored(self, resume: bool) -> dict[str, Any]:
         """The folder's state; empty where there is none yet, or a run begins."""
@@ -165,19 +174,22 @@ class Run:
     def work(self) -> dict[str, float]:
         """Trains to the limit and tests the best weights: name -> error, in the task's units.
 
-        Errors: Interrupted, with everything saved, if ``interruption`` was entered and a signal
-        came; Lost, likewise, if another rank has ended; Diverged; TryAgain.
+        Raises:
+            Interrupted: with everything saved, if ``interruption`` was entered and a signal came.
+            LostRank: likewise, if another rank has ended.
+            DivergedError.
+            TemporaryError.
         """
         try:
             self._train()
             return self._test()
-        except (Interrupted, Lost) as stop:
+        except (Interrupted, LostRank) as stop:
             # Looked at first: when a rank is lost, torchrun then sends the others a signal.
-            asked = self.interruption.number
+            signal_number = self.interruption.number
             self._save()
             self._draw()
-            if asked:
-                raise Interrupted(asked) from stop
+            if signal_number:
+                raise Interrupted(signal_number) from stop
             raise
 
     def _train(self) -> None:
@@ -205,7 +217,7 @@ class Run:
         rate = trainer.optimizer.param_groups[0]["lr"]
         record = {
             "step": trainer.now.step,
-            "epoch": round(trainer.now.step / trainer.shuffle.per_epoch, 4),
+            "epoch": round(trainer.now.step / trainer.sampler.per_epoch, 4),
             "lr": rate,
             "seconds": round(trainer.elapsed(), 2),
             **trainer.window.take(),
@@ -232,7 +244,7 @@ class Run:
             self._draw()
 
     def _note(self, record: Mapping[str, Any]) -> None:
-        if self.ranks.first:
+        if self.group.is_main:
             self.metrics.append(record)
 
     def _spoken(self, errors: Mapping[str, float]) -> str:
@@ -254,27 +266,27 @@ class Run:
 
     def _save(self) -> None:
         """Writes last weights, then the state that vouches for them."""
-        if self.ranks.first:
+        if self.group.is_main:
             self._save_weights(self.folder.last, {})
             checkpoint.save_state(self.folder.state, self.trainer.state())
-        self.saved_step, self.saved_at = self.trainer.now.step, time.monotonic()
+        self.saved_at = time.monotonic()
 
     def _save_weights(self, path: Path, more: Mapping[str, Any]) -> None:
         self.trainer.verify()
-        if not self.ranks.first:
+        if not self.group.is_main:
             return
         meta = {
             **self.trainer.task.meta,
             "training": {**self.settings, "step": self.trainer.now.step},
             **more,
         }
-        with self.trainer.judged() as model:
+        with self.trainer.eval_mode() as model:
             checkpoint.save(path, self.name, model, meta)
 
     def _draw(self) -> None:
         task = self.trainer.task
         unit = task.units.get(task.metric, "")
-        if self.ranks.first:
+        if self.group.is_main:
             picture(self.metrics, self.folder["loss.png"], task.metric, unit)
         self.drawn_at = time.monotonic()
 
@@ -283,12 +295,14 @@ class Run:
         trainer = self.trainer
         # Where nothing was validated, what lies there as best is the end of an earlier sitting.
         source = self.folder.best if trainer.now.best_step >= 0 else self.folder.last
-        meta, tensors = self.ranks.told(checkpoint.load_file(source) if self.ranks.first else None)
-        with trainer.judged() as model:
+        meta, tensors = self.group.broadcast(
+            checkpoint.load_file(source) if self.group.is_main else None
+        )
+        with trainer.eval_mode() as model:
             kept = {name: value.clone() for name, value in model.state_dict().items()}
             checkpoint.restore(model, tensors, source)
             try:
-                found = trainer.task.evaluate("test", model, self.interruption.check, self.ranks)
+                found = trainer.task.evaluate("test", model, self.interruption.check, self.group)
             except (RuntimeError, MemoryError) as error:
                 trainer.explain(error)
                 raise
@@ -296,6 +310,6 @@ class Run:
                 model.load_state_dict(kept)
         plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}
         header = {**plain, "test": self.with_units(found)}
-        if self.ranks.first:
+        if self.group.is_main:
             checkpoint.write(self.folder.best, "weights", header, tensors)
         return found

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from neupol_cli import figures, files
+from neupol_cli import figures
+from neupol_cli.io import files
 
 QUIET_SECONDS = 30.0  # between two plain progress lines
 PICTURE_SECONDS = 60.0  # between two drawings of loss.png

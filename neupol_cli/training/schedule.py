@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Schedule:
         lr: the first (and highest) learning rate.
         warmup: steps over which it rises to ``lr`` in a straight line.
 
-    Errors: Usage for a name that does not exist or a number that is none.
+    Raises:
+        UsageError: a name that does not exist or a number that is none.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Schedule:
     def __post_init__(self) -> None:
         kind, _, text = self.name.partition(":")
         if kind not in SHAPES:
-            raise Usage(f"no schedule is called {kind!r}; there are {', '.join(SHAPES)}")
+            raise UsageError(f"no schedule is called {kind!r}; there are {', '.join(SHAPES)}")
         self.kind, self.fall = kind, PLATEAU_FACTOR
         first, comma, second = text.partition(",") if kind == "plateau" else (text, "", "")
         try:
@@ -89,13 +90,15 @@ class Schedule:
             self.fall = float(second) if comma else PLATEAU_FACTOR
         except ValueError as error:
             meaning = SHAPES[kind].meaning
-            raise Usage(f"--schedule {self.name}: {text!r} is no number ({meaning})") from error
+            raise UsageError(
+                f"--schedule {self.name}: {text!r} is no number ({meaning})"
+            ) from error
         if not math.isfinite(self.number):
-            raise Usage(f"--schedule {self.name}: {text!r} is not finite")
+            raise UsageError(f"--schedule {self.name}: {text!r} is not finite")
         if kind == "exponential" and self.number <= 0:
-            raise Usage(f"--schedule {self.name}: beta must be positive")
+            raise UsageError(f"--schedule {self.name}: beta must be positive")
         if not 0 < self.fall < 1:
-            raise Usage(f"--schedule {self.name}: the factor of a fall is between 0 and 1")
+            raise UsageError(f"--schedule {self.name}: the factor of a fall is between 0 and 1")
 
     def rate(self, progress: Progress) -> float:
         """The learning rate of the step that comes next."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neupol_cli import hdf5, parts
-from neupol_cli.errors import Usage
-from neupol_cli.files import atomic
+from neupol_cli.errors import UsageError
+from neupol_cli.io import hdf5
+from neupol_cli.io import hdf5_file as parts
+from neupol_cli.io.files import atomic
 from neupol_cli.trajectory.paths import Trajectory, grouped
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ def write_hdf5(path: Path, found: Sequence[Trajectory]) -> None:
 
 
 def read_hdf5(path: str | Path) -> Paths:
-    """Reads what :func:`write_hdf5` wrote. Errors: BadInput if it is damaged or something else."""
+    """Reads what :func:`write_hdf5` wrote.
+
+    Raises:
+        InputError: it is damaged or something else.
+    """
     with parts.opened(path) as file:
         parts.check_seal(file)
         offsets = parts.get(file, "/offsets", "int64", (None,))
@@ -123,7 +128,7 @@ FORMATS: dict[str, Callable[[Path, Sequence[Trajectory]], None]] = {
 
 
 def writer(path: Path) -> Callable[[Path, Sequence[Trajectory]], None]:
-    """How to write to a file of that name. Errors: Usage for another ending."""
+    """How to write to a file of that name. Errors: UsageError for another ending."""
     if path.suffix not in FORMATS:
-        raise Usage(f"{path}: the ending is one of {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: the ending is one of {', '.join(FORMATS)}")
     return FORMATS[path.suffix]

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import Usage
-from neupol_cli.registry import known_elements
-from neupol_cli.structures import check_elements
+from neupol_cli.errors import UsageError
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-DENSITY = ("density",)  # what a model without named targets was trained on
+    from neupol_cli.models.base import Model
+
 STILL = 1e-6  # Angstrom; a point that moved less has no direction
 Row = dict[str, Any]
 
@@ -56,28 +55,30 @@ def grouped(found: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
     return dict(groups)
 
 
-def check_movable(model: Any, name: str) -> None:
-    """Refuses a model whose points do not move. Errors: Usage."""
-    if getattr(model, "movable_points", None) is None:
-        raise Usage(f"{name}: moves no points; trajectories are those of networks for properties "
-                    "and of charge3net, trained with --polarization movable")  # fmt: skip
-    mode = model.config.polarization
+def check_movable(model: Model, name: str) -> None:
+    """Refuses a model whose points do not move. Errors: UsageError."""
+    mode = model.polarization_mode
+    if mode is None:
+        raise UsageError(
+            f"{name}: moves no points; trajectories are those of networks for properties and of "
+            "charge3net, trained with --polarization movable"
+        )
     if mode != "movable":
-        raise Usage(
+        raise UsageError(
             f"{name}: has no movable points (polarization is {mode}); "
             "train one with --polarization movable"
         )
 
 
-def trajectory(model: Any, name: str, label: str, atoms: Atoms) -> Trajectory:
+def trajectory(model: Model, name: str, label: str, atoms: Atoms) -> Trajectory:
     """Follows the movable points of a structure through a model's layers.
 
-    Errors: BadInput for an element that the model never saw; Usage as :func:`check_movable`.
+    Errors: InputError for an element that the model never saw; UsageError as :func:`check_movable`.
     """
     check_movable(model, name)
-    check_elements(atoms, known_elements(model), label)
+    model.check([atoms], [label])
     (path,) = paths(model, [atoms])
-    targets = tuple(getattr(model.config, "targets", DENSITY))
+    targets = tuple(model.targets)
     return Trajectory(label, atoms, name, targets, path, skeleton(atoms))
 
 
@@ -85,7 +86,7 @@ def paths(model: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:
     """(T, A, 3) Angstrom of each structure, all at once; for models that move their points."""
     import torch
 
-    from neupol_cli.models.graph import Graph
+    from neupol_cli.models.nn.graph import Graph
 
     like = next(model.parameters())
     with torch.no_grad():

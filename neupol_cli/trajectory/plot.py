@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
 from neupol_cli.figures import save
-from neupol_cli.files import atomic
+from neupol_cli.io.files import atomic
 from neupol_cli.trajectory.paths import Trajectory, grouped, report
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ MOST = 12  # structures in one picture
 
 
 def check_count(structures: int, path: Path) -> None:
-    """Errors: Usage where one picture would have too many panels."""
+    """Errors: UsageError where one picture would have too many panels."""
     if structures > MOST:
-        raise Usage(f"{path}: {structures} structures are too many for a picture; draw {MOST}")
+        raise UsageError(f"{path}: {structures} structures are too many for a picture; draw {MOST}")
 
 
 def axes_of(atoms: Atoms) -> np.ndarray:
@@ -184,7 +184,7 @@ FORMATS: dict[str, Callable[[Path, Sequence[Trajectory], float], None]] = {
 
 
 def plotter(path: Path) -> Callable[[Path, Sequence[Trajectory], float], None]:
-    """How to draw to a file of that name. Errors: Usage for another ending."""
+    """How to draw to a file of that name. Errors: UsageError for another ending."""
     if path.suffix not in FORMATS:
-        raise Usage(f"{path}: the ending is one of {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: the ending is one of {', '.join(FORMATS)}")
     return FORMATS[path.suffix]

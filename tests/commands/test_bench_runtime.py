@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli import checkpoint, registry, structures
+from neupol_cli import checkpoint, registry
 from neupol_cli.commands import bench_runtime
-from neupol_cli.errors import TryAgain, Usage
+from neupol_cli.errors import TemporaryError, UsageError
+from neupol_cli.io import structures
+from neupol_cli.io.volumetric import by_spacing
 from neupol_cli.runtime import cases, job, timing
 from neupol_cli.runtime.cases import Conditions, Subject, System, Work
 from neupol_cli.training.presets import presets
-from neupol_cli.volumetric import by_spacing
 
 Run = Callable[..., Any]
 CPU = Conditions("cpu", 1 << 30, 0.5)
@@ -155,7 +156,7 @@ def test_a_duration_has_the_unit_that_fits(value: float, shown: str) -> None:
 
 def test_without_pyscf_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyscf", None)
-    with pytest.raises(Usage, match=r"pip install 'neupol\[dft\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'neupol\[dft\]'"):
         cases.pyscf(cases.alkanes([1]), 0.5)
 
 
@@ -221,7 +222,7 @@ def subject(work: Callable[[int], float], sizes: tuple[int, ...]) -> Subject:
 def test_a_size_beyond_memory_or_time_says_so_and_the_rest_goes_on():
     def work(atoms: int) -> float:
         if atoms == 8:
-            raise TryAgain("out of memory on 8 atoms")
+            raise TemporaryError("out of memory on 8 atoms")
         time.sleep(0.002 * atoms)
         return 0.002 * atoms
 

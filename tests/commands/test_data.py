@@ -16,9 +16,9 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
-from neupol_cli import hdf5, units
 from neupol_cli.datasets import splits, xyz
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
+from neupol_cli.io import hdf5, units
 from tests.raw_data import Run, info, original_files
 
 
@@ -236,7 +236,7 @@ def test_splits_are_seeded_and_disjoint() -> None:
     assert sorted(np.concatenate(list(first.values()))) == list(range(100))
     assert [len(first[part]) for part in ("train", "valid", "test")] == [70, 20, 10]
     assert (splits.shuffled(100, (70, 20), 6)["train"] != first["train"]).any()
-    with pytest.raises(Usage, match="cannot split 100 structures as 90,20"):
+    with pytest.raises(UsageError, match="cannot split 100 structures as 90,20"):
         splits.shuffled(100, (90, 20), 0)
     for own, size, expected in [
         (20, 20, [16, 2, 2]), (5000, 5000, [4000, 500, 500]), (1000, 2000, [950, 50, 1000]),

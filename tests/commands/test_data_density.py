@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from neupol_cli import hdf5, volumetric
 from neupol_cli.datasets import density
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.units import HARTREE
-from neupol_cli.volumetric import Volume, by_spacing
-from neupol_cli.volumetric.h5 import volume_of
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import hdf5, volumetric
+from neupol_cli.io.units import HARTREE
+from neupol_cli.io.volumetric import Volume, by_spacing
+from neupol_cli.io.volumetric.h5 import volume_of
 from tests.warm import neupol
 
 VALENCE = {1: 1.0, 6: 4.0, 8: 6.0}
@@ -136,7 +136,7 @@ def test_a_structure_that_is_refused_elsewhere_is_refused_here(molecules, tmp_pa
     (tmp_path / "spot.cube").write_bytes(cube_bytes(spot))
     volumetric.h5.write(tmp_path / "spot.h5", [spot], "t")
     for name, label in (("spot.cube", r"spot\.cube"), ("spot.h5", r"spot\.h5\[0\]")):
-        with pytest.raises(BadInput, match=f"{label}: atoms 1 and 2 are on one spot"):
+        with pytest.raises(InputError, match=f"{label}: atoms 1 and 2 are on one spot"):
             density.collect([tmp_path / name], tmp_path / "set.h5", skip=False)
         assert not (tmp_path / "set.h5").exists()
 
@@ -152,19 +152,19 @@ def test_damaged_tars_are_refused(molecules, tmp_path: Path) -> None:
     whole = path.read_bytes()
     for cut in (len(whole) // 2, len(cube_bytes(molecules["CO"])) + 900):
         path.write_bytes(whole[:cut])
-        with pytest.raises(BadInput, match=r"set\.tar"):
+        with pytest.raises(InputError, match=r"set\.tar"):
             density.collect([path], tmp_path / "set.h5", skip=False)
         assert not (tmp_path / "set.h5").exists()
 
 
 def test_what_holds_no_density_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Usage, match="no cube, CHGCAR or HDF5"):
+    with pytest.raises(UsageError, match="no cube, CHGCAR or HDF5"):
         density.collect([tmp_path / "empty"], tmp_path / "set.h5")
-    with pytest.raises(BadInput, match="no such file"):
+    with pytest.raises(InputError, match="no such file"):
         density.collect([tmp_path / "nowhere.tar"], tmp_path / "set.h5")
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(Usage, match=r"must end in \.cube"):
+    with pytest.raises(UsageError, match=r"must end in \.cube"):
         density.collect([tmp_path / "a.txt"], tmp_path / "set.h5")
 
 
@@ -172,7 +172,7 @@ def test_lz4_without_its_package_says_what_to_do(molecules, monkeypatch, tmp_pat
     (tmp_path / "a.CHGCAR.lz4").write_bytes(b"anything")
     monkeypatch.setitem(sys.modules, "lz4", None)
     monkeypatch.setitem(sys.modules, "lz4.frame", None)
-    with pytest.raises(Usage, match="pip install lz4"):
+    with pytest.raises(UsageError, match="pip install lz4"):
         density.collect([tmp_path / "a.CHGCAR.lz4"], tmp_path / "set.h5")
 
 
@@ -255,5 +255,5 @@ def test_dft_reads_charge_and_spin_and_refuses_crystals(tmp_path: Path) -> None:
     np.testing.assert_allclose(made.spin, made.values, rtol=0, atol=1e-10)
     ion = Atoms("H2", [[0, 0, 0], [0, 0, 0.9]], info={"charge": 1})
     assert dft.solve(ion, settings, "H2+")[0].notes["electrons"] == 1.0
-    with pytest.raises(BadInput, match="is periodic"):
+    with pytest.raises(InputError, match="is periodic"):
         dft.solve(Atoms("H", cell=[3, 3, 3], pbc=True), settings, "H")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from neupol_cli import hdf5, units
 from neupol_cli.datasets import md17
-from neupol_cli.errors import BadInput
+from neupol_cli.errors import InputError
+from neupol_cli.io import hdf5, units
 from tests.raw_data import Run
 
 
@@ -93,17 +93,17 @@ def test_damaged_npz(tmp_path: Path) -> None:
     good = npz(tmp_path / "a.npz").read_bytes()
     for end in range(0, len(good), 97):
         (tmp_path / "b.npz").write_bytes(good[:end])
-        with pytest.raises(BadInput):
+        with pytest.raises(InputError):
             md17.load(tmp_path / "b.npz")
     draw, expected = random.Random(0), md17.load(tmp_path / "a.npz")
     for _ in range(200):
         damaged = bytearray(good)
         damaged[draw.randrange(len(good))] ^= 1 << draw.randrange(8)
         (tmp_path / "b.npz").write_bytes(damaged)
-        with suppress(BadInput):
+        with suppress(InputError):
             np.testing.assert_array_equal(md17.load(tmp_path / "b.npz").forces, expected.forces)
     _absurd_npz(tmp_path / "b.npz")
-    with pytest.raises(BadInput, match=r"declares \(1000000000000,\)"):
+    with pytest.raises(InputError, match=r"declares \(1000000000000,\)"):
         md17.load(tmp_path / "b.npz")
     pickled = np.array([{}], dtype=object)
     cases: list[tuple[dict[str, Any], str]] = [
@@ -114,7 +114,7 @@ def test_damaged_npz(tmp_path: Path) -> None:
         ({"forces": np.zeros((40, 3, 2))}, "forces have shape"),
     ]
     for changes, reason in cases:
-        with pytest.raises(BadInput, match=reason):
+        with pytest.raises(InputError, match=reason):
             md17.load(npz(tmp_path / "c.npz", 40, **changes))
-    with pytest.raises(BadInput, match="no such file"):
+    with pytest.raises(InputError, match="no such file"):
         md17.load(tmp_path / "d.npz")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neupol_cli import hdf5, units
 from neupol_cli.datasets import gdb, qm9
-from neupol_cli.errors import BadInput
+from neupol_cli.errors import InputError
+from neupol_cli.io import hdf5, units
 from tests.raw_data import Run, info, original_files
 
 needs_qm9pack = pytest.mark.skipif(
@@ -127,7 +127,7 @@ def test_damaged_original_files(
         text = (folder / name).read_text()
         assert old in text
         (folder / name).write_text(text.replace(old, new, 1))
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         qm9.from_files(folder)
     assert reason in str(caught.value)
 
@@ -140,5 +140,5 @@ def test_archive_that_is_cut(tmp_path: Path) -> None:
     content = (folder / gdb.ARCHIVE).read_bytes()
     for end in (0, 10, len(content) // 2, len(content) - 20):
         (folder / gdb.ARCHIVE).write_bytes(content[:end])
-        with pytest.raises(BadInput, match="archive is not whole"):
+        with pytest.raises(InputError, match="archive is not whole"):
             qm9.from_files(folder)

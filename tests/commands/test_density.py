@@ -7,7 +7,7 @@ number is known.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from ase.io import write as ase_write
 from ase.io.cube import read_cube
 from torch import Tensor
 
-from neupol_cli import app, hdf5, registry, volumetric
+from neupol_cli import app, registry
 from neupol_cli.density import measures, plot
 from neupol_cli.density.job import fills_cell
 from neupol_cli.density.on_grid import predict
-from neupol_cli.errors import TryAgain
-from neupol_cli.units import BOHR, DEBYE
-from neupol_cli.volumetric import Grid, Volume, by_counts, by_spacing
-from neupol_cli.volumetric.h5 import volume_of
+from neupol_cli.errors import TemporaryError
+from neupol_cli.io import hdf5, volumetric
+from neupol_cli.io.units import BOHR, DEBYE
+from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
+from neupol_cli.io.volumetric.h5 import volume_of
+from neupol_cli.models.density.model import DensityModel
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CELL = np.array([[3.1, 0.2, 0.0], [-1.4, 2.9, 0.3], [0.1, 0.5, 4.0]])
@@ -40,18 +42,18 @@ EXCESS = {1: 0.76, 6: 3.9, 8: 6.32}
 class Settings:
     species: tuple[int, ...] = (1, 6, 8)
     spin: bool = False
+    cutoff: float = 4.0
 
 
-@dataclass
-class Gaussians:
+class Gaussians(DensityModel):
     """Gaussian atoms: ``EXCESS`` electrons each, exponent 3 / Angstrom^2."""
 
-    config: Settings = field(default_factory=Settings)
-    meta: dict[str, Any] = field(
-        default_factory=lambda: {"model": "charge3net", "valence": {"H": 1, "C": 4, "O": 6}}
-    )
-    budgets: list[int] = field(default_factory=list)
-    fails_above: int = 1 << 60
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: Any = Settings()
+        self.header = {"model": "charge3net", "valence": {"H": 1, "C": 4, "O": 6}}
+        self.budgets: list[int] = []
+        self.fails_above = 1 << 60
 
     def atom_features(self, atoms: Atoms) -> Atoms:
         return atoms
@@ -289,7 +291,7 @@ def test_ions_and_models_of_unknown_convention_need_a_number(model, capsys) -> N
         capsys, "water.xyz", "-o", "a.cube", "--spacing", "0.3", "--electrons", "9", "--normalize"
     )
     assert report["electrons"] == pytest.approx(9.0, rel=0, abs=1e-6)
-    model.meta = {"model": "charge3net"}
+    model.header = {"model": "charge3net"}
     code, _, err = run(capsys, "water.xyz", "-o", "b.cube", "--spacing", "0.3", "--normalize")
     assert code == 2 and "add --electrons N" in err and not Path("b.cube").exists()
     report = result(capsys, "water.xyz", "-o", "b.cube", "--spacing", "0.3")
@@ -301,7 +303,7 @@ def test_out_of_memory_halves_the_tiles(model, capsys) -> None:
     result(capsys, "water.xyz", "-o", "a.cube", "--spacing", "0.5", "--memory", "1GB")
     assert len(model.budgets) == 3 and model.budgets[2] == pytest.approx(2.5e8, rel=0.01)
     model.fails_above = 0
-    with pytest.raises(TryAgain, match="smallest tiles"):
+    with pytest.raises(TemporaryError, match="smallest tiles"):
         predict(model, Atoms("H"), by_spacing(Atoms("H"), 0.5, 1.0), 1 << 28, lambda done: None)
 
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 from ase import Atoms
 
-from neupol_cli import app, checkpoint, registry, volumetric
+from neupol_cli import app, checkpoint, registry
 from neupol_cli.density import measures
 from neupol_cli.density.on_grid import GridChoice, check_size, parse_counts, parse_memory
-from neupol_cli.errors import BadInput, Usage
-from neupol_cli.volumetric import Grid, Volume
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import volumetric
+from neupol_cli.io.volumetric import Grid, Volume
 from tests.warm import neupol
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
@@ -152,13 +153,13 @@ def test_sizes_are_read() -> None:
     assert parse_memory("2GB") == 2_000_000_000 and parse_memory("1.5 GiB") == 3 << 29
     assert parse_memory("500mb") == 500_000_000 and parse_memory("64MB") == 64_000_000
     assert parse_counts("10,20,30") == (10, 20, 30) == parse_counts("10x20x30")
-    with pytest.raises(Usage, match="at least 64MB"):
+    with pytest.raises(UsageError, match="at least 64MB"):
         parse_memory("1KB")
     grid = Grid([0, 0, 0], np.eye(3), (100, 100, 100))
     assert check_size(grid, 1 << 30, 4) == (1 << 30) - 4_000_000
-    with pytest.raises(Usage, match="choose one"):
+    with pytest.raises(UsageError, match="choose one"):
         GridChoice(spacing=0.2, counts=(1, 1, 1))
-    with pytest.raises(BadInput, match="grids differ"):
+    with pytest.raises(InputError, match="grids differ"):
         measures.check_same_grid(
             Volume(Atoms("H"), grid, np.zeros(grid.shape)),
             Volume(Atoms("H"), Grid([0, 0, 1], np.eye(3), grid.shape), np.zeros(grid.shape)),

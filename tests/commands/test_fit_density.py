@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli import hdf5, registry
-from neupol_cli.densities import DensityWriter
-from neupol_cli.errors import BadInput, Usage
+from neupol_cli import registry
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import hdf5
+from neupol_cli.io.density_dataset import DensityWriter
 from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
-from neupol_cli.training.tasks import Request
+from neupol_cli.training.request import Request
 from tests.warm import neupol
 
 SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}
@@ -190,13 +191,13 @@ def test_held_values_are_those_of_the_file_and_in_memory_once(tmp_path, spin):
 
 def test_what_does_not_fit_is_said(data):
     dataset = hdf5.read(data)
-    with pytest.raises(BadInput, match="elements"):
+    with pytest.raises(InputError, match="elements"):
         density_task("charge3net", dataset, Request(config=SMALL | {"species": [1, 6]}))
-    with pytest.raises(BadInput, match="spin"):
+    with pytest.raises(InputError, match="spin"):
         density_task("charge3net", dataset, Request(config=SMALL | {"spin": True}))
-    with pytest.raises(Usage, match="target"):
+    with pytest.raises(UsageError, match="target"):
         density_task("charge3net", dataset, Request(config=SMALL, targets=("energy",)))
-    with pytest.raises(Usage, match="l1, l2"):
+    with pytest.raises(UsageError, match="l1, l2"):
         density_task("charge3net", dataset, Request(config=SMALL, loss="huber"))
 
 

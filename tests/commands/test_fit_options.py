@@ -10,7 +10,7 @@ import pytest
 
 from neupol_cli import app
 from neupol_cli.commands.fit import fit
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
 from neupol_cli.training import fitting, presets
 
 DEFAULTS = {name: value.default for name, value in inspect.signature(fit).parameters.items()}
@@ -58,5 +58,5 @@ def test_a_preset_may_say_what_its_network_does_not_read(monkeypatch: pytest.Mon
     monkeypatch.setattr(presets, "presets", lambda: {"own": own})
     chosen = fitting._begun(DEFAULTS | {"model": "own"}, {"model", "steps"})
     assert chosen["references"] == "none" and chosen["scale"] == "auto"
-    with pytest.raises(Usage, match="dynamics, which goes without --references"):
+    with pytest.raises(UsageError, match="dynamics, which goes without --references"):
         fitting._begun(DEFAULTS | {"model": "own"}, {"model", "references"})

@@ -7,7 +7,8 @@ import json
 import h5py
 import pytest
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
+from neupol_cli.io import hdf5
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_the_published_recipe_is_the_default(neupol, data, tmp_path) -> None:
     model = registry.load(str(tmp_path / "run"))
     dataset = hdf5.read(data)
     assert model.config.layers == 4
-    assert model.meta["data"]["fingerprint"] == dataset.fingerprint
+    assert model.header["data"]["fingerprint"] == dataset.fingerprint
 
 
 def test_other_data_are_refused(neupol, data, tmp_path) -> None:

@@ -12,7 +12,8 @@ import ase.io
 import numpy as np
 import pytest
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
+from neupol_cli.io import hdf5
 
 WATER = "3\nwater\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
 HF = "2\n\nH 0 0 0\nF 0 0 0.92\n"

@@ -11,7 +11,8 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from neupol_cli import hdf5, registry
+from neupol_cli import registry
+from neupol_cli.io import hdf5
 
 NAMES = ("H2O", "CH4", "NH3", "CH3OH", "C2H6", "HF", "N2")
 SPLIT = {"train": np.array([5, 0, 2]), "test": np.array([3, 1])}  # 4 and 6 are in no part

@@ -13,8 +13,8 @@ import torch
 from ase.io import read
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.errors import Usage
-from neupol_cli.models.graph import Graph
+from neupol_cli.errors import UsageError
+from neupol_cli.models.nn.graph import Graph
 from neupol_cli.trajectory.files import read_hdf5, writer
 from neupol_cli.trajectory.paths import check_movable
 from neupol_cli.trajectory.plot import plotter
@@ -161,9 +161,9 @@ def test_the_points_of_a_density_model(neupol, movable, tmp_path) -> None:
 
 
 def test_a_density_model_without_movable_points_is_refused() -> None:
-    with pytest.raises(Usage, match="polarization is off"):
+    with pytest.raises(UsageError, match="polarization is off"):
         check_movable(registry.build("charge3net", {"mul": 8, "lmax": 1}), "it")
-    with pytest.raises(Usage, match="moves no points"):
+    with pytest.raises(UsageError, match="moves no points"):
         check_movable(registry.build("egnn-nbody", {"polarization": "movable"}), "it")
 
 
@@ -182,11 +182,11 @@ def test_an_unknown_element_is_bad_input(neupol, movable) -> None:
 
 @pytest.mark.parametrize("choose", [writer, plotter])
 def test_an_unknown_ending_is_refused(choose) -> None:
-    with pytest.raises(Usage, match="the ending is one of"):
+    with pytest.raises(UsageError, match="the ending is one of"):
         choose(Path("t.docx"))
 
 
 @pytest.mark.parametrize("mode", ["off", "frozen"])
 def test_points_that_stay_are_refused(untrained, mode: str) -> None:
-    with pytest.raises(Usage, match=mode):
+    with pytest.raises(UsageError, match=mode):
         check_movable(registry.load(str(untrained(polarization=mode))), "it")

@@ -11,8 +11,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.models.graph import Graph
-from neupol_cli.volumetric import Grid
+from neupol_cli.io.volumetric import Grid
+from neupol_cli.models.nn.graph import Graph
 from tests.contracts.conftest import DENSITIES, SMALL_DENSITIES, DensityCase
 
 RELATIVE = 1e-9
@@ -125,3 +125,30 @@ def test_float32_is_close_to_float64(density_case: DensityCase, structure: ase.A
     narrow = density(model.float(), structure, probes)
     assert narrow.dtype == np.float32
     close(narrow, wide, 1e-4)
+
+
+ALONE = {
+    "atom": ase.Atoms("O", [[0.3, -0.2, 0.1]]),
+    "pair": ase.Atoms("N2", [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]),
+    "cell": ase.Atoms("O", [[0.3, -0.2, 0.1]], cell=[12.0] * 3, pbc=True),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_atoms_without_neighbours_have_the_density_of_isolated_atoms(
+    density_case: DensityCase, name: str
+) -> None:
+    """No edge at all: each atom's surroundings equal those of the atom alone in space."""
+    model, atoms = density_case.build(), ALONE[name]
+    around = np.random.default_rng(4).uniform(-1.5, 1.5, (20, 3))
+    alone = density(model, atoms[:1], atoms.positions[0] + around)
+    assert np.isfinite(alone).all()
+    for place in atoms.positions:
+        np.testing.assert_allclose(density(model, atoms, place + around), alone, rtol=0, atol=1e-10)
+
+
+def test_probes_that_no_atom_reaches_share_one_constant(density_case: DensityCase) -> None:
+    model = density_case.build()
+    far = density(model, ALONE["pair"], np.array([[4.5, 30.0, 0.0], [80.0, 0.0, -50.0]]))
+    assert np.isfinite(far).all()
+    np.testing.assert_array_equal(far[0], far[1])

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.models.graph import Graph
+from neupol_cli.models.nn.graph import Graph
 from tests.contracts.conftest import CHIRAL, SMALL, Case
 
 RELATIVE = 1e-9

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli.errors import Usage
+from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import (
     ENCODINGS,
     HermiteTable,
@@ -17,7 +17,7 @@ from neupol_cli.models.distance import (
     encoding,
     smoothness,
 )
-from neupol_cli.models.graph import Edges
+from neupol_cli.models.nn.graph import Edges
 
 SCOPE = Range(size=6, high=5.0, bins=9)
 
@@ -148,5 +148,5 @@ def test_the_envelope_ends_at_the_cutoff() -> None:
 
 
 def test_an_unknown_encoding_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(Usage, match="squared, gaussian, bessel, expnormal, mlp, learned"):
+    with pytest.raises(UsageError, match="squared, gaussian, bessel, expnormal, mlp, learned"):
         encoding("fourier", SCOPE)

@@ -9,9 +9,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from neupol_cli import registry
-from neupol_cli.errors import Usage
-from neupol_cli.models.graph import Graph
-from neupol_cli.models.polarization import doubled_edges
+from neupol_cli.errors import UsageError
+from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.polarization import movable_edges
 from tests.contracts.conftest import MODES, SMALL
 
 MOVERS = [name for name, modes in MODES.items() if "movable" in modes]
@@ -80,7 +80,7 @@ def test_doubled_neighbours_equal_brute_force() -> None:
     several = [ase.Atoms(f"H{n}", generator.uniform(0, 4, (n, 3))) for n in (3, 1, 5)]
     graph = Graph.from_atoms(several, torch.float64)
     moving = graph.positions + 0.3 * torch.from_numpy(generator.normal(size=(9, 3)))
-    edges = doubled_edges(graph, moving, 2.0)
+    edges = movable_edges(graph, moving, 2.0)
     points = torch.cat((graph.positions, moving))
     owner = torch.cat((graph.batch, graph.batch))
     near = (torch.cdist(points, points) < 2.0) & (owner[:, None] == owner)
@@ -95,5 +95,5 @@ def test_doubled_neighbours_equal_brute_force() -> None:
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(Usage, match="off, frozen, movable"):
+    with pytest.raises(UsageError, match="off, frozen, movable"):
         registry.build("egnn", {"polarization": "sideways"})

@@ -1,0 +1,51 @@
+"""Settings of DeepDFT's two networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DeepDFTConfig:
+    """What both networks' settings have.
+
+    Attributes:
+        species: atomic numbers that the network knows; others are refused.
+        hidden: width H of every feature.
+        layers: of atoms and of probes.
+        cutoff: Angstrom.
+        probes: drawn from each structure in a step of training.
+        focus: they are drawn in proportion to density^focus; 0, as published: all alike.
+        spin: there is none; a data set's spin density is left alone.
+    """
+
+    species: tuple[int, ...] = (1, 6, 7, 8, 9)
+    hidden: int = 128
+    layers: int = 3
+    cutoff: float = 4.0
+    probes: int = 1000
+    focus: float = 0.0
+    spin: bool = False
+
+
+@dataclass(frozen=True)
+class PaiNNDensityConfig(DeepDFTConfig):
+    """Settings of the equivariant network; the defaults are the published ones.
+
+    Attributes:
+        basis: sines.
+    """
+
+    basis: int = 30
+
+
+@dataclass(frozen=True)
+class SchNetDensityConfig(DeepDFTConfig):
+    """Settings of the invariant network; the defaults are the published ones.
+
+    Attributes:
+        step: Angstrom between the Gaussians, and their width.
+    """
+
+    layers: int = 6
+    step: float = 0.1

@@ -1,0 +1,1 @@
+"""What every density network shares: probes, tiles and grids."""

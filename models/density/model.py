@@ -1,0 +1,195 @@
+"""Densities at many points: what every density network offers, and its probes tile by tile.
+
+What a structure's atoms contribute is prepared once, for any number of probes. Probes that no atom
+reaches share one constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Protocol
+
+import ase
+import torch
+from torch import Tensor
+
+from neupol_cli.errors import InputError
+from neupol_cli.models.base import Model, Network, Task
+from neupol_cli.models.density.probes import Grid, GridTiles, Tile, images, inside, scattered_tiles
+from neupol_cli.models.nn.graph import Graph
+
+# Bytes that a density may use besides its result, unless it is told otherwise.
+MEMORY = 1 << 30
+
+
+class DensityConfig(Protocol):
+    """What every density network's configuration has.
+
+    Attributes:
+        species: atomic numbers that the network knows; others are refused.
+        cutoff: Angstrom, from an atom to the probes and atoms that see it.
+        spin: whether the density has two columns, total and up - down.
+    """
+
+    @property
+    def species(self) -> tuple[int, ...]: ...
+    @property
+    def cutoff(self) -> float: ...
+    @property
+    def spin(self) -> bool: ...
+
+
+class AtomFeatures(Protocol):
+    """What probes read of some structures, the network's own; ``points`` are its senders."""
+
+    @property
+    def points(self) -> Graph: ...
+
+
+class TileReader(Protocol):
+    """One structure's density at tiles of probes.
+
+    Attributes:
+        cutoff: Angstrom.
+        probes, pairs: how many probes, and probe-image pairs, are held at a time.
+        empty: (1,) or (1, 2), the density where no atom is near.
+    """
+
+    cutoff: float
+    probes: int
+    pairs: int
+    empty: Tensor
+
+    def read(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """Rows of the result that an atom reaches, and their densities."""
+
+
+class DensityModel(Model, Network):
+    """From a structure to its electron density in e/Angstrom^3, at any point.
+
+    A subclass implements :meth:`prepared` and :meth:`tile_reader`.
+    """
+
+    task: ClassVar[Task] = "density"
+    config: DensityConfig  # type: ignore[assignment]  # a dataclass, of which a protocol cannot say
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The density, and with spin that of the spins: name -> unit."""
+        return {"density": "e/Angstrom^3"}
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers that the network has a place for."""
+        return self.config.species
+
+    @property
+    def cutoff(self) -> float:
+        """Angstrom."""
+        return self.config.cutoff
+
+    def prepared(self, graph: Graph) -> Any:
+        """What probes read of a graph's structures, :class:`AtomFeatures`; for predictions."""
+        raise NotImplementedError
+
+    def tile_reader(self, features: Any, memory: int) -> TileReader:
+        """The reader of one structure's features, within so many bytes."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def atom_features(self, structure: ase.Atoms) -> Any:
+        """What probes read of a structure, once for any number of probes.
+
+        Raises:
+            InputError: an element that the network never saw.
+        """
+        return self.prepared(Graph.from_atoms([structure], self.dtype, self.device))
+
+    @torch.no_grad()
+    def density(
+        self, structure: ase.Atoms | AtomFeatures, probes: Tensor, memory: int = MEMORY
+    ) -> Tensor:
+        """The density at any points.
+
+        Args:
+            structure: one structure, or its features from :meth:`atom_features`.
+            probes: (M, 3) Angstrom; float64 keeps a probe at the cutoff on its side of it.
+            memory: bytes that may be used besides the result.
+
+        Returns:
+            (M,) e/Angstrom^3, or (M, 2) with spin: (total, up - down).
+        """
+        features = self._features(structure)
+        points, reader = features.points, self._reader(features, memory)
+        probes = probes.detach().to(points.positions.device, torch.float64)
+        found = _filled(reader.empty, probes.shape[0])
+        if not probes.shape[0]:
+            return found
+        seen = images(points, reader.cutoff, *inside(points, probes[None]))
+        tiles = scattered_tiles(probes, seen, reader.cutoff, reader.probes, reader.pairs)
+        _read(found, reader, tiles)
+        return found
+
+    @torch.no_grad()
+    def density_grid(
+        self,
+        structure: ase.Atoms | AtomFeatures,
+        grid: Grid,
+        memory: int = MEMORY,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Tensor:
+        """The density on a regular grid.
+
+        Args:
+            structure: one structure, or its features from :meth:`atom_features`.
+            grid: origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, shape (n1, n2, n3).
+            memory: bytes that may be used besides the result.
+            progress: is told (points dealt with, points in all) after every tile.
+
+        Returns:
+            (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
+        """
+        features = self._features(structure)
+        points, reader = features.points, self._reader(features, memory)
+        corners = _corners(grid).to(points.positions.device)
+        seen = images(points, reader.cutoff, *inside(points, corners[None]))
+        tiles = GridTiles(grid, seen, reader.cutoff, reader.probes, reader.pairs)
+        found = _filled(reader.empty, tiles.points)
+        for done, tile in tiles:
+            _read(found, reader, [] if tile is None else [tile])
+            if progress is not None:
+                progress(done, tiles.points)
+        return found
+
+    def _features(self, structure: ase.Atoms | AtomFeatures) -> AtomFeatures:
+        """What probes read of a structure, computed unless it is given."""
+        if not isinstance(structure, ase.Atoms):
+            return structure
+        self.check([structure])
+        return self.atom_features(structure)
+
+    def _reader(self, features: AtomFeatures, memory: int) -> TileReader:
+        count = features.points.size
+        if count != 1:
+            raise InputError(f"one structure at a time: these are the features of {count}")
+        return self.tile_reader(features, memory)
+
+
+def _filled(empty: Tensor, rows: int) -> Tensor:
+    """(rows,) or (rows, 2) of the density where no atom is near."""
+    return empty.repeat(rows, *[1] * (empty.dim() - 1))
+
+
+def _read(found: Tensor, reader: TileReader, tiles: Iterable[Tile]) -> None:
+    """Puts the densities of some tiles where they belong."""
+    for tile in tiles:
+        rows, values = reader.read(tile)
+        found[rows] = values
+
+
+def _corners(grid: Grid) -> Tensor:
+    """(8, 3) float64: the grid's outermost points."""
+    origin = torch.as_tensor(grid.origin, dtype=torch.float64)
+    step = torch.as_tensor(grid.step, dtype=torch.float64)
+    ends = [torch.tensor([0.0, int(n) - 1.0], dtype=torch.float64) for n in grid.shape]
+    return origin + torch.cartesian_prod(*ends) @ step

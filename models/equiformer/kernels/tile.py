@@ -1,0 +1,147 @@
+"""One tile of edges through Equiformer's messages, out of few and large operations.
+
+A tile has n = s h edges: h half edges, and their reverses if s = 2. Everything is in the frames of
+edge_frame.py and follows messages.py, which says what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from neupol_cli.models.equiformer.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.messages import (
+    Group,
+    Parts,
+    Wiring,
+    blocks,
+    odd,
+    path_weights,
+    rows,
+)
+from neupol_cli.models.equiformer.so3 import SIGMOID, SILU, Muls
+from neupol_cli.models.nn.linear import product
+
+
+class Kept(NamedTuple):
+    """What the backward pass of a tile of h half edges with s sides, n = s h, needs.
+
+    weights: (h, weights); turned: for l (s, h, 2l + 1, mul); mixed: for each group (n, rows, out).
+    """
+
+    weights: Tensor
+    turned: list[Tensor]
+    mixed: list[Tensor]
+
+
+def mixed_tile(p: Parts, pairs: Pairs, wiring: Wiring, tile: Tile) -> Kept:
+    """The tile's features in the edges' frames, its path weights, and Lin of D."""
+    both = p.source.index_select(0, pairs.senders[tile.edges])
+    both.add_(p.target.index_select(0, pairs.receivers[tile.edges]))
+    first, *rest = blocks(both, wiring.muls)
+    turned = [
+        first,
+        *(torch.bmm(r[tile.edges], v) for r, v in zip(pairs.rotations, rest, strict=True)),
+    ]
+    kept = Kept(
+        path_weights(p, tile.half, wiring, tile.apart),
+        [each.unflatten(0, (tile.sides, -1)) for each in turned],
+        [],
+    )
+    swapped = swapped_rows(kept.turned)
+    for group, matrix in zip(wiring.groups, p.matrices, strict=True):
+        bias = p.bias if group.l3 == 0 else None
+        kept.mixed.append(product(columns(kept, swapped, group), matrix, bias))
+    return kept
+
+
+Swapped = dict[tuple[int, int], Tensor]
+
+
+def swapped_rows(turned: Sequence[Tensor]) -> Swapped:
+    """For l and m > 0 (s, h, 2, mul): what odd paths read."""
+    return {
+        (degree, m): odd(rows(each, m))
+        for degree, each in enumerate(turned)
+        for m in range(1, degree + 1)
+    }
+
+
+def columns(kept: Kept, swapped: Swapped, group: Group) -> Tensor:
+    """(n, rows, K) the numbers of D in a group."""
+    sides, half = kept.turned[0].shape[:2]
+    count = 1 if group.m == 0 else 2
+    columns = kept.weights.new_empty(sides, half, count, group.width)
+    weights, at = kept.weights[:, None], 0
+    for term in group.terms:
+        source = source_rows(kept.turned, swapped, term.path.l1, group.m, term.path.even)
+        out = columns[..., at : at + term.width]
+        torch.mul(source, weights[..., term.place], out=out)
+        at += term.width
+    return columns.flatten(0, 1)
+
+
+def source_rows(turned: Sequence[Tensor], swapped: Swapped, l1: int, m: int, even: bool) -> Tensor:
+    """(s, h, 1 or 2, mul) what a term reads."""
+    return rows(turned[l1], m) if even else swapped[l1, m]
+
+
+def alpha_of(kept: Kept, p: Parts) -> Tensor:
+    """(n, 1, heads a) the part of Lin's scalars that the logits are made of."""
+    return kept.mixed[0][..., -p.attention.numel() :]
+
+
+def gates_of(kept: Kept, muls: Muls) -> list[Tensor]:
+    """For each l > 0 (n, 1, mul) the gates."""
+    pieces = kept.mixed[0].narrow(2, 0, sum(muls)).split(list(muls), 2)
+    return [SIGMOID * torch.sigmoid(piece) for piece in pieces[1:]]
+
+
+def opened_rows(kept: Kept, gates: Sequence[Tensor], m: int, wiring: Wiring) -> Tensor:
+    """(n, 1, in) G of m = 0, or (n, 2, in) components -m and m of G and what odd paths read."""
+    muls = wiring.muls
+    width = sum(muls[m:])
+    first = kept.mixed[wiring.index[m, m]]
+    opened = first.new_empty(first.shape[0], 1 if m == 0 else 2, width * (1 if m == 0 else 2))
+    at = 0
+    for degree in range(m, len(muls)):
+        out = opened[..., at : at + muls[degree]]
+        at += muls[degree]
+        if degree == 0:
+            torch.mul(functional.silu(first[..., : muls[0]]), SILU, out=out)
+        else:
+            torch.mul(kept.mixed[wiring.index[degree, m]], gates[degree - 1], out=out)
+    if m > 0:
+        torch.neg(opened[:, 1, :width], out=opened[:, 0, width:])
+        opened[:, 1, width:] = opened[:, 0, :width]
+    return opened
+
+
+def speak(
+    kept: Kept, p: Parts, pairs: Pairs, tile: Tile, wiring: Wiring, values: Sequence[Tensor]
+) -> None:
+    """Writes the tile's rows of the values."""
+    framed = framed_values(kept, p, tile, wiring, [each.shape[2] for each in values])
+    values[0][tile.edges] = framed[0]
+    for value, rotation, each in zip(values[1:], pairs.rotations, framed[1:], strict=False):
+        value[tile.edges] = torch.bmm(rotation[tile.edges].transpose(1, 2), each)
+
+
+def framed_values(
+    kept: Kept, p: Parts, tile: Tile, wiring: Wiring, widths: Sequence[int]
+) -> list[Tensor]:
+    """The values in the edges' frames: for each l (n, 2l + 1, out)."""
+    gates = gates_of(kept, wiring.muls)
+    mixed = kept.mixed[0]
+    framed = [mixed.new_empty(len(mixed), 2 * k + 1, width) for k, width in enumerate(widths)]
+    for m, matrix in enumerate(p.values if tile.apart else p.coincident):
+        made = product(
+            opened_rows(kept, gates, m, wiring), matrix, p.value_bias if m == 0 else None
+        )
+        for degree, piece in enumerate(made.split(list(widths[m:]), 2), m):
+            rows(framed[degree], m).copy_(piece)
+    return framed

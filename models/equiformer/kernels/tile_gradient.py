@@ -1,0 +1,201 @@
+"""The chain rule through one tile of Equiformer's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neupol_cli.models.equiformer.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.kernels.tile import (
+    Kept,
+    alpha_of,
+    columns,
+    framed_values,
+    gates_of,
+    opened_rows,
+    source_rows,
+    swapped_rows,
+)
+from neupol_cli.models.equiformer.messages import LEAKY, Parts, Wiring, odd, rows
+from neupol_cli.models.equiformer.so3 import SIGMOID, SILU
+from neupol_cli.models.nn.linear import product
+
+
+class TileGradient:
+    """The chain rule through one tile; adds to ``total``, which is laid out like ``p``; to its
+    weights only where the tile ``learns``."""
+
+    def __init__(
+        self,
+        p: Parts,
+        total: Parts,
+        pairs: Pairs,
+        wiring: Wiring,
+        tile: Tile,
+        kept: Kept,
+        learns: bool,
+    ) -> None:
+        self.learns = learns
+        self.p, self.total, self.pairs, self.tile, self.kept = p, total, pairs, tile, kept
+        self.muls, self.wiring = wiring.muls, wiring
+        self.mixed = [torch.empty_like(each) for each in kept.mixed]
+
+    def run(self, gradients: Sequence[Tensor], turns: Sequence[Tensor]) -> None:
+        """From the gradients of logits and values (all edges) to those of the parts.
+
+        ``turns`` receives the gradients of the rotations; it is empty if nobody wants them.
+        """
+        self._values(gradients[1:])
+        self._logits(gradients[0][self.tile.edges])
+        turned, weights = self._products()
+        self._weights(weights)
+        self._ends(turned)
+        if turns:
+            self._turns(gradients[1:], turned, turns)
+
+    def _values(self, gradients: Sequence[Tensor]) -> None:
+        """Through turning, Lin and gates: fills ``mixed`` but for its alpha part."""
+        edges, kept = self.tile.edges, self.kept
+        rotations = [None, *self.pairs.rotations]
+        framed = [
+            g[edges] if r is None else torch.bmm(r[edges], g[edges])
+            for g, r in zip(gradients, rotations, strict=False)
+        ]
+        gates = gates_of(kept, self.muls)
+        by_gate: list[Tensor | None] = [None for _ in gates]
+        chosen, total = (
+            (each.values if self.tile.apart else each.coincident) for each in (self.p, self.total)
+        )
+        for m, matrix in enumerate(chosen):
+            g = torch.cat([rows(each, m) for each in framed[m:]], 2)
+            if self.learns:
+                _outer(total[m], g, opened_rows(kept, gates, m, self.wiring))
+            if self.learns and m == 0:
+                self.total.value_bias.add_(g.sum((0, 1)))
+            self._opened(_folded(product(g, matrix.t()), m), m, gates, by_gate)
+        self._gates(gates, by_gate)
+
+    def _opened(
+        self, inner: Tensor, m: int, gates: Sequence[Tensor], by_gate: list[Tensor | None]
+    ) -> None:
+        """From G's components -m and m to Lin's, and a sum for the gates."""
+        for degree, piece in enumerate(inner.split(list(self.muls[m:]), 2), m):
+            mixed = self.kept.mixed[self.wiring.index[degree, m]]
+            if degree == 0:
+                scalars = mixed[..., : self.muls[0]]
+                out = self.mixed[0][..., : self.muls[0]]
+                torch.mul(torch.ops.aten.silu_backward(piece, scalars), SILU, out=out)
+                continue
+            torch.mul(piece, gates[degree - 1], out=self.mixed[self.wiring.index[degree, m]])
+            found = (piece * mixed).sum(1, keepdim=True)
+            before = by_gate[degree - 1]
+            by_gate[degree - 1] = found if before is None else before.add_(found)
+
+    def _gates(self, gates: Sequence[Tensor], by_gate: Sequence[Tensor | None]) -> None:
+        """sigmoid' = sigmoid (1 - sigmoid)."""
+        at = self.muls[0]
+        for gate, found in zip(gates, by_gate, strict=True):
+            out = self.mixed[0][..., at : at + gate.shape[2]]
+            if found is not None:
+                torch.mul(found.mul_(gate), 1 - gate / SIGMOID, out=out)
+            at += gate.shape[2]
+
+    def _logits(self, g: Tensor) -> None:
+        """f(x) = x (0.2 + 0.8 s), f' = 0.2 + 0.8 s + 0.8 x s (1 - s), s = sigmoid(x)."""
+        shape = self.p.attention.shape
+        alpha = alpha_of(self.kept, self.p)[:, 0]
+        s = torch.sigmoid(alpha)
+        slope = 0.2 + 0.8 * s
+        if self.learns:
+            leaky = (alpha * slope).unflatten(1, shape)
+            self.total.attention.add_((leaky * g[:, :, None]).sum(0), alpha=LEAKY)
+        slope.addcmul_(alpha * s, 1 - s, value=0.8)
+        by_leaky = g[:, :, None] * (LEAKY * self.p.attention)
+        torch.mul(slope, by_leaky.flatten(1), out=self.mixed[0][:, 0, -alpha.shape[1] :])
+
+    def _products(self) -> tuple[list[Tensor], Tensor]:
+        """Through Lin and the weighted products: gradients of ``turned`` and of the weights."""
+        kept, p, total = self.kept, self.p, self.total
+        swapped = swapped_rows(kept.turned)
+        turned = [
+            torch.zeros_like(each, memory_format=torch.contiguous_format) for each in kept.turned
+        ]
+        back = {key: torch.zeros_like(each) for key, each in swapped.items()}
+        weights = torch.zeros_like(kept.weights)
+        if self.learns:
+            total.bias.add_(self.mixed[0].sum((0, 1)))
+        for k, group in enumerate(self.wiring.groups):
+            g = self.mixed[k]
+            if self.learns:
+                _outer(total.matrices[k], g, columns(kept, swapped, group))
+            pieces = product(g, p.matrices[k].t()).unflatten(0, (self.tile.sides, -1))
+            at = 0
+            for term in group.terms:
+                piece = pieces[..., at : at + term.width]
+                at += term.width
+                where = (term.path.l1, group.m, term.path.even)
+                source_rows(turned, back, *where).addcmul_(piece, kept.weights[:, None, term.place])
+                source = source_rows(kept.turned, swapped, *where)
+                _add_products(weights[:, term.place], piece, source)
+        for (degree, m), each in back.items():
+            rows(turned[degree], m).sub_(odd(each))
+        return turned, weights
+
+    def _weights(self, g: Tensor) -> None:
+        """Through the last map of the radial network."""
+        if not self.tile.apart:
+            g = g * self.wiring.coincident.like(g)
+        half = self.tile.half
+        self.total.radial[half] = product(g, self.p.last.t())
+        if self.learns:
+            self.total.last.add_(product(g.t(), self.p.radial[half].t()))
+            self.total.offset.add_(g.sum(0))
+
+    def _ends(self, turned: Sequence[Tensor]) -> None:
+        """Turns back, and adds to senders and receivers."""
+        edges = self.tile.edges
+        first, *rest = (each.flatten(0, 1) for each in turned)
+        back = [
+            torch.bmm(r[edges].transpose(1, 2), each)
+            for r, each in zip(self.pairs.rotations, rest, strict=True)
+        ]
+        both = torch.cat([each.flatten(1) for each in (first, *back)], 1)
+        self.total.source.index_add_(0, self.pairs.senders[edges], both)
+        self.total.target.index_add_(0, self.pairs.receivers[edges], both)
+
+    def _turns(
+        self, gradients: Sequence[Tensor], turned: Sequence[Tensor], turns: Sequence[Tensor]
+    ) -> None:
+        """t = D v, so g_D = g_t vᵀ with v = Dᵀ t; and values Dᵀ f, so g_D += f gᵀ."""
+        edges = self.tile.edges
+        for turn, rotation, g, t in zip(
+            turns, self.pairs.rotations, turned[1:], self.kept.turned[1:], strict=True
+        ):
+            joined = torch.bmm(g.flatten(0, 1), t.flatten(0, 1).transpose(1, 2))
+            turn[edges] = torch.bmm(joined, rotation[edges])
+        widths = [g.shape[2] for g in gradients]
+        framed = framed_values(self.kept, self.p, self.tile, self.wiring, widths)
+        for turn, f, g in zip(turns, framed[1:], gradients[1:], strict=False):
+            turn[edges] += torch.bmm(f, g[edges].transpose(1, 2))
+
+
+def _outer(total: Tensor, g: Tensor, x: Tensor) -> None:
+    """Adds gᵀ x over the first two axes: (n, rows, out), (n, rows, in) to (out, in)."""
+    total.add_(product(g.flatten(0, 1).t(), x.flatten(0, 1).t()))
+
+
+def _folded(g: Tensor, m: int) -> Tensor:
+    """(n, rows, in) by what :func:`_opened` made -> (n, rows, channels) by G itself."""
+    if m == 0:
+        return g
+    even, swapped = g.chunk(2, 2)
+    return even - odd(swapped)
+
+
+def _add_products(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds the sum over sides and rows of a b: (s, h, rows, mul) twice to (h, mul)."""
+    for side in range(a.shape[0]):
+        for row in range(a.shape[2]):
+            total.addcmul_(a[side, :, row], b[side, :, row])

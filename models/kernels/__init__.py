@@ -1,0 +1,1 @@
+"""How C++ is built and chosen, and kernels that several networks share."""

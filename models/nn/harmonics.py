@@ -1,0 +1,73 @@
+"""Real spherical harmonics and the Wigner 3j symbols that couple them, as dense products.
+
+Conventions are e3nn's: 'component' normalisation, |Y_l|^2 = 2l + 1 on the unit sphere, with
+Y_1 = sqrt3 (x, y, z); l ascending, m from -l to l.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+
+@lru_cache(maxsize=512)
+def wigner_3j(l1: int, l2: int, l3: int) -> Tensor:
+    """The real Wigner 3j symbol (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), sum of squares 1, float64."""
+    from e3nn.o3 import wigner_3j as symbol
+
+    return symbol(l1, l2, l3, dtype=torch.float64).clone()
+
+
+class Constant:
+    """A float64 table that follows the tensors it meets in type and device.
+
+    It is no buffer: a model that goes to float32 and back must find its constants exact.
+    """
+
+    def __init__(self, exact: Tensor) -> None:
+        self.exact = exact
+        self.casts: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def like(self, other: Tensor) -> Tensor:
+        """The table in the other tensor's type, on its device."""
+        key = (other.dtype, other.device)
+        if key not in self.casts:
+            self.casts[key] = self.exact.to(other)
+        return self.casts[key]
+
+
+class Harmonics(nn.Module):
+    """Y_0 .. Y_lmax of unit vectors, each from the one before it and Y_1.
+
+    Y_l = k_l (Y_{l-1} x Y_1)_l with one constant k_l: the product's part of degree l is a
+    harmonic, and there is one for each m. Vectors of length zero give Y_0 = 1 and zero otherwise.
+    """
+
+    def __init__(self, lmax: int) -> None:
+        super().__init__()
+        self.lmax = lmax
+        self.couplings: list[Constant] = []
+        pole = torch.tensor([[0.0, math.sqrt(3), 0.0]], dtype=torch.float64)  # Y_1 at y = 1
+        last = pole
+        for degree in range(2, lmax + 1):
+            coupling = wigner_3j(degree - 1, 1, degree).reshape(-1, 2 * degree + 1)
+            raised = _outer(last, pole) @ coupling  # (1, 2l + 1), all of it in m = 0
+            scale = math.sqrt(2 * degree + 1) / raised[0, degree]
+            last = raised * scale
+            self.couplings.append(Constant(coupling * scale))
+
+    def forward(self, directions: Tensor) -> Tensor:
+        """(E, 3) unit vectors -> (E, (lmax + 1)^2)."""
+        first = directions * math.sqrt(3)
+        degrees = [torch.ones_like(directions[:, :1]), first][: self.lmax + 1]
+        for coupling in self.couplings:
+            degrees.append(_outer(degrees[-1], first) @ coupling.like(directions))
+        return torch.cat(degrees, 1)
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    """(E, i), (E, j) -> (E, i j)."""
+    return (a[:, :, None] * b[:, None, :]).flatten(1)

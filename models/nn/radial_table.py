@@ -1,0 +1,234 @@
+"""R(r), ChargE3Net's radial function: as a network, and as a table of cubic Hermite pieces.
+
+R depends on one number. Once its weights are known, heights and slopes at some hundred distances
+give it back to a known error for four multiply-adds a value. A step of training may do the same:
+the network is evaluated, and differentiated, at the nodes of a table instead of at every edge.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neupol_cli.models.charge3net.tensor_product import SILU
+from neupol_cli.models.nn.linear import product
+
+# More nodes than this give back rounding errors, not the function.
+MOST_BINS = 16_385
+
+
+class GaussianBasis(nn.Module):
+    """The published radial basis: Gaussians over [0, cutoff], shifted and scaled.
+
+    e_k(r) = (exp(-((r - c_k) / D)^2) / 1.12 - mean_k) / std_k, c_k = linspace(0, cutoff, K),
+    D = c_2 - c_1; mean and standard deviation over 4,000 points of (0, cutoff]. No envelope.
+    """
+
+    mean: Tensor
+    inv_std: Tensor
+
+    def __init__(self, cutoff: float, size: int) -> None:
+        super().__init__()
+        self.cutoff, self.size = cutoff, size
+        samples = torch.linspace(0, cutoff, 4001, dtype=torch.float64)[1:]
+        std, mean = torch.std_mean(self._bells(samples), 0)
+        self.register_buffer("mean", mean.to(torch.get_default_dtype()))
+        self.register_buffer("inv_std", std.reciprocal().to(torch.get_default_dtype()))
+
+    def _offsets(self, lengths: Tensor) -> Tensor:
+        centres = torch.arange(self.size, dtype=lengths.dtype, device=lengths.device)
+        return lengths[:, None] * ((self.size - 1) / self.cutoff) - centres  # (E, K), in steps
+
+    def _bells(self, lengths: Tensor) -> Tensor:
+        return torch.exp(-self._offsets(lengths).square()) / 1.12
+
+    def forward(self, lengths: Tensor) -> Tensor:
+        """(E,) Angstrom -> (E, K)."""
+        return (self._bells(lengths) - self.mean) * self.inv_std
+
+    def slope(self, lengths: Tensor) -> Tensor:
+        """The derivative by the length, (E, K), per Angstrom."""
+        steep = -2 * (self.size - 1) / self.cutoff * self._offsets(lengths)
+        return steep * self._bells(lengths) * self.inv_std
+
+
+class RadialNetwork(nn.Module):
+    """R = 1.679 silu(e W_0 / sqrt K) W_1 / sqrt(hidden): all weights N(0, 1), no biases."""
+
+    def __init__(self, basis: int, hidden: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(basis, hidden))
+        self.second = nn.Parameter(torch.randn(hidden, channels))
+
+    def forward(self, lengths: Tensor, basis: Tensor) -> Tensor:
+        """(E,) lengths and (E, K) their basis -> (E, channels)."""
+        return product(functional.silu(product(basis, self._first())), self._second())
+
+    def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
+        """(bins,) equally spaced distances -> (2 bins, channels) each its height and slope."""
+        within = product(basis(nodes), self._first())
+        slope = product(basis.slope(nodes) * (nodes[1] - nodes[0]), self._first())
+        gate = within.sigmoid()
+        steep = slope * (gate + within * gate * (1 - gate))
+        both = torch.stack((within * gate, steep), 1).flatten(0, 1)
+        return product(both, self._second())
+
+    def _first(self) -> Tensor:
+        return self.first.t() * self.first.shape[0] ** -0.5
+
+    def _second(self) -> Tensor:
+        return self.second.t() * (SILU * self.second.shape[0] ** -0.5)
+
+
+class LearnedRadial(nn.Module):
+    """R as a learned table (Gao et al. 2022, 3.1): no network, 2 channels numbers a bin.
+
+    It starts as random smooth curves of mean square one, with the slopes that belong to them.
+    """
+
+    def __init__(self, cutoff: float, bins: int, channels: int) -> None:
+        super().__init__()
+        from neupol_cli.models.distance import HermiteTable
+
+        self.cutoff = cutoff
+        self.curves = HermiteTable(channels, bins, 0.0, cutoff)
+
+    def forward(self, lengths: Tensor, basis: Tensor) -> Tensor:
+        """(E,) lengths -> (E, channels); the basis is not read."""
+        heights = self.curves.heights
+        return Spots.of(lengths, heights.shape[0], self.cutoff).read(self.table())
+
+    def table(self, nodes: Tensor | None = None, basis: GaussianBasis | None = None) -> Tensor:
+        """(2 bins, channels) at its own bins."""
+        return torch.stack((self.curves.heights, self.curves.slopes), 1).flatten(0, 1)
+
+
+class Spots:
+    """Where some distances lie in tables with ``bins`` rows over [0, high].
+
+    Attributes:
+        left: (E,) the row to the left.
+        weights: (E, 4) of h_k, g_k, h_{k+1}, g_{k+1}, which lie in this order in a table: the
+            Hermite polynomials c1, c3, c2, c4.
+    """
+
+    def __init__(self, left: Tensor, weights: Tensor, bins: int) -> None:
+        self.left, self.weights, self.bins = left, weights, bins
+
+    @classmethod
+    def of(cls, lengths: Tensor, bins: int, high: float) -> Spots:
+        """The places of (E,) lengths; those outside [0, high] are held at its ends."""
+        place = (lengths * ((bins - 1) / high)).clamp(0, bins - 1)
+        left = place.detach().floor().clamp(max=bins - 2)
+        t = place - left
+        c2 = t * t * (3 - 2 * t)
+        c4 = t * t * (t - 1)
+        return cls(left.long(), torch.stack((1 - c2, c4 - t * (t - 1), c2, c4), 1), bins)
+
+    def masked(self, kept: Tensor) -> Spots:
+        """The same with weight zero where ``kept`` (E,) is false."""
+        return Spots(self.left, self.weights * kept[:, None].to(self.weights.dtype), self.bins)
+
+    def read(self, table: Tensor) -> Tensor:
+        """(2 bins, C), for each bin its heights and its slopes (per bin) -> (E, C)."""
+        return _Read.apply(table, self.left, self.weights, self.bins)
+
+
+class _Read(torch.autograd.Function):
+    """Four weighted rows an edge, as bags; the gradient gathers edges by row in the same way."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
+        ctx.save_for_backward(table, left, weights)
+        ctx.bins = bins
+        rows = 2 * left[:, None] + torch.arange(4, device=left.device)
+        return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        table, left, weights = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        dtable = _spread(gradient, left, weights, ctx.bins) if ctx.needs_input_grad[0] else None
+        dweights = None
+        if ctx.needs_input_grad[2]:
+            rows = [(table.index_select(0, 2 * left + n) * gradient).sum(1) for n in range(4)]
+            dweights = torch.stack(rows, 1)
+        return dtable, None, dweights, None
+
+
+def _spread(gradient: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
+    """The transpose of reading: (E, C) -> (2 bins, C)."""
+    order = torch.argsort(left)
+    offsets = torch.searchsorted(left[order], torch.arange(bins - 1, device=left.device))
+    sorted_weights = weights.index_select(0, order)
+    parts = [
+        functional.embedding_bag(
+            order,
+            gradient,
+            offsets,
+            mode="sum",
+            per_sample_weights=sorted_weights[:, n].contiguous(),
+        )
+        for n in range(4)
+    ]
+    total = gradient.new_zeros(bins, 2, gradient.shape[1])
+    total[:-1, 0] = parts[0]
+    total[:-1, 1] = parts[1]
+    total[1:, 0] += parts[2]
+    total[1:, 1] += parts[3]
+    return total.flatten(0, 1)
+
+
+def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor:
+    """A table of a radial function, made in float64, whose error was measured.
+
+    Args:
+        radial: answers ``table(nodes, basis)`` and ``radial(lengths, basis)``; whatever the type
+            of its parameters, the table is made from their values in float64.
+        basis: the radial basis; its cutoff is the table's end.
+        tolerance: largest error between nodes, relative to each curve's largest value.
+
+    Returns:
+        (2 bins, channels) float64: each bin's heights and slopes (per bin).
+    """
+    with torch.no_grad():
+        exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
+        bins = 513
+        while True:
+            nodes = nodes_for(bins, fine)
+            table: Tensor = exact.table(nodes, fine)
+            # A table that was learned keeps its own nodes, and is the function itself.
+            learned = table.shape[0] != 2 * bins
+            if learned or bins > MOST_BINS or error_of(table, exact, fine) <= tolerance:
+                return table
+            bins = 2 * bins - 1
+
+
+@torch.no_grad()
+def error_of(table: Tensor, radial: Any, basis: GaussianBasis) -> float:
+    """The largest error of a table between its nodes, relative to each curve's largest value."""
+    bins = table.shape[0] // 2
+    nodes = nodes_for(bins, basis)
+    worst = 0.0
+    for part in (0.25, 0.5, 0.75):
+        lengths = nodes[:-1] + part * (nodes[1] - nodes[0])
+        exact = radial.radial(lengths, basis(lengths))
+        scale = exact.abs().amax(0).clamp(min=1e-30)
+        wrong = (Spots.of(lengths, bins, basis.cutoff).read(table) - exact).abs().amax(0)
+        worst = max(worst, float((wrong / scale).max()))
+    return worst
+
+
+def nodes_for(bins: int, basis: GaussianBasis) -> Tensor:
+    """(bins,) equally spaced distances over [0, cutoff], as exact as the basis."""
+    return torch.linspace(0, basis.cutoff, bins, dtype=basis.mean.dtype, device=basis.mean.device)
+
+
+def bins_for(step: float, cutoff: float) -> int:
+    """How many nodes a table with nodes at most ``step`` Angstrom apart has."""
+    return math.ceil(cutoff / step) + 1

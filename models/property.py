@@ -1,0 +1,260 @@
+"""What every property network is: a backbone, Neural Polarization around it, units behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from neupol_cli.errors import InputError, TemporaryError, out_of_memory
+from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
+from neupol_cli.models.distance import smoothness
+from neupol_cli.models.nn.graph import Graph, check_pairs
+from neupol_cli.models.polarization import mode
+
+if TYPE_CHECKING:
+    import ase
+    import numpy as np
+
+
+RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
+# Targets whose negative gradient is a force, in the order of preference.
+ENERGIES = ("energy", "U0")
+
+
+class PropertyModel(Model):
+    """Structures in, properties in their units out.
+
+        y_k = scale_k raw_k + shift_k + sum over atoms of reference_k[species]
+
+    ``scale``, ``shift`` (T,) and ``reference`` (T, species) are buffers in float64, and so is the
+    sum: a total energy of 10^4 eV has no room for meV in float32.
+    """
+
+    task: ClassVar[Task] = "property"
+    config: PropertyConfig
+    scale: Tensor
+    shift: Tensor
+    reference: Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = backbone.config
+        self.backbone = backbone
+        self.polarization = mode(self.config.polarization, backbone)
+        targets = len(self.config.targets)
+        wide = torch.float64
+        self.register_buffer("scale", torch.ones(targets, dtype=wide))
+        self.register_buffer("shift", torch.zeros(targets, dtype=wide))
+        species = len(self.config.species)
+        self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PropertyModel:
+        """Moves and casts as usual, but keeps the three buffers of the units in float64."""
+        kept = {name: getattr(self, name) for name in ("scale", "shift", "reference")}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
+    def standardise(self, units: Arguments) -> None:
+        """Takes up what a published implementation keeps outside its network, where it is given.
+
+        Args:
+            units: ``atomref``, energies of single atoms by atomic number; ``std`` or ``mad``, the
+                spread that targets were divided by; ``mean``, what was subtracted before.
+        """
+        for number, energy in dict(units.get("atomref") or {}).items():
+            if int(number) in self.config.species:
+                self.reference[:, self.config.species.index(int(number))] = float(energy)
+        self.scale.fill_(float(units.get("std", units.get("mad", 1.0))))
+        self.shift.fill_(float(units.get("mean", 0.0)))
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The properties: name -> unit."""
+        return dict(zip(self.config.targets, self.config.units, strict=True))
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers that the network has a place for."""
+        return self.config.species
+
+    @property
+    def cutoff(self) -> float | None:
+        """Angstrom; None where every atom sees every other one."""
+        return self.backbone.cutoff
+
+    @property
+    def polarization_mode(self) -> str:
+        """``off``, ``frozen`` or ``movable``."""
+        return self.config.polarization
+
+    @property
+    def energy(self) -> str:
+        """The target whose gradient is a force.
+
+        Raises:
+            InputError: there is none; the message lists the targets.
+        """
+        for name in ENERGIES:
+            if name in self.config.targets:
+                return name
+        known = ", ".join(self.config.targets)
+        raise InputError(f"forces need an energy ({' or '.join(ENERGIES)}); this model has {known}")
+
+    def network(self, graph: Graph) -> Tensor:
+        """(B, T) the network's own outputs, before units."""
+        state, _ = self.polarization(self.backbone, graph)
+        return self.backbone.readout(state, graph)
+
+    def movable_points(self, graph: Graph) -> list[Tensor]:
+        """x~_0 .. x~_{T-1}, each (A, 3) Angstrom; none without Neural Polarization."""
+        path: list[Tensor] = self.polarization(self.backbone, graph)[1]
+        return path
+
+    def baseline(self, graph: Graph) -> Tensor:
+        """(B, T) float64: what the answer would be if the network said zero."""
+        types = self.backbone.types(graph.numbers)
+        each = self.reference.t().index_select(0, types)  # (A, T)
+        sums = each.new_zeros(graph.size, each.shape[1]).index_add(0, graph.batch, each)
+        return sums + self.shift
+
+    def forward(self, graph: Graph) -> Tensor:
+        """(B, T) float64 predictions in the targets' units."""
+        return self.network(graph).double() * self.scale + self.baseline(graph)
+
+    def derivatives(
+        self, graph: Graph, target: int = 0, stress: bool = False, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A target, its negative gradient and, for periodic structures, the stress.
+
+        Args:
+            graph: the structures.
+            target: index of the energy among the targets.
+            stress: whether to differentiate by a strain of positions and cell too.
+            create_graph: whether the derivatives will be differentiated again (training).
+
+        Returns:
+            (B, T) predictions; (A, 3) forces in the target's unit an Angstrom;
+            (B, 3, 3) stress in that unit an Angstrom^3, or None.
+        """
+        with torch.enable_grad():
+            positions = graph.positions.detach().requires_grad_()
+            strain = positions.new_zeros(graph.size, 3, 3, requires_grad=stress)
+            values = self(
+                self._strained(graph, positions, strain) if stress else graph.at(positions)
+            )
+            inputs = [positions, strain] if stress else [positions]
+            gradients = torch.autograd.grad(
+                values[:, target].sum(), inputs, create_graph=create_graph
+            )
+        if not stress:
+            return values, -gradients[0], None
+        if graph.cell is None:
+            raise InputError("a stress needs a periodic structure")
+        volume = torch.linalg.det(graph.cell).abs()[:, None, None]
+        return values, -gradients[0], gradients[1] / volume
+
+    @staticmethod
+    def _strained(graph: Graph, positions: Tensor, strain: Tensor) -> Graph:
+        """The graph under a symmetric strain of space, x -> x (1 + e)."""
+        symmetric = 0.5 * (strain + strain.transpose(1, 2))
+        each = symmetric.index_select(0, graph.batch)
+        moved = positions + torch.einsum("ax,axy->ay", positions, each)
+        cell = None if graph.cell is None else graph.cell + graph.cell @ symmetric
+        return graph.at(moved, cell)
+
+    def smoothness(self) -> Tensor | None:
+        """L_smooth, averaged over the learned encodings; None if there is none."""
+        return smoothness(self.backbone)
+
+    def check_size(self, structure: ase.Atoms, label: str) -> None:
+        """Refuses what a model without a cutoff, which joins all pairs, cannot take.
+
+        Raises:
+            InputError: a periodic structure, or an enormous one, without a cutoff.
+        """
+        if self.cutoff is None:
+            check_pairs(len(structure), bool(structure.pbc.any()), label)
+
+    @torch.no_grad()
+    def raw(self, structures: Sequence[ase.Atoms]) -> Tensor:
+        """(B,) the network's own output of its first target."""
+        self.check(structures)
+        return self.network(Graph.from_atoms(structures, self.dtype, self.device))[:, 0]
+
+    def predict(
+        self,
+        structures: Sequence[ase.Atoms],
+        forces: bool = False,
+        stress: bool = False,
+        pairs: int = 2_000_000,
+    ) -> dict[str, np.ndarray]:
+        """Properties of structures, in batches of about ``pairs`` pairs of atoms.
+
+        Forces keep a record of every step, and twice the points have four times the pairs: batches
+        are the smaller for it. One that does not fit in memory is halved, down to one structure.
+
+        Returns:
+            name -> (N,) for each target in its unit; with ``forces``, "forces" (A, 3), atoms of all
+            structures one behind the other; with ``stress``, "stress" (N, 3, 3).
+
+        Raises:
+            InputError: an element that the network never saw.
+            TemporaryError: a single structure does not fit in memory.
+        """
+        self.check(structures)
+        pieces: list[tuple[Tensor, Tensor, Tensor]] = []
+        dear = self.config.kinds**2 * (RECORD if forces or stress else 1)
+        for batch in _batches([len(s) for s in structures], pairs // dear):
+            pieces += self._predict([structures[k] for k in batch], forces, stress)
+        values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
+        result = {name: values[:, k].numpy() for k, name in enumerate(self.config.targets)}
+        if forces:
+            result["forces"] = forced.numpy()
+        if stress:
+            result["stress"] = stressed.numpy()
+        return result
+
+    def _predict(
+        self, structures: Sequence[ase.Atoms], forces: bool, stress: bool
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        try:
+            graph = Graph.from_atoms(structures, self.dtype, self.device)
+            return [self._evaluate(graph, forces, stress)]
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(structures) == 1:
+                raise TemporaryError(
+                    f"out of memory on {len(structures[0])} atoms: {error}"
+                ) from error
+        half = len(structures) // 2
+        first = self._predict(structures[:half], forces, stress)
+        return first + self._predict(structures[half:], forces, stress)
+
+    def _evaluate(self, graph: Graph, forces: bool, stress: bool) -> tuple[Tensor, Tensor, Tensor]:
+        nothing = torch.empty(0)
+        if not forces and not stress:
+            with torch.no_grad():
+                return self(graph).cpu(), nothing, nothing
+        energy = self.config.targets.index(self.energy)
+        values, force, strain = self.derivatives(graph, energy, stress)
+        strain = nothing if strain is None else strain
+        return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
+
+
+def _batches(counts: Sequence[int], pairs: int) -> list[list[int]]:
+    """Consecutive structures together, as long as their pairs stay within ``pairs``."""
+    batches: list[list[int]] = [[]]
+    total = 0
+    for k, count in enumerate(counts):
+        if batches[-1] and total + count * count > pairs:
+            batches.append([])
+            total = 0
+        batches[-1].append(k)
+        total += count * count
+    return [batch for batch in batches if batch]

@@ -1,0 +1,1 @@
+"""Several processes of torchrun: process group, rendezvous, environment."""

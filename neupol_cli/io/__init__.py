@@ -1,0 +1,1 @@
+"""Files: structures, densities, the HDF5 layer, atomic writes, units."""

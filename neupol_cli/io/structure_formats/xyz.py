@@ -1,0 +1,312 @@
+"""Strict reading of xyz and extended xyz text: every count, column and number is checked.
+
+A frame is a count, a comment and that many rows. In extended xyz (github.com/libAtoms/extxyz) the
+comment holds ``key=value`` pairs, among them ``Properties=species:S:1:pos:R:3`` and
+``Lattice="..."``. The original files of QM9 are read too: five columns, and three lines after the
+atoms (frequencies, SMILES, InChI). Nothing is guessed: text that does not add up is refused with
+its line, because a structure that was read by half is worse than none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from ase.io.extxyz import key_val_str_to_dict
+
+from neupol_cli.errors import InputError
+from neupol_cli.io.structure_formats.numerals import cut_short, number, plain, table
+
+LONGEST = 1_000_000  # characters in a line
+MOST = 100_000_000  # atoms in a frame
+PLAIN = ("species", "S", 1), ("pos", "R", 3)
+
+_PROPERTIES = re.compile(r"""\bProperties\s*=\s*["'{]?([^\s"'}]*)["'}]?""")
+_LATTICE = re.compile(r"""\bLattice\s*=\s*(["'{\[])(.*?)["'}\]]""")
+_TRUTH = dict.fromkeys(("T", "True", "TRUE", "true", "t", "1"), True)
+_TRUTH |= dict.fromkeys(("F", "False", "FALSE", "false", "f", "0"), False)
+# In quotes or brackets, or up to three bare words.
+_BARE = rf"(?:(?:{'|'.join(_TRUTH)})\b[\s,]*){{1,3}}|\S+"
+_PBC = re.compile(rf"""\bpbc\s*=\s*(?:(["'])(.*?)\1|\{{(.*?)\}}|\[(.*?)\]|({_BARE}))""")
+_SYMBOLS = {symbol.lower(): number for symbol, number in atomic_numbers.items() if number}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Either atoms, whose first stands on line ``line``, or the reason why there are none."""
+
+    atoms: Atoms | None
+    line: int = 0
+    error: InputError | None = None
+
+
+def frames(stream: TextIO, name: str) -> Iterator[Frame]:
+    """Every frame of a text, one at a time.
+
+    A frame with a bad row is reported and the next one read; after a count that does not fit, where
+    the next frame starts is unknown, and nothing more is read.
+    """
+    lines = _Lines(stream, name)
+    head = lines.filled()
+    if not head:
+        yield Frame(None, error=InputError(f"{name}: is empty; a structure was expected"))
+    while head:
+        try:
+            block = _cut(head, lines)
+        except InputError as error:
+            yield Frame(None, error=error)
+            return
+        yield _frame(block, name)
+        head = lines.filled()
+
+
+class _Lines:
+    """Lines with their number; knows whether the last one was ended by a newline."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.stream, self.name, self.number, self.whole = stream, name, 0, True
+
+    def next(self) -> str | None:
+        text = self.stream.readline(LONGEST)
+        if not text:
+            return None
+        self.number += 1
+        self.whole = text.endswith("\n")
+        if not self.whole and len(text) == LONGEST:
+            raise self.bad("the line has more than a million characters; is this a text file?")
+        return text.lstrip("\ufeff") if self.number == 1 else text
+
+    def filled(self) -> str:
+        """The next line that is not blank, or nothing at the end."""
+        while (text := self.next()) is not None:
+            if text.strip():
+                return text
+        return ""
+
+    def bad(self, reason: str) -> InputError:
+        return InputError(f"{self.name}:{self.number}: {reason}")
+
+
+@dataclass(frozen=True)
+class _Block:
+    comment: str
+    rows: list[str]
+    line: int  # of the first row
+    whole: bool  # the last row ends with a newline
+
+
+def _cut(head: str, lines: _Lines) -> _Block:
+    """Comment and rows of the frame that starts with ``head``; InputError if they are not there."""
+    count = _count(head, lines)
+    comment = lines.next()
+    if comment is None:
+        raise lines.bad(f"the file ends before the {count} atoms that it declares")
+    first = lines.number + 1
+    rows: list[str] = []
+    while len(rows) < count and (row := lines.next()) is not None:
+        rows.append(row)
+    if len(rows) < count:
+        raise lines.bad(f"the file ends after {len(rows)} of the {count} atoms that it declares")
+    block = _Block(comment, rows, first, lines.whole)
+    if _original_qm9(comment):
+        for what in ("frequencies", "SMILES", "InChI"):
+            if lines.next() is None:
+                raise lines.bad(f"the file ends before its line of {what}")
+    return block
+
+
+def _count(head: str, lines: _Lines) -> int:
+    word = head.strip()
+    if not (word.isascii() and word.isdecimal()):
+        raise lines.bad(f"expected a number of atoms, found '{word[:40]}'")
+    count = int(word[:12])
+    if count > MOST:
+        raise lines.bad(f"declares {word[:40]} atoms, which no file holds")
+    if count == 0:
+        raise lines.bad("declares 0 atoms; a structure needs at least one")
+    return count
+
+
+def _original_qm9(comment: str) -> bool:
+    return comment.startswith("gdb ") and len(comment.split()) == 17
+
+
+def _frame(block: _Block, name: str) -> Frame:
+    try:
+        return Frame(_atoms(block), block.line)
+    except _Bad as error:
+        where = f"{name}:{block.line + error.row}"
+        return Frame(None, error=InputError(f"{where}: {error}"))
+
+
+class _Bad(Exception):
+    """Trouble in one row, counted from the first atom; -1 is the comment."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+def _atoms(block: _Block) -> Atoms:
+    columns = _properties(block.comment)
+    rows = [row.split() for row in block.rows]
+    _check_width(rows, columns)
+    if not block.whole:
+        _check_end(rows, columns or PLAIN)
+    cell, pbc, info = _comment(block.comment)
+    arrays: dict[str, np.ndarray] = {}
+    start = 0
+    for title, kind, width in columns or PLAIN:
+        words = [row[start : start + width] for row in rows]
+        arrays[title] = _column(title, kind, words)
+        start += width
+    numbers = arrays.pop("species") if "species" in arrays else arrays.pop("Z")
+    atoms = Atoms(numbers, arrays.pop("pos"), cell=cell, pbc=pbc, info=info)
+    arrays.pop("Z", None)
+    for title, values in arrays.items():
+        if title in atoms.arrays:
+            raise _Bad(-1, f"Properties names '{title}' beside species and pos")
+        atoms.arrays[title] = values
+    return atoms
+
+
+def _properties(comment: str) -> tuple[tuple[str, str, int], ...] | None:
+    """(title, kind, width) of each property, or None where the comment names none."""
+    found = _PROPERTIES.search(comment)
+    if not found:
+        return None
+    words = found[1].split(":")
+    triples = list(zip(words[::3], words[1::3], words[2::3], strict=False))
+    wrong = [
+        title
+        for title, kind, width in triples
+        if kind not in ("R", "I", "S", "L") or not width.isdecimal() or not 0 < len(width) < 5
+    ]
+    columns = tuple((title, kind, int(width)) for title, kind, width in triples if not wrong)
+    titles = [title for title, _, _ in columns]
+    if wrong or len(words) % 3 or len(set(titles)) < len(titles):
+        raise _Bad(-1, f"cannot understand Properties={found[1][:80]}")
+    if ("pos", "R", 3) not in columns:
+        raise _Bad(-1, "Properties lacks pos:R:3")
+    if ("species", "S", 1) not in columns and ("Z", "I", 1) not in columns:
+        raise _Bad(-1, "Properties lacks species:S:1")
+    return columns
+
+
+def _check_width(rows: list[list[str]], columns: Sequence[tuple[str, str, int]] | None) -> None:
+    """Every row has the declared columns; undeclared, as many as the first, and at least 4."""
+    width = sum(width for _, _, width in columns) if columns else max(4, len(rows[0]))
+    for index, row in enumerate(rows):
+        if len(row) != width:
+            raise _Bad(index, f"expected {width} columns, found {len(row)}")
+
+
+def _check_end(rows: list[list[str]], columns: Sequence[tuple[str, str, int]]) -> None:
+    """Refuse a last number that was cut short: fewer decimals than all others, and no newline."""
+    if columns[-1][1] != "R":
+        return
+    words = [word for row in rows for word in row[-columns[-1][2] :]]
+    if cut_short(words):
+        raise _Bad(len(rows) - 1, f"the file ends within a number ('{words[-1]}')")
+
+
+def _column(title: str, kind: str, words: list[list[str]]) -> np.ndarray:
+    """(A,) or (A,width) of one property; _Bad names the row that does not fit its kind."""
+    if title == "species":
+        return np.array([_element(row[0], index) for index, row in enumerate(words)])
+    if kind == "R":
+        values = _reals(title, words)
+    elif kind == "I":
+        values = np.array([[_integer(word, index) for word in row] for index, row in _rows(words)])
+    elif kind == "L":
+        values = np.array([[_truth(word, index) for word in row] for index, row in _rows(words)])
+    else:
+        values = np.array(words, dtype=str)
+    if title == "Z":
+        values = np.array([[_element(row[0], index)] for index, row in _rows(words)])
+    return values if values.shape[1] > 1 else values[:, 0]
+
+
+def _rows(words: list[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    return iter(enumerate(words))
+
+
+def _reals(title: str, words: list[list[str]]) -> np.ndarray:
+    try:
+        return table(words)
+    except ValueError:
+        for index, row in enumerate(words):
+            for word in row:
+                _real(title, word, index)
+        raise
+
+
+def _real(title: str, word: str, index: int) -> float:
+    try:
+        return number(word)
+    except ValueError as error:
+        raise _Bad(index, f"{error}, in {title}") from error
+
+
+def _integer(word: str, index: int) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,18}", word):
+        raise _Bad(index, f"'{word}' is not a whole number")
+    return int(word)
+
+
+def _truth(word: str, index: int) -> bool:
+    if word not in _TRUTH:
+        raise _Bad(index, f"'{word}' is neither T nor F")
+    return _TRUTH[word]
+
+
+def _element(word: str, index: int) -> int:
+    """Atomic number of a symbol or a number; there are 118 elements and no dummies."""
+    known = _SYMBOLS.get(word.lower())
+    if known is None and word.isdecimal() and len(word) < 4 and 1 <= int(word) <= 118:
+        known = int(word)
+    if known is None:
+        raise _Bad(index, f"unknown element '{word[:20]}'")
+    return known
+
+
+def _comment(comment: str) -> tuple[np.ndarray | None, list[bool] | bool, dict[str, Any]]:
+    """Cell (3,3), periodicity, and everything else that the comment says."""
+    text = _PROPERTIES.sub("", comment).strip()
+    if _original_qm9(comment):
+        return None, False, {"gdb": int(comment.split()[1])}
+    lattice, periodic = _LATTICE.search(text), _PBC.search(text)
+    cell = _cell(lattice[2]) if lattice else None
+    if "Lattice" in text and cell is None:
+        raise _Bad(-1, "cannot understand Lattice")
+    pbc: list[bool] | bool = cell is not None
+    if periodic:
+        said = next(filter(None, periodic.groups()[1:]), "")
+        flags = [_truth(word, -1) for word in said.replace(",", " ").split()]
+        if len(flags) not in (1, 3):
+            raise _Bad(-1, f"pbc wants one or three of T and F, not '{said}'")
+        pbc = flags if len(flags) == 3 else flags[0]
+    text = _PBC.sub("", _LATTICE.sub("", text)).strip()
+    return cell, pbc, _info(text)
+
+
+def _cell(text: str) -> np.ndarray:
+    words = text.replace(",", " ").split()
+    if len(words) != 9:
+        raise _Bad(-1, f"Lattice has {len(words)} numbers and needs 9")
+    return np.array([_real("Lattice", word, -1) for word in words]).reshape(3, 3)
+
+
+def _info(text: str) -> dict[str, Any]:
+    """``key=value`` pairs with their types; free text is kept as ``comment``."""
+    if "=" not in text:
+        return {"comment": text} if text else {}
+    try:
+        return dict(key_val_str_to_dict(plain(text)))
+    except (ValueError, TypeError, IndexError):
+        return {"comment": text}

@@ -1,0 +1,187 @@
+"""VASP's CHGCAR, CHG and AECCAR files.
+
+A POSCAR header, the counts, then density times cell volume (electrons), first index fastest; with
+spin a second block holds up minus down. PAW augmentation occupancies between them are read past.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from neupol_cli.io.volumetric.grid import Grid, Shape, Volume
+from neupol_cli.io.volumetric.text import Lines
+
+START_VASP = (
+    "no PAW augmentation occupancies in it: start VASP with ICHARG=1 (it warns, takes atomic "
+    "occupancies and converges them); ICHARG=11 needs a CHGCAR with them, that of such a run"
+)
+
+
+# Written with Fortran's 2I4: from ion 1000 on without a blank, from 10,000 on as stars.
+_OCCUPANCIES = re.compile(r"(\d+|\*{4})\s+(\d{1,9})\s*\Z")
+
+
+def read(lines: Lines) -> Volume:
+    """A density from VASP. Raises InputError (file:line) for anything that is not exactly one.
+
+    VASP 4 headers (no line of elements) are read when the title names the elements. Several
+    structures in a file, and the four blocks of a noncollinear one, are refused.
+    """
+    atoms = _header(lines)
+    shape = _counts(lines, lines.next_filled())
+    values = _block(lines, shape)
+    text = _augmentation(lines, len(atoms))
+    spin = None
+    if text is not None:
+        text = _moments(lines, text, len(atoms), shape)
+        if _counts(lines, text) != shape:
+            lines.wrong(f"the second block should have the counts {shape} of the first one")
+        spin = _block(lines, shape)
+        if _augmentation(lines, len(atoms)) is not None:
+            lines.wrong("more than two blocks (noncollinear, or several structures): not supported")
+    volume = abs(float(np.linalg.det(atoms.cell.array)))
+    grid = Grid(np.zeros(3), atoms.cell.array / np.array(shape)[:, None], shape)
+    notes = {"title": atoms.info.pop("title")}
+    return Volume(atoms, grid, values / volume, None if spin is None else spin / volume, notes)
+
+
+def _header(lines: Lines) -> Atoms:
+    title = lines.next("the title")
+    scale = lines.fields("the scale", "f")[0]
+    cell = np.array([lines.fields("a lattice vector", "fff") for _ in range(3)])
+    volume = abs(float(np.linalg.det(cell)))
+    if scale == 0 or volume < 1e-9 * float(np.prod(np.linalg.norm(cell, axis=1))) or volume == 0:
+        lines.wrong("the lattice vectors are zero or lie in one plane", 3)
+    if scale < 0:  # a negative scale is the wanted volume
+        scale = (-scale / volume) ** (1 / 3)
+    symbols, counts = _species(lines, title)
+    numbers = np.repeat([atomic_numbers[name] for name in symbols], counts)
+    positions = _positions(lines, len(numbers), scale, cell * scale)
+    return Atoms(numbers, positions, cell=cell * scale, pbc=True, info={"title": title.strip()})
+
+
+def _species(lines: Lines, title: str) -> tuple[list[str], list[int]]:
+    what = "the elements or their counts"
+    parts = lines.next(what).split()
+    if parts and not parts[0].isdigit():
+        names, parts = parts, lines.next("the atom counts").split()
+    else:
+        names = title.split()[: len(parts)]
+    # VASP 6 writes Fe_pv/1a2b3c for the potential; the element is what comes first.
+    symbols = [name.split("/")[0].split("_")[0] for name in names]
+    unknown = [name for name in symbols if name not in atomic_numbers or name == "X"]
+    if unknown or not symbols or len(symbols) != len(parts):
+        lines.wrong(f"no element names for {len(parts)} counts (add VASP 5's line of elements)")
+    counts = [int(lines.number_of(part, "i", "an atom count")) for part in parts]
+    if min(counts) < 0 or sum(counts) < 1 or sum(counts) > 10_000_000:
+        lines.wrong(f"atom counts {counts[:8]} make no structure")
+    return symbols, counts
+
+
+def _positions(lines: Lines, count: int, scale: float, cell: np.ndarray) -> np.ndarray:
+    mode = lines.next("Direct or Cartesian").strip().lower()
+    selective = mode.startswith("s")
+    if selective:
+        mode = lines.next("Direct or Cartesian").strip().lower()
+    if not mode or mode[0] not in "dck":
+        lines.wrong(f"expected Direct or Cartesian, found '{mode[:30]}'")
+    rows = [_position(lines, selective) for _ in range(count)]
+    return np.array(rows) @ cell if mode[0] == "d" else np.array(rows) * scale
+
+
+def _position(lines: Lines, selective: bool) -> list[float]:
+    parts = lines.next("an atom's position").split()
+    flags = parts[3:]
+    if len(parts) < 3 or any(flag.upper() not in ("T", "F") for flag in flags if selective):
+        lines.wrong(f"an atom's position should be three numbers, found '{' '.join(parts)[:60]}'")
+    if len(flags) != (3 if selective else 0):
+        lines.wrong(f"an atom's position has {len(parts)} columns")
+    return [float(lines.number_of(part, "f", "an atom's position")) for part in parts[:3]]
+
+
+def _counts(lines: Lines, text: str | None) -> Shape:
+    parts = (text or "").split()
+    if len(parts) != 3:
+        lines.wrong(f"expected three grid counts, found '{(text or 'the end of the file')[:60]}'")
+    counts = [int(lines.number_of(part, "i", "a grid count")) for part in parts]
+    if min(counts) < 1:
+        lines.wrong(f"grid counts {counts}: each must be at least 1")
+    return counts[0], counts[1], counts[2]
+
+
+def _block(lines: Lines, shape: Shape) -> np.ndarray:
+    """Density times volume; the file's first index is the fastest: (n1, n2, n3)."""
+    values = lines.numbers(shape[0] * shape[1] * shape[2], "values")
+    return np.ascontiguousarray(values.reshape(shape[::-1]).T)
+
+
+def _augmentation(lines: Lines, atoms: int) -> str | None:
+    """Read past the occupancies, which come for every atom or for none; the next filled line."""
+    text = lines.next_filled()
+    seen = 0
+    while text is not None and text.lstrip().lower().startswith("augmentation"):
+        found = _OCCUPANCIES.search(text)
+        if found is None:
+            lines.wrong(f"an ion and a length should follow, found '{text.strip()[:60]}'")
+        if "imaginary" not in text:
+            seen += 1
+            if found[1] not in (str(seen), "****"):
+                lines.wrong(f"augmentation occupancies of ion {found[1]} where {seen} should come")
+        lines.numbers(int(found[2]), "augmentation occupancies")
+        text = lines.next_filled()
+    if seen not in (0, atoms):
+        lines.wrong(f"augmentation occupancies for {seen} of {atoms} ions (truncated?)")
+    return text
+
+
+def _moments(lines: Lines, text: str, atoms: int, shape: Shape) -> str:
+    """Before its second block VASP 5 and 6 write a moment for every atom, over several lines."""
+    if text.split() == [str(n) for n in shape]:
+        return text
+    seen = 0
+    while seen < atoms:
+        for part in text.split():
+            lines.number_of(part, "f", "an atom's magnetic moment (or grid counts)")
+            seen += 1
+        text = lines.next_filled() or lines.wrong("the file ends before its second block")
+    if seen > atoms:
+        lines.wrong(f"{seen} magnetic moments for {atoms} atoms")
+    return text
+
+
+def write(stream: BinaryIO, volume: Volume, title: str) -> None:
+    """Density times volume in the grid's box, with spin when there is one. A molecule is moved so
+    that the grid's origin is the cell's; its box becomes the cell."""
+    grid, box = volume.grid, volume.grid.box
+    symbols = np.array(volume.atoms.get_chemical_symbols())
+    names = list(dict.fromkeys(symbols))
+    order = np.argsort([names.index(name) for name in symbols], kind="stable")
+    symbols = symbols[order]
+    direct = (volume.atoms.positions[order] - grid.origin) @ np.linalg.inv(box)
+    head = [" ".join(title.split()), "   1.00000000000000"]
+    head += ["".join(f"{x:22.16f}" for x in row) for row in box]
+    head += ["".join(f"{name:>5s}" for name in names)]
+    head += ["".join(f"{int((symbols == name).sum()):6d}" for name in names), "Direct"]
+    head += ["".join(f"{x:20.16f}" for x in row) for row in direct]
+    stream.write(("\n".join(head) + "\n\n").encode())
+    cell_volume = abs(float(np.linalg.det(box)))
+    _write_block(stream, volume.values, cell_volume)
+    if volume.spin is not None:
+        _write_block(stream, volume.spin, cell_volume)
+
+
+def _write_block(stream: BinaryIO, values: np.ndarray, cell_volume: float) -> None:
+    stream.write("".join(f"{n:5d}" for n in values.shape).encode() + b"\n")
+    # Five planes at a time, or a multiple: then a line of five never spans two parts.
+    planes = 5 * max(1, 200_000 // max(1, values[:, :, 0].size))
+    for start in range(0, values.shape[2], planes):
+        block = values[:, :, start : start + planes].transpose(2, 1, 0)  # first index fastest
+        part = (block.astype(np.float64) * cell_volume).reshape(-1).tolist()
+        full, rest = divmod(len(part), 5)
+        pattern = (" %17.11E" * 5 + "\n") * full + (" %17.11E" * rest + "\n" if rest else "")
+        stream.write((pattern % tuple(part)).encode())

@@ -1,0 +1,115 @@
+"""The forms in which errors leave: a table, tab-separated or JSON lines, a CSV of all values, a
+picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neupol_cli import figures
+from neupol_cli.io.files import atomic
+from neupol_cli.prediction.evaluation import Compared
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# key of a record -> heading; those that no record has are left out
+COLUMNS = {
+    "file": "file",
+    "part": "part",
+    "label": "label",
+    "unit": "unit",
+    "values": "values",
+    "mean_absolute": "mean abs.",
+    "root_mean_square": "root mean sq.",
+    "mean": "mean",
+    "largest": "largest",
+    "largest_at": "at structure",
+    "mean_spread": "spread",
+    "spearman_spread_error": "rank corr.",
+}
+WIDE = 4  # panels side by side
+MANY = 3000  # values from which on a panel counts them in cells
+
+
+def json_lines(found: Iterable[Compared]) -> None:
+    """One object a label and part."""
+    for each in found:
+        print(json.dumps(each.record()), flush=True)
+
+
+def table(found: Sequence[Compared]) -> None:
+    """Aligned on a terminal, tab-separated into a pipe."""
+    from rich.table import Table
+
+    from neupol_cli.console import stdout
+
+    records = [each.record() for each in found]
+    keys = [key for key in COLUMNS if any(key in record for record in records)]
+    rows = [[_cell(record.get(key)) for key in keys] for record in records]
+    heads = [COLUMNS[key] for key in keys]
+    if not sys.stdout.isatty():
+        print("\n".join("\t".join(row) for row in [heads, *rows]))
+        return
+    grid = Table(box=None, pad_edge=False)
+    for key, head in zip(keys, heads, strict=True):
+        grid.add_column(head, justify="left" if isinstance(records[0].get(key), str) else "right")
+    for row in rows:
+        grid.add_row(*row)
+    stdout().print(grid)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def csv_file(path: Path, found: Iterable[Compared]) -> None:
+    """Every value that was compared: file, structure, part, label, unit, prediction, label."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "structure", "part", "label", "unit", "predicted", "true"])
+    for each in found:
+        for index, said, true in zip(each.structures, each.said, each.true, strict=True):
+            head = [each.file, index, each.part, each.label, each.unit]
+            writer.writerow([*head, f"{said:.10g}", f"{true:.10g}"])
+    with atomic(path) as partial:
+        partial.write_text(text.getvalue())
+
+
+def draw(path: Path, found: Sequence[Compared]) -> None:
+    """The errors over the labels, a panel a label and part."""
+    from matplotlib.figure import Figure
+
+    wide = min(WIDE, len(found))
+    rows = -(-len(found) // wide)
+    figure = Figure(figsize=(3.6 * wide, 3.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, wide, squeeze=False).ravel()
+    for axes, each in zip(panels, found, strict=False):
+        _panel(axes, each)
+    for axes in panels[len(found) :]:
+        axes.axis("off")
+    figures.save(figure, path, dpi=150)
+
+
+def _panel(axes: Axes, each: Compared) -> None:
+    error = each.said - each.true
+    if len(error) < MANY:
+        axes.scatter(each.true, error, s=6, alpha=0.5, linewidths=0)
+    else:
+        axes.hexbin(each.true, error, gridsize=60, bins="log", mincnt=1, cmap="viridis")
+    axes.axhline(0.0, color="0.5", linewidth=0.8, zorder=0)
+    size = float(np.abs(error).max()) or 1.0
+    axes.set(ylim=(-1.05 * size, 1.05 * size))
+    axes.set(xlabel=f"{each.label} ({each.unit})", ylabel=f"predicted - true ({each.unit})")
+    axes.locator_params(axis="x", nbins=5)  # total energies have long names
+    which = f"{each.part}, " if each.part else ""
+    axes.set_title(f"{which}mean abs. {np.abs(error).mean():.3g} {each.unit}", fontsize=9)

@@ -1,0 +1,120 @@
+"""What a network need not learn: element reference energies, a mean and a spread, per target.
+
+y = scale * (what the network learns) + shift + sum over atoms of reference[species]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from neupol_cli.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class TargetNormalization:
+    """The three parts for T targets and S species, in the targets' units (float64).
+
+    Attributes:
+        references: (T, S). shift, scale: (T,).
+    """
+
+    references: np.ndarray
+    shift: np.ndarray
+    scale: np.ndarray
+
+    def baseline(self, composition: np.ndarray) -> np.ndarray:
+        """(N, S) atoms of each species -> (N, T): the answer of a network that says zero."""
+        return composition @ self.references.T + self.shift
+
+    def applied(self, values: np.ndarray, composition: np.ndarray) -> np.ndarray:
+        """(N, T) values -> what the network learns, mean 0 and spread 1 over the training set."""
+        return (values - self.baseline(composition)) / self.scale
+
+
+def composition(numbers: np.ndarray, offsets: np.ndarray, species: tuple[int, ...]) -> np.ndarray:
+    """(N, S) how many atoms of each species every structure has."""
+    places = np.searchsorted(species, numbers)
+    structure = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    size = (len(offsets) - 1) * len(species)
+    table = np.bincount(structure * len(species) + places, minlength=size)
+    return table.reshape(-1, len(species)).astype(np.float64)
+
+
+def mean_deviation(values: np.ndarray) -> float:
+    """Mean absolute deviation from the mean, which EGNN's recipe divides by."""
+    return float(np.abs(values - values.mean()).mean())
+
+
+def deviation(values: np.ndarray) -> float:
+    """Standard deviation."""
+    return float(values.std())
+
+
+SPREADS: dict[str, Callable[[np.ndarray], float]] = {
+    "auto": mean_deviation,
+    "mad": mean_deviation,
+    "std": deviation,
+}
+NONE = "none"  # neither spread nor mean
+REFERENCES = ("fitted", "atoms", "none")
+
+
+def normalization_of(
+    values: np.ndarray,
+    counts: np.ndarray,
+    names: tuple[str, ...],
+    references: str,
+    spread: str,
+    atoms: Mapping[str, np.ndarray],
+    offsets: tuple[bool, ...],
+) -> TargetNormalization:
+    """The standardisation of a training set.
+
+    Args:
+        values: (N, T) targets. counts: (N, S) composition, see `composition`.
+        names: (T) the targets.
+        references: ``fitted`` (least squares on the composition, kept for the targets whose
+            spread it at least halves), ``atoms`` (those of the data file) or ``none``.
+        spread: ``mad`` (``auto`` is the same), ``std`` or ``none``: no mean either.
+        atoms: (S,) reference values by target, for ``atoms``.
+        offsets: (T) whether references and a mean may be taken off the target.
+
+    Raises:
+        UsageError: an unknown word.
+        InputError: where ``atoms`` are asked for and not there.
+    """
+    if references not in REFERENCES:
+        raise UsageError(f"--references is one of {', '.join(REFERENCES)}, not {references!r}")
+    if spread not in (*SPREADS, NONE):
+        raise UsageError(f"--scale is one of {', '.join((*SPREADS, NONE))}, not {spread!r}")
+    if references == "atoms" and not any(name in atoms for name in names):
+        there = ", ".join(atoms) or "none"
+        raise InputError(
+            f"no atomic references for {', '.join(names)} in the data (there are: {there}); "
+            f"use --references fitted"
+        )
+    table = np.zeros((len(names), counts.shape[1]))
+    if references == "fitted":
+        table = _fitted(values, counts)
+    if references == "atoms":
+        table = np.stack([atoms.get(name, table[k]) for k, name in enumerate(names)])
+    table = np.where(np.array(offsets)[:, None], table, 0.0)
+    if spread == NONE:
+        return TargetNormalization(table, np.zeros(len(names)), np.ones(len(names)))
+    rest = values - counts @ table.T
+    scale = np.array([SPREADS[spread](column) for column in rest.T])
+    return TargetNormalization(
+        table, np.where(offsets, rest.mean(0), 0.0), np.where(scale > 0, scale, 1.0)
+    )
+
+
+def _fitted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(T, S) least squares references; zero where they do not at least halve the spread."""
+    solution = np.linalg.lstsq(counts, values, rcond=None)[0].T  # (T, S)
+    rest = values - counts @ solution.T
+    pairs = zip(rest.T, values.T, strict=True)
+    useful = [mean_deviation(after) <= 0.5 * mean_deviation(before) for after, before in pairs]
+    return np.where(np.array(useful)[:, None], solution, 0.0)

@@ -1,0 +1,44 @@
+"""What a training loop asks of a task: a model, losses of batches, errors on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+
+
+class Task(Protocol):
+    """What there is to learn. Everything about data and losses is behind this.
+
+    Attributes:
+        model: the network, with a ``config`` dataclass.
+        size: how many training items there are.
+        metric: the key of `evaluate` that the best checkpoint minimises.
+        units: the unit of each key of `evaluate`.
+        meta: what the checkpoint's header says about targets and data (plain JSON).
+    """
+
+    model: nn.Module
+    size: int
+    metric: str
+    units: dict[str, str]
+    meta: dict[str, Any]
+
+    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a scalar, of the training items ``indices`` (b,), and scalars to log.
+
+        Every random choice is drawn from ``generator``, which is on the indices' device.
+        """
+
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
+    ) -> dict[str, float]:
+        """Errors on ``valid`` or ``test``; empty if there is no such split.
+
+        ``model`` is in eval mode. ``check()`` is to be called between batches: it raises where the
+        run was asked to stop. Each of the ``group`` looks at its share and has the errors of all.
+        """

@@ -1,0 +1,112 @@
+"""Formats that ASE reads, each file looked at first: POSCAR, CIF, and how much a reader may use."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import read as ase_read
+from ase.io import write as ase_write
+
+from neupol_cli.errors import InputError
+from neupol_cli.io import structures
+
+
+def _poscar(tmp_path: Path) -> str:
+    ase_write(tmp_path / "POSCAR", bulk("NaCl", "rocksalt", a=5.6), direct=True)
+    return (tmp_path / "POSCAR").read_text()
+
+
+def test_no_prefix_of_a_poscar_is_half_read(tmp_path: Path) -> None:
+    text = _poscar(tmp_path)
+    for end in range(1, len(text) - 1):
+        (tmp_path / "POSCAR").write_text(text[:end])
+        with pytest.raises(InputError):
+            list(structures.read([tmp_path / "POSCAR"]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("   1   1", "   1   99999999999999", ":7: declares"),
+        ("   1   1", "   1   2", ":10: ends after 2 of 3 atoms"),
+        ("   1   1", "   1", ":10: a row beyond the 1 atoms"),
+        ("Direct", "Somehow", ":9: expected Direct or Cartesian"),
+        ("Direct", "Mixed", ":8: expected Direct or Cartesian"),
+        ("0.5000000000000000", "nan", ":10: '-nan' is not finite"),
+    ],
+)
+def test_poscar_that_does_not_add_up(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    text = _poscar(tmp_path)
+    assert old in text
+    (tmp_path / "POSCAR").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        list(structures.read([tmp_path / "POSCAR"]))
+    assert reason in str(caught.value)
+
+
+def test_poscar_spellings(tmp_path: Path) -> None:
+    text = _poscar(tmp_path)
+    expected = ase_read(tmp_path / "POSCAR")
+    changed = text.replace("2.7999999999999998", "0.27999999999999998D+01").replace("\n", "\r\n")
+    (tmp_path / "POSCAR").write_bytes(b"\xef\xbb\xbf" + changed.encode())
+    ((_, atoms),) = structures.read([tmp_path / "POSCAR"])
+    np.testing.assert_allclose(atoms.positions, expected.positions, rtol=0, atol=1e-12)
+    (tmp_path / "POSCAR").write_text(text + "\n  0.0 0.0 0.0\n  0.0 0.0 0.0\n")  # velocities
+    assert len(next(structures.read([tmp_path / "POSCAR"]))[1]) == 2
+
+
+def test_truncated_cif_misses_its_formula(tmp_path: Path) -> None:
+    ase_write(tmp_path / "a.cif", bulk("NaCl", "rocksalt", a=5.6) * (2, 1, 1))
+    lines = (tmp_path / "a.cif").read_text().splitlines()
+    for rows in (1, 2, 3):
+        (tmp_path / "a.cif").write_text("\n".join(lines[:-rows]) + "\n")
+        with pytest.raises(InputError, match="sites are missing"):
+            list(structures.read([tmp_path / "a.cif"]))
+
+
+@pytest.mark.parametrize("name", ["XDATCAR", "XDATCAR.gz"])
+def test_absurd_counts_of_foreign_formats_are_refused_fast(name: str, tmp_path: Path) -> None:
+    """However much free memory the process holds: its reader stops soon after the last line."""
+    written = io.StringIO()
+    ase_write(written, bulk("NaCl", "rocksalt", a=5.6), format="vasp-xdatcar")
+    lines = written.getvalue().splitlines(keepends=True)
+    lines[6] = f"{lines[6].split()[0]} 99999999999\n"
+    data = "".join(lines).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    begin = time.process_time()
+    with pytest.raises(InputError, match=f"{name}: declares far more data than it holds"):
+        list(structures.read([tmp_path / name]))
+    assert time.process_time() - begin < 5.0
+
+
+MARGIN = """
+from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.errors import InputError
+from neupol_cli.io.structure_formats.foreign import bounded
+keep_large_blocks()
+held = []
+for _ in range(20):
+    with bounded("POSCAR", "POSCAR", 80_000):  # which may use 224 MB
+        held.append(bytearray(32 << 20))
+try:
+    with bounded("POSCAR", "POSCAR", 80_000):
+        bytearray(1 << 30)
+except InputError as error:
+    print(len(held), error)
+"""
+
+
+def test_a_healthy_file_is_read_wherever_the_heap_has_to_grow() -> None:
+    """Twenty reads use up the heap's padding twice, whatever was free at the start."""
+    command = [sys.executable, "-c", MARGIN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "20 POSCAR: declares far more data than it holds\n"

@@ -1,0 +1,102 @@
+"""Batches, memory and committees behind neupol predict."""
+
+from __future__ import annotations
+
+import ase
+import numpy as np
+import pytest
+import torch
+
+from neupol_cli import registry
+from neupol_cli.errors import InputError, TemporaryError
+from neupol_cli.models.nn.graph import Graph, neighbours
+from neupol_cli.models.property import PropertyModel
+from neupol_cli.prediction.committee import chunks
+
+
+@pytest.fixture(scope="module")
+def model(untrained) -> PropertyModel:
+    return registry.load(str(untrained()), dtype=torch.float64)
+
+
+def molecules(count: int) -> list[ase.Atoms]:
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, 6, count)
+    return [ase.Atoms(f"C{n}", generator.uniform(0, 4, (n, 3))) for n in sizes]
+
+
+def test_batches_give_what_single_structures_give(model: PropertyModel) -> None:
+    many = molecules(9)
+    together = model.predict(many, forces=True, pairs=30)
+    alone = [model.predict([one], forces=True) for one in many]
+    for name in ("U0", "mu", "forces"):
+        wanted = np.concatenate([one[name] for one in alone])
+        np.testing.assert_allclose(together[name], wanted, rtol=0, atol=1e-12)
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    model: PropertyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = molecules(7)
+    wanted = model.predict(many)["U0"]
+    sizes = []
+
+    def small_memory(self: PropertyModel, graph: Graph, *rest: bool) -> tuple[torch.Tensor, ...]:
+        sizes.append(graph.size)
+        if graph.size > 2:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return original(self, graph, *rest)
+
+    original = PropertyModel._evaluate
+    monkeypatch.setattr(PropertyModel, "_evaluate", small_memory)
+    np.testing.assert_allclose(model.predict(many)["U0"], wanted, rtol=0, atol=1e-12)
+    assert sizes[0] == 7 and max(s for s in sizes[1:] if s <= 2) == 2
+
+
+def test_one_structure_that_does_not_fit_says_so(
+    model: PropertyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PropertyModel, "_evaluate", no_memory)
+    with pytest.raises(TemporaryError, match="4 atoms"):
+        model.predict([ase.Atoms("C4", np.eye(4, 3))])
+
+
+def test_other_errors_are_not_taken_for_memory(
+    model: PropertyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(PropertyModel, "_evaluate", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        model.predict(molecules(2))
+
+
+def test_all_pairs_of_a_huge_molecule_are_refused() -> None:
+    graph = Graph.from_atoms([ase.Atoms("H5000", np.zeros((5000, 3)))], torch.float64)
+    with pytest.raises(InputError, match="5000 atoms"):
+        neighbours(graph, graph.positions, None)
+
+
+def test_the_sum_keeps_millielectronvolts_of_large_energies(untrained) -> None:
+    model = registry.load(str(untrained()))
+    assert model.dtype == torch.float32
+    with torch.no_grad():
+        model.shift.fill_(-11185.123456789)
+    value = model.predict([ase.Atoms("O")])["U0"][0]
+    with torch.no_grad():
+        model.shift.zero_()
+    assert abs(value - model.predict([ase.Atoms("O")])["U0"][0] + 11185.123456789) < 1e-9
+
+
+def test_chunks_keep_order_and_lose_nothing() -> None:
+    named = [(str(k), ase.Atoms("H")) for k in range(7)]
+    found = list(chunks(iter(named), 3))
+    assert [[label for label, _ in some] for some in found] == [
+        ["0", "1", "2"],
+        ["3", "4", "5"],
+        ["6"],
+    ]

@@ -1,0 +1,396 @@
+"""The loop on a toy: it resumes bit for bit, stops where it should, and never steps into NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neupol_cli import checkpoint
+from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.errors import DivergedError, TemporaryError, UsageError
+from neupol_cli.training.ema import EMA, Window
+from neupol_cli.training.epoch_sampler import EpochSampler, mixed
+from neupol_cli.training.interrupt import Interrupted, Interruption
+from neupol_cli.training.loop import Trainer
+from neupol_cli.training.run import Folder, Run
+from neupol_cli.training.runlog import Metrics, picture
+from neupol_cli.training.schedule import Progress, Schedule
+from neupol_cli.training.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Config:
+    width: int = 6
+
+
+class Toy(nn.Module):
+    """A small network with dropout, so that its steps need random numbers of torch's own."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.first = nn.Linear(3, config.width, dtype=torch.float64)
+        self.second = nn.Linear(config.width, 1, dtype=torch.float64)
+        self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))  # has no gradient, ever
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.dropout(torch.tanh(self.first(x)), 0.2, self.training)
+        return self.second(h)[:, 0]
+
+
+class ToyTask:
+    """Learns a sum with noise drawn by the step's generator; may break where it is told to."""
+
+    def __init__(self, size: int = 20) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = Toy(Config())
+        self.size, self.metric = size, "y"
+        self.units, self.meta = {"y": "eV"}, {"targets": {"y": "eV"}}
+        self.x = torch.randn(2 * size, 3, dtype=torch.float64)
+        self.trouble: Callable[[Tensor], Tensor] = lambda loss: loss
+        self.scores: list[float] = []
+
+    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        noise = torch.randn(len(indices), generator=generator, dtype=torch.float64)
+        x = self.x[indices]
+        loss = (self.model(x) - x.sum(1) - 0.01 * noise).abs().mean()
+        return self.trouble(loss), {"twice": 2 * loss}
+
+    def evaluate(
+        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
+    ) -> dict[str, float]:
+        check()
+        assert not model.training
+        if self.scores:
+            return {"y": self.scores.pop(0)}
+        x = self.x[self.size :]
+        with torch.no_grad():
+            return {"y": float((model(x) - x.sum(1)).abs().mean())}
+
+
+class Silent:
+    def training(self, fraction: float, text: str) -> None:
+        assert fraction >= 0
+
+    def say(self, text: str) -> None:
+        assert text
+
+    def close(self) -> None:
+        return None
+
+
+USUAL = Settings(
+    steps=37, batch_size=6, lr=0.01, valid_every=5, ema=0.9, clip=0.5, warmup=4, log_every=4,
+    optimizer="adamw", weight_decay=0.01,
+)  # fmt: skip
+
+
+def trained(steps: int, settings: Settings = USUAL) -> Trainer:
+    trainer = Trainer(ToyTask(), settings)
+    for _ in range(steps):
+        trainer.step()
+    return trainer
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Two trees of tensors and numbers, bit for bit (times left out)."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a if k != "elapsed")
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+def through_disk(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    checkpoint.save_state(folder / "s", state)
+    return checkpoint.load_state(folder / "s")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau:0", "exponential:10", "constant"])
+@pytest.mark.parametrize("stop", [1, 8, 13])
+def test_resume_is_exact_at_any_step(tmp_path: Path, schedule: str, stop: int) -> None:
+    settings = replace(USUAL, schedule=schedule)
+
+    def go(trainer: Trainer, until: int) -> None:
+        while trainer.now.step < until:
+            if trainer.evaluation_due():
+                trainer.evaluate(lambda: None)
+            trainer.step()
+
+    whole = Trainer(ToyTask(), settings)
+    go(whole, 20)
+    first = Trainer(ToyTask(), settings)
+    go(first, stop)
+    torch.manual_seed(999)  # whatever happened in between
+    second = Trainer(ToyTask(), settings)
+    second.restore(through_disk(first.state(), tmp_path))
+    go(second, 20)
+    ours, theirs = second.state(), whole.state()
+    assert equal(ours, theirs) and ours["counters"]["step"] == 20
+    assert not equal(ours["model"], first.state()["model"])
+
+
+def run_in(folder: Path, task: ToyTask, settings: Settings, resume: bool = False) -> Run:
+    folder.mkdir(exist_ok=True)
+    run = Run(Folder(folder), "toy", Trainer(task, settings), Silent(), asdict(settings))
+    run.start(resume)
+    return run
+
+
+def without_times(path: Path) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        for line in path.read_text().splitlines()
+    ]
+
+
+def test_interrupted_runs_end_as_unbroken_ones(tmp_path: Path) -> None:
+    whole = run_in(tmp_path / "a", ToyTask(), USUAL)
+    test = whole.work()
+    calls = 0
+
+    def signalled(run: Run, at: int) -> Callable[[Tensor], Tensor]:
+        def count(loss: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            run.interruption.number = 15 if calls == at else run.interruption.number
+            return loss
+
+        return count
+
+    resume = False
+    for at in (3, 10, 12, 30):  # 10: a step after which a validation is due
+        task = ToyTask()
+        run = run_in(tmp_path / "b", task, USUAL, resume)
+        task.trouble = signalled(run, at)
+        with pytest.raises(Interrupted) as stop:
+            run.work()
+        assert stop.value.code == 143 and run.trainer.now.step == at
+        assert run.trainer.model.training
+        resume = True
+    assert run_in(tmp_path / "b", ToyTask(), USUAL, True).work() == test
+    for name in ("best", "last"):
+        path = f"{name}.safetensors"
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+    a, b = (checkpoint.load_state(tmp_path / x / "state.safetensors") for x in "ab")
+    assert equal(a, b)
+    lines = [without_times(tmp_path / x / "metrics.jsonl") for x in "ab"]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0] if "valid" in line] == [5, 10, 15, 20, 25, 30, 35, 37]
+
+
+def test_lines_beyond_the_state_are_dropped(tmp_path: Path) -> None:
+    run_in(tmp_path / "a", ToyTask(), replace(USUAL, steps=10)).work()
+    path = tmp_path / "a" / "metrics.jsonl"
+    good = path.read_text()
+    path.write_text(good + '{"step": 11, "loss": 3}\n{"step": 12, "lo')
+    run_in(tmp_path / "a", ToyTask(), replace(USUAL, steps=10), True)
+    assert path.read_text() == good
+
+
+def test_best_keeps_the_best_and_its_test(tmp_path: Path) -> None:
+    task = ToyTask()
+    task.scores = [5.0, 2.0, 3.0, 4.0, 7.5]  # four validations, then the test
+    run = run_in(tmp_path / "a", task, replace(USUAL, steps=20))
+    assert run.work() == {"y": 7.5}
+    meta, tensors = checkpoint.load_file(tmp_path / "a" / "best.safetensors")
+    assert meta["training"]["step"] == 10 and run.trainer.now.best_step == 10
+    assert meta["valid"] == {"y": {"value": 2.0, "unit": "eV"}}
+    assert meta["test"] == {"y": {"value": 7.5, "unit": "eV"}}
+    assert meta["model"] == "toy" and meta["targets"] == {"y": "eV"}
+    # Averaged weights are what is stored: those of a trainer that stopped there.
+    there = trained(10, replace(USUAL, steps=20))
+    with there.eval_mode() as model:
+        assert torch.equal(model.state_dict()["first.weight"], tensors["first.weight"])
+    assert not torch.equal(there.model.state_dict()["first.weight"], tensors["first.weight"])
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    task = ToyTask()
+    task.scores = [5.0, 2.0, 3.0, 4.0, 1.0]
+    run = run_in(tmp_path / "a", task, replace(USUAL, steps=1000, patience=2))
+    run.work()
+    assert run.trainer.now.step == 20 and run.trainer.stopped()
+    same = run_in(tmp_path / "a", task, replace(USUAL, steps=2000, patience=2), True)
+    assert same.trainer.done()
+    more = run_in(tmp_path / "a", task, replace(USUAL, steps=40, patience=3), True)
+    assert not more.trainer.done()
+    more.work()
+    assert more.trainer.now.step == 40
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_divergence_is_seen_before_the_step(tmp_path: Path, bad: float) -> None:
+    run_in(tmp_path / "a", ToyTask(), replace(USUAL, steps=10)).work()
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    task = ToyTask()
+    run = run_in(tmp_path / "a", task, replace(USUAL, steps=20), True)
+    task.trouble = lambda loss: loss * bad
+    weights = [p.clone() for p in run.trainer.parameters]
+    with pytest.raises(DivergedError, match="at step 10 "):
+        run.work()
+    assert all(torch.equal(a, b) for a, b in zip(weights, run.trainer.parameters, strict=True))
+    after = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    assert before == after
+
+
+def test_a_device_that_is_not_waited_for_diverges_as_surely(tmp_path: Path) -> None:
+    """The path of an accelerator: a flag there stops the fused optimiser, and is read later."""
+    task = ToyTask()
+    trainer = Trainer(task, replace(USUAL, ema=0.0))
+    trainer.waits = False
+    trainer.optimizer.found_inf = trainer.nonfinite  # type: ignore[attr-defined]
+    twin = trained(3, replace(USUAL, ema=0.0))
+    for _ in range(3):
+        trainer.step()
+    assert all(torch.equal(a, b) for a, b in zip(trainer.parameters, twin.parameters, strict=True))
+    task.trouble = lambda loss: loss * math.nan
+    trainer.step()
+    task.trouble = lambda loss: loss
+    trainer.step()  # finite again, but nothing moves any more
+    assert all(torch.equal(a, b) for a, b in zip(trainer.parameters, twin.parameters, strict=True))
+    with pytest.raises(DivergedError):
+        trainer.state()
+
+
+def test_a_second_signal_quits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    earlier = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        interruption.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            interruption.check()
+        assert not codes
+        os.kill(os.getpid(), signal.SIGINT)
+    assert codes == [130] and signal.getsignal(signal.SIGTERM) is earlier
+
+
+def test_a_validation_error_that_is_not_finite() -> None:
+    task = ToyTask()
+    task.scores = [math.nan]
+    trainer = Trainer(task, USUAL)
+    with pytest.raises(DivergedError, match=r"the validation error \(y\)"):
+        trainer.evaluate(lambda: None)
+    assert trainer.now.best == math.inf
+
+
+def test_out_of_memory_says_what_to_change() -> None:
+    task = ToyTask()
+
+    def full(loss: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task.trouble = full
+    with pytest.raises(TemporaryError, match="--batch-size 3"):
+        Trainer(task, USUAL).step()
+
+
+def test_restore_refuses_other_data() -> None:
+    with pytest.raises(UsageError, match="trained on 20 items and there are 30 now"):
+        Trainer(ToyTask(30), USUAL).restore(trained(1).state())
+
+
+def test_minutes_follow_the_clock(tmp_path: Path) -> None:
+    settings = replace(USUAL, steps=None, minutes=1 / 60, schedule="cosine")
+    run = run_in(tmp_path / "a", ToyTask(), settings)
+    run.work()
+    assert run.trainer.elapsed() >= 1
+    assert run.trainer.optimizer.param_groups[0]["lr"] < 5e-3  # half of the first
+    again = run_in(tmp_path / "a", ToyTask(), settings, True)
+    assert again.trainer.done()  # time of earlier sittings counts
+
+
+def test_a_missing_split_is_no_trouble(tmp_path: Path) -> None:
+    task = ToyTask()
+    task.evaluate = lambda *given: {}  # type: ignore[method-assign]
+    assert run_in(tmp_path / "a", task, replace(USUAL, steps=7)).work() == {}
+    assert checkpoint.load_file(tmp_path / "a" / "best.safetensors")[0]["training"]["step"] == 7
+    run_in(tmp_path / "a", task, replace(USUAL, steps=9), True).work()
+    assert checkpoint.load_file(tmp_path / "a" / "best.safetensors")[0]["training"]["step"] == 9
+
+
+def test_shuffle_covers_an_epoch_and_shares_it_out() -> None:
+    single = EpochSampler(23, 4, 5, CPU)
+    assert single.per_epoch == 5
+    drawn = torch.cat([single.batch(k) for k in range(5)])
+    assert len(drawn.unique()) == 20
+    assert not torch.equal(single.batch(5), EpochSampler(23, 4, 5, CPU).batch(0))
+    assert torch.equal(EpochSampler(23, 4, 5, CPU).batch(7), single.batch(7))
+    shares = [EpochSampler(23, 4, 5, CPU, ProcessGroup(rank, 3)).batch(3) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    assert torch.equal(torch.cat([s[:1] for s in shares] + [shares[0][1:]]), single.batch(3))
+    with pytest.raises(UsageError, match="a batch of 2 leaves some of 3 processes idle"):
+        EpochSampler(2, 4, 5, CPU, ProcessGroup(0, 3))
+    assert len(EpochSampler(3, 100, 0, CPU).batch(9)) == 3
+
+
+def test_seeds_differ() -> None:
+    seeds = {
+        mixed(seed, rank, step) for seed in range(10) for rank in range(10) for step in range(20)
+    }
+    assert len(seeds) == 2000 and max(seeds) < 2**63
+
+
+def test_schedules() -> None:
+    at = Progress
+    cosine = Schedule("cosine", 2.0, warmup=10)
+    assert cosine.rate(at(0, 0.0)) == pytest.approx(0.2)
+    assert cosine.rate(at(100, 0.5)) == pytest.approx(1.0)
+    assert cosine.rate(at(200, 1.0)) == pytest.approx(0.0, abs=1e-15)
+    assert Schedule("cosine:0.1", 2.0).rate(at(9, 1.0)) == pytest.approx(0.2)
+    assert Schedule("exponential:10", 1.0).rate(at(20, 0.0)) == pytest.approx(0.96**2)
+    assert Schedule("constant", 1.0).rate(at(99, 0.9)) == 1.0
+    plateau = Schedule("plateau:1", 1.0)
+    for metric in (3.0, 2.0, 2.5, 2.0, 1.0):  # twice no better: falls once
+        plateau.observe(metric)
+    assert plateau.rate(at(9, 0.1)) == pytest.approx(0.8)
+    copy = Schedule("plateau:1", 1.0)
+    copy.restore(plateau.state())
+    assert copy == plateau
+
+
+@pytest.mark.parametrize("name", ["linear", "exponential:x", "exponential:0"])
+def test_wrong_schedules_are_usage_errors(name: str) -> None:
+    with pytest.raises(UsageError):
+        Schedule(name, 1.0)
+
+
+def test_average_is_undone_exactly() -> None:
+    p = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    average = EMA([p], 0.9)
+    with torch.no_grad():
+        p.add_(1.0)
+    average.update(1)  # young: decay 2/11
+    with average.applied():
+        assert p.tolist() == pytest.approx([20 / 11, 31 / 11], rel=0, abs=1e-15)
+    assert torch.equal(p.data, torch.tensor([2.0, 3.0]).double())
+
+
+def test_window_means() -> None:
+    window = Window()
+    for k in range(4):
+        window.add({"loss": torch.tensor(float(k)), "part": torch.tensor(2.0)})
+    assert window.take() == {"loss": 1.5, "part": 2.0}
+    window.add({"loss": torch.tensor(8.0), "part": torch.tensor(0.0)})
+    assert window.take() == {"loss": 8.0, "part": 0.0}
+
+
+def test_picture_is_a_png(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m.jsonl")
+    for k in range(1, 6):
+        metrics.append({"step": k, "loss": 1 / k})
+        metrics.append({"step": k, "valid": {"y": 2 / k}})
+    picture(metrics, tmp_path / "loss.png", "y", "eV")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
