@@ -107,10 +107,22 @@ def valence_bases() -> dict[str, tuple[int, str]]:
     return bases
 
 
+def kpoint_mesh(atoms: Atoms, spacing: float) -> np.ndarray:
+    """Divisions along the three reciprocal vectors, (3,), ``spacing`` 1/Angstrom apart."""
+    lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    return np.maximum(1, np.ceil(lengths / spacing)).astype(int)
+
+
+def cost(atoms: Atoms, spacing: float) -> float:
+    """Expected effort in arbitrary units: cheap crystals first, so that every hour gives most."""
+    bases = valence_bases()
+    electrons = sum(bases[element][0] for element in atoms.get_chemical_symbols())
+    return float(kpoint_mesh(atoms, spacing).prod()) * electrons**2
+
+
 def cp2k_input(atoms: Atoms, cutoff: float, relative: float, spacing: float) -> str:
     """CP2K's input; ``spacing`` is that of the k-points, 1/Angstrom (2 pi included)."""
-    lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
-    mesh = np.maximum(1, np.ceil(lengths / spacing)).astype(int)
+    mesh = kpoint_mesh(atoms, spacing)
     symbols, bases = atoms.get_chemical_symbols(), valence_bases()
     kinds = "\n".join(
         f"    &KIND {element}\n      BASIS_SET {bases[element][1]}\n"
@@ -194,12 +206,13 @@ def main() -> None:
     parser.add_argument("--cutoff", type=float, default=280, help="Ry")
     parser.add_argument("--relative", type=float, default=40, help="Ry")
     parser.add_argument("--spacing", type=float, default=0.5, help="of k-points, 1/Angstrom")
-    parser.add_argument("--timeout", type=float, default=400, help="seconds a crystal")
+    parser.add_argument("--timeout", type=float, default=1200, help="seconds a crystal")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * options.minutes
-    for number, atoms in enumerate(ase.io.read(options.structures, ":")):
+    numbered = list(enumerate(ase.io.read(options.structures, ":")))
+    for number, atoms in sorted(numbered, key=lambda item: cost(item[1], options.spacing)):
         cube = options.output / f"{atoms.info.get('name', f'{number:05d}')}.cube.gz"
         if cube.exists() or cube.with_suffix("").with_suffix(".failed").exists():
             continue
