@@ -1,21 +1,24 @@
 """The equivariant transformer of TorchMD-NET (Tholke and de Fabritiis 2022), with movable points.
 
-    e(r) = C(r) h(r), C(r) = (cos(pi r / r_c) + 1) / 2            h a distance encoding
-    s_i = L[Emb(z_i), sum_j C(r_ij) L(e(r_ij)) Emb'(z_j)],  V_i = 0
-    a layer, with X and Y from attention.py, i its own neighbour at r = 0:
-      (w1, w2, w3) = L V;   (o1, o2, o3) = L X
-      s += <w1, w2> o2 + o3;   V += w3 o1 + Y
-    y from LayerNorm(s_i) and V_i                            heads.py
+    C(r) = (cos(pi r / r_c) + 1) / 2;  e(r) = C(r) h(r)       RadialEncoding
+           h_k(r) = exp(-beta_k (exp(-(5 / r_c) r) - mu_k)^2), or another encoding of distance.py
+    s_i = Emb(z_i);  n_i = sum_{j != i} C(r_ij) L(e(r_ij)) Emb'(z_j)
+    s_i = L[s_i, n_i];  V_i = 0                               Neighbourhood
+    per layer, y = LayerNorm(s):                              Layer
+      (q, k, v0, v2, v1) = L(y);  w = V v1
+      a_ij, X_i, Y_i from attention.py, i its own neighbour at r = 0
+      (w1, w2, w3) = L V;  (o1, o2, o3) = L X
+      s += <w1, w2> o2 + o3;  V += w3 o1 + Y                  state.py
+    y from LayerNorm(s_i) and V_i                             heads.py
 
 The same function as the published code for fewer operations: an atom is its own neighbour without
 being in the list of edges; the first layer knows that V is zero; the heads leave out the vectors
-that nobody reads.
+that nobody reads. kernels/choice.py says what runs in place of attention.py and state.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -24,64 +27,39 @@ from torch.nn import functional
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.equivariant_transformer.attention import attention
+from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
+from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
 from neupol_cli.models.equivariant_transformer.heads import BY_TARGET, HEADS, xavier
-from neupol_cli.models.equivariant_transformer.kernels.attention_radial import Parts, Shape
-from neupol_cli.models.equivariant_transformer.pairs import Pairs
+from neupol_cli.models.equivariant_transformer.kernels.choice import Kernels, kernels
 from neupol_cli.models.equivariant_transformer.published import (
     recognised,
     settings_of,
     state_of,
     units_of,
 )
-from neupol_cli.models.equivariant_transformer.update import packed, scaled, unpacked, update
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.linear import Linear
-from neupol_cli.models.property import Backbone, PropertyConfig
+from neupol_cli.models.nn.unique_edges import UniqueEdges
+from neupol_cli.models.property import Backbone
 
 
-@dataclass(frozen=True)
-class EquivariantTransformerConfig(PropertyConfig):
-    """The equivariant transformer's sizes; the defaults are the published QM9 network.
-
-    Attributes:
-        hidden: width H of scalars and vectors.
-        layers: attention layers.
-        heads: attention heads; they share out the H channels.
-        cutoff: Angstrom.
-        encoding: how a distance enters (models/distance.py); ``expnormal`` as published.
-        encoding_size, encoding_bins: its resolution over [0, cutoff].
-        vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
-            energies are continuous; the paper's own numbers were made without.
-        outputs: what each target is read out as: ``scalar``, ``dipole`` or ``extent``. If empty, as
-            published: mu is the length of a dipole, r2 a spatial extent, all others are scalars.
-    """
-
-    hidden: int = 256
-    layers: int = 8
-    heads: int = 8
-    cutoff: float = 5.0
-    encoding: str = "expnormal"
-    encoding_size: int = 64
-    encoding_bins: int = 64
-    vector_cutoff: bool = True
-    outputs: tuple[str, ...] = ()
-
-
-class View(NamedTuple):
+class EdgeFeatures(NamedTuple):
     """What every layer reads of the same edges.
 
-    others: pairs of two points; pairs: these and, behind them, each point with itself, Q in all.
-    encoded: (Q, K) e of each pair. envelope: (Q, 1) C.
+    Attributes:
+        neighbours: unique edges between two points.
+        edges: these and, behind them, each point with itself, Q in all.
+        encoded: (Q, K) e of each.
+        envelope: (Q, 1) C of each.
     """
 
-    others: Pairs
-    pairs: Pairs
+    neighbours: UniqueEdges
+    edges: UniqueEdges
     encoded: Tensor
     envelope: Tensor
 
 
-class Radial(nn.Module):
+class RadialEncoding(nn.Module):
     """e(r) = C(r) h(r); one encoding for all layers, as published."""
 
     def __init__(self, config: EquivariantTransformerConfig) -> None:
@@ -91,49 +69,51 @@ class Radial(nn.Module):
         self.encoding = encoding(config.encoding, scope)
         self.size = int(self.encoding.size)  # type: ignore[arg-type]
 
-    def forward(self, edges: Edges, points: int) -> View:
-        """The view of some edges among ``points``; worked out once for the same edges."""
-        kept: dict[Any, Any] = edges.shared
-        if self not in kept:
-            kept[self] = self._view(edges, points)
-        return kept[self]
+    def forward(self, edges: Edges, points: int) -> EdgeFeatures:
+        """e and C of some edges among ``points``; worked out once for the same edges."""
+        if self not in edges.shared:
+            edges.shared[self] = self._features(edges, points)
+        return edges.shared[self]
 
-    def _view(self, edges: Edges, points: int) -> View:
-        others = Pairs.of(edges)
-        pairs = others.with_own(points)
-        envelope = cosine_envelope(pairs.edges.lengths, self.cutoff)[:, None]
-        return View(others, pairs, self.encoding(pairs.edges) * envelope, envelope)
+    def _features(self, edges: Edges, points: int) -> EdgeFeatures:
+        neighbours = UniqueEdges.of(edges)
+        unique = neighbours.with_self_loops(points)
+        envelope = cosine_envelope(unique.edges.lengths, self.cutoff)[:, None]  # (Q, 1)
+        encoded = self.encoding(unique.edges) * envelope  # (Q, K)
+        return EdgeFeatures(neighbours, unique, encoded, envelope)
 
 
 class Neighbourhood(nn.Module):
     """L[s_i, sum_j C(r_ij) L(e(r_ij)) Emb'(z_j)]: the first scalars know who is near."""
 
-    def __init__(self, types: int, hidden: int, radial: Radial) -> None:
+    def __init__(self, types: int, hidden: int, radial: RadialEncoding) -> None:
         super().__init__()
         self.embedding = nn.Embedding(types, hidden)
         self.distance = xavier(Linear(radial.size, hidden))
         self.combine = xavier(Linear(2 * hidden, hidden))
 
-    def forward(self, s: Tensor, types: Tensor, view: View) -> Tensor:
-        apart = slice(0, len(view.others))
-        filters = self.distance(view.encoded[apart]) * view.envelope[apart]  # (Q - P, H)
+    def forward(self, s: Tensor, types: Tensor, features: EdgeFeatures) -> Tensor:
+        """(P, H) Emb(z), (P,) types z -> (P, H) the first scalars."""
+        apart = slice(0, len(features.neighbours))  # without self loops
+        filters = self.distance(features.encoded[apart]) * features.envelope[apart]  # (Q - P, H)
         sent = self.embedding(types)  # (P, H)
-        near = torch.zeros_like(s)
-        for tile, ways in view.others.tiles(len(view.others)):
-            for way in ways:
-                message = filters[tile] * sent.index_select(0, way.senders)
-                near = near.index_add(0, way.receivers, message)
-        return self.combine(torch.cat((s, near), 1))
+        n = torch.zeros_like(s)
+        for tile, to in features.neighbours.directions():
+            message = filters[tile] * sent.index_select(0, to.senders)
+            n = n.index_add(0, to.receivers, message)
+        return self.combine(torch.cat((s, n), 1))
 
 
 class Layer(nn.Module):
     """One attention layer on states (P, 4 H): H scalars, then H vectors."""
 
-    def __init__(self, config: EquivariantTransformerConfig, radial: Radial, first: bool) -> None:
+    def __init__(
+        self, config: EquivariantTransformerConfig, radial: RadialEncoding, first: bool
+    ) -> None:
         super().__init__()
         hidden = config.hidden
         self.hidden, self.first = hidden, first
-        self.shape = Shape(config.heads, config.vector_cutoff)
+        self.shape = AttentionShape(config.heads, config.vector_cutoff)
         # In a tuple: the backbone owns it, and its weights shall be counted once.
         self.radial = (radial,)
         self.norm = nn.LayerNorm(hidden)
@@ -149,28 +129,38 @@ class Layer(nn.Module):
             self.vectors = xavier(Linear(hidden, 3 * hidden, bias=False))
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        view = self.radial[0](edges, state.shape[0])
-        if self.first:
-            s = state[:, : self.hidden]
-            nothing = s.new_empty(len(s), 0, self.hidden)
-            x, y = attention(
-                self._parts(self.inputs(self.norm(s)), nothing, view), view.pairs, self.shape
-            )
-            return packed(s + self.outputs(x), y)
-        s, v = unpacked(state)  # (P, H), (P, 3, H)
-        points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
-        x, y = attention(self._parts(points, scaled(v, v1), view), view.pairs, self.shape)
-        return update(state, self.outputs(x), self.vectors(v), y)
+        """(P, 4 H) the state before -> (P, 4 H) the state behind this layer."""
+        features = self.radial[0](edges, state.shape[0])
+        step = kernels(state, self.shape)
+        return (
+            self._first(state, features, step) if self.first else self._later(state, features, step)
+        )
 
-    def _parts(self, points: Tensor, w: Tensor, view: View) -> Parts:
-        return Parts(
+    def _first(self, state: Tensor, features: EdgeFeatures, step: Kernels) -> Tensor:
+        """s += o3, V = Y: what is left where V is zero."""
+        s = state[:, : self.hidden]
+        no_vectors = s.new_empty(len(s), 0, self.hidden)
+        inputs = self._messages(self.inputs(self.norm(s)), no_vectors, features)
+        x, y = step.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
+        return step.packed(s + self.outputs(x), y)
+
+    def _later(self, state: Tensor, features: EdgeFeatures, step: Kernels) -> Tensor:
+        """s += <w1, w2> o2 + o3, V += w3 o1 + Y."""
+        s, v = step.unpacked(state)  # (P, H), (P, 3, H)
+        points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
+        inputs = self._messages(points, step.scaled(v, v1), features)
+        x, y = step.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
+        return step.updated(state, self.outputs(x), self.vectors(v), y)
+
+    def _messages(self, points: Tensor, w: Tensor, features: EdgeFeatures) -> MessageInputs:
+        return MessageInputs(
             points,
             w,
-            view.encoded,
+            features.encoded,
             self.distances.weight,
             self.distances.bias,
-            view.envelope,
-            view.pairs.edges.directions,
+            features.envelope,
+            features.edges.edges.directions,
         )
 
 
@@ -206,8 +196,9 @@ class EquivariantTransformer(Backbone):
             )
         self.hidden, self.cutoff = config.hidden, config.cutoff
         self.irreps = f"{config.hidden}x0e+{config.hidden}x1o"
+        self.shape = AttentionShape(config.heads, config.vector_cutoff)
         types = config.kinds * len(config.species)
-        self.radial = Radial(config)
+        self.radial = RadialEncoding(config)
         self.embedding = nn.Embedding(types, config.hidden)
         self.neighbourhood = Neighbourhood(types, config.hidden, self.radial)
         self.layers = nn.ModuleList(
@@ -220,12 +211,12 @@ class EquivariantTransformer(Backbone):
         self.register_buffer("mean", torch.zeros(len(config.targets)))
 
     def embed(self, types: Tensor, edges: Any) -> Tensor:
-        view = self.radial(edges, types.shape[0])
-        s = self.neighbourhood(self.embedding(types), types, view)
+        features = self.radial(edges, types.shape[0])
+        s = self.neighbourhood(self.embedding(types), types, features)
         return functional.pad(s, (0, 3 * self.hidden))
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
-        s, v = unpacked(state)
+        s, v = kernels(state, self.shape).unpacked(state)  # (A, H), (A, 3, H)
         s = self.norm(s)
         return torch.cat([head(s, v, graph) for head in self.heads], 1) + self.mean
 
@@ -259,11 +250,15 @@ class EquivariantTransformer(Backbone):
 
 
 def _outputs(config: EquivariantTransformerConfig) -> tuple[str, ...]:
-    """The head of each target. UsageError: another number of them, or a name that is none."""
+    """The head of each target.
+
+    Raises:
+        UsageError: another number of them, or a name that is none.
+    """
     if not config.outputs:
         return tuple(BY_TARGET.get(target, "scalar") for target in config.targets)
-    strange = [name for name in config.outputs if name not in HEADS]
-    if strange or len(config.outputs) != len(config.targets):
+    unknown = [name for name in config.outputs if name not in HEADS]
+    if unknown or len(config.outputs) != len(config.targets):
         targets, known = ", ".join(config.targets), ", ".join(HEADS)
         raise UsageError(f"outputs takes one of {known} for each of the targets {targets}")
     return config.outputs

@@ -44,7 +44,7 @@ class Filter(NamedTuple):
         return cls(rows[:, : 3 * hidden], rows[:, 3 * hidden :])
 
 
-class Rates(NamedTuple):
+class TileRates(NamedTuple):
     """How fast the inputs of a tile move: q (T, H), the sender's, the filter's, u (T, 3)."""
 
     q: Tensor
@@ -53,7 +53,7 @@ class Rates(NamedTuple):
     u: Tensor
 
 
-class Answers(NamedTuple):
+class TileDerivatives(NamedTuple):
     """Where derivatives go: ``s`` is written, the others are added to.
 
     f: by R; f1: of G itself by R, which :func:`second` makes too, since R of a pair moves as well.
@@ -104,7 +104,7 @@ def messages(q: Tensor, s: Sender, f: Filter, u: Tensor, heads: int) -> Tensor:
 
 
 def first(
-    q: Tensor, s: Sender, f: Filter, u: Tensor, g: Tensor, heads: int, to: Answers
+    q: Tensor, s: Sender, f: Filter, u: Tensor, g: Tensor, heads: int, to: TileDerivatives
 ) -> tuple[Tensor, Tensor]:
     """The derivative of G, for g (T, 4, H): by ``s`` and by ``f`` where ``to`` says.
 
@@ -128,7 +128,14 @@ def first(
 
 
 def second(
-    q: Tensor, s: Sender, f: Filter, u: Tensor, g: Tensor, t: Rates, heads: int, to: Answers
+    q: Tensor,
+    s: Sender,
+    f: Filter,
+    u: Tensor,
+    g: Tensor,
+    t: TileRates,
+    heads: int,
+    to: TileDerivatives,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The derivative of G's rate when the inputs move at the rates ``t``; see :func:`first`.
 
@@ -163,7 +170,9 @@ def second(
     return times_head(kd, gamma_t).add_(times_head(kd_t, gamma)), by_g, t2_t
 
 
-def second_by_w(s: Sender, f: Filter, g: Tensor, t: Rates, to: Answers, by_g: Tensor) -> None:
+def second_by_w(
+    s: Sender, f: Filter, g: Tensor, t: TileRates, to: TileDerivatives, by_g: Tensor
+) -> None:
     """The part of :func:`second` that a layer with vectors adds."""
     if s.w is None or f.d1 is None or t.s.w is None or t.f.d1 is None:
         return

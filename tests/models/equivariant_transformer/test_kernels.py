@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli.models.equivariant_transformer import attention, update
-from neupol_cli.models.equivariant_transformer.kernels import attention_compiled as attention_fused
-from neupol_cli.models.equivariant_transformer.kernels.attention_radial import Parts, Shape
-from neupol_cli.models.equivariant_transformer.pairs import Pairs
+from neupol_cli.models.equivariant_transformer import attention, state
+from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
+from neupol_cli.models.equivariant_transformer.kernels import (
+    attention_compiled,
+    attention_tiled,
+    choice,
+)
+from neupol_cli.models.kernels import compiler as kernel_compiler
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.unique_edges import UniqueEdges
 from tests import compiler
 
 
@@ -36,18 +41,18 @@ def received_by(edges: Edges, first: int) -> Edges:
     return Edges(edges.receivers[kept], edges.senders[kept], edges.vectors[kept])
 
 
-def in_pairs(pairs: Pairs) -> set[tuple[int, int, float, float, float]]:
-    """The edges that some pairs stand for."""
-    found = set()
-    for tile, ways in pairs.tiles(5):
-        for way in ways:
-            vectors = (pairs.edges.vectors[tile] * way.sign).tolist()
-            names = zip(way.receivers.tolist(), way.senders.tolist(), strict=True)
-            found |= {(*n, *np.round(v, 9)) for n, v in zip(names, vectors, strict=True)}
-    return found
+def directed(unique: UniqueEdges) -> set[tuple[int, int, float, float, float]]:
+    """The edges that some unique edges stand for."""
+    edges = set()
+    for tile, directions in unique.tiles(5):
+        for to in directions:
+            vectors = (unique.edges.vectors[tile] * to.sign).tolist()
+            ends = zip(to.receivers.tolist(), to.senders.tolist(), strict=True)
+            edges |= {(*n, *np.round(v, 9)) for n, v in zip(ends, vectors, strict=True)}
+    return edges
 
 
-def test_pairs_stand_for_every_edge_once() -> None:
+def test_unique_edges_stand_for_every_edge_once() -> None:
     small = ase.Atoms("CO", [[0, 0, 0], [1.2, 0.3, 0.1]], cell=[2.5, 3.6, 4.0], pbc=True)
     for edges, halved in (
         (edges_of(molecule()), True),
@@ -57,28 +62,30 @@ def test_pairs_stand_for_every_edge_once() -> None:
         vectors = np.round(edges.vectors.numpy(), 9).tolist()
         names = zip(edges.receivers.tolist(), edges.senders.tolist(), strict=True)
         expected = {(*n, *v) for n, v in zip(names, vectors, strict=True)}
-        pairs = Pairs.of(edges)
-        assert in_pairs(pairs) == expected
-        assert len(pairs) + pairs.mutual == len(expected) == len(vectors)
-        assert (2 * len(pairs) == len(expected)) == halved
+        unique = UniqueEdges.of(edges)
+        assert directed(unique) == expected
+        assert len(unique) + unique.mutual == len(expected) == len(vectors)
+        assert (2 * len(unique) == len(expected)) == halved
 
 
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("has_vectors", [True, False])
-@pytest.mark.parametrize("loops", ["compiled", "compiled, two threads", "of operations"])
+@pytest.mark.parametrize("loops", ["compiled", "compiled, two threads", "tiled"])
 def test_tiles_and_their_derivatives_are_the_plain_formula(
     loops: str, has_vectors: bool, smooth: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NEUPOL_KERNELS", "0" if loops == "of operations" else "1")
-    if loops != "of operations" and not compiler.THERE:
+    monkeypatch.setenv("NEUPOL_KERNELS", "1")
+    if loops == "tiled":
+        monkeypatch.setattr(kernel_compiler, "library", lambda *_: None)
+    elif not compiler.THERE:
         pytest.skip("there is no C++ compiler")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if "two" in loops else 1)
     torch.manual_seed(0)
-    monkeypatch.setattr(attention, "TILE_NUMBERS", 20 * 8)
-    monkeypatch.setattr(attention_fused, "TILE_NUMBERS", 16 * 32)
-    pairs = Pairs.of(received_by(edges_of(molecule(0, 9), 5.0), 2)).with_own(9)
-    count, points, hidden, blocks = len(pairs), 9, 8, 4 if has_vectors else 3
-    sizes = Parts(
+    monkeypatch.setattr(attention_tiled, "TILE_NUMBERS", 20 * 8)
+    monkeypatch.setattr(attention_compiled, "TILE_NUMBERS", 16 * 32)
+    edges = UniqueEdges.of(received_by(edges_of(molecule(0, 9), 5.0), 2)).with_self_loops(9)
+    count, points, hidden, blocks = len(edges), 9, 8, 4 if has_vectors else 3
+    sizes = MessageInputs(
         points=torch.empty(points, 4 * hidden),
         vectors=torch.empty(points, 3 if has_vectors else 0, hidden),
         encoded=torch.empty(count, 5),
@@ -87,23 +94,24 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         envelope=torch.empty(count, 1),
         directions=torch.empty(count, 3),
     )
-    library = attention_fused.library(sizes.points.double(), Shape(2, smooth))
-    assert (library is None) == (loops == "of operations")
-    parts = Parts(*(torch.randn_like(s, dtype=torch.float64) for s in sizes))
+    shape = AttentionShape(2, smooth)
+    library = attention_compiled.library(sizes.points.double(), shape)
+    assert (library is None) == (loops == "tiled")
+    kernel = choice.kernels(sizes.points.double(), shape).attention
+    parts = MessageInputs(*(torch.randn_like(s, dtype=torch.float64) for s in sizes))
     there = [k for k, part in enumerate(parts) if part.numel()]
     known = [parts[k].requires_grad_() for k in there]
     gradient = [
         torch.randn(points, *rest, dtype=torch.float64, requires_grad=True)
         for rest in ((hidden,), (3, hidden))
     ]
-    shape = Shape(2, smooth)
     rates = [torch.randn_like(part) for part in parts]
     bent = [torch.randn_like(part) for part in (*gradient, *known)]
 
     def derivatives(function: Any, weights_too: bool) -> list[torch.Tensor]:
-        out = function(parts, pairs, shape)
+        out = function(parts, edges, shape)
         first = torch.autograd.grad(out, known, gradient, create_graph=True)
-        moved = [weights_too or Parts._fields[k] not in ("weight", "bias") for k in there]
+        moved = [weights_too or MessageInputs._fields[k] not in ("weight", "bias") for k in there]
         inputs = [*gradient, *known]
         second = torch.autograd.grad(
             [derivative for derivative, moves in zip(first, moved, strict=True) if moves],
@@ -118,40 +126,40 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
 
     def bent_twice(function: Any) -> tuple[torch.Tensor, ...]:
         """Where the gradient depends on the parts, and weights have a rate."""
-        x, y = function(parts, pairs, shape)
+        x, y = function(parts, edges, shape)
         first = torch.autograd.grad(x.square().sum() + y.square().sum(), known, create_graph=True)
         return torch.autograd.grad(sum(each.square().sum() for each in first), known)
 
     for weights_too in (False, True):
-        by_tiles = derivatives(attention.attention, weights_too)
-        by_formula = derivatives(attention.plain, weights_too)
+        by_tiles = derivatives(kernel, weights_too)
+        by_formula = derivatives(attention.attention, weights_too)
         for a, b in zip(by_tiles, by_formula, strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
-    for a, b in zip(bent_twice(attention.attention), bent_twice(attention.plain), strict=True):
+    for a, b in zip(bent_twice(kernel), bent_twice(attention.attention), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
     still = parts._replace(
         encoded=parts.encoded.detach(),
         envelope=parts.envelope.detach(),
         directions=parts.directions.detach(),
     )
-    outs = [f(still, pairs, shape) for f in (attention.attention, attention.plain)]
+    outs = [f(still, edges, shape) for f in (kernel, attention.attention)]
     trained = [part for part in still if part.requires_grad]
     ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
 
 
-@pytest.mark.parametrize("operation", ["scaled", "update", "unpacked", "packed"])
-@pytest.mark.parametrize("loops", ["compiled", "of operations"])
+@pytest.mark.parametrize("operation", ["scaled", "updated", "unpacked", "packed"])
+@pytest.mark.parametrize("loops", ["compiled", "plain"])
 def test_steps_at_points_and_their_derivatives(
     loops: str, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NEUPOL_KERNELS", "0" if loops == "of operations" else "1")
+    monkeypatch.setenv("NEUPOL_KERNELS", "0" if loops == "plain" else "1")
     torch.manual_seed(0)
     points, h = 5, 6
     sizes: dict[str, list[tuple[int, ...]]] = {
         "scaled": [(3, h), (h,)],
-        "update": [(4 * h,), (3 * h,), (3, 3 * h), (3, h)],
+        "updated": [(4 * h,), (3 * h,), (3, 3 * h), (3, h)],
         "unpacked": [(4 * h,)],
         "packed": [(h,), (3, h)],
     }
@@ -159,14 +167,14 @@ def test_steps_at_points_and_their_derivatives(
         torch.randn(points, *size, dtype=torch.float64, requires_grad=True)
         for size in sizes[operation]
     ]
-    function = getattr(update, operation)
+    like = torch.empty(points, 4 * h, dtype=torch.float64)
+    function = getattr(choice.kernels(like, AttentionShape(2, True)), operation)
+    formula = getattr(state, operation)
     assert torch.autograd.gradcheck(function, inputs, atol=1e-8)
     assert torch.autograd.gradgradcheck(function, inputs, atol=1e-8)
-    formulas = {
-        "scaled": lambda v, f: v * f[:, None],
-        "update": lambda state, *rest: state + update.plain_update(*rest),
-    }
-    if operation not in formulas:
+    if operation in ("unpacked", "packed"):
+        for a, b in zip(function(*inputs), formula(*inputs), strict=True):
+            assert torch.equal(a, b)
         return
     bent = [torch.randn_like(each) for each in inputs]
 
@@ -180,5 +188,12 @@ def test_steps_at_points_and_their_derivatives(
             found += first
         return found
 
-    for a, b in zip(derivatives(function), derivatives(formulas[operation]), strict=True):
+    for a, b in zip(derivatives(function), derivatives(formula), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
+
+
+def test_the_environment_switches_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    assert choice.kernels(torch.empty(2, 32), AttentionShape(2, True)) is choice.PLAIN
+    assert choice.PLAIN.attention is attention.attention
+    assert choice.PLAIN.updated is state.updated

@@ -1,4 +1,4 @@
-"""What the equivariant transformer's attention is given, and the radial part of it for a tile.
+"""The radial part of the equivariant transformer's attention for a tile, with its derivatives.
 
 R = silu(W e + b) times the envelope C where it belongs, and its first and second derivatives.
 """
@@ -6,48 +6,23 @@ R = silu(W e + b) times the envelope C where it belongs, and its first and secon
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.equivariant_transformer.kernels.attention_tiles import silu_1, silu_2
+from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
+from neupol_cli.models.equivariant_transformer.kernels.tile_formulas import silu_1, silu_2
 from neupol_cli.models.nn.linear import product
-
-
-class Parts(NamedTuple):
-    """What a layer hands in; P points, Q pairs, H features, K numbers a distance.
-
-    points: (P, 4 H) q, k, v0, v2. vectors: (P, 3, H) w, or (P, 0, H) in a layer without vectors.
-    encoded: (Q, K) e. weight: (4 H, K) or, without w, (3 H, K) rows dk, dv0, dv2, dv1;
-    bias: as many. envelope: (Q, 1) C. directions: (Q, 3) u, from first to second point.
-    """
-
-    points: Tensor
-    vectors: Tensor
-    encoded: Tensor
-    weight: Tensor
-    bias: Tensor
-    envelope: Tensor
-    directions: Tensor
-
 
 Gradient = tuple[Tensor, Tensor]  # by X (P, H) and by Y (P, 3, H)
 
 
-class Shape(NamedTuple):
-    """How to read the parts: number of heads, and whether C multiplies Y too."""
-
-    heads: int
-    smooth: bool
-
-
 @dataclass(frozen=True)
-class Radial:
+class TileFilters:
     """R of a tile of T pairs, with what its derivatives need; n is 3 H or 4 H.
 
     before: (T, n) W e + b. value: (T, n) its silu. filter: (T, n) R. envelope: (T, 1) C.
-    enveloped: the columns that C multiplies, all but dk if ``smooth``, else those of dv0.
+    enveloped: the columns that C multiplies, all but dk if ``vector_cutoff``, else those of dv0.
     """
 
     before: Tensor
@@ -57,35 +32,44 @@ class Radial:
     enveloped: slice
 
     @classmethod
-    def of(cls, p: Parts, tile: slice, shape: Shape, keeps_value: bool = True) -> Radial:
+    def of(
+        cls, p: MessageInputs, tile: slice, shape: AttentionShape, keeps_value: bool = True
+    ) -> TileFilters:
         """Without ``keeps_value``, which only a derivative by C needs, ``value`` is ``filter``."""
         hidden = p.points.shape[1] // 4
         before = product(p.encoded[tile], p.weight, p.bias)
         value = functional.silu(before)
-        enveloped = slice(hidden, None if shape.smooth else 2 * hidden)
+        enveloped = slice(hidden, None if shape.vector_cutoff else 2 * hidden)
         envelope = p.envelope[tile]
         filter = value.clone() if keeps_value else value
         filter[:, enveloped] *= envelope
         return cls(before, value, filter, envelope, enveloped)
 
     @staticmethod
-    def filters(p: Parts, tile: slice, shape: Shape) -> Tensor:
+    def filters(p: MessageInputs, tile: slice, shape: AttentionShape) -> Tensor:
         """R alone, for those who need no derivative. (T, n)"""
         hidden = p.points.shape[1] // 4
         filter = functional.silu(product(p.encoded[tile], p.weight, p.bias), inplace=True)
-        filter[:, hidden : None if shape.smooth else 2 * hidden] *= p.envelope[tile]
+        filter[:, hidden : None if shape.vector_cutoff else 2 * hidden] *= p.envelope[tile]
         return filter
 
-    def first(self, p: Parts, tile: slice, by_filter: Tensor, wanted: Parts, total: Parts) -> None:
+    def first(
+        self,
+        p: MessageInputs,
+        tile: slice,
+        by_filter: Tensor,
+        needed: MessageInputs,
+        total: MessageInputs,
+    ) -> None:
         """Adds to ``total`` what a derivative by R (T, n), which is overwritten, comes to."""
         columns = self.enveloped
-        if wanted.envelope:
+        if needed.envelope:
             total.envelope[tile] += _dot(by_filter[:, columns], self.value[:, columns])
         by_filter[:, columns] *= self.envelope
         by_before = silu_1(by_filter, self.before)
-        self._by_product(p, tile, by_before, wanted, total)
+        self._by_product(p, tile, by_before, needed, total)
 
-    def moving(self, p: Parts, t: Parts, tile: slice) -> Moving:
+    def moving(self, p: MessageInputs, t: MessageInputs, tile: slice) -> TileFilterRates:
         """The rates of all this when e and C move at the rates ``t``; W and b stay."""
         before_t = product(t.encoded[tile], p.weight)
         value_t = silu_1(before_t, self.before)
@@ -93,22 +77,22 @@ class Radial:
         filter_t = value_t.clone()
         filter_t[:, columns] *= self.envelope
         filter_t[:, columns].addcmul_(self.value[:, columns], envelope_t)
-        return Moving(before_t, value_t, filter_t, envelope_t)
+        return TileFilterRates(before_t, value_t, filter_t, envelope_t)
 
     def second(
         self,
-        p: Parts,
-        t: Parts,
+        p: MessageInputs,
+        t: MessageInputs,
         tile: slice,
-        moving: Moving,
+        moving: TileFilterRates,
         by_filter: Tensor,
         by_filter_t: Tensor,
-        wanted: Parts,
-        total: Parts,
+        needed: MessageInputs,
+        total: MessageInputs,
     ) -> None:
         """Adds to ``total`` what derivatives by R and by its rate, both overwritten, come to."""
         columns = self.enveloped
-        if wanted.envelope:
+        if needed.envelope:
             by_envelope = _dot(by_filter[:, columns], self.value[:, columns])
             by_envelope += _dot(by_filter_t[:, columns], moving.value[:, columns])
             total.envelope[tile] += by_envelope
@@ -117,24 +101,30 @@ class Radial:
         by_filter_t[:, columns] *= self.envelope
         by_before = silu_1(by_filter, self.before)
         by_before.addcmul_(by_filter_t * moving.before, silu_2(self.before))
-        self._by_product(p, tile, by_before, wanted, total)
-        if wanted.weight:
+        self._by_product(p, tile, by_before, needed, total)
+        if needed.weight:
             by_before_t = silu_1(by_filter_t, self.before)
             total.weight.addmm_(by_before_t.t(), t.encoded[tile])
 
     @staticmethod
-    def _by_product(p: Parts, tile: slice, by_before: Tensor, wanted: Parts, total: Parts) -> None:
-        if wanted.weight:
+    def _by_product(
+        p: MessageInputs,
+        tile: slice,
+        by_before: Tensor,
+        needed: MessageInputs,
+        total: MessageInputs,
+    ) -> None:
+        if needed.weight:
             total.weight.addmm_(by_before.t(), p.encoded[tile])
-        if wanted.bias:
+        if needed.bias:
             total.bias.add_(by_before.sum(0))
-        if wanted.encoded:
+        if needed.encoded:
             total.encoded[tile] += product(by_before, p.weight.t())
 
 
 @dataclass(frozen=True)
-class Moving:
-    """Rates of a tile's ``Radial``: before, value, filter (T, n); envelope (T, 1)."""
+class TileFilterRates:
+    """TileRates of a tile's ``TileFilters``: before, value, filter (T, n); envelope (T, 1)."""
 
     before: Tensor
     value: Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +16,13 @@ from torch import Tensor
 from neupol_cli.models.nn.graph import Edges
 
 
-class Way(NamedTuple):
-    """One direction through a run of pairs: (T,) receivers, (T,) senders, and which way it is.
+class EdgeDirection(NamedTuple):
+    """One direction through a run of T unique edges.
 
-    ``sign`` turns the pairs' directions, which point at ``edges.senders``, to point at ours.
+    Attributes:
+        receivers, senders: (T,) indices of points.
+        sign: 1 or -1; it turns the unique edges' directions, which point at ``edges.senders``,
+            to point at these senders.
     """
 
     receivers: Tensor
@@ -28,37 +31,36 @@ class Way(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Q pairs that stand for E edges.
+class UniqueEdges:
+    """Q unique edges that stand for E directed ones.
 
     Attributes:
-        edges: one edge of each pair, (Q,) in all.
-        mutual: how many pairs, the first ones, stand for two edges; the others for one.
+        edges: one directed edge of each pair, (Q,) in all.
+        mutual: how many of them, the first ones, stand for two directed edges; the others for one.
     """
 
     edges: Edges
     mutual: int
 
     @classmethod
-    def of(cls, edges: Edges) -> Pairs:
-        """The pairs of some edges; worked out once for the same edges."""
-        kept: dict[Any, Any] = edges.shared
-        if "pairs" not in kept:
-            kept["pairs"] = cls._found(edges)
-        return kept["pairs"]
+    def of(cls, edges: Edges) -> UniqueEdges:
+        """The unique edges among some directed ones; worked out once for the same edges."""
+        if cls not in edges.shared:
+            edges.shared[cls] = cls._select(edges)
+        return edges.shared[cls]
 
     @classmethod
-    def _found(cls, edges: Edges) -> Pairs:
+    def _select(cls, edges: Edges) -> UniqueEdges:
         with torch.no_grad():
-            chosen, mutual = _chosen(edges.receivers, edges.senders)
-        one = Edges(
-            edges.receivers.index_select(0, chosen),
-            edges.senders.index_select(0, chosen),
-            edges.vectors.index_select(0, chosen),
+            index, mutual = _one_of_each_pair(edges.receivers, edges.senders)
+        unique = Edges(
+            edges.receivers.index_select(0, index),
+            edges.senders.index_select(0, index),
+            edges.vectors.index_select(0, index),
         )
-        return cls(one, mutual)
+        return cls(unique, mutual)
 
-    def with_own(self, points: int) -> Pairs:
+    def with_self_loops(self, points: int) -> UniqueEdges:
         """The same, and behind them each point with itself, at distance zero in no direction."""
         own = torch.arange(points, device=self.edges.receivers.device)
         edges = Edges(
@@ -66,22 +68,28 @@ class Pairs:
             torch.cat((self.edges.senders, own)),
             torch.cat((self.edges.vectors, self.edges.vectors.new_zeros(points, 3))),
         )
-        return Pairs(edges, self.mutual)
+        return UniqueEdges(edges, self.mutual)
 
     def __len__(self) -> int:
         return self.edges.receivers.shape[0]
 
-    def tiles(self, size: int) -> Iterator[tuple[slice, list[Way]]]:
-        """Runs of at most ``size`` pairs, each with the one or two ways through it."""
+    def tiles(self, size: int) -> Iterator[tuple[slice, list[EdgeDirection]]]:
+        """Runs of at most ``size`` unique edges, each with its one or two directions."""
         for start, end in ((0, self.mutual), (self.mutual, len(self))):
             for low in range(start, end, max(size, 1)):
                 tile = slice(low, min(low + size, end))
                 a, b = self.edges.receivers[tile], self.edges.senders[tile]
-                ways = [Way(a, b, 1.0), Way(b, a, -1.0)]
-                yield tile, ways[: 2 if start < self.mutual else 1]
+                directions = [EdgeDirection(a, b, 1.0), EdgeDirection(b, a, -1.0)]
+                yield tile, directions[: 2 if start < self.mutual else 1]
+
+    def directions(self) -> Iterator[tuple[slice, EdgeDirection]]:
+        """The same in as few runs as there can be, direction by direction."""
+        for tile, directions in self.tiles(len(self)):
+            for direction in directions:
+                yield tile, direction
 
 
-def _chosen(receivers: Tensor, senders: Tensor) -> tuple[Tensor, int]:
+def _one_of_each_pair(receivers: Tensor, senders: Tensor) -> tuple[Tensor, int]:
     """(Q,) edges, one of each pair, and how many of them, in front, stand for their reverse too.
 
     Two edges are a pair if they are the only ones between their points and go opposite ways. Of

@@ -1,0 +1,35 @@
+"""The equivariant transformer's sizes and variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neupol_cli.models.property import PropertyConfig
+
+
+@dataclass(frozen=True)
+class EquivariantTransformerConfig(PropertyConfig):
+    """The equivariant transformer's sizes; the defaults are the published QM9 network.
+
+    Attributes:
+        hidden: width H of scalars and vectors.
+        layers: attention layers.
+        heads: attention heads; they share out the H channels.
+        cutoff: Angstrom.
+        encoding: how a distance enters (models/distance.py); ``expnormal`` as published.
+        encoding_size, encoding_bins: its resolution over [0, cutoff].
+        vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
+            energies are continuous; the paper's own numbers were made without.
+        outputs: what each target is read out as: ``scalar``, ``dipole`` or ``extent``. If empty, as
+            published: mu is the length of a dipole, r2 a spatial extent, all others are scalars.
+    """
+
+    hidden: int = 256
+    layers: int = 8
+    heads: int = 8
+    cutoff: float = 5.0
+    encoding: str = "expnormal"
+    encoding_size: int = 64
+    encoding_bins: int = 64
+    vector_cutoff: bool = True
+    outputs: tuple[str, ...] = ()
