@@ -1,4 +1,4 @@
-"""Unordered pairs of points: what depends on a distance is the same in both directions.
+"""Unique edges, one a pair of points: what depends on a distance is the same in both directions.
 
 An edge j -> i and its reverse i -> j have one length between them, so whatever is computed from
 that length alone (a distance encoding, a radial network) is computed once a pair.
@@ -45,9 +45,9 @@ class UniqueEdges:
     @classmethod
     def of(cls, edges: Edges) -> UniqueEdges:
         """The unique edges among some directed ones; worked out once for the same edges."""
-        if cls not in edges.shared:
-            edges.shared[cls] = cls._select(edges)
-        return edges.shared[cls]
+        if "unique edges" not in edges.shared:
+            edges.shared["unique edges"] = cls._select(edges)
+        return edges.shared["unique edges"]
 
     @classmethod
     def _select(cls, edges: Edges) -> UniqueEdges:
