@@ -19,13 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from harness import in_turns
 
 HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 HEAP |= {"MALLOC_TOP_PAD_": "400000000", "OMP_NUM_THREADS": "1"}
@@ -158,29 +158,16 @@ def train(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]:
         Training(theirs, lambda: theirs(given), target),
         Training(ours, lambda: ours(graph, places), target),
     )
-    times: tuple[list[float], list[float]] = [], []
-    for turn in range(chosen.rounds + 1):
-        for side, kept in zip(sides, times, strict=True):
-            spent, _ = timed(lambda side=side: [side() for _ in range(STEPS)])
-            if turn:
-                kept.append(spent / STEPS)
-    slow, fast = (statistics.median(each) for each in times)
+    turns = in_turns(dict(zip(("published", "neupol"), sides, strict=True)), chosen.rounds, STEPS)
     return {
         "network": f"deepdft-{kind}",
         "structure": str(atoms.symbols),
         "probe edges": int(given["num_probe_edges"].sum()),
-        "published steps/s": round(1 / slow, 2),
-        "neupol steps/s": round(1 / fast, 2),
-        "ratio": round(slow / fast, 2),
+        "published steps/s": round(1 / turns.median("published"), 2),
+        "neupol steps/s": round(1 / turns.median("neupol"), 2),
+        "ratio": turns.ratio_line("published", "neupol"),
         "losses": [side.loss for side in sides],
     }
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of the process, and the result."""
-    start = time.process_time()
-    result = work()
-    return time.process_time() - start, result
 
 
 def networks(kind: str) -> tuple[Any, Any]:
@@ -208,16 +195,14 @@ def compare(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(every), min(chosen.probes, len(every)), replace=False))
     given = batches(atoms, every[rows])
-    times: tuple[list[float], list[float]] = [], []
-    for turn in range(chosen.rounds + 1):
-        slow, reference = timed(lambda: published_density(theirs, given))
-        fast, density = timed(lambda: ours.density_grid(ours.atom_features(atoms), grid))
-        if turn:  # the first one makes tables and warms caches
-            times[0].append(slow)
-            times[1].append(fast)
-    slow, fast = (statistics.median(each) for each in times)
+    sides = {
+        "published": lambda: published_density(theirs, given),
+        "neupol": lambda: ours.density_grid(ours.atom_features(atoms), grid),
+    }
+    turns = in_turns(sides, chosen.rounds)
+    reference, density = turns.results["published"], turns.results["neupol"]
     wrong = (density[torch.from_numpy(rows)] - reference).abs().max() / reference.abs().max()
-    rates = len(rows) / slow, len(every) / fast
+    rates = len(rows) / turns.median("published"), len(every) / turns.median("neupol")
     return {
         "network": f"deepdft-{kind}",
         "structure": str(atoms.symbols),

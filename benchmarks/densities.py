@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import study
 import torch
+from harness import in_turns
 
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.io import hdf5
@@ -56,15 +55,8 @@ def step_seconds(data: Path, rounds: int = 3, steps: int = 6) -> dict[str, float
             continue  # takes as long as the other one
         task = task_for(network, dataset, Request(config=config))
         trainers[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=lr))
-    times: dict[str, list[float]] = {name: [] for name in trainers}
-    for turn in range(rounds + 1):
-        for name, trainer in trainers.items():
-            begun = time.process_time()
-            for _ in range(steps):
-                trainer.step()
-            if turn:  # the first round warms up
-                times[name].append((time.process_time() - begun) / steps)
-    return {name: statistics.median(each) for name, each in times.items()}
+    turns = in_turns({name: trainer.step for name, trainer in trainers.items()}, rounds, steps)
+    return {name: turns.median(name) for name in trainers}
 
 
 def arguments(name: str, config: dict[str, Any], data: Path, lr: float, steps: int) -> list[Any]:

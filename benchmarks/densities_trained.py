@@ -14,13 +14,13 @@ goes with it.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from harness import in_turns
 from scipy.stats import pearsonr, spearmanr
 
 from neupol_cli import registry
@@ -44,20 +44,19 @@ def predicted(model: Any, volume: Volume) -> np.ndarray:
     return found.double().numpy().reshape(volume.values.shape)
 
 
+def predicted_all(model: Any, volumes: list[Volume]) -> list[np.ndarray]:
+    """The densities on all molecules' grids."""
+    return [predicted(model, volume) for volume in volumes]
+
+
 def rates(models: dict[str, Any], volumes: list[Volume], rounds: int) -> None:
     """Prints probes per second of each network."""
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(rounds + 1):
-        for name, model in models.items():
-            begun = time.process_time()
-            for volume in volumes:
-                predicted(model, volume)
-            if turn:  # the first one makes tables and warms caches
-                times[name].append(time.process_time() - begun)
+    sides = {name: partial(predicted_all, model, volumes) for name, model in models.items()}
+    turns = in_turns(sides, rounds)
     points = sum(volume.grid.size for volume in volumes)
     print(f"{len(volumes)} molecules, {points:,} probes\n\n| network | probes/s |\n|---|---|")
-    for name, each in times.items():
-        print(f"| {name} | {points / statistics.median(each):,.0f} |")
+    for name in models:
+        print(f"| {name} | {points / turns.median(name):,.0f} |")
 
 
 def errors(model: Any, volumes: list[Volume]) -> np.ndarray:

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import device_clock, in_turns
+
 HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 HEAP |= {"MALLOC_TOP_PAD_": "400000000", "OMP_NUM_THREADS": "1"}
 PAPER = {"mul": 500, "lmax": 4, "num_interactions": 3, "num_basis": 20, "cutoff": 4.0}
@@ -103,21 +105,6 @@ def ours_from(model: Any) -> Any:
     return ours.to(device)
 
 
-def timed(work: Any, device: str = "cpu") -> tuple[float, Any]:
-    """CPU seconds, or of the clock on a GPU; result."""
-    if device == "cpu":
-        start = time.process_time()
-        result = work()
-        return time.process_time() - start, result
-    import torch
-
-    torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    result = work()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - start, result
-
-
 def compare(path: Path, atoms: Any, count: int, device: str) -> dict[str, Any]:
     """Both implementations on one grid, on the same device."""
     import numpy as np
@@ -128,16 +115,13 @@ def compare(path: Path, atoms: Any, count: int, device: str) -> dict[str, Any]:
     grid = around(atoms, SIDE)
     everything = points(grid)
     chosen = np.sort(np.random.default_rng(0).choice(len(everything), count, replace=False))
-    published_density(theirs, atoms, everything[chosen[:200]])  # e3nn compiles on its first call
-    if device != "cpu":
-        ours.density_grid(ours.atom_features(atoms), grid)  # compiles the kernels
-    best = [float("inf"), float("inf")]
-    for _ in range(2):
-        slow, reference = timed(
-            lambda: published_density(theirs, atoms, everything[chosen]), device
-        )
-        fast, density = timed(lambda: ours.density_grid(ours.atom_features(atoms), grid), device)
-        best = [min(best[0], slow), min(best[1], fast)]
+    sides = {
+        "published": lambda: published_density(theirs, atoms, everything[chosen]),
+        "neupol": lambda: ours.density_grid(ours.atom_features(atoms), grid),
+    }
+    turns = in_turns(sides, 2, clock=device_clock(device))
+    reference, density = turns.results["published"], turns.results["neupol"]
+    best = [turns.fastest(side) for side in sides]
     rows = torch.from_numpy(chosen).to(device)
     wrong = (density[rows] - reference).abs().max() / reference.abs().max()
     rates = (count / best[0], len(everything) / best[1])
@@ -164,16 +148,17 @@ def supercell(network: Any, times: int, memory: int) -> dict[str, Any]:
     atoms = cell.repeat(times)
     shape = (24 * times, 24 * times, 20 * times)
     grid = Grid(np.zeros(3), atoms.cell.array / np.array(shape)[:, None], shape)
-    atom_seconds, features = timed(lambda: network.atom_features(atoms))
+    start = time.process_time()
+    features = network.atom_features(atoms)
+    atom_seconds = time.process_time() - start
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     blocks = sampled(grid, 40, times, LARGEST)
     probes = sum(int(np.prod(block.shape)) for block in blocks)
 
-    def work() -> None:
-        for block in blocks:
-            network.density_grid(features, block, memory=memory)
-
-    seconds, _ = timed(work)
+    start = time.process_time()
+    for block in blocks:
+        network.density_grid(features, block, memory=memory)
+    seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "supercell": f"{times}^3",

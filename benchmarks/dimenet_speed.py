@@ -3,7 +3,7 @@
     pip install torch_geometric sympy
     python benchmarks/dimenet_speed.py qm9.h5 [--batch 32] [--rounds 5]
 
-Both sides take turns in one process under neupol's allocator settings; times are the thread's own
+Both sides take turns in one process under neupol's allocator settings; times are the process's own
 CPU seconds, so that other work on the machine matters little. The published code gets its edges and
 triplets ready made, outside the clock (its own search needs torch-cluster and torch-sparse); ours
 finds them in its time.
@@ -12,12 +12,11 @@ finds them in its time.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from harness import in_turns
 from torch import Tensor, nn
 
 from neupol_cli import registry
@@ -71,19 +70,11 @@ def prepared(network: Any, graph: Graph) -> Callable[[Tensor], Tensor]:
     return lambda positions: network(graph.numbers, positions, graph.batch)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.thread_time()
-    work()
-    return time.thread_time() - start
-
-
 def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> None:
     """One line: medians over turns A B A B ..., after one turn of each to warm up."""
-    ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
-    a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(theirs / ours for ours, theirs in pairs)
-    print(f"{name:28s} {a * 1e3:9.1f} ms {b * 1e3:9.1f} ms   {ratio:5.2f}")
+    turns = in_turns({"ours": ours, "theirs": theirs}, rounds)
+    a, b = 1e3 * turns.median("ours"), 1e3 * turns.median("theirs")
+    print(f"{name:28s} {a:9.1f} ms {b:9.1f} ms   {turns.ratio_line('theirs', 'ours')}")
 
 
 def main() -> None:

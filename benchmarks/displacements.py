@@ -28,14 +28,9 @@ import numpy as np
 
 from neupol_cli import registry
 from neupol_cli.io import hdf5
-from neupol_cli.trajectory.paths import (
-    STILL,
-    Row,
-    Trajectory,
-    check_movable,
-    measures,
-    paths,
-)
+from neupol_cli.models.base import Model
+from neupol_cli.trajectory.measures import STILL, AtomMeasures, measures
+from neupol_cli.trajectory.paths import Trajectory, check_movable, paths
 from neupol_cli.trajectory.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -62,10 +57,8 @@ def main() -> None:
         options.seed,
     )
     if not options.json:
-        print(
-            f"{len(molecules)} molecules of {options.data.name} "
-            f"({options.split}, seed {options.seed})"
-        )
+        source = f"{options.data.name} ({options.split}, seed {options.seed})"
+        print(f"{len(molecules)} molecules of {source}")
         print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
     for name in options.models:
         found = summary(name, molecules)
@@ -84,7 +77,7 @@ def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atom
     return [Atoms(dataset.numbers[a:b], dataset.positions[a:b]) for a, b in ends]
 
 
-def followed(model: Any, name: str, molecules: list[Atoms]) -> Iterator[Trajectory]:
+def followed(model: Model, name: str, molecules: list[Atoms]) -> Iterator[Trajectory]:
     """The paths of all molecules' points."""
     targets = tuple(model.targets)
     for first in range(0, len(molecules), TOGETHER):
@@ -98,7 +91,7 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
     model = registry.load(name)
     check_movable(model, name)
     each = [measures(found) for found in followed(model, name, molecules)]
-    groups: dict[str, list[Row]] = defaultdict(list)
+    groups: dict[str, list[AtomMeasures]] = defaultdict(list)
     for row in (row for rows in each for row in rows):
         groups["all"].append(row)
         groups[row["element"]].append(row)
@@ -117,12 +110,12 @@ def _all_first(key: str) -> tuple[bool, str]:
     return (key != "all", key)
 
 
-def outwards(rows: list[Row]) -> np.ndarray:
+def outwards(rows: list[AtomMeasures]) -> np.ndarray:
     """Outward components where there is an outside."""
     return np.array([row["outward"] for row in rows if row["outward"] is not None])
 
 
-def statistics(rows: list[Row]) -> dict[str, float | int]:
+def statistics(rows: list[AtomMeasures]) -> dict[str, float | int]:
     """Means and shares over some atoms; nan where none of them has the quantity."""
 
     def having(key: str) -> np.ndarray:

@@ -5,22 +5,23 @@
     OMP_NUM_THREADS=1 python benchmarks/egnn_speed.py --published egnn --data qm9.h5
 
 Both sides have the same weights and see the same molecules, a fresh batch at every step, drawn from
-the training split. Both keep large blocks on the heap and take turns, A B A B; the medians of the
-rounds are compared. Batches are built beforehand on the published side (padded, as its data code
-does) and inside the timed step on ours, from a dataset in memory as `neupol fit` does.
+the training split. Both keep large blocks on the heap and take turns, A B A B; times are the
+processor's, the ratio is the median of the rounds'. Batches are built beforehand on the published
+side (padded, as its data code does) and inside the timed step on ours, from a dataset in memory as
+`neupol fit` does.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import itertools
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from harness import in_turns
 from torch import Tensor
 
 from neupol_cli import registry
@@ -95,26 +96,19 @@ def published_network(checkout: Path) -> Callable[[dict[str, Tensor]], Tensor]:
     return run
 
 
-def timed(function: Callable[[int], Any], steps: range) -> float:
-    """Seconds a step."""
-    start = time.perf_counter()
-    for step in steps:
-        function(step)
-    return (time.perf_counter() - start) / len(steps)
+def counted(step: Callable[[int], Any]) -> Callable[[], Any]:
+    """The step with another number, from 0, at every call."""
+    numbers = itertools.count()
+    return lambda: step(next(numbers))
 
 
 def compare(name: str, ours: Any, theirs: Any, rounds: int) -> None:
-    """Turns of three steps each; prints molecules/s of either side and the ratio of medians."""
-    ours(0), theirs(0)
-    times: list[tuple[float, float]] = []
-    for k in range(rounds):
-        steps = range(1 + 3 * k, 4 + 3 * k)
-        times.append((timed(ours, steps), timed(theirs, steps)))
-        print(f"  {name} round {k + 1}: {BATCH / times[-1][0]:.0f} and {BATCH / times[-1][1]:.0f}")
-    fast, slow = (statistics.median(column) for column in zip(*times, strict=True))
+    """Turns of three steps each; prints molecules/s of either side and the ratio."""
+    turns = in_turns({"ours": counted(ours), "theirs": counted(theirs)}, rounds, 3)
     print(
-        f"{name}: neupol {BATCH / fast:.0f} molecules/s, published {BATCH / slow:.0f}, "
-        f"ratio {slow / fast:.2f}",
+        f"{name}: neupol {BATCH / turns.median('ours'):.0f} molecules/s, "
+        f"published {BATCH / turns.median('theirs'):.0f}, "
+        f"ratio {turns.ratio_line('theirs', 'ours')}",
         flush=True,
     )
 

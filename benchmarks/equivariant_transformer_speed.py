@@ -7,7 +7,7 @@
 
 The published neighbour list, which needs compiled extensions, is replaced by edges that are found
 beforehand and not timed; ours finds its own inside the timed step. Both sides run under
-``keep_large_blocks`` and take turns, A B A B; every round prints both speeds, and the first line
+``keep_large_blocks`` and take turns, A B A B; the first line
 says how far the two outputs are apart. Times are the processor's, so that other work on the same
 machine, which takes turns with both sides, counts for neither.
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 from batches import batch_of
+from harness import in_turns
 from torch import Tensor, nn
 
 from neupol_cli import registry
@@ -52,6 +52,7 @@ ARGUMENTS: dict[str, Any] = {
     "num_heads": 8,
 }
 QM9 = {"embedding_dimension": 256, "num_layers": 8, "num_rbf": 64, "derivative": False}
+WHO = ("ours", "published")
 MD17 = {"embedding_dimension": 128, "num_layers": 6, "num_rbf": 32, "derivative": True}
 
 
@@ -146,30 +147,17 @@ def ours(network: Any, graph: Graph, forces: bool) -> Side:
     return Side(run, network)
 
 
-def seconds(work: Callable[[], None], count: int) -> float:
-    start = time.process_time()
-    for _ in range(count):
-        work()
-    return (time.process_time() - start) / count
-
-
 def compare(sides: tuple[Side, Side], size: int, rounds: int, count: int) -> None:
     (e, f), (e2, f2) = (side.run(False) for side in sides)
     apart = (e - e2).abs().max() / e2.abs().max()
     print(f"energies differ by {apart:.1e} of the largest", end="")
     print(f", forces by {(f - f2).abs().max() / f2.abs().max():.1e}" if len(f2) else "")
     for name in ("train", "infer"):
-        for side in sides:
-            getattr(side, name)()
-        ratios: list[float] = []
-        for _ in range(rounds):
-            a, b = (seconds(getattr(side, name), count) for side in sides)
-            ratios.append(b / a)
-            print(
-                f"{name}: ours {size / a:.1f}/s, published {size / b:.1f}/s, {b / a:.2f}x",
-                flush=True,
-            )
-        print(f"{name}: median {sorted(ratios)[len(ratios) // 2]:.2f} times as fast")
+        work = {who: getattr(side, name) for who, side in zip(WHO, sides, strict=True)}
+        turns = in_turns(work, rounds, count)
+        a, b = (size / turns.median(who) for who in WHO)
+        print(f"{name}: ours {a:.1f}/s, published {b:.1f}/s, ", end="")
+        print(f"{turns.ratio_line('published', 'ours')} times as fast", flush=True)
 
 
 def main() -> None:

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import statistics
+import itertools
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from harness import in_turns
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -42,8 +42,8 @@ class Systems:
         data = hdf5.read(path)
         arrays = [data.positions, *(data.targets[k].values for k in ("velocities", "charges"))]
         arrays.append(data.targets["positions_later"].values)
-        tensors = (torch.from_numpy(each).float() for each in arrays)
-        self.x, self.v, self.q, self.y = (each.unflatten(0, (-1, PARTICLES)) for each in tensors)
+        tensors = (torch.from_numpy(array).float() for array in arrays)
+        self.x, self.v, self.q, self.y = (x.unflatten(0, (-1, PARTICLES)) for x in tensors)
         self.train = torch.from_numpy(data.splits["default"]["train"])
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
@@ -85,15 +85,14 @@ def their_answer(network: Any) -> Callable[..., Tensor]:
 
 def rounds(sides: dict[str, Callable[[int], None]], count: int) -> dict[str, float]:
     """CPU milliseconds a step, the medians of interleaved rounds."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(count + 1):
-        for name, step in sides.items():
-            begun = time.process_time()
-            for k in range(STEPS):
-                step(turn * STEPS + k)
-            if turn:  # the first round warms up
-                times[name].append((time.process_time() - begun) / STEPS * 1e3)
-    return {name: statistics.median(each) for name, each in times.items()}
+    turns = in_turns({name: counted(step) for name, step in sides.items()}, count, STEPS)
+    return {name: 1e3 * turns.median(name) for name in sides}
+
+
+def counted(step: Callable[[int], None]) -> Callable[[], None]:
+    """The step with another number, from 0, at every call."""
+    numbers = itertools.count()
+    return lambda: step(next(numbers))
 
 
 def main() -> None:
@@ -147,9 +146,9 @@ def training(data: Systems, network: Any, answer: Callable[..., Tensor]) -> Call
 
 def report(what: str, medians: dict[str, float]) -> None:
     base = medians["published"]
-    for name, each in medians.items():
-        rate = BATCH / each * 1e3
-        print(f"{what:10} {name:16} {each:7.2f} ms  {rate:7.0f} systems/s  {base / each:5.2f} x")
+    for name, median in medians.items():
+        rate, ratio = BATCH / median * 1e3, base / median
+        print(f"{what:10} {name:16} {median:7.2f} ms  {rate:7.0f} systems/s  {ratio:5.2f} x")
 
 
 if __name__ == "__main__":

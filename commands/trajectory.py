@@ -60,37 +60,41 @@ def trajectory(
     """
     from neupol_cli.io.files import checked_target
     from neupol_cli.trajectory.files import writer
-    from neupol_cli.trajectory.plot import check_count, plotter
+    from neupol_cli.trajectory.pictures import check_count, plotter
 
     write = writer(checked_target(output)) if output else None
     draw = plotter(checked_target(plot)) if plot else None
-    found = []
-    for each in _followed(files, _models(model, device), on_error.value):
-        found.append(each)
-        _print(each, as_json)
-    if not found:
+    trajectories = []
+    for followed in _followed(files, _models(model, device), on_error.value):
+        trajectories.append(followed)
+        _print(followed, as_json)
+    if not trajectories:
         raise InputError("no structure was left to follow")
     if output and write:
-        write(output, found)
+        write(output, trajectories)
     if plot and draw:
-        structures = len({id(each.atoms) for each in found})
+        structures = len({id(followed.atoms) for followed in trajectories})
         check_count(structures, plot)
-        draw(plot, found, magnify)
+        draw(plot, trajectories, magnify)
 
 
 def _models(names: list[str], device: str) -> dict[str, Any]:
-    """The models by the name that tells them apart. Errors: UsageError without movable points."""
+    """The models by the name that tells them apart.
+
+    Raises:
+        UsageError: one has no movable points.
+    """
     from neupol_cli.devices import device_named
     from neupol_cli.trajectory.paths import check_movable
 
     place = device_named(device)
-    found: dict[str, Any] = {}
+    models: dict[str, Any] = {}
     for source in names or [_bundled()]:
         loaded = registry.load(source, place)
         check_movable(loaded, source)
         short = Path(source).stem
-        found[source if short in found else short] = loaded
-    return found
+        models[source if short in models else short] = loaded
+    return models
 
 
 def _bundled() -> str:
@@ -107,21 +111,21 @@ def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterat
 
     for label, atoms in structures.read(files, on_error):
         try:
-            found = [paths.trajectory(m, name, label, atoms) for name, m in models.items()]
+            followed = [paths.trajectory(m, name, label, atoms) for name, m in models.items()]
         except InputError as error:
             if on_error == "fail":
                 raise
             print(f"neupol: {error} (skipped)", file=sys.stderr)
             continue
-        yield from found
+        yield from followed
 
 
-def _print(found: Trajectory, as_json: bool) -> None:
+def _print(trajectory: Trajectory, as_json: bool) -> None:
     import json
 
-    from neupol_cli.trajectory.paths import report
+    from neupol_cli.trajectory.measures import report
 
-    values = report(found)
+    values = report(trajectory)
     if as_json:
         typer.echo(json.dumps(values))
         return

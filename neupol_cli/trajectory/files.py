@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli.errors import UsageError
-from neupol_cli.io import hdf5
-from neupol_cli.io import hdf5_file as parts
+from neupol_cli.io import hdf5, hdf5_file
 from neupol_cli.io.files import atomic
 from neupol_cli.trajectory.paths import Trajectory, grouped
 
@@ -46,75 +45,82 @@ class Paths:
     targets: dict[str, tuple[str, ...]]
 
 
-def write_hdf5(path: Path, found: Sequence[Trajectory]) -> None:
-    """All trajectories in one file. Errors: as ``files.atomic``."""
-    by_model = grouped(found)
+def write_hdf5(path: Path, trajectories: Sequence[Trajectory]) -> None:
+    """All trajectories in one file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    by_model = grouped(trajectories)
     first = next(iter(by_model.values()))
-    structures = hdf5.from_atoms([each.atoms for each in first], "structures", "")
-    with atomic(path) as partial, parts.NewFile(partial) as new:
+    structures = hdf5.from_atoms([one.atoms for one in first], "structures", "")
+    with atomic(path) as partial, hdf5_file.NewFile(partial) as new:
         hdf5.put_dataset(new.file, structures)
         for k, (name, group) in enumerate(by_model.items()):
-            points = np.concatenate([each.points for each in group], axis=1)  # (T, A, 3)
+            points = np.concatenate([one.points for one in group], axis=1)  # (T, A, 3)
             labels = {"unit": "Angstrom", "model": name, "targets": " ".join(group[0].targets)}
-            parts.put(new.file, f"/models/{k}/points", points, **labels)
-        parts.seal(new.file, KIND, {"source": "\n".join(each.label for each in first)})
+            hdf5_file.put(new.file, f"/models/{k}/points", points, **labels)
+        hdf5_file.seal(new.file, KIND, {"source": "\n".join(one.label for one in first)})
 
 
 def read_hdf5(path: str | Path) -> Paths:
     """Reads what :func:`write_hdf5` wrote.
 
     Raises:
-        InputError: it is damaged or something else.
+        InputError: the file is damaged or something else.
     """
-    with parts.opened(path) as file:
-        parts.check_seal(file)
-        offsets = parts.get(file, "/offsets", "int64", (None,))
+    with hdf5_file.opened(path) as file:
+        hdf5_file.check_seal(file)
+        offsets = hdf5_file.get(file, "/offsets", "int64", (None,))
         atoms = int(offsets[-1])
         points, targets = {}, {}
         for key in file["models"]:
             item = file[f"/models/{key}/points"]
             name = str(item.attrs["model"])
-            points[name] = parts.get(file, item.name, "float64", (None, atoms, 3))
+            points[name] = hdf5_file.get(file, item.name, "float64", (None, atoms, 3))
             targets[name] = tuple(str(item.attrs["targets"]).split())
         return Paths(
             str(file.attrs["source"]).split("\n"),
-            parts.get(file, "/numbers", "int64", (atoms,)),
-            parts.get(file, "/positions", "float64", (atoms, 3)),
+            hdf5_file.get(file, "/numbers", "int64", (atoms,)),
+            hdf5_file.get(file, "/positions", "float64", (atoms, 3)),
             offsets,
             points,
             targets,
         )
 
 
-def write_extxyz(path: Path, found: Sequence[Trajectory]) -> None:
+def write_extxyz(path: Path, trajectories: Sequence[Trajectory]) -> None:
     """One frame a layer: the atoms, then their movable points as sites ``X``.
 
     ``owner`` says whose point a site is, an atom is its own; ``Displacement`` is how far a site is
-    from its atom (OVITO draws it as arrows). Errors: as ``files.atomic``.
+    from its atom (OVITO draws it as arrows).
+
+    Raises:
+        StorageError: the file cannot be written.
     """
     from ase.io import write
 
-    frames = [frame for each in found for frame in _frames(each)]
+    frames = [frame for one in trajectories for frame in _frames(one)]
     with atomic(path) as partial:
         write(partial, frames, format="extxyz")
 
 
-def _frames(found: Trajectory) -> list[Atoms]:
+def _frames(trajectory: Trajectory) -> list[Atoms]:
     from ase import Atoms
 
-    count = len(found.atoms)
+    count = len(trajectory.atoms)
     frames = []
-    for layer, points in enumerate(found.points):
+    for layer, points in enumerate(trajectory.points):
         frame = Atoms(
-            np.concatenate((found.atoms.numbers, np.zeros(count, int))),
-            np.concatenate((found.atoms.positions, points)),
-            cell=found.atoms.cell,
-            pbc=found.atoms.pbc,
+            np.concatenate((trajectory.atoms.numbers, np.zeros(count, int))),
+            np.concatenate((trajectory.atoms.positions, points)),
+            cell=trajectory.atoms.cell,
+            pbc=trajectory.atoms.pbc,
         )
         frame.new_array("owner", np.tile(np.arange(count), 2))
-        moved = np.concatenate((np.zeros((count, 3)), points - found.points[0]))
+        moved = np.concatenate((np.zeros((count, 3)), points - trajectory.points[0]))
         frame.new_array("Displacement", moved)  # the name that OVITO knows
-        frame.info |= {"structure": found.label, "model": found.model, "layer": layer}
+        frame.info |= {"structure": trajectory.label, "model": trajectory.model, "layer": layer}
         frames.append(frame)
     return frames
 
@@ -128,7 +134,11 @@ FORMATS: dict[str, Callable[[Path, Sequence[Trajectory]], None]] = {
 
 
 def writer(path: Path) -> Callable[[Path, Sequence[Trajectory]], None]:
-    """How to write to a file of that name. Errors: UsageError for another ending."""
+    """How to write to a file of that name.
+
+    Raises:
+        UsageError: trajectories are in no file with this ending.
+    """
     if path.suffix not in FORMATS:
         raise UsageError(f"{path}: the ending is one of {', '.join(FORMATS)}")
     return FORMATS[path.suffix]

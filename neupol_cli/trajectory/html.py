@@ -10,12 +10,14 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from neupol_cli.trajectory.paths import Trajectory, grouped, report
-from neupol_cli.trajectory.plot import axes_of, half_bonds, radii_of, summary, title
+from neupol_cli.io.files import atomic
+from neupol_cli.trajectory.measures import report
+from neupol_cli.trajectory.paths import Trajectory, grouped
+from neupol_cli.trajectory.view import axes_of, half_bonds, radii_of, summary, title
 
 STYLE = """
 body { font: 14px sans-serif; margin: 1em; color: #222; background: #fff; }
@@ -107,14 +109,39 @@ all();
 """
 
 
-def page(found: Sequence[Trajectory], magnify: float) -> str:
-    """The whole page."""
-    columns = grouped(found)
+class Panel(TypedDict):
+    """What one canvas draws, in coordinates of the page: right, up, towards the eye (Angstrom).
+
+    atoms (A, 3), radii (A,), colours (A, 3); bonds (M, 6), half of each from start to middle;
+    paths (A, T, 3) relative to the atoms; reach: how far from the centre anything is.
+    """
+
+    atoms: list[list[float]]
+    radii: list[float]
+    colours: list[list[float]]
+    bonds: list[list[float]]
+    paths: list[list[list[float]]]
+    reach: float
+
+
+def write(path: Path, trajectories: Sequence[Trajectory], magnify: float) -> None:
+    """Writes the page.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic(path) as partial:
+        partial.write_text(page(trajectories, magnify), encoding="utf-8")
+
+
+def page(trajectories: Sequence[Trajectory], magnify: float) -> str:
+    """The whole page: a row of canvases a structure, a column a model."""
+    columns = grouped(trajectories)
     rows = list(zip(*columns.values(), strict=True))
-    panels = [_panel(each) for row in rows for each in row]
+    panels = [_panel(trajectory) for row in rows for trajectory in row]
     head = "".join(f"<th>{escape(title(group[0]))}</th>" for group in columns.values())
     body = "".join(_row(row, k * len(columns)) for k, row in enumerate(rows))
-    last = max(len(each.points) for each in found) - 1
+    last = max(len(trajectory.points) for trajectory in trajectories) - 1
     # "<" is escaped so that no name in the data can end the script element.
     data = json.dumps(panels, separators=(",", ":")).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
@@ -140,32 +167,31 @@ Dark red: where each atom's movable point goes, layer by layer.</small>
 def _row(row: Sequence[Trajectory], first: int) -> str:
     cells = "".join(
         f'<td><canvas data-panel="{first + k}"></canvas>'
-        f"<br><small>{escape(summary(report(each)))}</small></td>"
-        for k, each in enumerate(row)
+        f"<br><small>{escape(summary(report(trajectory)))}</small></td>"
+        for k, trajectory in enumerate(row)
     )
     return f'<tr><th class="row">{escape(Path(row[0].label).name)}</th>{cells}</tr>'
 
 
-def _panel(found: Trajectory) -> dict[str, Any]:
-    """What one canvas draws, in coordinates of the page: right, up, towards the eye (Angstrom)."""
+def _panel(trajectory: Trajectory) -> Panel:
     from ase.data.colors import jmol_colors
 
-    view = axes_of(found.atoms)
-    centre = found.atoms.positions.mean(0)
-    atoms = (found.atoms.positions - centre) @ view.T
-    starts, middles = (each @ view.T for each in half_bonds(found))
-    moves = (found.points - found.points[:1]) @ view.T  # (T, A, 3)
-    radii = radii_of(found.atoms)
+    view = axes_of(trajectory.atoms)
+    centre = trajectory.atoms.positions.mean(0)
+    atoms = (trajectory.atoms.positions - centre) @ view.T
+    starts, middles = (ends @ view.T for ends in half_bonds(trajectory))
+    moves = (trajectory.points - trajectory.points[:1]) @ view.T  # (T, A, 3)
+    radii = radii_of(trajectory.atoms)
     return {
-        "atoms": _plain(atoms),
-        "radii": _plain(radii),
-        "colours": _plain(jmol_colors[found.atoms.numbers]),
-        "bonds": _plain(np.concatenate((starts, middles), axis=1)),
-        "paths": _plain(moves.transpose(1, 0, 2)),
+        "atoms": _rounded(atoms).tolist(),
+        "radii": _rounded(radii).tolist(),
+        "colours": _rounded(jmol_colors[trajectory.atoms.numbers]).tolist(),
+        "bonds": _rounded(np.concatenate((starts, middles), axis=1)).tolist(),
+        "paths": _rounded(moves.transpose(1, 0, 2)).tolist(),
         "reach": float((np.linalg.norm(atoms, axis=1) + radii).max() + 0.3),
     }
 
 
-def _plain(values: np.ndarray) -> Any:
-    """Nested lists, to a ten-thousandth of an Angstrom."""
-    return np.round(values, 4).tolist()
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """To a ten-thousandth of an Angstrom, which no eye can tell."""
+    return np.round(values, 4)

@@ -81,32 +81,32 @@ def _rings(bonds: Skeleton, count: int) -> list[list[int]]:
     leaving: list[list[int]] = [[] for _ in range(count)]
     for bond, owner in enumerate(bonds.owners):
         leaving[owner].append(bond)
-    chained = [mine if len(mine) <= MOST_BONDS else [] for mine in leaving]
-    found = []
-    for mine in chained:
-        for first, last in combinations(mine, 2):
-            way = _shortest(bonds, chained, first, last)
-            if way:
-                found.append([first, *way])
-    return found
+    chained = [own if len(own) <= MOST_BONDS else [] for own in leaving]
+    rings = []
+    for own in chained:
+        for first, last in combinations(own, 2):
+            walk = _shortest(bonds, chained, first, last)
+            if walk:
+                rings.append([first, *walk])
+    return rings
 
 
 def _shortest(bonds: Skeleton, leaving: list[list[int]], first: int, last: int) -> list[int]:
-    """The bonds of the shortest way back after bond ``first`` that comes in over ``last``."""
+    """The bonds of the shortest walk back after bond ``first`` that comes in over ``last``."""
     home, start, end = (int(k) for k in (bonds.owners[first], *bonds.partners[[first, last]]))
-    came: dict[int, int] = {home: -1, start: -1}
-    waiting = deque([(start, 1)])
-    while waiting:
-        atom, length = waiting.popleft()
+    predecessor: dict[int, int] = {home: -1, start: -1}
+    queue = deque([(start, 1)])
+    while queue:
+        atom, length = queue.popleft()
         if atom == end:
-            return [*_traced(bonds, came, end), _reverse(bonds, last)]
+            return [*_traced(bonds, predecessor, end), _reverse(bonds, last)]
         if length == LARGEST_RING - 1:
             return []
         for bond in leaving[atom]:
             partner = int(bonds.partners[bond])
-            if partner not in came:
-                came[partner] = bond
-                waiting.append((partner, length + 1))
+            if partner not in predecessor:
+                predecessor[partner] = bond
+                queue.append((partner, length + 1))
     return []
 
 
@@ -118,12 +118,12 @@ def _reverse(bonds: Skeleton, bond: int) -> int:
     return int(first + np.where(back, gap, np.inf).argmin())
 
 
-def _traced(bonds: Skeleton, came: dict[int, int], end: int) -> list[int]:
-    way, atom = [], end
-    while came[atom] >= 0:
-        way.append(came[atom])
-        atom = int(bonds.owners[came[atom]])
-    return way[::-1]
+def _traced(bonds: Skeleton, predecessor: dict[int, int], end: int) -> list[int]:
+    walk, atom = [], end
+    while predecessor[atom] >= 0:
+        walk.append(predecessor[atom])
+        atom = int(bonds.owners[predecessor[atom]])
+    return walk[::-1]
 
 
 def _flat(members: tuple[int, ...], steps: np.ndarray) -> Ring | None:

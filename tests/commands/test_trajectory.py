@@ -17,7 +17,7 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.trajectory.files import read_hdf5, writer
 from neupol_cli.trajectory.paths import check_movable
-from neupol_cli.trajectory.plot import plotter
+from neupol_cli.trajectory.pictures import plotter
 
 TWO = """3
 water

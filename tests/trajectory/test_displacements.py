@@ -14,7 +14,8 @@ from ase.build import molecule
 
 from neupol_cli import checkpoint, registry
 from neupol_cli.io import hdf5
-from neupol_cli.trajectory.paths import measures, trajectory
+from neupol_cli.trajectory.measures import measures
+from neupol_cli.trajectory.paths import trajectory
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "displacements.py"
 NAMES = ("H2O", "CH4", "CH3OH", "C2H6", "NH3", "CH3CHO")

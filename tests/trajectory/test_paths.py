@@ -7,7 +7,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, graphene, molecule
 
-from neupol_cli.trajectory.paths import Trajectory, by_bond, by_element, measures, report
+from neupol_cli.trajectory.measures import by_bond, by_element, measures, report
+from neupol_cli.trajectory.paths import Trajectory
 from neupol_cli.trajectory.skeleton import skeleton
 
 

@@ -1,0 +1,72 @@
+"""Four neighbouring rows of a table, weighted and added, without a copy of the rows.
+
+The plain form (TableLookup.read_plainly) makes an (E, 4, C) array of rows first. Here rows are
+bags that PyTorch sums as it reads them, and the gradient by the table gathers edges by row alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def weighted_rows(table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
+    """Rows 2 left .. 2 left + 3 of ``table``, weighted.
+
+    Args:
+        table: (2 bins, C).
+        left: (E,) from 0 to bins - 2.
+        weights: (E, 4).
+        bins: how many pairs of rows the table has.
+
+    Returns:
+        (E, C), differentiable twice by table and weights.
+    """
+    return _WeightedRows.apply(table, left, weights, bins)
+
+
+class _WeightedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
+        ctx.save_for_backward(table, left, weights)
+        ctx.bins = bins
+        rows = 2 * left[:, None] + torch.arange(4, device=left.device)
+        return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        table, left, weights = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        by_table = by_weights = None
+        if ctx.needs_input_grad[0]:
+            by_table = _gathered(gradient, left, weights, ctx.bins)
+        if ctx.needs_input_grad[2]:
+            rows = [(table.index_select(0, 2 * left + n) * gradient).sum(1) for n in range(4)]
+            by_weights = torch.stack(rows, 1)
+        return by_table, None, by_weights, None
+
+
+def _gathered(gradient: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
+    """The transpose of reading: (E, C) -> (2 bins, C)."""
+    order = torch.argsort(left)
+    offsets = torch.searchsorted(left[order], torch.arange(bins - 1, device=left.device))
+    in_order = weights.index_select(0, order)
+    sums = [
+        functional.embedding_bag(
+            order,
+            gradient,
+            offsets,
+            mode="sum",
+            per_sample_weights=in_order[:, n].contiguous(),
+        )
+        for n in range(4)
+    ]
+    total = gradient.new_zeros(bins, 2, gradient.shape[1])
+    total[:-1, 0] = sums[0]
+    total[:-1, 1] = sums[1]
+    total[1:, 0] += sums[2]
+    total[1:, 1] += sums[3]
+    return total.flatten(0, 1)
