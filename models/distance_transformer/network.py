@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.distance_transformer.pair_blocks import Blocks, Listed, pair_products
+from neupol_cli.models.distance_transformer.kernels.pair_blocks import Blocks, Listed, pair_products
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear
 from neupol_cli.models.property import Backbone, PropertyConfig

@@ -13,7 +13,7 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import ENCODINGS
-from neupol_cli.models.distance_transformer import pair_blocks
+from neupol_cli.models.distance_transformer.kernels import pair_blocks
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
 SMALL = {
