@@ -35,8 +35,9 @@ from neupol_cli.models.charge3net.tensor_product import (
     Neighbourhoods,
     hidden_irreps,
 )
+from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
-from neupol_cli.models.density.probes import images, inside, slots
+from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.nn.elements import Elements
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.harmonics import Harmonics
@@ -76,7 +77,7 @@ class AtomFeatures:
     path: tuple[Tensor, ...] = ()
 
 
-class ChargE3Net(DensityModel):
+class ChargE3Net(DensityModel[AtomFeatures]):
     """The network from a structure to its electron density in e/Angstrom^3.
 
     With spin the density has two columns, (total, up - down).
@@ -199,17 +200,17 @@ class ChargE3Net(DensityModel):
         """The same of atoms that are encoded already, differentiable by the probes."""
         points = features.points
         cutoff = self.config.cutoff
-        seen = images(points, cutoff, *inside(points, probes))
-        found = slots(points, seen, points.positions, probes, cutoff)
+        images = periodic_images(points, cutoff, *fractional_bounds(points, probes))
+        found = padded_edges(points, images, points.positions, probes, cutoff)
         geometry = Edges(found.receivers, found.receivers, found.vectors)
         coupled = self._coupled(self.harmonics(geometry.directions), features.sources, found.width)
         count = probes.shape[0] * probes.shape[1]
-        weights = self._radial(geometry.lengths, found.filled)
+        weights = self._radial(geometry.lengths, found.is_edge)
         summed = segment_sum(coupled * weights, found.receivers, count)
         spherical = summed.new_zeros(count)
         if self.promolecule is not None:
             types = features.types.repeat_interleave(found.width)
-            atoms = self.promolecule(geometry.squared, types) * found.filled
+            atoms = self.promolecule(geometry.squared, types) * found.is_edge
             spherical = segment_sum(atoms, found.receivers, count)
         return self.finish(summed, spherical)
 
@@ -222,7 +223,7 @@ class ChargE3Net(DensityModel):
         table = checked_table(self.probes, self.basis, TABLE_ERROR)
         return replace(features, table=table.to(graph.positions.dtype))
 
-    def tile_reader(self, features: AtomFeatures, memory: int) -> Reader:
+    def tile_evaluator(self, features: AtomFeatures, memory: int) -> Reader:
         """Reads the probes from tables, or on a GPU with a kernel."""
         return Reader(self, features, memory)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import out_of_memory
-from neupol_cli.models.density.probes import Tile
+from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.nn.graph import Edges
 from neupol_cli.models.nn.radial_table import Spots
 
@@ -76,12 +76,12 @@ class Reader:
         self.stops = torch.tensor(widths).cumsum(0).tolist()
         self.width = self.stops[-1]
         self.kernel: ProbeKernel | None = None
-        self.empty = self._finish(self._zeros(1), self._zeros(1)[:, 0])  # (1,) or (1, 2)
+        self.vacuum_density = self._finish(self._zeros(1), self._zeros(1)[:, 0])  # (1,) or (1, 2)
 
     def _zeros(self, rows: int) -> Tensor:
         return self.features.points.positions.new_zeros(rows, self.width)
 
-    def read(self, tile: Tile) -> tuple[Tensor, Tensor]:
+    def evaluate(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """The rows of those probes that an atom reaches, and their densities."""
         fused = self._fused(tile)
         if fused is not None:
@@ -125,7 +125,7 @@ class Reader:
         """Consecutive edges, at most ``edges`` at a time: [(owner, edges)], their slice."""
         pieces: list[tuple[int, int]] = []
         start = held = 0
-        for owner, count in zip(tile.owners, tile.counts, strict=True):
+        for owner, count in zip(tile.atom_index, tile.counts, strict=True):
             while count:
                 taken = min(count, self.edges - held)
                 pieces.append((owner, taken))

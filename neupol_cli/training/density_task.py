@@ -20,7 +20,8 @@ from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset, Density
-from neupol_cli.models.density.probes import images, inside, slots
+from neupol_cli.models.density.images import fractional_bounds, periodic_images
+from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.property_task import PENALTIES, Arrays
@@ -317,12 +318,12 @@ def fit_promolecule(task: DensityTask, seed: int) -> None:
 def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
     """(B P, species x Gaussians): the shells summed over each structure's atoms of an element."""
     cutoff, species = model.config.cutoff, len(model.config.species)
-    seen = images(graph, cutoff, *inside(graph, probes))
-    found = slots(graph, seen, graph.positions, probes, cutoff)
-    shells = model.promolecule.shells(found.vectors.square().sum(1)) * found.filled[:, None]
-    types = model.types(graph.numbers).repeat_interleave(found.width)
+    images = periodic_images(graph, cutoff, *fractional_bounds(graph, probes))
+    edges = padded_edges(graph, images, graph.positions, probes, cutoff)
+    shells = model.promolecule.shells(edges.vectors.square().sum(1)) * edges.is_edge[:, None]
+    types = model.types(graph.numbers).repeat_interleave(edges.width)
     total = shells.new_zeros(probes.shape[0] * probes.shape[1] * species, shells.shape[1])
-    total.index_add_(0, found.receivers * species + types, shells)
+    total.index_add_(0, edges.receivers * species + types, shells)
     return total.view(-1, species * shells.shape[1])
 
 

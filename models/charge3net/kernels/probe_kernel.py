@@ -39,7 +39,8 @@ from torch.nn import functional
 
 if TYPE_CHECKING:
     from neupol_cli.models.charge3net.network import AtomFeatures, ChargE3Net
-    from neupol_cli.models.density.probes import Images, Tile
+    from neupol_cli.models.density.images import Images
+    from neupol_cli.models.density.tiles import Tile
 
 # Probes of a program, and its channels at most.
 PROBES, COLUMNS = 32, 64
@@ -303,7 +304,7 @@ class ProbeKernel:
         spherical = torch.zeros_like(summed[:, 0])
         if kept.shape[0]:
             with torch.cuda.device_of(summed):
-                self._launch(probes, tile.seen, first, near, summed, spherical)
+                self._launch(probes, tile.images, first, near, summed, spherical)
         return kept, summed, spherical
 
     def _launch(
@@ -318,7 +319,7 @@ class ProbeKernel:
         count, blocks = probes.shape[0], first.shape[0] - 1
         points = seen.points.contiguous()
         reach = torch.full_like(points[:1, 0], self.cutoff**2)
-        owners = seen.owners.int()
+        owners = seen.atom_index.int()
         for d in self.degrees:
             stride = d.source.shape[2]
             # Products that no fma names are rounded as PyTorch rounds them, and with them what
@@ -331,7 +332,7 @@ class ProbeKernel:
             )  # fmt: skip
         if self.atoms is not None:
             heights = self.atoms.coefficients.contiguous()
-            types = self.features.types[seen.owners].int()
+            types = self.features.types[seen.atom_index].int()
             _spherical[(blocks,)](
                 probes, count, points, types, reach, first, near, self.atoms.exponents, heights,
                 heights.shape[1], self.cutoff**-2, spherical,
@@ -370,7 +371,7 @@ def neighbourhoods(
     blocks = blocks.view(-1, PROBES)  # (blocks, PROBES), the last probe repeated
     places = tile.probes[blocks]
     low, high = places.amin(1)[:, None], places.amax(1)[:, None]  # (blocks, 1, 3)
-    points = tile.seen.points[tile.near]
+    points = tile.images.points[tile.near]
     found = []
     for part in torch.arange(blocks.shape[0]).split(max(1, pairs // max(1, points.shape[0]))):
         rows = slice(int(part[0]), int(part[-1]) + 1)
