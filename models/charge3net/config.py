@@ -34,7 +34,8 @@ class ChargE3NetConfig:
         promolecule: Gaussians an element of the spherical atoms that are summed and added;
             0 for none, as published.
         probes: drawn from each structure in a step of training.
-        focus: they are drawn in proportion to density^focus; 0, as published: all alike.
+        sampling_exponent: they are drawn in proportion to density to this power; 0, as published,
+            draws all alike.
     """
 
     species: tuple[int, ...] = (1, 6, 7, 8, 9)
@@ -53,7 +54,7 @@ class ChargE3NetConfig:
     bins: int = 64
     promolecule: int = 0
     probes: int = 200
-    focus: float = 0.0
+    sampling_exponent: float = 0.0
 
     @property
     def points_per_atom(self) -> int:

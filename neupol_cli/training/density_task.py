@@ -33,7 +33,7 @@ UNIT = "e/Angstrom^3"
 HELD = 1_000_000_000
 # Points of a structure that are read for validation, the same ones each time; a test reads all.
 VALIDATED = 4096
-# A focused draw goes with (density + FLOOR)^focus, so that no point is out of reach.
+# A weighted draw goes with (density + FLOOR)^exponent, so that no point is out of reach.
 FLOOR = 1e-3
 # Points and structures that the spherical atoms are fitted to.
 FITTED = 2000, 256
@@ -122,16 +122,16 @@ def _held(
 class Draw:
     """Random held points of structures, with the weights that keep their mean unbiased.
 
-    With ``focus`` f points are drawn in proportion to (density + 0.001)^f: a uniform draw spends
-    half of the probes where there is next to nothing to learn.
+    Points are drawn in proportion to (density + 0.001)^exponent: a uniform draw spends half of the
+    probes where there is next to nothing to learn.
     """
 
-    def __init__(self, grids: Grids, focus: float) -> None:
-        self.grids, self.focus = grids, focus
+    def __init__(self, grids: Grids, exponent: float) -> None:
+        self.grids = grids
         self.sums: Tensor | None = None
-        if focus:
+        if exponent:
             total = grids.values if grids.values.dim() == 1 else grids.values[:, 0]
-            each = (total.clamp(min=0).double() + FLOOR) ** focus
+            each = (total.clamp(min=0).double() + FLOOR) ** exponent
             self.sums = torch.cat((each.new_zeros(1), each.cumsum(0)))
 
     def __call__(
@@ -177,7 +177,7 @@ class DensityTask:
         self.size = len(self.train)
         most = max(1, HELD // max(1, self.size) // self.columns)
         self.grids = Grids.of(self.density, self.splits["train"], most, request.seed, like)
-        self.draw = Draw(self.grids, self.config.focus)
+        self.draw = Draw(self.grids, self.config.sampling_exponent)
         self.checked: Grids | None = None
         self.smoothness = request.smoothness
         self.units = {METRIC: "%"}
