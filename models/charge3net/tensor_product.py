@@ -36,8 +36,8 @@ class TensorProduct:
     """
 
     def __init__(self, senders: Multiplicities, paths: list[Path], lmax: int) -> None:
-        own = {k: [path for path in paths if path.sender == k] for k in senders}
-        self.couplings = [Coupling(k, some, lmax) for k, some in own.items() if some]
+        by_sender = {k: [path for path in paths if path.sender == k] for k in senders}
+        self.couplings = [Coupling(k, own, lmax) for k, own in by_sender.items() if own]
         self.sizes = [len(c.paths) * senders[c.sender] for c in self.couplings]
 
     @property

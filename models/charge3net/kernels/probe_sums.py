@@ -24,7 +24,7 @@ class ProbeSums:
         pairs: how many probe-image pairs fit in memory.
     """
 
-    # What it failed of is the machine's or the network's: it is tried, and told of, once.
+    # A failure is the machine's or the network's: it is tried, and warned of, once.
     failed: ClassVar[bool] = False
 
     def __init__(
