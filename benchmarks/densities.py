@@ -30,8 +30,8 @@ from neupol_cli.training.settings import Settings
 from neupol_cli.training.tasks import task_for
 
 BATCH = 8
-CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "focus": 0.5}
-SMALL = {"hidden": 64, "layers": 3, "probes": 300, "focus": 0.5}
+CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "sampling_exponent": 0.5}
+SMALL = {"hidden": 64, "layers": 3, "probes": 300, "sampling_exponent": 0.5}
 # name -> (network, settings, learning rate, eps_mae % of Table 2 on all of QM9)
 NETWORKS: dict[str, tuple[str, dict[str, Any], float, str]] = {
     "deepdft-schnet": ("deepdft-schnet", SMALL, 0.001, "0.357"),

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neupol_cli import renamed_settings
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def configure(name: str, config: Settings) -> DataclassInstance:
     """
     kind = entry(name).load().Config
     known = {field.name for field in fields(kind)}
+    config = renamed_settings.current(config)
     unknown = [key for key in config if key not in known]
     if unknown:
         raise UsageError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
@@ -313,6 +315,7 @@ def bundled_header(name: str) -> Header:
     with bundled()[name].open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header: Header = json.loads(json.loads(stream.read(size))["__metadata__"]["neupol"])
+    header["config"] = renamed_settings.current(header["config"])
     return header
 
 

@@ -8,25 +8,22 @@ learns the deformation, what bonding does to the atoms, which is a small part of
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from neupol_cli.models.charge3net.config import ChargE3NetConfig
 
 # Exponents in 1/Angstrom^2: from the tail of a hydrogen atom to the core hole of a fluorine.
 WIDEST, NARROWEST = 0.25, 40.0
 
 
 class Promolecule(nn.Module):
-    """The spherical atoms of some elements, zero until :meth:`fit`.
-
-    ``config`` gives species, cutoff, promolecule (the number of Gaussians) and kinds.
-    """
+    """The spherical atoms of some elements, zero until :meth:`fit`."""
 
     coefficients: Tensor
     exponents: Tensor
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: ChargE3NetConfig) -> None:
         super().__init__()
         self.cutoff = config.cutoff
         self.species = len(config.species)
@@ -34,12 +31,12 @@ class Promolecule(nn.Module):
         ratio = torch.arange(count) / max(count - 1, 1)
         self.register_buffer("exponents", WIDEST * (NARROWEST / WIDEST) ** ratio)
         # Movable points carry no atom: their rows stay zero.
-        self.register_buffer("coefficients", torch.zeros(config.kinds * self.species, count))
+        self.register_buffer("coefficients", torch.zeros(config.point_types, count))
 
     def shells(self, squared: Tensor) -> Tensor:
         """(E,) squared distances -> (E, K) enveloped Gaussians."""
-        inside = (1 - squared / self.cutoff**2).clamp(min=0).square()
-        return torch.exp(-squared[:, None] * self.exponents) * inside[:, None]
+        envelope = (1 - squared / self.cutoff**2).clamp(min=0).square()
+        return torch.exp(-squared[:, None] * self.exponents) * envelope[:, None]
 
     def forward(self, squared: Tensor, types: Tensor) -> Tensor:
         """(E,) squared distances and (E,) types of the atoms -> (E,) e/Angstrom^3."""

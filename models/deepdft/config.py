@@ -15,7 +15,8 @@ class DeepDFTConfig:
         layers: of atoms and of probes.
         cutoff: Angstrom.
         probes: drawn from each structure in a step of training.
-        focus: they are drawn in proportion to density^focus; 0, as published: all alike.
+        sampling_exponent: they are drawn in proportion to density to this power; 0, as published,
+            draws all alike.
         spin: there is none; a data set's spin density is left alone.
     """
 
@@ -24,7 +25,7 @@ class DeepDFTConfig:
     layers: int = 3
     cutoff: float = 4.0
     probes: int = 1000
-    focus: float = 0.0
+    sampling_exponent: float = 0.0
     spin: bool = False
 
 

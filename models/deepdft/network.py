@@ -22,8 +22,10 @@ from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.filter_table import FilterTables, filter_table
 from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges, ProbeEvaluator, tile_senders
 from neupol_cli.models.deepdft.published import recognised
+from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
-from neupol_cli.models.density.probes import Tile, images, inside, slots
+from neupol_cli.models.density.padded_edges import padded_edges
+from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.nn.elements import Elements
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 from neupol_cli.models.nn.linear import Linear
@@ -57,7 +59,7 @@ class AtomFeatures:
     evaluator: ProbeEvaluator | None = None
 
 
-class DeepDFT(DensityModel):
+class DeepDFT(DensityModel[AtomFeatures]):
     """From a structure to its electron density in e/Angstrom^3.
 
     A subclass implements :meth:`atoms`, :meth:`received`, :meth:`filters` and :meth:`evaluator`,
@@ -125,11 +127,12 @@ class DeepDFT(DensityModel):
     def at(self, features: AtomFeatures, probes: Tensor) -> Tensor:
         """The same of atoms that are encoded already, differentiable by the probes."""
         graph = features.points
-        seen = images(graph, self.config.cutoff, *inside(graph, probes))
-        padded = slots(graph, seen, graph.positions, probes, self.config.cutoff)
+        cutoff = self.config.cutoff
+        images = periodic_images(graph, cutoff, *fractional_bounds(graph, probes))
+        padded = padded_edges(graph, images, graph.positions, probes, cutoff)
         atoms = torch.arange(graph.numbers.shape[0], device=probes.device)
-        senders = atoms.repeat_interleave(padded.width)[padded.filled]
-        edges = Edges(padded.receivers[padded.filled], senders, -padded.vectors[padded.filled])
+        senders = atoms.repeat_interleave(padded.width)[padded.is_edge]
+        edges = Edges(padded.receivers[padded.is_edge], senders, -padded.vectors[padded.is_edge])
         return self.received(features.layers, edges, probes.shape[0] * probes.shape[1])
 
     @torch.no_grad()
@@ -152,7 +155,7 @@ class DeepDFT(DensityModel):
 
         return self.filter_tables.get(weights, make)
 
-    def tile_reader(self, features: AtomFeatures, memory: int) -> TileEvaluator:
+    def tile_evaluator(self, features: AtomFeatures, memory: int) -> TileEvaluator:
         """One structure's densities tile by tile, within so many bytes."""
         return TileEvaluator(self, features, memory)
 
@@ -170,21 +173,21 @@ class TileEvaluator:
         self.probes = max(FEWEST_PROBES, min(affordable, limit))
         self.pairs = max(FEWEST_PROBES, memory // 192)
         none, nothing = features.points.batch[:0], features.points.positions[:0]
-        self.empty = network.received(features.layers, Edges(none, none, nothing), 1)
+        self.vacuum_density = network.received(features.layers, Edges(none, none, nothing), 1)
 
-    def read(self, tile: Tile) -> tuple[Tensor, Tensor]:
+    def evaluate(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """The rows of those probes that an atom reaches, and their densities."""
         evaluator = self.features.evaluator
         if evaluator is None:
             return tile.rows, self._formulas(tile)
-        edges = ProbeEdges.of(tile, self.empty.dtype)
+        edges = ProbeEdges.of(tile, self.vacuum_density.dtype)
         if not edges.size:
-            return tile.rows[:0], self.empty[:0]
+            return tile.rows[:0], self.vacuum_density[:0]
         density = evaluator.density(edges)
         return tile.rows[edges.probes], density[: edges.probes.shape[0]]
 
     def _formulas(self, tile: Tile) -> Tensor:
         """(P,) densities of a tile with every function evaluated at every edge."""
-        vectors = -tile.vectors.to(self.empty.dtype)
+        vectors = -tile.vectors.to(self.vacuum_density.dtype)
         edges = Edges(tile.receivers, tile_senders(tile), vectors)
         return self.network.received(self.features.layers, edges, tile.rows.shape[0])

@@ -1,1 +1,1 @@
-"""What every density network shares: probes, tiles and grids."""
+"""What every density network shares: periodic images, edges to probes, tiles, grids."""

@@ -1,13 +1,13 @@
 """Densities at many points: what every density network offers, and its probes tile by tile.
 
 What a structure's atoms contribute is prepared once, for any number of probes. Probes that no atom
-reaches share one constant.
+reaches share one constant, the vacuum density.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import ase
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from neupol_cli.errors import InputError
 from neupol_cli.models.base import Model, Network, Task
-from neupol_cli.models.density.probes import Grid, GridTiles, Tile, images, inside, scattered_tiles
+from neupol_cli.models.density.grid_tiles import Grid, GridTiles
+from neupol_cli.models.density.images import fractional_bounds, periodic_images
+from neupol_cli.models.density.tiles import Tile, scattered_tiles
 from neupol_cli.models.nn.graph import Graph
 
 # Bytes that a density may use besides its result, unless it is told otherwise.
@@ -39,35 +41,39 @@ class DensityConfig(Protocol):
     def spin(self) -> bool: ...
 
 
-class AtomFeatures(Protocol):
-    """What probes read of some structures, the network's own; ``points`` are its senders."""
+class EncodedAtoms(Protocol):
+    """What probes read of some structures, in the network's own form; ``points`` send to them."""
 
     @property
     def points(self) -> Graph: ...
 
 
-class TileReader(Protocol):
+Features = TypeVar("Features", bound=EncodedAtoms)
+
+
+class TileEvaluator(Protocol):
     """One structure's density at tiles of probes.
 
     Attributes:
         cutoff: Angstrom.
         probes, pairs: how many probes, and probe-image pairs, are held at a time.
-        empty: (1,) or (1, 2), the density where no atom is near.
+        vacuum_density: (1,) or (1, 2), the density where no atom is near.
     """
 
     cutoff: float
     probes: int
     pairs: int
-    empty: Tensor
+    vacuum_density: Tensor
 
-    def read(self, tile: Tile) -> tuple[Tensor, Tensor]:
+    def evaluate(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """Rows of the result that an atom reaches, and their densities."""
 
 
-class DensityModel(Model, Network):
+class DensityModel(Model, Network, Generic[Features]):
     """From a structure to its electron density in e/Angstrom^3, at any point.
 
-    A subclass implements :meth:`prepared` and :meth:`tile_reader`.
+    A subclass implements :meth:`prepared`, :meth:`at` and :meth:`tile_evaluator`; ``Features`` is
+    what its probes read.
     """
 
     task: ClassVar[Task] = "density"
@@ -88,16 +94,28 @@ class DensityModel(Model, Network):
         """Angstrom."""
         return self.config.cutoff
 
-    def prepared(self, graph: Graph) -> Any:
-        """What probes read of a graph's structures, :class:`AtomFeatures`; for predictions."""
+    def prepared(self, graph: Graph) -> Features:
+        """What probes read of a graph's structures; for predictions, without gradients."""
         raise NotImplementedError
 
-    def tile_reader(self, features: Any, memory: int) -> TileReader:
-        """The reader of one structure's features, within so many bytes."""
+    def at(self, features: Features, probes: Tensor) -> Tensor:
+        """Densities at the same number of probes of each of B structures.
+
+        Args:
+            features: of the structures.
+            probes: (B, P, 3) Angstrom; differentiable.
+
+        Returns:
+            (B P,), or (B P, 2) with spin: e/Angstrom^3.
+        """
+        raise NotImplementedError
+
+    def tile_evaluator(self, features: Features, memory: int) -> TileEvaluator:
+        """The evaluator of one structure's density, within so many bytes."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def atom_features(self, structure: ase.Atoms) -> Any:
+    def atom_features(self, structure: ase.Atoms) -> Features:
         """What probes read of a structure, once for any number of probes.
 
         Raises:
@@ -107,7 +125,7 @@ class DensityModel(Model, Network):
 
     @torch.no_grad()
     def density(
-        self, structure: ase.Atoms | AtomFeatures, probes: Tensor, memory: int = MEMORY
+        self, structure: ase.Atoms | Features, probes: Tensor, memory: int = MEMORY
     ) -> Tensor:
         """The density at any points.
 
@@ -118,25 +136,28 @@ class DensityModel(Model, Network):
 
         Returns:
             (M,) e/Angstrom^3, or (M, 2) with spin: (total, up - down).
+
+        Raises:
+            InputError: an element that the network never saw, or features of several structures.
         """
-        features = self._features(structure)
-        points, reader = features.points, self._reader(features, memory)
+        points, evaluator = self._evaluator(structure, memory)
         probes = probes.detach().to(points.positions.device, torch.float64)
-        found = _filled(reader.empty, probes.shape[0])
+        density = _vacuum(evaluator, probes.shape[0])
         if not probes.shape[0]:
-            return found
-        seen = images(points, reader.cutoff, *inside(points, probes[None]))
-        tiles = scattered_tiles(probes, seen, reader.cutoff, reader.probes, reader.pairs)
-        _read(found, reader, tiles)
-        return found
+            return density
+        cutoff = evaluator.cutoff
+        images = periodic_images(points, cutoff, *fractional_bounds(points, probes[None]))
+        tiles = scattered_tiles(probes, images, cutoff, evaluator.probes, evaluator.pairs)
+        _evaluate(density, evaluator, tiles)
+        return density
 
     @torch.no_grad()
     def density_grid(
         self,
-        structure: ase.Atoms | AtomFeatures,
+        structure: ase.Atoms | Features,
         grid: Grid,
         memory: int = MEMORY,
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Tensor:
         """The density on a regular grid.
 
@@ -144,47 +165,54 @@ class DensityModel(Model, Network):
             structure: one structure, or its features from :meth:`atom_features`.
             grid: origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, shape (n1, n2, n3).
             memory: bytes that may be used besides the result.
-            progress: is told (points dealt with, points in all) after every tile.
+            progress: called with (points dealt with, points in all) after every tile.
 
         Returns:
             (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
+
+        Raises:
+            InputError: as :meth:`density`.
         """
-        features = self._features(structure)
-        points, reader = features.points, self._reader(features, memory)
-        corners = _corners(grid).to(points.positions.device)
-        seen = images(points, reader.cutoff, *inside(points, corners[None]))
-        tiles = GridTiles(grid, seen, reader.cutoff, reader.probes, reader.pairs)
-        found = _filled(reader.empty, tiles.points)
+        points, evaluator = self._evaluator(structure, memory)
+        corners, cutoff = _corners(grid).to(points.positions.device), evaluator.cutoff
+        images = periodic_images(points, cutoff, *fractional_bounds(points, corners[None]))
+        tiles = GridTiles(grid, images, cutoff, evaluator.probes, evaluator.pairs)
+        density = _vacuum(evaluator, tiles.points)
         for done, tile in tiles:
-            _read(found, reader, [] if tile is None else [tile])
+            _evaluate(density, evaluator, [] if tile is None else [tile])
             if progress is not None:
                 progress(done, tiles.points)
-        return found
+        return density
 
-    def _features(self, structure: ase.Atoms | AtomFeatures) -> AtomFeatures:
+    def _evaluator(
+        self, structure: ase.Atoms | Features, memory: int
+    ) -> tuple[Graph, TileEvaluator]:
+        """One structure's points and the evaluator of its density."""
+        features = self._features(structure)
+        count = features.points.size
+        if count != 1:
+            raise InputError(f"one structure at a time: these are the features of {count}")
+        return features.points, self.tile_evaluator(features, memory)
+
+    def _features(self, structure: ase.Atoms | Features) -> Features:
         """What probes read of a structure, computed unless it is given."""
         if not isinstance(structure, ase.Atoms):
             return structure
         self.check([structure])
         return self.atom_features(structure)
 
-    def _reader(self, features: AtomFeatures, memory: int) -> TileReader:
-        count = features.points.size
-        if count != 1:
-            raise InputError(f"one structure at a time: these are the features of {count}")
-        return self.tile_reader(features, memory)
 
-
-def _filled(empty: Tensor, rows: int) -> Tensor:
+def _vacuum(evaluator: TileEvaluator, rows: int) -> Tensor:
     """(rows,) or (rows, 2) of the density where no atom is near."""
-    return empty.repeat(rows, *[1] * (empty.dim() - 1))
+    density = evaluator.vacuum_density
+    return density.repeat(rows, *[1] * (density.dim() - 1))
 
 
-def _read(found: Tensor, reader: TileReader, tiles: Iterable[Tile]) -> None:
+def _evaluate(density: Tensor, evaluator: TileEvaluator, tiles: Iterable[Tile]) -> None:
     """Puts the densities of some tiles where they belong."""
     for tile in tiles:
-        rows, values = reader.read(tile)
-        found[rows] = values
+        rows, values = evaluator.evaluate(tile)
+        density[rows] = values
 
 
 def _corners(grid: Grid) -> Tensor:

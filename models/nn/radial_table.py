@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.charge3net.tensor_product import SILU
+from neupol_cli.models.nn.activation import SILU
 from neupol_cli.models.nn.linear import product
 
 # More nodes than this give back rounding errors, not the function.

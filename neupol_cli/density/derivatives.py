@@ -18,7 +18,9 @@ from torch.utils._pytree import tree_map
 
 from neupol_cli.density.on_grid import _with_less
 from neupol_cli.io.volumetric import Grid
-from neupol_cli.models.density.probes import GridTiles, Images, Tile, images, inside
+from neupol_cli.models.density.grid_tiles import GridTiles
+from neupol_cli.models.density.images import Images, fractional_bounds, periodic_images
+from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.nn.graph import Graph
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class Near:
         apart = torch.maximum(low - places, places - high).clamp(min=0)
         # The margin: rounding must not hide an image that just reaches a probe.
         met = among[apart.square().sum(1) < cutoff**2 * (1 + 1e-9)]
-        owners, counts = seen.owners[met].unique(return_counts=True)
+        owners, counts = seen.atom_index[met].unique(return_counts=True)
         return cls(owners, len(owners) * int(counts.max()) if len(owners) else 0)
 
 
@@ -106,7 +108,7 @@ class Field:
         self.cutoff: float = model.config.cutoff
         self.features = model.atom_features(atoms)
         self.points: Graph = self.features.points
-        density = model.tile_reader(self.features, memory).empty.detach().cpu().double()
+        density = model.tile_evaluator(self.features, memory).vacuum_density.detach().cpu().double()
         # Where no atom is near, the density is one number; a second one is its spin.
         self.empty = density.numpy().reshape(-1)[:1], np.zeros((1, 3)), np.zeros((1, 3, 3))
         self.slot = self._slot()
@@ -124,7 +126,7 @@ class Field:
                 yield done, tile.rows, self._block(tile)
 
     def _block(self, tile: Tile) -> Derivatives:
-        near = Near.to(tile.probes, tile.seen, tile.near, self.cutoff)
+        near = Near.to(tile.probes, tile.images, tile.near, self.cutoff)
 
         def within(memory: int) -> Derivatives:
             self.memory = memory  # what is too much for this block is so for the next one
@@ -148,13 +150,15 @@ class Field:
     def _seen(self, probes: Tensor) -> Images:
         """Whatever may reach the box around (M, 3) probes."""
         probes = probes.to(self.points.positions.device)
-        return images(self.points, self.cutoff, *inside(self.points, probes[None]))
+        return periodic_images(
+            self.points, self.cutoff, *fractional_bounds(self.points, probes[None])
+        )
 
     def _slot(self) -> int:
         """Bytes that an image takes at a point that it reaches: all that derivatives keep."""
         probes = self.points.positions[:1].double().expand(SAMPLE, 3)
         seen = self._seen(probes)
-        every = torch.arange(len(seen.owners), device=probes.device)
+        every = torch.arange(len(seen.atom_index), device=probes.device)
         near, taken = Near.to(probes, seen, every, self.cutoff), [0]
 
         def note(kept: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from neupol_cli import renamed_settings
 from neupol_cli.errors import UsageError
 
 # These follow from the data and from options of their own.
@@ -17,7 +18,7 @@ DERIVED = ("targets", "units")
 # Settings of which there can be none; every other size or length is above zero.
 MAY_BE_ZERO = (
     "charge_power", "envelope", "before_skip", "after_skip", "output_layers", "alpha_drop",
-    "lmax", "promolecule", "focus",
+    "lmax", "promolecule", "sampling_exponent",
 )  # fmt: skip
 SMALLEST = 1e-9
 
@@ -71,7 +72,7 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, Any]:
     hints = typing.get_type_hints(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
     found = {}
-    for key, text in pairs(texts, "--set").items():
+    for key, text in renamed_settings.current(pairs(texts, "--set")).items():
         if key not in known:
             raise UsageError(
                 f"--set {key}: this model has no such setting; it has {', '.join(known)}"

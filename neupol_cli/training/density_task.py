@@ -20,7 +20,8 @@ from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset, Density
-from neupol_cli.models.density.probes import images, inside, slots
+from neupol_cli.models.density.images import fractional_bounds, periodic_images
+from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.property_task import PENALTIES, Arrays
@@ -32,7 +33,7 @@ UNIT = "e/Angstrom^3"
 HELD = 1_000_000_000
 # Points of a structure that are read for validation, the same ones each time; a test reads all.
 VALIDATED = 4096
-# A focused draw goes with (density + FLOOR)^focus, so that no point is out of reach.
+# A weighted draw goes with (density + FLOOR)^exponent, so that no point is out of reach.
 FLOOR = 1e-3
 # Points and structures that the spherical atoms are fitted to.
 FITTED = 2000, 256
@@ -121,16 +122,16 @@ def _held(
 class Draw:
     """Random held points of structures, with the weights that keep their mean unbiased.
 
-    With ``focus`` f points are drawn in proportion to (density + 0.001)^f: a uniform draw spends
-    half of the probes where there is next to nothing to learn.
+    Points are drawn in proportion to (density + 0.001)^exponent: a uniform draw spends half of the
+    probes where there is next to nothing to learn.
     """
 
-    def __init__(self, grids: Grids, focus: float) -> None:
-        self.grids, self.focus = grids, focus
+    def __init__(self, grids: Grids, exponent: float) -> None:
+        self.grids = grids
         self.sums: Tensor | None = None
-        if focus:
+        if exponent:
             total = grids.values if grids.values.dim() == 1 else grids.values[:, 0]
-            each = (total.clamp(min=0).double() + FLOOR) ** focus
+            each = (total.clamp(min=0).double() + FLOOR) ** exponent
             self.sums = torch.cat((each.new_zeros(1), each.cumsum(0)))
 
     def __call__(
@@ -176,7 +177,7 @@ class DensityTask:
         self.size = len(self.train)
         most = max(1, HELD // max(1, self.size) // self.columns)
         self.grids = Grids.of(self.density, self.splits["train"], most, request.seed, like)
-        self.draw = Draw(self.grids, self.config.focus)
+        self.draw = Draw(self.grids, self.config.sampling_exponent)
         self.checked: Grids | None = None
         self.smoothness = request.smoothness
         self.units = {METRIC: "%"}
@@ -317,12 +318,12 @@ def fit_promolecule(task: DensityTask, seed: int) -> None:
 def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
     """(B P, species x Gaussians): the shells summed over each structure's atoms of an element."""
     cutoff, species = model.config.cutoff, len(model.config.species)
-    seen = images(graph, cutoff, *inside(graph, probes))
-    found = slots(graph, seen, graph.positions, probes, cutoff)
-    shells = model.promolecule.shells(found.vectors.square().sum(1)) * found.filled[:, None]
-    types = model.types(graph.numbers).repeat_interleave(found.width)
+    images = periodic_images(graph, cutoff, *fractional_bounds(graph, probes))
+    edges = padded_edges(graph, images, graph.positions, probes, cutoff)
+    shells = model.promolecule.shells(edges.vectors.square().sum(1)) * edges.is_edge[:, None]
+    types = model.types(graph.numbers).repeat_interleave(edges.width)
     total = shells.new_zeros(probes.shape[0] * probes.shape[1] * species, shells.shape[1])
-    total.index_add_(0, found.receivers * species + types, shells)
+    total.index_add_(0, edges.receivers * species + types, shells)
     return total.view(-1, species * shells.shape[1])
 
 

@@ -76,7 +76,7 @@ def test_fit_learns_densities_and_its_weights_predict_them(data, tmp_path):
         "--schedule",
         "cosine",
     )
-    done = neupol(*words, *sets(promolecule=6, probes=60, focus=0.5), cwd=tmp_path)
+    done = neupol(*words, *sets(promolecule=6, probes=60, sampling_exponent=0.5), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     error = result["test"][METRIC]
@@ -140,8 +140,8 @@ def test_focused_draws_are_unbiased(data):
     task = density_task("charge3net", hdf5.read(data), Request(config=SMALL))
     chosen = task.train[:2]
     truth = [task.grids.values[a:b].mean().item() for a, b in ((0, 720), (720, 1440))]
-    for focus in (0.0, 0.5, 1.0):
-        rows, weights = Draw(task.grids, focus)(chosen, 20000, torch.Generator().manual_seed(1))
+    for exponent in (0.0, 0.5, 1.0):
+        rows, weights = Draw(task.grids, exponent)(chosen, 20000, torch.Generator().manual_seed(1))
         values = task.grids.values[rows]
         values = values if weights is None else values * weights
         spread = values.std(1) / 20000**0.5

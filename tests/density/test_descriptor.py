@@ -50,8 +50,8 @@ class Gaussian(DensityModel):
     def atom_features(self, atoms: Atoms) -> Points:
         return self.encode(Graph.from_atoms([atoms], torch.float64))
 
-    def tile_reader(self, features: Points, memory: int) -> Any:
-        return SimpleNamespace(empty=torch.zeros(1))
+    def tile_evaluator(self, features: Points, memory: int) -> Any:
+        return SimpleNamespace(vacuum_density=torch.zeros(1))
 
     def forward(self, graph: Graph, probes: Tensor) -> Tensor:
         return self.at(self.encode(graph), probes)

@@ -28,34 +28,8 @@ of 14 before the arithmetic. With eight atoms in reach of a probe it is 70 M pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-from torch.nn import functional
-
-if TYPE_CHECKING:
-    from neupol_cli.models.charge3net.network import AtomFeatures, ChargE3Net
-    from neupol_cli.models.density.probes import Images, Tile
-
-# Probes of a program, and its channels at most.
-PROBES, COLUMNS = 32, 64
-# Degrees whose harmonics are written out below.
-LMAX = 4
-# A distance of an image from a block of probes takes about twice the room of a probe-image pair.
-WIDER = 2
-# Squares of the harmonics' norms by degree and order, with the factors that _polar leaves out:
-# (2 l + 1) (2 - delta_m0) (l - m)! / (l + m)! times the square of d^m P_l's leading number.
-NORMS = (
-    (1.0,),
-    (3.0, 3.0),
-    (5.0, 15.0, 3.75),
-    (7.0, 2.625, 26.25, 4.375),
-    (9.0, 5.625, 2.8125, 39.375, 4.921875),
-)
 
 
 @triton.jit
@@ -151,11 +125,11 @@ def _hermite(
 
 
 @triton.jit
-def _summed(
+def summed_messages(
     probes: tl.tensor,  # (P, 3) float64
     count: tl.tensor,  # P
     images: tl.tensor,  # (G, 3) float64
-    owners: tl.tensor,  # (G,) int32
+    atom_index: tl.tensor,  # (G,) int32
     reach: tl.tensor,  # (1,) float64, the cutoff's square
     first: tl.tensor,  # (blocks + 1,) int32
     near: tl.tensor,  # images, block by block, int32
@@ -184,7 +158,9 @@ def _summed(
         x, y, z = x * inverse, y * inverse, z * inverse
         place = tl.minimum(length * steps, last + 1.0)
         radial = _hermite(table, place, inside, last, columns, stride)
-        row = source + tl.load(owners + image).to(tl.int64) * (2 * DEGREE + 1) * stride + columns
+        row = (
+            source + tl.load(atom_index + image).to(tl.int64) * (2 * DEGREE + 1) * stride + columns
+        )
         coupled = tl.zeros((PROBES, COLUMNS), tl.float32)
         q = x * x + z * z
         for m in tl.static_range(2 * DEGREE + 1):
@@ -197,7 +173,7 @@ def _summed(
 
 
 @triton.jit
-def _spherical(
+def summed_atoms(
     probes: tl.tensor,
     count: tl.tensor,
     images: tl.tensor,
@@ -231,156 +207,3 @@ def _spherical(
         total += tl.where(inside, atom, 0.0)
     p = tl.program_id(0) * PROBES + tl.arange(0, PROBES)
     tl.store(out + p, total, mask=p < count)
-
-
-@dataclass(frozen=True)
-class Degree:
-    """What the kernel reads of one Y_l.
-
-    Attributes:
-        degree: l.
-        start: its first column among all.
-        channels: how many columns are its.
-        columns: of them in a program, a power of two.
-        source: (A, 2l + 1, W) the atoms' features, norms of the harmonics included, W a multiple
-            of ``columns``, zero beyond the channels.
-        table: (2 bins, W) R(r).
-    """
-
-    degree: int
-    start: int
-    channels: int
-    columns: int
-    source: Tensor
-    table: Tensor
-
-    @classmethod
-    def of(cls, degree: int, start: int, source: Tensor, table: Tensor) -> Degree:
-        """From the sources (A, 2l + 1, C) of a degree and the table of all columns."""
-        channels = source.shape[2]
-        columns = min(COLUMNS, max(16, triton.next_power_of_2(channels)))
-        spare = -channels % columns
-        squares = [NORMS[degree][abs(m)] for m in range(-degree, degree + 1)]
-        norms = torch.tensor(squares, dtype=torch.float64, device=source.device).sqrt()
-        scaled = (source * norms[:, None]).to(source.dtype)
-        own = table[:, start : start + channels]
-        padded = [functional.pad(x, (0, spare)).contiguous() for x in (scaled, own)]
-        return cls(degree, start, channels, columns, padded[0], padded[1])
-
-
-class ProbeKernel:
-    """A structure's sums over neighbours, by the fused kernels.
-
-    Args:
-        network: of at most LMAX.
-        features: float32, with their table.
-        pairs: how many distances between images and single probes fit in memory.
-    """
-
-    def __init__(self, network: ChargE3Net, features: AtomFeatures, pairs: int) -> None:
-        if features.table is None or len(features.sources) > LMAX + 1:
-            raise ValueError(f"the kernel needs a table of R(r) and harmonics up to Y_{LMAX}")
-        self.features, self.atoms, self.pairs = features, network.promolecule, pairs // WIDER
-        self.cutoff, self.bins = network.config.cutoff, features.table.shape[0] // 2
-        self.degrees: list[Degree] = []
-        self.width = 0
-        for degree, source in enumerate(features.sources):
-            if source.shape[2]:
-                self.degrees.append(Degree.of(degree, self.width, source, features.table))
-            self.width += source.shape[2]
-
-    def sums(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """What a tile's probes receive, save those that certainly receive nothing.
-
-        Returns:
-            (N,) which of the tile's probes, (N, columns) sums of the probe stack, (N,) sums of
-            spherical atoms, zero without a promolecule.
-        """
-        order = in_space(tile.probes)
-        kept, first, near = neighbourhoods(tile, order, self.cutoff, self.pairs)
-        probes = tile.probes[kept].contiguous()
-        summed = probes.new_empty(kept.shape[0], self.width, dtype=torch.float32)
-        spherical = torch.zeros_like(summed[:, 0])
-        if kept.shape[0]:
-            with torch.cuda.device_of(summed):
-                self._launch(probes, tile.seen, first, near, summed, spherical)
-        return kept, summed, spherical
-
-    def _launch(
-        self,
-        probes: Tensor,
-        seen: Images,
-        first: Tensor,
-        near: Tensor,
-        summed: Tensor,
-        spherical: Tensor,
-    ) -> None:
-        count, blocks = probes.shape[0], first.shape[0] - 1
-        points = seen.points.contiguous()
-        reach = torch.full_like(points[:1, 0], self.cutoff**2)
-        owners = seen.owners.int()
-        for d in self.degrees:
-            stride = d.source.shape[2]
-            # Products that no fma names are rounded as PyTorch rounds them, and with them what
-            # lies inside the cutoff: a grid has probes just on it.
-            _summed[blocks, stride // d.columns](
-                probes, count, points, owners, reach, first, near, d.source, d.table,
-                summed[:, d.start :], self.width, d.channels, stride,
-                (self.bins - 1) / self.cutoff, float(self.bins - 2),
-                DEGREE=d.degree, PROBES=PROBES, COLUMNS=d.columns, enable_fp_fusion=False,
-            )  # fmt: skip
-        if self.atoms is not None:
-            heights = self.atoms.coefficients.contiguous()
-            types = self.features.types[seen.owners].int()
-            _spherical[(blocks,)](
-                probes, count, points, types, reach, first, near, self.atoms.exponents, heights,
-                heights.shape[1], self.cutoff**-2, spherical,
-                PROBES=PROBES, GAUSSIANS=triton.next_power_of_2(heights.shape[1]),
-                enable_fp_fusion=False,
-            )  # fmt: skip
-
-
-def in_space(probes: Tensor) -> Tensor:
-    """An order of (P, 3) probes in which neighbours in it are neighbours in space (Morton's)."""
-    low = probes.amin(0)
-    edge = (probes.amax(0) - low).amax().clamp(min=1e-6) / 1023
-    box = ((probes - low) / edge).long()
-    bits = torch.arange(10, device=probes.device)
-    axes = torch.arange(3, device=probes.device)
-    key = ((box[:, :, None] >> bits) & 1) << (3 * bits + axes[:, None])  # (P, 3, 10)
-    return torch.argsort(key.sum((1, 2)), stable=True)
-
-
-def neighbourhoods(
-    tile: Tile, order: Tensor, cutoff: float, pairs: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Blocks of PROBES probes in an order, and the images that the box around each may see.
-
-    Args:
-        tile: P probes and the images near them.
-        order: (P,) of the probes.
-        cutoff: Angstrom.
-        pairs: how many vectors between blocks and images are held at a time.
-
-    Returns:
-        (N,) the probes of those blocks that see an image, only the last of which may be not
-        full; (blocks + 1,) where each block's images begin, and the images, both int32.
-    """
-    blocks = functional.pad(order, (0, -order.shape[0] % PROBES), value=int(order[-1]))
-    blocks = blocks.view(-1, PROBES)  # (blocks, PROBES), the last probe repeated
-    places = tile.probes[blocks]
-    low, high = places.amin(1)[:, None], places.amax(1)[:, None]  # (blocks, 1, 3)
-    points = tile.seen.points[tile.near]
-    found = []
-    for part in torch.arange(blocks.shape[0]).split(max(1, pairs // max(1, points.shape[0]))):
-        rows = slice(int(part[0]), int(part[-1]) + 1)
-        apart = torch.maximum(low[rows] - points, points - high[rows]).clamp(min=0)
-        # The margin: rounding must not hide an image that just reaches a probe.
-        found.append(apart.square().sum(-1) < cutoff**2 * (1 + 1e-9))
-    met = torch.cat(found)  # (blocks, images)
-    seen = met.any(1)
-    counts = met[seen].sum(1)
-    near = tile.near[met.nonzero()[:, 1]].int()
-    real = torch.arange(blocks.numel(), device=order.device).view_as(blocks) < order.shape[0]
-    kept = blocks[seen][real[seen]]
-    return kept, functional.pad(counts.cumsum(0), (1, 0)).int(), near

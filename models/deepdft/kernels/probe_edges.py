@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neupol_cli.models.density.probes import Tile
+from neupol_cli.models.density.tiles import Tile
 
 # oneDNN compiles a product anew for every number of rows: points are rounded up to multiples.
 ROUNDED = 64
@@ -65,9 +65,9 @@ class ProbeEvaluator(Protocol):
 def tile_senders(tile: Tile) -> Tensor:
     """(E,) the atom of each of a tile's edges, in the tile's order."""
     device = tile.rows.device
-    owners = torch.tensor(tile.owners, dtype=torch.long, device=device)
+    atom_index = torch.tensor(tile.atom_index, dtype=torch.long, device=device)
     counts = torch.tensor(tile.counts, dtype=torch.long, device=device)
-    return owners.repeat_interleave(counts)
+    return atom_index.repeat_interleave(counts)
 
 
 def _points(receivers: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:

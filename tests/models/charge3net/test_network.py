@@ -1,4 +1,4 @@
-"""ChargE3Net: published values, the exact reduction, periodicity, tables, options."""
+"""ChargE3Net: published values, periodicity, movable points, options."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from neupol_cli.errors import CheckpointError, InputError, UsageError
-from neupol_cli.models.charge3net.atom_stack import atom_irreps
-from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
-from neupol_cli.models.charge3net.tensor_product import Coupling, Path
+from neupol_cli.models.charge3net.config import ChargE3NetConfig
+from neupol_cli.models.charge3net.irreps import atom_irreps
+from neupol_cli.models.charge3net.network import ChargE3Net
 from neupol_cli.models.nn.graph import Graph
-from neupol_cli.models.nn.radial_table import Spots, checked_table, error_of
 
 DATA = FilePath(__file__).parents[2] / "data" / "parity"
 FILES = ("molecule", "crystal", "spin_nonplanar")
@@ -38,18 +37,20 @@ def graph_of(data):
 
 def flat(features, irreps):
     """Our features in the published layout, zero where we leave an irrep out."""
-    some = next(iter(features.values()))
+    like = next(iter(features.values()))
     blocks = [
         features[k].transpose(1, 2).flatten(1)
         if k in features
-        else some.new_zeros(len(some), mul * (2 * k[0] + 1))
+        else like.new_zeros(len(like), mul * (2 * k[0] + 1))
         for k, mul in irreps.items()
     ]
     return torch.cat(blocks, 1)
 
 
+@pytest.mark.parametrize("kernels", ["0", "1"])
 @pytest.mark.parametrize("name", FILES)
-def test_published_weights_give_the_published_density(name):
+def test_published_weights_give_the_published_density(monkeypatch, name, kernels):
+    monkeypatch.setenv("NEUPOL_KERNELS", kernels)
     data = np.load(DATA / f"charge3net_{name}.npz")
     network = published(data)
     with torch.no_grad():
@@ -193,30 +194,6 @@ def test_float32_and_its_table_agree_with_float64():
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5 * scale)
 
 
-def test_radial_table_keeps_its_promise():
-    network = small(mul=60, lmax=3)
-    table = checked_table(network.probes, network.basis, 1e-7)
-    assert error_of(table, network.probes, network.basis) <= 1e-7
-    coarse = network.probes.table(torch.linspace(0, 4, 33, dtype=torch.float64), network.basis)
-    assert error_of(coarse, network.probes, network.basis) > 1e-6
-
-
-def test_reading_a_table_is_differentiable():
-    table = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
-    lengths = (torch.rand(7, dtype=torch.float64) * 4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda t, r: Spots.of(r, 5, 4.0).read(t), (table, lengths))
-
-
-def test_contraction_is_differentiable():
-    torch.manual_seed(0)
-    paths = [Path((1, -1), 0, (1, -1)), Path((1, -1), 1, (0, 1)), Path((1, -1), 1, (2, 1))]
-    coupling = Coupling((1, -1), paths, 1)
-    harmonics = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    sent = torch.randn(6, 3, 2, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(6, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(coupling, (harmonics, sent, weights))
-
-
 def test_probes_without_atoms_have_one_value_and_no_cost():
     network = small()
     features = network.atom_features(molecule())
@@ -240,7 +217,7 @@ def test_movable_points_move_and_are_learnt():
 
 
 def test_gradient_of_movable_points_is_right():
-    """Through neighbourhoods, harmonics, tables and slots, against finite differences."""
+    """Through neighbourhoods, harmonics, tables and padded edges, against finite differences."""
     network = small(polarization="movable", lmax=1, mul=8, layers=2)
     graph = Graph.from_atoms([molecule()[:4]], torch.float64)
     probes, weight = scatter(10)[None], network.motion.maps[0]

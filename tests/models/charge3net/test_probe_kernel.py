@@ -19,8 +19,11 @@ import pytest
 import torch
 from ase.build import molecule
 
-from neupol_cli.models.charge3net import reader
-from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
+from neupol_cli.models.charge3net.config import ChargE3NetConfig
+from neupol_cli.models.charge3net.kernels.choice import kernels
+from neupol_cli.models.charge3net.kernels.probe_blocks import PROBES
+from neupol_cli.models.charge3net.kernels.probe_sums import ProbeSums
+from neupol_cli.models.charge3net.network import ChargE3Net
 
 pytest.importorskip("triton", reason="Triton, which the fused probe kernel needs, is not installed")
 
@@ -78,7 +81,7 @@ def error(work):
     expected = work()
     os.environ["TRITON_INTERPRET"] = "1"
     found = work()
-    assert not reader.Reader.kernel_failed and found.shape == expected.shape
+    assert not ProbeSums.failed and found.shape == expected.shape
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
@@ -138,7 +141,7 @@ def told_of_a_failure():
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
     logging.getLogger("neupol").addHandler(handler)
-    probe_kernel._summed = Broken()
+    probe_kernel.summed_messages = Broken()
     same = [torch.equal(network.density(features, probes), expected) for _ in range(2)]
     return {"told": told, "same": same}
 
@@ -170,15 +173,20 @@ def test_a_kernel_that_fails_is_told_of_once_and_replaced(interpreted):
 
 def test_on_a_cpu_in_float64_and_in_training_pytorch_computes(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    single, double = small(), small().double()
-    features = single.atom_features(molecule("H2O"))
-    exact = double.atom_features(molecule("H2O"))
+    single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
     with torch.no_grad():
-        assert not reader.kernel_serves(features)
+        assert not kernels(single, 4).probe_sums
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-        assert reader.kernel_serves(features)
-        assert not reader.kernel_serves(exact)
-    assert not reader.kernel_serves(features)
+        assert kernels(single, 4).probe_sums and not kernels(single, 5).probe_sums
+        assert not kernels(double, 4).probe_sums
+        network = small()
+        features = network.atom_features(molecule("H2O"))
+        assert network.tile_evaluator(features, 1 << 30).kernel is not None
+        monkeypatch.setenv("NEUPOL_KERNELS", "0")
+        assert not kernels(single, 4).probe_sums
+        assert network.tile_evaluator(features, 1 << 30).kernel is None
+        monkeypatch.delenv("NEUPOL_KERNELS")
+    assert not kernels(single, 4).probe_sums
 
 
 @pytest.mark.parametrize("degree", range(5))
@@ -187,17 +195,17 @@ def test_kernels_compile_for_a_gpu(tmp_path, monkeypatch, degree):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     from neupol_cli.models.charge3net.kernels import probe_kernel
 
-    blocks = {"PROBES": probe_kernel.PROBES}
-    code = compiled(probe_kernel._summed, blocks | {"DEGREE": degree, "COLUMNS": 64})
+    blocks = {"PROBES": PROBES}
+    code = compiled(probe_kernel.summed_messages, blocks | {"DEGREE": degree, "COLUMNS": 64})
     # A product and a sum rounded at once would move probes across the cutoff.
     assert "fma.rn.f64" not in code and "mul.f64" in code.replace("mul.rn.f64", "mul.f64")
     # Rows of the table are read in pieces of 16 bytes; nothing is spilt to memory.
     assert ".v4.b32" in code and ".local" not in code
     if degree == 0:
-        compiled(probe_kernel._spherical, blocks | {"GAUSSIANS": 16})
+        compiled(probe_kernel.summed_atoms, blocks | {"GAUSSIANS": 16})
 
 
-KINDS = {"*fp64": "probes images reach", "*i32": "owners types first near"}
+KINDS = {"*fp64": "probes images reach", "*i32": "atom_index types first near"}
 KINDS |= {"*fp32": "source table out exponents coefficients", "fp32": "steps last scale"}
 KINDS |= {"i32": "count width channels stride gaussians"}
 

@@ -7,7 +7,8 @@ import torch
 from e3nn import o3
 from e3nn.nn import FullyConnectedNet, Gate
 
-from neupol_cli.models.charge3net.network import ChargE3Net, ChargE3NetConfig
+from neupol_cli.models.charge3net.config import ChargE3NetConfig
+from neupol_cli.models.charge3net.network import ChargE3Net
 from neupol_cli.models.nn.graph import Graph
 
 MUL, LMAX, CUTOFF, BASIS, NEIGHBOURS = 24, 2, 4.0, 8, 20

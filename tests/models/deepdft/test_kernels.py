@@ -23,7 +23,8 @@ from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages
 from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges
 from neupol_cli.models.deepdft.kernels.probe_sums import CompiledProbeSums, ProbeSums, probe_sums
 from neupol_cli.models.deepdft.painn import summed_messages
-from neupol_cli.models.density.probes import images, scattered_tiles
+from neupol_cli.models.density.images import periodic_images
+from neupol_cli.models.density.tiles import scattered_tiles
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.nn.radial_table import Spots
 from tests.compiler import needs_compiler
@@ -91,7 +92,8 @@ def test_float32_is_the_published_density(
 
 def reached(model: Any, probes: torch.Tensor) -> tuple[Any, ProbeEdges]:
     features = model.atom_features(WATER)
-    (tile,) = scattered_tiles(probes.double(), images(features.points, 4.0), 4.0, 4096, 1 << 20)
+    images = periodic_images(features.points, 4.0)
+    (tile,) = scattered_tiles(probes.double(), images, 4.0, 4096, 1 << 20)
     return features, ProbeEdges.of(tile, torch.float32)
 
 

@@ -1,0 +1,85 @@
+"""ChargE3Net's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neupol_cli.errors import UsageError
+
+# R(r): the published network, or a table that is learned.
+ENCODINGS = ("gaussian", "learned")
+# polarization -> (a second point an atom, which moves)
+MODES = {"off": (False, False), "frozen": (True, False), "movable": (True, True)}
+
+
+@dataclass(frozen=True)
+class ChargE3NetConfig:
+    """ChargE3Net's settings; the defaults are the paper's.
+
+    Attributes:
+        species: atomic numbers that the network knows; others are refused.
+        mul, lmax: irreps round(mul / (lmax + 1) / (2l + 1)) of both parities, l = 0..lmax.
+        layers: of atoms and of probes.
+        cutoff: Angstrom.
+        basis_size: Gaussians of the radial basis.
+        hidden: width of the radial network.
+        embedding: channels of the first layer's messages; None takes one a species, as published.
+        num_neighbors: typical number of neighbours, for scale.
+        spin: two columns, (total, up - down), from two even scalars.
+        pseudoscalar_spin: read spin as the published code does: (a + b, a), b a pseudoscalar.
+        polarization: ``off``; ``movable`` adds a second, movable point to every atom, and
+            ``frozen`` the same without motion.
+        encoding: ``gaussian``, the published radial network, or ``learned``, a table.
+        bins: nodes of a learned table.
+        promolecule: Gaussians an element of the spherical atoms that are summed and added;
+            0 for none, as published.
+        probes: drawn from each structure in a step of training.
+        sampling_exponent: they are drawn in proportion to density to this power; 0, as published,
+            draws all alike.
+    """
+
+    species: tuple[int, ...] = (1, 6, 7, 8, 9)
+    mul: int = 500
+    lmax: int = 4
+    layers: int = 3
+    cutoff: float = 4.0
+    basis_size: int = 20
+    hidden: int = 100
+    embedding: int | None = None
+    num_neighbors: float = 20.0
+    spin: bool = False
+    pseudoscalar_spin: bool = False
+    polarization: str = "off"
+    encoding: str = "gaussian"
+    bins: int = 64
+    promolecule: int = 0
+    probes: int = 200
+    sampling_exponent: float = 0.0
+
+    @property
+    def points_per_atom(self) -> int:
+        """How many embeddings an element has: atom, and movable point."""
+        return 1 if self.polarization == "off" else 2
+
+    @property
+    def point_types(self) -> int:
+        """How many embeddings there are in all."""
+        return self.points_per_atom * len(self.species)
+
+
+def check(config: ChargE3NetConfig) -> None:
+    """Refuses settings that do not exist, or that do not go together.
+
+    Raises:
+        UsageError: naming what there is.
+    """
+    for label, value, known in (
+        ("encoding", config.encoding, ENCODINGS),
+        ("polarization", config.polarization, tuple(MODES)),
+    ):
+        if value not in known:
+            raise UsageError(f"{label} is one of {', '.join(known)}, not {value!r}")
+    if config.pseudoscalar_spin and not config.spin:
+        raise UsageError("pseudoscalar_spin says how spin is read: it goes with spin=true")
+    if MODES[config.polarization][1] and config.lmax < 1:
+        raise UsageError("movable points need vectors: lmax of at least 1")

@@ -1,0 +1,31 @@
+"""All that probes read of some structures, once their atoms are encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neupol_cli.models.charge3net.linear import Features
+from neupol_cli.models.nn.graph import Graph
+
+
+@dataclass(frozen=True)
+class AtomFeatures:
+    """What a structure's atoms send to its probes.
+
+    Attributes:
+        points: the atoms, and behind them their movable points if there are any.
+        types: (A,) index of each point's element; movable points count on from the elements.
+        layers: every layer's features, {(l, p): (A, 2l + 1, channels)}.
+        sources: for every l, (A, 2l + 1, columns): what the harmonics of a probe edge multiply.
+        table: R(r) for predictions, (2 bins, columns); None where the functions are evaluated.
+        path: x~_0 .. x~_T of the movable points, each (A, 3), if there are any.
+    """
+
+    points: Graph
+    types: Tensor
+    layers: list[Features]
+    sources: list[Tensor]
+    table: Tensor | None = None
+    path: tuple[Tensor, ...] = ()

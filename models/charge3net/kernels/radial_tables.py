@@ -1,0 +1,37 @@
+"""R(r) of all probe layers from tables of cubic Hermite pieces, in place of a network an edge.
+
+A prediction makes one table, whose error is measured. A step of training makes a new one: its
+network is evaluated, and differentiated, at the nodes alone.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from neupol_cli.models.charge3net.probe_stack import ProbeStack
+from neupol_cli.models.nn.radial_table import (
+    GaussianBasis,
+    Spots,
+    bins_for,
+    checked_table,
+    nodes_for,
+)
+
+# Angstrom between the nodes of the table that a step of training makes.
+TRAINING_STEP = 4.0 / 512
+# What a value of a prediction's table may be wrong by, relative to its curve's largest value.
+TABLE_ERROR = 1e-7
+
+
+def prediction_table(probes: ProbeStack, basis: GaussianBasis) -> Tensor:
+    """(2 bins, columns) float64, as ``ProbeStack.radial`` to ``TABLE_ERROR``."""
+    return checked_table(probes, basis, TABLE_ERROR)
+
+
+def step_radial(
+    probes: ProbeStack, basis: GaussianBasis, lengths: Tensor, is_edge: Tensor
+) -> Tensor:
+    """As ``ChargE3Net.radial``: R(r) at (E,) lengths -> (E, columns), differentiable."""
+    nodes = nodes_for(bins_for(TRAINING_STEP, basis.cutoff), basis)
+    table = probes.table(nodes, basis)
+    return Spots.of(lengths, table.shape[0] // 2, basis.cutoff).masked(is_edge).read(table)
