@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
+
+from neupol_cli.errors import UsageError
 
 
 class OnError(StrEnum):
@@ -42,3 +45,22 @@ def typed(ctx: typer.Context, name: str) -> bool:
     """Whether an option or argument stood on the command line."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def replaced_option(name: str, instead: str) -> OptionInfo:
+    """An option that earlier versions had: not in the help, and refused where it is used.
+
+    Args:
+        name: such as ``--part``.
+        instead: what to write today.
+
+    Raises:
+        UsageError: from the option, in one line, exit code 2.
+    """
+
+    def refuse(value: str | bool | None) -> str | bool | None:
+        if value:
+            raise UsageError(f"{name} is no longer an option; use {instead}")
+        return value
+
+    return typer.Option(name, hidden=True, callback=refuse)

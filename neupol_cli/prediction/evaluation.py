@@ -1,4 +1,4 @@
-"""How far models are from the labels of a dataset: `neupol predict --errors`."""
+"""How far models are from the labels of a dataset: `neupol evaluate`."""
 
 from __future__ import annotations
 
@@ -96,17 +96,21 @@ def parts_of(dataset: Dataset, path: str, split: str, part: str) -> dict[str, np
         UsageError: several splits, none named. InputError: a split or part that is not there.
     """
     if split and split not in dataset.splits:
-        raise InputError(f"{path}: no split '{split}'; there are: {_names(dataset.splits)}")
+        raise InputError(f"{path}: no partition '{split}'; there are: {_names(dataset.splits)}")
     if len(dataset.splits) > 1 and not split:
-        raise UsageError(f"{path}: choose one of its splits with --split: {_names(dataset.splits)}")
+        raise UsageError(
+            f"{path}: choose one of its partitions with --partition: {_names(dataset.splits)}"
+        )
     split = split or next(iter(dataset.splits), "")
     parts = {name: np.sort(each) for name, each in dataset.splits.get(split, {}).items()}
     rest = np.setdiff1d(np.arange(dataset.size), np.concatenate([[], *parts.values()]))
     if len(rest):
         parts[REST if parts else ""] = rest
     parts = {name: parts[name] for name in sorted(parts, key=_place) if len(parts[name])}
+    if part and part in dataset.splits:
+        raise UsageError(f"{path}: {part} is a partition; name it with --partition {part}")
     if part and part not in parts:
-        raise InputError(f"{path}: no part '{part}'; there are: {_names(parts)}")
+        raise InputError(f"{path}: no split '{part}'; there are: {_names(parts)}")
     return {part: parts[part]} if part else parts
 
 

@@ -191,7 +191,7 @@ def test_what_was_printed_is_not_printed_again(tmp_path: Path, neupol: Run) -> N
 
 
 @pytest.mark.parametrize(
-    "words", [("models",), ("density", "--analyse", "a.h5"), ("predict", "a.h5", "--errors")]
+    "words", [("models",), ("density", "--analyse", "a.h5"), ("evaluate", "a.h5")]
 )
 def test_what_one_process_does_is_refused_to_several(
     words: tuple[str, ...], neupol: Run, tmp_path: Path
