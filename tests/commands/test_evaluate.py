@@ -205,7 +205,7 @@ def test_text_files_are_sent_through_data_first(neupol, model, tmp_path: Path, f
     path = tmp_path / "a.extxyz"
     frames[0].write(path)
     for source in (path, "-"):
-        done = neupol("evaluate", source, "-m", model, "--errors", input="")
+        done = neupol("evaluate", source, "-m", model, input="")
         assert done.returncode == 65
         assert "neupol data xyz" in done.stderr
 
@@ -226,7 +226,7 @@ def test_charged_particles_are_no_structures(neupol, model, tmp_path: Path) -> N
     made = neupol("data", "nbody", "-o", data, "--train", 2, "--valid", 1, "--test", 1)
     assert made.returncode == 0, made.stderr
     for command in ("predict", "evaluate"):
-        done = neupol("evaluate", data, "-m", model, *options)
+        done = neupol(command, data, "-m", model)
         assert done.returncode == 65
         assert "nbody" in done.stderr or "charged particles" in done.stderr
 
