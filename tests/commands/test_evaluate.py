@@ -46,7 +46,7 @@ def labelled(tmp_path: Path, frames) -> Path:
 def records(done) -> dict[tuple[str, str], dict]:
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {(each.get("part", ""), each["label"]): each for each in found}
+    return {(each.get("split", ""), each["label"]): each for each in found}
 
 
 def test_errors_are_those_by_hand_for_each_part(neupol, model, labelled, frames) -> None:
@@ -84,7 +84,7 @@ def test_one_part_can_be_chosen(neupol, model, labelled) -> None:
 def test_its_own_predictions_have_no_error(neupol, model, labelled, tmp_path) -> None:
     """What predict writes it can read, and the labels are what it said."""
     own = tmp_path / "own.h5"
-    assert neupol("evaluate", labelled, "-m", model, "-o", own).returncode == 0
+    assert neupol("predict", labelled, "-m", model, "-o", own).returncode == 0
     found = records(neupol("evaluate", own, "-m", model, "--json"))
     assert set(found) == {("", "U0"), ("", "U0/atom"), ("", "mu")}
     assert all(abs(each["largest"]) < 1e-6 for each in found.values())
@@ -133,15 +133,15 @@ def test_a_table_of_values_and_a_picture(neupol, model, labelled, tmp_path: Path
     done = neupol("evaluate", labelled, "-m", model, "-o", values, "--plot", drawn)
     assert done.returncode == 0, done.stderr
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert head[:5] == ["file", "part", "label", "unit", "values"]
+    assert head[:5] == ["file", "split", "label", "unit", "values"]
     assert len(rows) == 9
     assert drawn.read_bytes().startswith(b"\x89PNG")
     with values.open() as stream:
         kept = list(csv.DictReader(stream))
     assert len(kept) == 3 * len(NAMES)
-    mu = [row for row in kept if row["label"] == "mu" and row["part"] == "test"]
+    mu = [row for row in kept if row["label"] == "mu" and row["split"] == "test"]
     assert [row["structure"] for row in mu] == ["1", "3"]
-    error = np.mean([abs(float(row["predicted"]) - float(row["true"])) for row in mu])
+    error = np.mean([abs(float(row["predicted"]) - float(row["reference"])) for row in mu])
     shown = next(row for row in rows if row[1:3] == ["test", "mu"])
     assert shown[5] == f"{error:.4g}"
 
@@ -151,8 +151,8 @@ def test_a_dataset_is_as_good_as_a_text_file(neupol, model, labelled, frames, tm
     for number, atoms in enumerate(frames):
         texts.append(tmp_path / f"{number}.xyz")
         atoms.write(texts[-1], format="xyz", fmt="%.17g")
-    first = neupol("evaluate", labelled, "-m", model, "--json").stdout.splitlines()
-    second = neupol("evaluate", *texts, "-m", model, "--json").stdout.splitlines()
+    first = neupol("predict", labelled, "-m", model, "--json").stdout.splitlines()
+    second = neupol("predict", *texts, "-m", model, "--json").stdout.splitlines()
     assert len(first) == len(second) == len(frames)
     for one, other in zip(map(json.loads, first), map(json.loads, second), strict=True):
         assert one["formula"] == other["formula"]
