@@ -31,12 +31,14 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 DatasetOutput = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random split.")
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random partition.")
 ]
-SplitOption = Annotated[
+PartitionOption = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."
+        "--partition",
+        metavar="TRAIN,VALID[,TEST]",
+        help="Sizes of the splits; TEST is else the rest.",
     ),
 ]
 
@@ -64,3 +66,7 @@ def replaced_option(name: str, instead: str) -> OptionInfo:
         return value
 
     return typer.Option(name, hidden=True, callback=refuse)
+
+
+# What --partition was called before.
+OldSplitOption = Annotated[str | None, replaced_option("--split", "--partition")]

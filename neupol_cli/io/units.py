@@ -65,23 +65,6 @@ ALIASES = {
     "e/A^3": "e/Angstrom^3", "e/Å^3": "e/Angstrom^3",
 }  # fmt: skip
 
-# The units that QM9's targets have here (Ramakrishnan et al., Sci. Data 1, 140022, 2014, Table 3,
-# with its Hartree turned into eV).
-QM9_UNITS = {
-    "mu": "D",
-    "alpha": "bohr^3",
-    "homo": "eV",
-    "lumo": "eV",
-    "gap": "eV",
-    "r2": "bohr^2",
-    "zpve": "eV",
-    "U0": "eV",
-    "U": "eV",
-    "H": "eV",
-    "G": "eV",
-    "Cv": "cal/mol/K",
-}
-
 
 def canonical_name(unit: str) -> str:
     """The name under which a unit is stored: ``A`` is ``Angstrom``; InputError if it is unknown."""

@@ -54,7 +54,13 @@ def _rows(found: Found) -> Iterator[list[str]]:
 
 def _numbers(prediction: Prediction) -> dict[str, Target]:
     """One number a structure; of forces the largest, since a row has no room for all."""
-    numbers = {n: t for n, t in prediction.targets().items() if t.values.ndim == 0}
+    numbers: dict[str, Target] = {}
+    for name, target in prediction.targets().items():
+        if target.values.ndim == 0:
+            numbers[name] = target
+        elif target.per == "structure" and target.values.shape == (3,):
+            components = zip("xyz", target.values, strict=True)
+            numbers |= {f"{name}_{axis}": Target(v, target.unit) for axis, v in components}
     if prediction.forces is not None:
         largest = np.linalg.norm(prediction.forces.values, axis=1).max()
         numbers["largest force"] = Target(largest, prediction.forces.unit)

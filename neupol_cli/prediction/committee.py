@@ -40,7 +40,7 @@ class Prediction:
     def record(self) -> dict[str, Any]:
         """The prediction as one JSON object."""
         properties: dict[str, dict[str, Any]] = {
-            name: {"value": float(target.values), "unit": target.unit}
+            name: {"value": target.values.tolist(), "unit": target.unit}
             for name, target in self.values.items()
         }
         for name, spread in self.spread.items():
@@ -124,7 +124,7 @@ class Committee:
         means, spreads = self._combined(answers)
         result = []
         for k, (label, atoms) in enumerate(named):
-            values = {n: Target(mean[k], self.units[n]) for n, mean in means.items()}
+            values = {n: Target(np.asarray(mean[k]), self.units[n]) for n, mean in means.items()}
             spread = {n: float(each[k]) for n, each in spreads.items()}
             found = Prediction(label, atoms, values, spread)
             if forces:
@@ -147,7 +147,9 @@ class Committee:
             said = [answer[name] for answer in answers if name in answer]
             means[name] = np.mean(said, axis=0)
             if len(said) > 1:
-                spreads[name] = np.std(said, axis=0, ddof=1)
+                spread = np.std(said, axis=0, ddof=1)
+                # Of a vector, the length of its components' spreads: the same in every frame.
+                spreads[name] = spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
         return means, spreads
 
 

@@ -13,14 +13,13 @@ from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, structures
 from neupol_cli.io.hdf5 import Dataset, Target
-from neupol_cli.models.property import ENERGIES
 from neupol_cli.prediction.committee import Committee, Prediction, chunks
 from neupol_cli.progress import Tick, counted
+from neupol_cli.targets import ENERGIES, FORCES
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-FORCES = "forces"
 REST = "rest"  # what no split of the partition names
 
 

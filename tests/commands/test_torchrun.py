@@ -54,7 +54,7 @@ def ended(processes: list[subprocess.Popen[str]], text: str = "") -> list[tuple[
 def data(tmp_path_factory: pytest.TempPathFactory, neupol: Run) -> Path:
     path = tmp_path_factory.mktemp("data") / "ethanol.h5"
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
-    assert neupol("data", "md17", source, "-o", path, "--split", "56,12,12").returncode == 0
+    assert neupol("data", "md17", source, "-o", path, "--partition", "56,12,12").returncode == 0
     return path
 
 
