@@ -23,6 +23,8 @@ from neupol_cli.commands import (
     bench_runtime,
     data,
     density,
+    density_compare,
+    density_descriptor,
     encoding,
     evaluate,
     fit,
@@ -49,6 +51,8 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "bench-runtime": bench_runtime.bench_runtime,
     "density": density.density,
+    "density-compare": density_compare.density_compare,
+    "density-descriptor": density_descriptor.density_descriptor,
     "encoding": encoding.encoding,
     "evaluate": evaluate.evaluate,
     "fit": fit.fit,

@@ -57,7 +57,7 @@ def replaced_option(name: str, instead: str) -> OptionInfo:
         instead: what to write today.
 
     Raises:
-        UsageError: from the option, in one line, exit code 2.
+        UsageError: where the option is given, before others are looked at.
     """
 
     def refuse(value: str | bool | None) -> str | bool | None:
@@ -65,7 +65,8 @@ def replaced_option(name: str, instead: str) -> OptionInfo:
             raise UsageError(f"{name} is no longer an option; use {instead}")
         return value
 
-    return typer.Option(name, hidden=True, callback=refuse)
+    option: OptionInfo = typer.Option(name, hidden=True, is_eager=True, callback=refuse)
+    return option
 
 
 # What --partition was called before.

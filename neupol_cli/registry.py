@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -306,6 +306,22 @@ def bundled() -> dict[str, Path]:
     """The bundled models by name."""
     folder = Path(str(resources.files("neupol_cli.models.weights")))
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def bundled_for(purpose: str, fits: Callable[[Header], bool]) -> str:
+    """The first bundled model whose header fits.
+
+    Args:
+        purpose: what it would do, for the message, such as ``predicts densities``.
+        fits: whether a header is such a model's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for name in bundled():
+        if fits(bundled_header(name)):
+            return name
+    raise UsageError(f"no bundled model {purpose}; name one with -m")
 
 
 def bundled_header(name: str) -> Header:

@@ -22,14 +22,14 @@ import numpy as np
 
 from neupol_cli.errors import InputError
 from neupol_cli.io import hdf5_file as parts
-from neupol_cli.io.density_dataset import Density, DensityWriter
+from neupol_cli.io.density_dataset import Density
 from neupol_cli.io.files import atomic
 
 if TYPE_CHECKING:
     import ase
     import h5py
 
-__all__ = ["Dataset", "Density", "DensityWriter", "Target", "from_atoms", "read", "write"]
+__all__ = ["Dataset", "Density", "Target", "from_atoms", "read", "write"]
 
 KINDS = ("structures", "density", "nbody")
 HIGHEST = 118  # the last element that has a name

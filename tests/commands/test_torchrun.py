@@ -190,9 +190,7 @@ def test_what_was_printed_is_not_printed_again(tmp_path: Path, neupol: Run) -> N
     assert done.returncode == 75 and "a process was lost" in done.stderr and not done.stdout
 
 
-@pytest.mark.parametrize(
-    "words", [("models",), ("density", "--analyse", "a.h5"), ("evaluate", "a.h5")]
-)
+@pytest.mark.parametrize("words", [("models",), ("density-compare", "a.h5"), ("evaluate", "a.h5")])
 def test_what_one_process_does_is_refused_to_several(
     words: tuple[str, ...], neupol: Run, tmp_path: Path
 ) -> None:
