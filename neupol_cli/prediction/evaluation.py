@@ -31,8 +31,8 @@ class Compared:
         file: the dataset's.
         split: train, valid, test, rest; empty where the file has no partition.
         label, unit: what is compared.
-        predicted, reference: (n,) predictions and labels; three a force.
-        spread: (n,) the committee's standard deviation; empty for one model and for forces.
+        predicted, reference: (n,) predictions and labels; three a vector or force.
+        spread: (n,) the committee's standard deviation; empty for one model, vectors and forces.
         structures: (n,) the number in the file of the structure of each.
     """
 
@@ -151,8 +151,9 @@ def labels_of(dataset: Dataset, committee: Committee, path: str) -> list[str]:
 
 
 def _comparable(name: str, target: Target) -> bool:
-    """Labels that are one number a structure, and forces."""
-    return name == FORCES or (target.per == "structure" and target.values.ndim == 1)
+    """Labels that are one number or vector a structure, and forces."""
+    shape = target.values.shape[1:]
+    return name == FORCES or (target.per == "structure" and shape in ((), (3,)))
 
 
 def _force_unit(committee: Committee) -> dict[str, str]:
@@ -177,12 +178,23 @@ class Subset:
     indices: np.ndarray
 
     def values(self, label: str, predictions: Sequence[Prediction]) -> Compared:
-        """A label that is one number a structure."""
-        predicted = np.array([float(p.values[label].values) for p in predictions])
-        spread = np.array([p.spread[label] for p in predictions if label in p.spread])
+        """A label that is one number a structure, or the components of a vector.
+
+        Raises:
+            InputError: the label is a number and the models' a vector, or the other way round.
+        """
+        predicted = np.array([p.values[label].values for p in predictions])  # (n,) or (n, 3)
         target = self.dataset.targets[label]
         reference = target.values[self.indices]
-        return self._compared(label, target.unit, predicted, reference, spread, self.indices)
+        if predicted.shape != reference.shape:
+            sort = "a number" if reference.ndim == 1 else "a vector"
+            raise InputError(f"{self.file}: {label} is {sort} there, and not of these models")
+        spread = np.array([p.spread[label] for p in predictions if label in p.spread])
+        if reference.ndim > 1:  # a spread is of the whole vector, not of a component
+            spread = np.zeros(0)
+        structures = np.repeat(self.indices, reference[0].size)
+        both = predicted.ravel(), reference.ravel()
+        return self._compared(label, target.unit, *both, spread, structures)
 
     def per_atom(self, label: str, predictions: Sequence[Prediction]) -> Compared:
         """An energy shared out over each structure's atoms."""

@@ -271,17 +271,6 @@ class DensityTask:
         return sums
 
 
-def valence(dataset: Dataset) -> dict[str, float]:
-    """How many electrons an atom of each element brings to these densities, by symbol.
-
-    A pseudopotential's density has no core: the sum that a density is normalised to is the data's.
-    """
-    from ase.data import chemical_symbols
-
-    known = dataset.references.get("electrons", {})
-    return {chemical_symbols[number]: count for number, count in known.items()}
-
-
 @dataclass(frozen=True)
 class Box:
     """One structure's grid: origin (3,), step (3, 3), shape (3,)."""
