@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli.errors import InputError
-from neupol_cli.io import hdf5_file as parts
+from neupol_cli.io import hdf5_file
 
 if TYPE_CHECKING:
     import h5py
@@ -40,14 +40,14 @@ class Density:
     @classmethod
     def open(cls, path: str | Path, size: int) -> Density:
         """Open the densities of a file of ``size`` structures; InputError if they do not fit."""
-        file = parts.open_file(path)
-        with parts.readable(path):
+        file = hdf5_file.open_file(path)
+        with hdf5_file.readable(path):
             density = cls(
-                parts.get(file, "/density/offsets", "int64", (size + 1,)),
-                parts.get(file, "/density/shape", "int64", (size, 3)),
-                parts.get(file, "/density/origin", "float64", (size, 3)),
-                parts.get(file, "/density/step", "float64", (size, 3, 3)),
-                parts.get(file, "/density/digests", "uint8", (size, 32)),
+                hdf5_file.get(file, "/density/offsets", "int64", (size + 1,)),
+                hdf5_file.get(file, "/density/shape", "int64", (size, 3)),
+                hdf5_file.get(file, "/density/origin", "float64", (size, 3)),
+                hdf5_file.get(file, "/density/step", "float64", (size, 3, 3)),
+                hdf5_file.get(file, "/density/digests", "uint8", (size, 32)),
                 file,
             )
             density._validate(path)
@@ -68,7 +68,7 @@ class Density:
     def values(self, index: int) -> np.ndarray:
         """(P,) or (P,2) float32 e/Angstrom^3 of one structure, verified; the last axis fastest."""
         begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
-        with parts.readable(self.file.filename):
+        with hdf5_file.readable(self.file.filename):
             values: np.ndarray = self.file["/density/values"][begin:end]
         if hashlib.sha256(values.data).digest() != self.digests[index].tobytes():
             raise InputError(f"{self.file.filename}: the density of structure {index} is damaged")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from neupol_cli.errors import InputError
-from neupol_cli.io import hdf5_file as parts
+from neupol_cli.io import hdf5_file
 from neupol_cli.io.files import atomic
 from neupol_cli.io.hdf5 import Target, from_atoms, put_dataset, validate
 
@@ -41,7 +41,7 @@ class DensityWriter:
 
     def __enter__(self) -> Self:
         partial = self._stack.enter_context(atomic(self.path))
-        self._new = self._stack.enter_context(parts.NewFile(partial))
+        self._new = self._stack.enter_context(hdf5_file.NewFile(partial))
         self._file = self._new.file
         tail = (2,) if self.spin else ()
         self._values = self._file.create_dataset(
@@ -105,12 +105,12 @@ class DensityWriter:
         shape, origin, step = (np.array(column) for column in zip(*self._grids, strict=True))
         offsets = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
-        parts.put(self._file, "/density/offsets", offsets)
-        parts.put(self._file, "/density/shape", shape)
-        parts.put(self._file, "/density/origin", origin, unit="Angstrom")
-        parts.put(self._file, "/density/step", step, unit="Angstrom")
-        parts.put(self._file, "/density/digests", digests)
-        parts.seal(self._file, "density", {"source": self.source})
+        hdf5_file.put(self._file, "/density/offsets", offsets)
+        hdf5_file.put(self._file, "/density/shape", shape)
+        hdf5_file.put(self._file, "/density/origin", origin, unit="Angstrom")
+        hdf5_file.put(self._file, "/density/step", step, unit="Angstrom")
+        hdf5_file.put(self._file, "/density/digests", digests)
+        hdf5_file.close_checksum(self._file, "density", {"source": self.source})
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool | None:
         if kind is not None:

@@ -57,7 +57,7 @@ def write_hdf5(path: Path, found: Sequence[Trajectory]) -> None:
             points = np.concatenate([each.points for each in group], axis=1)  # (T, A, 3)
             labels = {"unit": "Angstrom", "model": name, "targets": " ".join(group[0].targets)}
             parts.put(new.file, f"/models/{k}/points", points, **labels)
-        parts.seal(new.file, KIND, {"source": "\n".join(each.label for each in first)})
+        parts.close_checksum(new.file, KIND, {"source": "\n".join(each.label for each in first)})
 
 
 def read_hdf5(path: str | Path) -> Paths:
@@ -67,7 +67,7 @@ def read_hdf5(path: str | Path) -> Paths:
         InputError: it is damaged or something else.
     """
     with parts.opened(path) as file:
-        parts.check_seal(file)
+        parts.verify_checksum(file)
         offsets = parts.get(file, "/offsets", "int64", (None,))
         atoms = int(offsets[-1])
         points, targets = {}, {}

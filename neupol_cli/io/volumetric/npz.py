@@ -108,7 +108,7 @@ def _volume(arrays: Arrays, name: str) -> Volume:
         raise InputError(f"{name}: density has shape {density.shape}; three axes are needed")
     shape: Shape = (density.shape[0], density.shape[1], density.shape[2])
     spin = _numbers(arrays, "spin", name, shape) if "spin" in arrays else None
-    notes: dict = {"title": str(arrays["title"])} if "title" in arrays else {}
+    notes: Notes = {"title": str(arrays["title"])} if "title" in arrays else {}
     for key in NOTES.keys() & arrays.keys():
         value = _numbers(arrays, key, name, NOTES[key])
         notes[key] = value if value.ndim else float(value)
@@ -177,7 +177,8 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     known = {key: np.asarray(volume.notes[key]) for key in NOTES if key in volume.notes}
     if volume.unit == DENSITY:
         known.setdefault("electrons", np.asarray(volume.electrons))
-    np.savez(stream, **arrays | known)  # numbers and text only: nothing to pickle
+    # Numbers and text only: nothing to pickle, and nothing is called as savez' own options are.
+    np.savez(stream, **arrays | known)  # type: ignore[arg-type]
 
 
 FORMAT = VolumetricFormat(
