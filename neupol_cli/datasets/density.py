@@ -12,10 +12,10 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -113,11 +113,11 @@ def _check_end(path: Path) -> None:
             raise InputError(f"{path}: the tar is cut short (no end mark)")
 
 
-def _member_opener(stream: Any, path: Path, name: str) -> Opener:
+def _member_opener(stream: IO[bytes], path: Path, name: str) -> Opener:
     return lambda: _read_packed(stream, name, f"{path}({name})")
 
 
-def _read_packed(stream: BinaryIO, name: str, label: str) -> Volume:
+def _read_packed(stream: IO[bytes], name: str, label: str) -> Volume:
     """The density in a stream that may be compressed; `label` is for messages."""
     unpack = {".gz": _gunzip, ".zz": _inflate, ".lz4": _unlz4}.get(Path(name).suffix)
     try:
@@ -187,7 +187,7 @@ class Collector:
         self.report = Report()
         self.numbers: list[np.ndarray] = []
         self.electrons: list[float] = []
-        self.notes: list[dict[str, Any]] = []
+        self.notes: list[Mapping[str, object]] = []
         self.identities: set[int] = set()
 
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:

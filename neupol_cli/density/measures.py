@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +13,9 @@ from ase.data import atomic_numbers
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.units import DEBYE
 from neupol_cli.io.volumetric import Grid, Volume
+
+if TYPE_CHECKING:
+    from neupol_cli.models.base import Header
 
 _ROWS = 64  # planes of a grid that are taken to float64 at once
 
@@ -111,12 +114,12 @@ def check_same_grid(volume: Volume, reference: Volume) -> None:
         )
 
 
-def valence_of(meta: Mapping[str, Any]) -> dict[int, float]:
+def valence_of(header: Header) -> dict[int, float]:
     """Electrons that each element brings in a model's convention, by atomic number.
 
     From the model's header, ``{"valence": {"C": 4}}``; empty when it does not say.
     """
-    table = meta.get("valence") or {}
+    table = header.get("valence") or {}
     return {atomic_numbers.get(str(key)) or int(key): float(n) for key, n in table.items()}
 
 

@@ -7,7 +7,9 @@ units of its paper for the rest. Constants are CODATA 2018 (Tiesinga et al., Rev
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
+
+import numpy as np
 
 from neupol_cli.errors import InputError
 
@@ -65,6 +67,8 @@ ALIASES = {
     "e/A^3": "e/Angstrom^3", "e/Å^3": "e/Angstrom^3",
 }  # fmt: skip
 
+Quantity = TypeVar("Quantity", float, np.ndarray)
+
 
 def canonical_name(unit: str) -> str:
     """The name under which a unit is stored: ``A`` is ``Angstrom``; InputError if it is unknown."""
@@ -85,10 +89,11 @@ def factor(source: str, target: str) -> float:
     return size / other_size
 
 
-def convert(values: Any, source: str, target: str) -> Any:
-    """``values`` (a number, an array or a tensor) in ``source``, expressed in ``target``.
+def convert(values: Quantity, source: str, target: str) -> Quantity:
+    """``values`` in ``source``, expressed in ``target``.
 
-    InputError if the two units do not measure the same thing.
+    Raises:
+        InputError: the two units do not measure the same thing.
     """
     return values * factor(source, target)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from neupol_cli.io import hdf5
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.volumetric.format import Entry, VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Volume
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 UNITS = {"electrons": "e", "energy": "eV", "dipole": "D"}
 
@@ -64,7 +67,7 @@ class VolumeWriter:
 
     def __init__(self, path: Path, title: str, spin: bool) -> None:
         self._writer = DensityWriter(path, source=title, spin=spin)
-        self._notes: list[Mapping[str, Any]] = []
+        self._notes: list[Mapping[str, object]] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -81,10 +84,15 @@ class VolumeWriter:
         self._writer.add(volume.atoms, values, grid.origin, grid.step)
         self._notes.append({"electrons": volume.electrons} | volume.notes)
 
-    def __exit__(self, *raised: Any) -> bool | None:
-        if raised[0] is None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if kind is None:
             self._writer.label(labels(self._notes))
-        return self._stack.__exit__(*raised)
+        return self._stack.__exit__(kind, error, traceback)
 
 
 def write(path: Path, volumes: Sequence[Volume], title: str) -> None:
@@ -94,7 +102,7 @@ def write(path: Path, volumes: Sequence[Volume], title: str) -> None:
             writer.add(volume)
 
 
-def labels(notes: Sequence[Mapping[str, Any]]) -> dict[str, hdf5.Target]:
+def labels(notes: Sequence[Mapping[str, object]]) -> dict[str, hdf5.Target]:
     """What is known of every structure (electrons, energy, dipole) as targets with units."""
     targets = {}
     for name, unit in UNITS.items():

@@ -108,7 +108,7 @@ def _volume(arrays: Arrays, name: str) -> Volume:
         raise InputError(f"{name}: density has shape {density.shape}; three axes are needed")
     shape: Shape = (density.shape[0], density.shape[1], density.shape[2])
     spin = _numbers(arrays, "spin", name, shape) if "spin" in arrays else None
-    notes: Notes = {"title": str(arrays["title"])} if "title" in arrays else {}
+    notes: dict = {"title": str(arrays["title"])} if "title" in arrays else {}
     for key in NOTES.keys() & arrays.keys():
         value = _numbers(arrays, key, name, NOTES[key])
         notes[key] = value if value.ndim else float(value)
