@@ -180,7 +180,7 @@ class DensityTask:
         self.checked: Grids | None = None
         self.smoothness = request.smoothness
         self.units = {METRIC: "%"}
-        self.meta = {
+        self.meta: dict[str, object] = {
             "targets": {"density": UNIT},
             "data": training_data(dataset, split["train"]),
             # What an atom of each element brings to the sum, for those who normalise it.
@@ -265,7 +265,8 @@ class DensityTask:
             graph, _ = self.arrays.graph(chosen)
             values = torch.from_numpy(self.density.values(int(index))).to(like)
             values = values[:, 0] if values.dim() == 2 and self.columns == 1 else values
-            grid = Box(*(getattr(self.density, k)[index] for k in ("origin", "step", "shape")))
+            density = self.density
+            grid = Box(density.origin[index], density.step[index], density.shape[index])
             found = model.density_grid(model.prepared(graph), grid)
             sums += _sums(found - values, values)
         return sums

@@ -6,9 +6,9 @@ processes and no loop over molecules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.nn.graph import Graph, ragged
+from neupol_cli.models.property import PropertyModel
 from neupol_cli.targets import FORCES
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.labels import (
@@ -37,6 +38,7 @@ from neupol_cli.training.target_normalization import (
     vector_scale,
 )
 
+Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
 EVALUATION_ATOMS = 8192  # a batch of evaluation, on a CPU; larger ones only leave its caches
 
@@ -94,14 +96,14 @@ class PropertyTask:
 
     def __init__(
         self,
-        model: Any,
+        model: PropertyModel,
         dataset: Dataset,
         names: tuple[str, ...],
         forces: bool,
         split: dict[str, np.ndarray],
         request: Request,
     ) -> None:
-        self.model: nn.Module = model
+        self.model = model
         self.species: tuple[int, ...] = model.config.species
         self.kinds: int = model.config.kinds  # points an atom
         self.offsets: tuple[bool, ...] = model.offsets
@@ -129,7 +131,7 @@ class PropertyTask:
         self.metric = self.labels[0]
         if len(self.labels) > 1:
             self.metric, self.units[TOGETHER] = TOGETHER, ""
-        self.meta = {
+        self.meta: dict[str, object] = {
             "targets": {name: self.units[name] for name in self.labels},
             "data": training_data(dataset, split["train"]),
         }
@@ -172,7 +174,7 @@ class PropertyTask:
         loss = (each * self.weights).sum() / self.weights.sum()
         parts = dict(zip(self.labels, each.unbind(), strict=True)) if len(self.labels) > 1 else {}
         if self.request.smoothness:
-            rough = self.model.smoothness()  # type: ignore[operator]
+            rough = self.model.smoothness()
             loss = loss + self.request.smoothness * rough
             parts["smoothness"] = rough
         return loss, parts
@@ -181,15 +183,14 @@ class PropertyTask:
         """Errors of each label in units of its scale: (b,) a number, (b, 3) a vector, (a, 3) of
         the forces."""
         graph, rows = self.arrays.graph(chosen)
-        model: Any = self.model
         if self.forces is None:
-            predicted, reference = model.network(graph), self.learnt[chosen]
+            predicted, reference = self.model.network(graph), self.learnt[chosen]
             if predicted.shape[1] == len(self.names):
                 return list((predicted - reference).unbind(1))
             pairs = [(n, predicted[:, p], reference[:, p]) for n, p in self.columns.items()]
             return [self._error(*pair) for pair in pairs]
-        values, forces, _ = model.derivatives(graph, create_graph=training)
-        scale = model.scale
+        values, forces, _ = self.model.derivatives(graph, create_graph=training)
+        scale = self.model.scale
         energies = (values - self.values[chosen]) / scale
         pulled = (forces - self.forces[rows]) / scale[0].to(forces.dtype)
         return [*energies.to(forces.dtype).unbind(1), pulled]
@@ -235,14 +236,14 @@ class PropertyTask:
         return max(1, int(atoms / each / kept / pairs))
 
 
-def _store(model: Any, normalization: TargetNormalization) -> None:
+def _store(model: PropertyModel, normalization: TargetNormalization) -> None:
     """Puts the standardisation into the model, so that it answers in the targets' units."""
     model.reference.copy_(torch.from_numpy(normalization.references))
     model.shift.copy_(torch.from_numpy(normalization.shift))
     model.scale.copy_(torch.from_numpy(normalization.scale))
 
 
-def _choice(table: dict[str, Any], name: str, option: str) -> Any:
+def _choice(table: Mapping[str, Value], name: str, option: str) -> Value:
     if name not in table:
         raise UsageError(f"{option} is one of {', '.join(table)}, not {name!r}")
     return table[name]
@@ -282,4 +283,5 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)
+    assert isinstance(model, PropertyModel)  # as the registry says of this task
     return PropertyTask(model, dataset, names, forces, split, request)

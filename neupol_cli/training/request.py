@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.models.base import Data
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Request:
     references: str = "fitted"
     scale: str = "auto"
     smoothness: float = 0.0
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -72,7 +72,7 @@ def _random(size: int, seed: int) -> dict[str, np.ndarray]:
     return dict(zip(splits.SPLITS, np.split(order, ends), strict=True))
 
 
-def training_data(dataset: Dataset, train: np.ndarray) -> dict[str, Any]:
+def training_data(dataset: Dataset, train: np.ndarray) -> Data:
     """What a checkpoint says of its data.
 
     A network has a place for every element of the file, but knows only those of its ``train``
