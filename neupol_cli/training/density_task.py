@@ -24,7 +24,12 @@ from neupol_cli.models.density.probes import images, inside, slots
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.property_task import PENALTIES, Arrays
-from neupol_cli.training.request import Request, chosen_partition, training_data
+from neupol_cli.training.request import (
+    Request,
+    chosen_partition,
+    chosen_species,
+    training_data,
+)
 
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
@@ -326,11 +331,8 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
         raise InputError("the file holds no densities; make one with neupol data density")
     if request.targets:
         raise UsageError("--target is for properties; a density model learns the density")
-    config = {"species": list(dataset.elements), "spin": dataset.density.spin, **request.config}
-    config["species"] = sorted(set(config["species"]))
-    strange = set(dataset.elements) - set(config["species"])
-    if strange:
-        raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
+    species = chosen_species(dataset, request)
+    config = {"spin": dataset.density.spin, **request.config, "species": species}
     if config["spin"] and not dataset.density.spin:
         raise InputError("--set spin=true, and the file has no spin density")
     split = chosen_partition(dataset, request)

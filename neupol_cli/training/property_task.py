@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.nn.graph import Graph, ragged
 from neupol_cli.models.property import PropertyModel
@@ -30,7 +30,12 @@ from neupol_cli.training.labels import (
     learnt_by_length,
     outputs_of,
 )
-from neupol_cli.training.request import Request, chosen_partition, training_data
+from neupol_cli.training.request import (
+    Request,
+    chosen_partition,
+    chosen_species,
+    training_data,
+)
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,
@@ -175,6 +180,7 @@ class PropertyTask:
         parts = dict(zip(self.labels, each.unbind(), strict=True)) if len(self.labels) > 1 else {}
         if self.request.smoothness:
             rough = self.model.smoothness()
+            assert rough is not None  # there is a learned encoding
             loss = loss + self.request.smoothness * rough
             parts["smoothness"] = rough
         return loss, parts
@@ -270,16 +276,12 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     names, forces = chosen_targets(dataset, request)
     split = chosen_partition(dataset, request)
     config = {
-        "species": list(dataset.elements),
         **outputs_of(name, dataset, names),
         **request.config,
+        "species": chosen_species(dataset, request),
         "targets": list(names),
         "units": [label_of(dataset, target).unit for target in names],
     }
-    config["species"] = sorted(set(config["species"]))
-    strange = set(dataset.elements) - set(config["species"])
-    if strange:
-        raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -64,6 +65,19 @@ def chosen_partition(dataset: Dataset, request: Request) -> dict[str, np.ndarray
     if not len(indices["train"]):
         raise InputError("the partition has no training structures")
     return indices
+
+
+def chosen_species(dataset: Dataset, request: Request) -> list[int]:
+    """Atomic numbers that a network gets a place for: as asked for, or those of the data.
+
+    Raises:
+        InputError: the data hold elements beside those that were asked for.
+    """
+    species = cast(Sequence[int], request.config.get("species", dataset.elements))
+    missing = sorted(set(dataset.elements) - set(species))
+    if missing:
+        raise InputError(f"the data hold elements {missing} that are not in --set species")
+    return sorted(set(species))
 
 
 def _random(size: int, seed: int) -> dict[str, np.ndarray]:
