@@ -7,7 +7,7 @@
 ``rates``: probes per second of each run folder or checkpoint on the whole grids of the test
 molecules, atoms included, in turns; processor seconds, the median of the rounds. ``angles`` is
 Figure 5 of Koker et al. 2023: the error of every test molecule under two networks, its angular
-variation zeta (`neupol density --analyse`), and how the gain from the first network to the second
+variation zeta (`neupol density-compare`), and how the gain from the first network to the second
 goes with it.
 """
 

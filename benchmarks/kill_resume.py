@@ -38,7 +38,7 @@ def dataset(folder: Path) -> Path:
     """A small real dataset: ethanol, energies and forces."""
     path = folder / "ethanol.h5"
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
-    make = neupol("data", "md17", source, "-o", path, "--split", "56,12,12")
+    make = neupol("data", "md17", source, "-o", path, "--partition", "56,12,12")
     subprocess.run(make, check=True, env=ENVIRONMENT)
     return path
 

@@ -11,10 +11,11 @@ from neupol_cli.commands import data_density
 from neupol_cli.options import (
     LARGEST_SEED,
     DatasetOutput,
+    OldSplitOption,
     OnError,
     OnErrorOption,
+    PartitionOption,
     SeedOption,
-    SplitOption,
 )
 
 app = typer.Typer(
@@ -35,12 +36,13 @@ def qm9(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    split: SplitOption = None,
+    partition: PartitionOption = None,
+    split: OldSplitOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """QM9: 130,831 molecules, twelve targets, atom reference energies.
 
-    The split is 100,000 / 17,748 / 13,083 as in the literature (named "paper"), or yours.
+    The partition is 100,000 / 17,748 / 13,083 as in the literature (named "paper"), or yours.
     """
     from dataclasses import replace
 
@@ -49,7 +51,7 @@ def qm9(
     from neupol_cli.io.files import atomic
     from neupol_cli.progress import counted
 
-    counts = splits.parse(split) if split else None
+    counts = splits.parse(partition) if partition else None
     with atomic(output) as partial, counted("reading QM9", limit or qm9.SIZE) as tick:
         dataset = qm9.from_files(source, limit, tick) if source else qm9.from_package(limit, tick)
         if counts:
@@ -68,7 +70,8 @@ def md17(
     test: Annotated[
         list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
     ] = None,
-    split: SplitOption = None,
+    partition: PartitionOption = None,
+    split: OldSplitOption = None,
     seed: SeedOption = 0,
     old: Annotated[
         bool, typer.Option(help="Of a revised file, take the original MD17 labels.")
@@ -79,7 +82,7 @@ def md17(
     from neupol_cli.io import hdf5
     from neupol_cli.io.files import atomic
 
-    counts = splits.parse(split) if split else None
+    counts = splits.parse(partition) if partition else None
     with atomic(output) as partial:
         hdf5.save(partial, md17.read(files, test or (), counts, seed, old))
 
@@ -100,7 +103,8 @@ def xyz(
     test: Annotated[
         list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
     ] = None,
-    split: SplitOption = None,
+    partition: PartitionOption = None,
+    split: OldSplitOption = None,
     seed: SeedOption = 0,
     on_error: OnErrorOption = OnError.fail,
 ) -> None:
@@ -118,7 +122,7 @@ def xyz(
         labels["energy"] = (energy_key, energy_unit)
     if forces_key:
         labels["forces"] = (forces_key, forces_unit)
-    counts = splits.parse(split) if split else None
+    counts = splits.parse(partition) if partition else None
     units = (energy_unit, forces_unit)
     with atomic(output) as partial, counted("reading frames", None) as tick:
         dataset = xyz.read(frames, labels, units, test or (), counts, seed, on_error.value, tick)

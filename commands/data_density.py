@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neupol_cli.options import DatasetOutput, OnError, OnErrorOption, SeedOption, SplitOption
+from neupol_cli.options import (
+    DatasetOutput,
+    OldSplitOption,
+    OnError,
+    OnErrorOption,
+    PartitionOption,
+    SeedOption,
+)
 
 if TYPE_CHECKING:
     from neupol_cli.datasets.density import Report
@@ -24,7 +31,8 @@ def density(
         typer.Argument(metavar="FILES...", help="Cubes, CHGCARs, HDF5, folders, tars of them."),
     ],
     output: DatasetOutput,
-    split: SplitOption = None,
+    partition: PartitionOption = None,
+    split: OldSplitOption = None,
     seed: SeedOption = 0,
     spin: Spin = False,
     on_error: OnErrorOption = OnError.skip,
@@ -33,12 +41,12 @@ def density(
 
     Members may be plain, .gz, .zz (zlib) or .lz4. Each density is checked: counts, widths, finite
     values, and that its electrons are what the file says, or what its atoms can have.
-    Without --split at most 50 structures are held out for testing and 40 for validation.
+    Without --partition at most 50 structures are held out for testing and 40 for validation.
     """
     from neupol_cli.datasets import density, splits
     from neupol_cli.progress import counted
 
-    counts = splits.parse(split) if split else None
+    counts = splits.parse(partition) if partition else None
     done = 0
     with counted("reading densities", None) as bar:
 
@@ -62,7 +70,8 @@ def dft(
     pseudo: Annotated[str, typer.Option(help="Pseudopotential; none: all electrons.")] = "gth-pbe",
     spacing: Annotated[float, typer.Option(help="Largest step of the grid, Angstrom.")] = 0.2,
     margin: Annotated[float, typer.Option(help="Around the molecule, Angstrom.")] = 3.6,
-    split: SplitOption = None,
+    partition: PartitionOption = None,
+    split: OldSplitOption = None,
     seed: SeedOption = 0,
     spin: Spin = False,
     on_error: OnErrorOption = OnError.skip,
@@ -77,7 +86,7 @@ def dft(
     from neupol_cli.io import structures as reader
     from neupol_cli.progress import counted
 
-    counts = splits.parse(split) if split else None
+    counts = splits.parse(partition) if partition else None
     dft.require()
     settings = dft.Settings(xc, basis, pseudo, spacing, margin)
     frames = list(reader.read(structures, on_error.value))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neupol_cli.options import LARGEST_SEED, typed
+from neupol_cli.options import LARGEST_SEED, OldSplitOption, typed
 
 NETWORK, DATA, LIMIT = "Network", "Data and loss", "How long"
 OPTIMISER, RUN = "Optimiser", "Run"
@@ -28,7 +28,10 @@ def fit(
     target: Annotated[
         list[str], _panel(DATA, "Labels to learn, e.g. U0 or energy,forces.", show_default="all")
     ] = [],  # noqa: B006 - typer copies it
-    split: Annotated[str, _panel(DATA, "Which split of the file; needed if it has several.")] = "",
+    partition: Annotated[
+        str, _panel(DATA, "Which partition of the file; needed if it has several.")
+    ] = "",
+    split: OldSplitOption = None,
     limit: Annotated[int, _panel(DATA, "At most so many training items; 0: all.", min=0)] = 0,
     references: Annotated[
         str,
@@ -133,7 +136,7 @@ def fit(
     from neupol_cli.training import fitting
     from neupol_cli.training.interrupt import Interrupted
 
-    ours = {"output", "resume", "force", "as_json"}
+    ours = {"output", "resume", "force", "as_json", "split"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}
     options["data"] = str(data.absolute()) if data else None
     given = {key for key in options if typed(ctx, key)}

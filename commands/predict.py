@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption, replaced_option
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from neupol_cli.distributed.process_group import ProcessGroup, Work
     from neupol_cli.errors import InputError
-    from neupol_cli.prediction.committee import Committee, Named, Prediction
+    from neupol_cli.prediction.committee import Named, Prediction
 
 
 DEFAULT = "qm9"
+EVALUATE = "neupol evaluate DATASET... [--partition NAME] [--split SPLIT] [--plot F.png]"
 
 
 def predict(
@@ -45,22 +46,10 @@ def predict(
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
-    errors: Annotated[
-        bool,
-        typer.Option(
-            "--errors",
-            help="Instead: how far the models are from the labels of datasets by `neupol data`; "
-            "-o F.csv keeps every value.",
-        ),
-    ] = False,
-    split: Annotated[str, typer.Option(help="With --errors: which split of the dataset.")] = "",
-    part: Annotated[
-        str, typer.Option(metavar="train|valid|test", help="With --errors: only this part of it.")
-    ] = "",
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="F.png", help="With --errors: draw them over the labels."),
-    ] = None,
+    errors: Annotated[bool, replaced_option("--errors", EVALUATE)] = False,
+    part: Annotated[str, replaced_option("--part", EVALUATE)] = "",
+    split: Annotated[str, replaced_option("--split", EVALUATE)] = "",
+    plot: Annotated[str, replaced_option("--plot", EVALUATE)] = "",
 ) -> None:
     """Predict properties from structures.
 
@@ -70,19 +59,10 @@ def predict(
     from neupol_cli import registry
     from neupol_cli.devices import device_named
     from neupol_cli.distributed import process_group, torchrun
-    from neupol_cli.errors import UsageError
     from neupol_cli.prediction.committee import Committee
 
     place = device_named(device)
-    if not errors and (split or part or plot):
-        raise UsageError("--split, --part and --plot go with --errors")
-    if errors:
-        torchrun.alone("--errors")
-        _check_errors(output, plot, forces or stress)
     committee = Committee([registry.load_property(name, place) for name in model], model)
-    if errors:
-        _errors(committee, files, (split, part, on_error.value), output, plot, as_json)
-        return
     torchrun.once("neupol predict")
     work = partial(committee.predict, forces=forces, stress=stress)
     with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
@@ -114,46 +94,6 @@ def _predictions(
         yield from group.map(work, some)
     if not good:
         raise InputError("no structure was left to predict")
-
-
-def _check_errors(output: Path | None, plot: Path | None, derivatives: bool) -> None:
-    """Wrong names are told before anything is computed."""
-    from neupol_cli import figures
-    from neupol_cli.errors import UsageError
-    from neupol_cli.io.files import checked_target
-
-    if derivatives:
-        raise UsageError("--errors compares what labels there are; leave out --forces and --stress")
-    if output is not None and output.suffix != ".csv":
-        raise UsageError(f"{output}: with --errors the ending is .csv")
-    if plot is not None:
-        figures.check_name(plot)
-    for path in (output, plot):
-        if path is not None:
-            checked_target(path)
-
-
-def _errors(
-    committee: Committee,
-    files: list[str],
-    which: tuple[str, str, str],
-    output: Path | None,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
-    """How far the models are from the labels of datasets."""
-    from neupol_cli.errors import InputError
-    from neupol_cli.prediction import evaluation as comparison
-    from neupol_cli.prediction import evaluation_report as comparison_report
-
-    found = [each for path in files for each in comparison.compare(committee, path, *which)]
-    if not found:
-        raise InputError("no structure was left to compare")
-    (comparison_report.json_lines if as_json else comparison_report.table)(found)
-    if output is not None:
-        comparison_report.csv_file(output, found)
-    if plot is not None:
-        comparison_report.draw(plot, found)
 
 
 Writer = Callable[[Iterator["Prediction"]], None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neupol_cli import registry
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import InputError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _models(names: list[str], device: str) -> dict[str, Any]:
 
     place = device_named(device)
     models: dict[str, Any] = {}
-    for source in names or [_bundled()]:
+    for source in names or [registry.bundled_for("has movable points", _is_movable)]:
         loaded = registry.load(source, place)
         check_movable(loaded, source)
         short = Path(source).stem
@@ -97,11 +97,8 @@ def _models(names: list[str], device: str) -> dict[str, Any]:
     return models
 
 
-def _bundled() -> str:
-    for name in registry.bundled():
-        if registry.bundled_header(name)["config"].get("polarization") == "movable":
-            return name
-    raise UsageError("no bundled model has movable points; name one with -m")
+def _is_movable(header: registry.Header) -> bool:
+    return bool(header["config"].get("polarization") == "movable")
 
 
 def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterator[Trajectory]:

@@ -213,7 +213,7 @@ class PropertyConfig:
 
     Attributes:
         species: atomic numbers that the network knows; others are refused.
-        targets: names of the properties, one number a structure each.
+        targets: names of the properties, one number a structure each, or a vector.
         units: the unit of each target.
         polarization: ``off``, ``frozen`` or ``movable``.
     """
@@ -235,7 +235,7 @@ class PropertyConfig:
 
 
 class Backbone(Network):
-    """A property network, from species and edges to one number a structure and target.
+    """A property network, from species and edges to the targets of each structure.
 
     A subclass sets ``cutoff``, ``irreps`` (of its state, one flat tensor (points, dim)) and
     ``layers`` (each ``layer(state, edges) -> state``), and implements :meth:`embed`,
@@ -276,13 +276,13 @@ class Backbone(Network):
         return state
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
-        """(A, dim) last state -> (B, targets) in the network's own units."""
+        """(A, dim) last state -> (B, T) all targets' numbers in the network's own units."""
         raise NotImplementedError
 
     @property
-    def offsets(self) -> tuple[bool, ...]:
-        """Which targets may have a mean and references added to what the network says."""
-        return (True,) * len(self.config.targets)
+    def readouts(self) -> tuple[str, ...]:
+        """How each target is read out, by its name in models/targets.py."""
+        return ("scalar",) * len(self.config.targets)
 
     def projection(self) -> nn.Module:
         """pi_t of Neural Polarization: (A, dim) state -> (A, 3) displacement in Angstrom."""

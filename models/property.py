@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,15 +14,13 @@ from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, T
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
 from neupol_cli.models.polarization import mode
+from neupol_cli.models.targets import ENERGIES, READOUTS
 
 if TYPE_CHECKING:
     import ase
-    import numpy as np
 
 
 RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
-# Targets whose negative gradient is a force, in the order of preference.
-ENERGIES = ("energy", "U0")
 
 
 class PropertyModel(Model):
@@ -44,7 +43,7 @@ class PropertyModel(Model):
         self.config = backbone.config
         self.backbone = backbone
         self.polarization = mode(self.config.polarization, backbone)
-        targets = len(self.config.targets)
+        targets = len(self.offsets)
         wide = torch.float64
         self.register_buffer("scale", torch.ones(targets, dtype=wide))
         self.register_buffer("shift", torch.zeros(targets, dtype=wide))
@@ -91,6 +90,22 @@ class PropertyModel(Model):
     def polarization_mode(self) -> str:
         """``off``, ``frozen`` or ``movable``."""
         return self.config.polarization
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Which of the network's T outputs are each target's: one, or three of a vector."""
+        sizes = [READOUTS[name].size for name in self.backbone.readouts]
+        ends = np.cumsum(sizes).tolist()
+        return {
+            name: slice(end - size, end)
+            for name, size, end in zip(self.config.targets, sizes, ends, strict=True)
+        }
+
+    @property
+    def offsets(self) -> tuple[bool, ...]:
+        """(T,) which outputs may have a mean and references added to what the network says."""
+        readouts = [READOUTS[name] for name in self.backbone.readouts]
+        return tuple(readout.offset for readout in readouts for _ in range(readout.size))
 
     @property
     def energy(self) -> str:
@@ -199,8 +214,9 @@ class PropertyModel(Model):
         are the smaller for it. One that does not fit in memory is halved, down to one structure.
 
         Returns:
-            name -> (N,) for each target in its unit; with ``forces``, "forces" (A, 3), atoms of all
-            structures one behind the other; with ``stress``, "stress" (N, 3, 3).
+            name -> (N,) for each target in its unit, (N, 3) where it is a vector; with
+            ``forces``, "forces" (A, 3), atoms of all structures one behind the other; with
+            ``stress``, "stress" (N, 3, 3).
 
         Raises:
             InputError: an element that the network never saw.
@@ -212,7 +228,8 @@ class PropertyModel(Model):
         for batch in _batches([len(s) for s in structures], pairs // dear):
             pieces += self._predict([structures[k] for k in batch], forces, stress)
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
-        result = {name: values[:, k].numpy() for k, name in enumerate(self.config.targets)}
+        result = {name: values[:, place].numpy() for name, place in self.columns.items()}
+        result = {name: v[:, 0] if v.shape[1] == 1 else v for name, v in result.items()}
         if forces:
             result["forces"] = forced.numpy()
         if stress:
@@ -241,7 +258,7 @@ class PropertyModel(Model):
         if not forces and not stress:
             with torch.no_grad():
                 return self(graph).cpu(), nothing, nothing
-        energy = self.config.targets.index(self.energy)
+        energy = self.columns[self.energy].start
         values, force, strain = self.derivatives(graph, energy, stress)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()

@@ -10,6 +10,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from neupol_cli import registry
 from neupol_cli.errors import InputError
+from neupol_cli.io import units
 
 if TYPE_CHECKING:
     import torch
@@ -60,14 +61,17 @@ class NeupolCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         wanted = set(properties)
         stress = "stress" in wanted
-        found = self.model.predict(
+        predicted = self.model.predict(
             [self.atoms], forces=bool(wanted - {"energy", "free_energy"}), stress=stress
         )
-        for name in self.model.targets:
-            self.results[name] = float(found[name][0])
-        self.results["energy"] = float(found[self.energy][0])
+        for name, unit in self.model.targets.items():
+            value = predicted[name][0]
+            self.results[name] = float(value) if value.ndim == 0 else value
+            if name == "dipole" and value.ndim:  # which ASE has in a unit of its own
+                self.results[name] = units.convert(value, unit, "e*Angstrom")
+        self.results["energy"] = float(predicted[self.energy][0])
         self.results["free_energy"] = self.results["energy"]
-        if "forces" in found:
-            self.results["forces"] = found["forces"]
+        if "forces" in predicted:
+            self.results["forces"] = predicted["forces"]
         if stress:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0])
+            self.results["stress"] = full_3x3_to_voigt_6_stress(predicted["stress"][0])

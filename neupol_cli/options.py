@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
+
+from neupol_cli.errors import UsageError
 
 
 class OnError(StrEnum):
@@ -28,12 +31,14 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 DatasetOutput = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random split.")
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random partition.")
 ]
-SplitOption = Annotated[
+PartitionOption = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="TRAIN,VALID[,TEST]", help="Sizes of the split; TEST is else the rest."
+        "--partition",
+        metavar="TRAIN,VALID[,TEST]",
+        help="Sizes of the splits; TEST is else the rest.",
     ),
 ]
 
@@ -42,3 +47,27 @@ def typed(ctx: typer.Context, name: str) -> bool:
     """Whether an option or argument stood on the command line."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def replaced_option(name: str, instead: str) -> OptionInfo:
+    """An option that earlier versions had: not in the help, and refused where it is used.
+
+    Args:
+        name: such as ``--part``.
+        instead: what to write today.
+
+    Raises:
+        UsageError: where the option is given, before others are looked at.
+    """
+
+    def refuse(value: str | bool | None) -> str | bool | None:
+        if value:
+            raise UsageError(f"{name} is no longer an option; use {instead}")
+        return value
+
+    option: OptionInfo = typer.Option(name, hidden=True, is_eager=True, callback=refuse)
+    return option
+
+
+# What --partition was called before.
+OldSplitOption = Annotated[str | None, replaced_option("--split", "--partition")]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neupol_cli import renamed_settings
+from neupol_cli.bundled import bundled, bundled_card, bundled_for, bundled_header
 from neupol_cli.errors import CheckpointError, InputError, UsageError
+
+__all__ = [
+    "ENTRIES", "Entry", "build", "bundled", "bundled_card", "bundled_for", "bundled_header",
+    "configure", "defaults", "entry", "from_published", "load", "load_density", "load_property",
+    "located", "recognised",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
@@ -302,26 +307,6 @@ def recognised(path: Path) -> Model:
             model.header = {"model": network.name, "source": str(path)}
             return model
     raise CheckpointError(f"{path}: not a published checkpoint that neupol knows")
-
-
-def bundled() -> dict[str, Path]:
-    """The bundled models by name."""
-    folder = Path(str(resources.files("neupol_cli.models.weights")))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def bundled_header(name: str) -> Header:
-    """What a bundled file says of itself; read without its tensors."""
-    with bundled()[name].open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header: Header = json.loads(json.loads(stream.read(size))["__metadata__"]["neupol"])
-    header["config"] = renamed_settings.current(header["config"])
-    return header
-
-
-def bundled_card(name: str) -> str:
-    """The model's card: how it was made, how well it does, where it ends."""
-    return bundled()[name].with_suffix(".md").read_text()
 
 
 def from_published(name: str, weights: Mapping[str, object], config: Arguments) -> Model:

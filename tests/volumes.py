@@ -12,6 +12,7 @@ from neupol_cli.io.volumetric import Grid, Volume, by_counts
 
 CELL = np.array([[5.0, 0.3, -0.2], [1.1, 4.2, 0.4], [-0.7, 0.6, 6.1]])
 SHAPE = (12, 9, 16)
+FORMATS = {each.name.lower(): each for each in volumetric.FORMATS}
 
 
 def crystal(spin: bool = False) -> Volume:
@@ -44,12 +45,16 @@ def molecule() -> Volume:
 
 def text_of(volume: Volume, kind: str) -> bytes:
     stream = io.BytesIO()
-    volumetric.WRITERS[kind](stream, volume, "a title")
+    write = FORMATS[kind].write_stream
+    assert write is not None
+    write(stream, volume, "a title")
     return stream.getvalue()
 
 
 def parse(text: bytes, kind: str) -> Volume:
-    return volumetric.read_stream(io.BytesIO(text), kind, "file", len(text))
+    read = FORMATS[kind].read_stream
+    assert read is not None
+    return read(io.BytesIO(text), "file", len(text))
 
 
 def small_vasp(spin: bool, augmented: bool) -> bytes:

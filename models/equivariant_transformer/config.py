@@ -20,8 +20,9 @@ class EquivariantTransformerConfig(PropertyConfig):
         encoding_size, encoding_bins: its resolution over [0, cutoff].
         vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
             energies are continuous; the paper's own numbers were made without.
-        outputs: what each target is read out as: ``scalar``, ``dipole`` or ``extent``. If empty, as
-            published: mu is the length of a dipole, r2 a spatial extent, all others are scalars.
+        outputs: what each target is read out as: ``scalar``, ``vector``, ``dipole`` (its length) or
+            ``extent``. If empty, as published: mu is the length of a dipole, r2 a spatial extent,
+            all others are scalars.
     """
 
     hidden: int = 256

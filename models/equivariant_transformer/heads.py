@@ -1,7 +1,8 @@
 """What the equivariant transformer's last state answers (Tholke and de Fabritiis 2022, section 3).
 
     scalar   y = sum_i q_i
-    dipole   y = |sum_i q_i (x_i - c) + u_i|          a length, whatever the charges' sum
+    vector   y = sum_i q_i (x_i - c) + u_i            a dipole, whatever the charges' sum
+    dipole   y = |sum_i q_i (x_i - c) + u_i|          its length
     extent   y = sum_i q_i |x_i - c|^2
 
 c is the centre of mass. q_i and the vectors u_i are two gated equivariant blocks of s_i and V_i
@@ -63,16 +64,23 @@ class ScalarHead(nn.Module):
         return segment_sum(self.blocks(s, v)[0], graph.batch, graph.size)
 
 
-class DipoleHead(ScalarHead):
-    """The length of a sum of charges times arms and of atoms' own dipoles."""
+class VectorHead(ScalarHead):
+    """The sum of charges times arms and of atoms' own dipoles."""
 
     vectors = True
 
     def forward(self, s: Tensor, v: Tensor, graph: Graph) -> Tensor:
-        """(A, H), (A, 3, H) -> (B, 1)."""
+        """(A, H), (A, 3, H) -> (B, 3)."""
         charges, own = self.blocks(s, v)
-        dipoles = segment_sum(charges * arms(graph) + own[:, :, 0], graph.batch, graph.size)
-        return norm(dipoles[:, :, None])
+        return segment_sum(charges * arms(graph) + own[:, :, 0], graph.batch, graph.size)
+
+
+class DipoleHead(VectorHead):
+    """The length of that vector."""
+
+    def forward(self, s: Tensor, v: Tensor, graph: Graph) -> Tensor:
+        """(A, H), (A, 3, H) -> (B, 1)."""
+        return norm(super().forward(s, v, graph)[:, :, None])
 
 
 class ExtentHead(nn.Module):
@@ -92,11 +100,10 @@ class ExtentHead(nn.Module):
 
 HEADS: dict[str, type[ScalarHead] | type[ExtentHead]] = {
     "scalar": ScalarHead,
+    "vector": VectorHead,
     "dipole": DipoleHead,
     "extent": ExtentHead,
 }
-# Targets that are read out in their own way unless the configuration says otherwise.
-BY_TARGET = {"mu": "dipole", "r2": "extent"}
 
 
 def arms(graph: Graph) -> Tensor:

@@ -30,7 +30,7 @@ from neupol_cli.models.base import Arguments, Backbone
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
 from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
-from neupol_cli.models.equivariant_transformer.heads import BY_TARGET, HEADS, xavier
+from neupol_cli.models.equivariant_transformer.heads import HEADS, xavier
 from neupol_cli.models.equivariant_transformer.kernels.choice import Kernels, kernels
 from neupol_cli.models.equivariant_transformer.published import (
     recognised,
@@ -41,6 +41,7 @@ from neupol_cli.models.equivariant_transformer.published import (
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.linear import Linear
 from neupol_cli.models.nn.unique_edges import UniqueEdges
+from neupol_cli.models.targets import READOUTS, target
 
 
 class EdgeFeatures(NamedTuple):
@@ -206,7 +207,7 @@ class EquivariantTransformer(Backbone):
         self.outputs = _outputs(config)
         self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.outputs)
         # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
-        self.register_buffer("mean", torch.zeros(len(config.targets)))
+        self.register_buffer("mean", torch.zeros(sum(READOUTS[name].size for name in self.outputs)))
 
     def embed(self, types: Tensor, edges: Edges) -> Tensor:
         features = self.radial(edges, types.shape[0])
@@ -219,9 +220,8 @@ class EquivariantTransformer(Backbone):
         return torch.cat([head(s, v, graph) for head in self.heads], 1) + self.mean
 
     @property
-    def offsets(self) -> tuple[bool, ...]:
-        """A length and an extent have no mean to be taken off."""
-        return tuple(name == "scalar" for name in self.outputs)
+    def readouts(self) -> tuple[str, ...]:
+        return self.outputs
 
     def projection(self) -> nn.Module:
         return Projection(self.hidden)
@@ -252,7 +252,9 @@ def _outputs(config: EquivariantTransformerConfig) -> tuple[str, ...]:
         UsageError: another number of them, or a name that is none.
     """
     if not config.outputs:
-        return tuple(BY_TARGET.get(target, "scalar") for target in config.targets)
+        records = [target(name) for name in config.targets]
+        # A network of three numbers a target says so in its outputs.
+        return tuple("scalar" if record.shape else record.readout for record in records)
     unknown = [name for name in config.outputs if name not in HEADS]
     if unknown or len(config.outputs) != len(config.targets):
         targets, known = ", ".join(config.targets), ", ".join(HEADS)

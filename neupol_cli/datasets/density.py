@@ -12,19 +12,20 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO
 
 import numpy as np
 
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import structures, volumetric
-from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.hdf5 import read as read_hdf5
 from neupol_cli.io.volumetric import Volume
+from neupol_cli.io.volumetric.format import StreamReader
 from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
 from neupol_cli.io.volumetric.text import open_text
 
@@ -56,7 +57,7 @@ def _volumes_of(path: Path) -> Iterator[tuple[str, Opener]]:
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         for child in sorted(path.rglob("*")):
-            if child.is_file() and _kind(child.name) is not None:
+            if child.is_file() and _stream_reader(child.name) is not None:
                 yield str(child), _file_opener(child)
     elif path.name.lower().endswith(TARS):
         yield from _members(path)
@@ -71,14 +72,12 @@ def _unpacked(name: str) -> str:
     return name.removesuffix(Path(name).suffix) if name.endswith(PACKED) else name
 
 
-def _kind(name: str) -> str | None:
-    """The format of a density file that can be read, None for anything else."""
-    base = _unpacked(Path(name).name)
+def _stream_reader(name: str) -> StreamReader | None:
+    """What reads a file of this name, None where it is no density that comes from a stream."""
     try:
-        kind = volumetric.format_of(base)
+        return volumetric.format_of(_unpacked(Path(name).name)).read_stream
     except UsageError:
         return None
-    return kind if kind in volumetric.READERS else None
 
 
 def _file_opener(path: Path) -> Opener:
@@ -96,7 +95,7 @@ def _members(path: Path) -> Iterator[tuple[str, Opener]]:
         _check_end(path)
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
-                if member.isfile() and _kind(member.name) is not None:
+                if member.isfile() and _stream_reader(member.name) is not None:
                     stream = archive.extractfile(member)
                     assert stream is not None  # isfile
                     yield member.name, _member_opener(stream, path, member.name)
@@ -114,11 +113,11 @@ def _check_end(path: Path) -> None:
             raise InputError(f"{path}: the tar is cut short (no end mark)")
 
 
-def _member_opener(stream: Any, path: Path, name: str) -> Opener:
+def _member_opener(stream: IO[bytes], path: Path, name: str) -> Opener:
     return lambda: _read_packed(stream, name, f"{path}({name})")
 
 
-def _read_packed(stream: BinaryIO, name: str, label: str) -> Volume:
+def _read_packed(stream: IO[bytes], name: str, label: str) -> Volume:
     """The density in a stream that may be compressed; `label` is for messages."""
     unpack = {".gz": _gunzip, ".zz": _inflate, ".lz4": _unlz4}.get(Path(name).suffix)
     try:
@@ -126,9 +125,9 @@ def _read_packed(stream: BinaryIO, name: str, label: str) -> Volume:
     except (tarfile.TarError, EOFError, zlib.error) as trouble:
         raise InputError(f"{label}: the tar is damaged or cut short ({trouble})") from trouble
     text = content if unpack is None else unpack(content, label)
-    kind = _kind(name)
-    assert kind is not None  # only such names come here
-    return volumetric.read_stream(io.BytesIO(text), kind, label, len(text))
+    read = _stream_reader(name)
+    assert read is not None  # only such names come here
+    return read(io.BytesIO(text), label, len(text))
 
 
 def _gunzip(content: bytes, label: str) -> bytes:
@@ -188,7 +187,7 @@ class Collector:
         self.report = Report()
         self.numbers: list[np.ndarray] = []
         self.electrons: list[float] = []
-        self.notes: list[dict[str, Any]] = []
+        self.notes: list[Mapping[str, object]] = []
         self.identities: set[int] = set()
 
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from neupol_cli.datasets.density import Collector, Report
 from neupol_cli.errors import InputError, NeupolError, TemporaryError, UsageError
 from neupol_cli.io import volumetric
-from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.units import BOHR, HARTREE
 from neupol_cli.io.volumetric import Volume, by_spacing
 

@@ -19,6 +19,7 @@ from neupol_cli.io import units
 from neupol_cli.io.hdf5 import Dataset, Target
 from neupol_cli.io.structure_formats.numerals import table
 from neupol_cli.progress import Tick
+from neupol_cli.targets import TARGETS
 
 SIZE = 130_831
 PAPER = (100_000, 17_748, 13_083)  # the usual split
@@ -119,7 +120,7 @@ class _Table:
             raise InputError(f"{source}: no molecule is left")
         columns = self._columns(source)
         targets = {
-            name: Target(units.convert(values, unit, units.QM9_UNITS[name]), units.QM9_UNITS[name])
+            name: Target(units.convert(values, unit, TARGETS[name].unit), TARGETS[name].unit)
             for (name, (_, unit)), values in zip(COLUMNS.items(), columns, strict=True)
         }
         return Dataset(
@@ -181,7 +182,7 @@ def references(atoms: dict[str, list[float]] | None = None) -> dict[str, dict[in
         published = dict(zip(ATOMS, columns, strict=True))
     found = {}
     for name, values in published.items():
-        size = units.factor(COLUMNS[name][1], units.QM9_UNITS[name])
+        size = units.factor(COLUMNS[name][1], TARGETS[name].unit)
         pairs = zip(NUMBERS.values(), values, strict=True)
         found[name] = {number: size * value for number, value in pairs}
     return found

@@ -49,7 +49,7 @@ def parse(text: str) -> tuple[int, ...]:
     """``"800,100"`` is (800, 100); UsageError if these are not two or three numbers."""
     words = text.split(",")
     if len(words) not in (2, 3) or not all(word.strip().isdecimal() for word in words):
-        raise UsageError(f"--split {text}: give TRAIN,VALID or TRAIN,VALID,TEST as numbers")
+        raise UsageError(f"--partition {text}: give TRAIN,VALID or TRAIN,VALID,TEST as numbers")
     return tuple(int(word) for word in words)
 
 
@@ -69,7 +69,7 @@ def chosen(partitions: Mapping[str, Partition], name: str, source: str = "") -> 
     """
     where, there = f"{source}: " * bool(source), ", ".join(partitions) or "none"
     if name and name not in partitions:
-        raise InputError(f"{where}no split is called {name!r}; the file has: {there}")
+        raise InputError(f"{where}no partition {name!r}; there are: {there}")
     if not name and len(partitions) > 1:
-        raise UsageError(f"{where}choose one of the file's splits with --split: {there}")
+        raise UsageError(f"{where}choose one of its partitions with --partition: {there}")
     return dict(partitions[name or next(iter(partitions))]) if partitions else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -14,9 +14,60 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def summary(dataset: Dataset) -> dict[str, Any]:
+class Range(TypedDict):
+    """Of some numbers."""
+
+    min: float
+    mean: float
+    max: float
+
+
+class TargetSummary(Range):
+    """Of a target's values."""
+
+    unit: str
+    per: str
+    std: float
+
+
+class Reference(TypedDict):
+    """Values of free atoms, by symbol."""
+
+    unit: str
+    atoms: dict[str, float]
+
+
+class Grids(TypedDict):
+    """Of the densities in a file."""
+
+    unit: str
+    spin: bool
+    points: int
+    points_per_structure: Range
+    step_Angstrom: Range
+
+
+class Summary(TypedDict):
+    """What `neupol data info --json` prints; ``density`` where there are some."""
+
+    kind: str
+    source: str
+    structures: int
+    atoms: int
+    atoms_per_structure: Range
+    elements: dict[str, int]
+    periodic: int
+    position_unit: str
+    targets: dict[str, TargetSummary]
+    references: dict[str, Reference]
+    splits: dict[str, dict[str, int]]
+    fingerprint: str
+    density: NotRequired[Grids]
+
+
+def summary(dataset: Dataset) -> Summary:
     """Kind, source, counts, elements, targets with unit and range, references and splits."""
-    found: dict[str, Any] = {
+    contents: Summary = {
         "kind": dataset.kind,
         "source": dataset.source,
         "structures": dataset.size,
@@ -36,17 +87,17 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     if dataset.density is not None:
         points = dataset.density.shape.prod(axis=1)
         steps = np.linalg.norm(dataset.density.step, axis=2)
-        found["density"] = {
+        contents["density"] = {
             "unit": "e/Angstrom^3",
             "spin": dataset.density.spin,
             "points": int(points.sum()),
             "points_per_structure": _range(points),
             "step_Angstrom": _range(steps),
         }
-    return found
+    return contents
 
 
-def _range(values: np.ndarray) -> dict[str, float]:
+def _range(values: np.ndarray) -> Range:
     return {
         "min": values.min().item(),
         "mean": values.mean().item(),
@@ -60,61 +111,61 @@ def _elements(dataset: Dataset) -> dict[str, int]:
     return {chemical_symbols[number]: int(count) for number, count in pairs}
 
 
-def _target(target: Target) -> dict[str, Any]:
-    spread = {"std": target.values.std().item()}
-    return {"unit": target.unit, "per": target.per, **_range(target.values), **spread}
+def _target(target: Target) -> TargetSummary:
+    spread = target.values.std().item()
+    return {"unit": target.unit, "per": target.per, **_range(target.values), "std": spread}
 
 
-def _reference(dataset: Dataset, name: str) -> dict[str, Any]:
+def _reference(dataset: Dataset, name: str) -> Reference:
     energies = dataset.references[name]
     atoms = {chemical_symbols[number]: energy for number, energy in energies.items()}
     return {"unit": dataset.targets[name].unit, "atoms": atoms}
 
 
-def tables(title: str, found: dict[str, Any]) -> Iterator[Table]:
+def tables(title: str, contents: Summary) -> Iterator[Table]:
     """The summary as rich tables: the file, its targets, its reference energies."""
-    yield _facts(title, found)
-    if found["targets"]:
-        yield _targets(found["targets"])
-    if found["references"]:
-        yield _references(found["references"])
+    yield _facts(title, contents)
+    if contents["targets"]:
+        yield _targets(contents["targets"])
+    if contents["references"]:
+        yield _references(contents["references"])
 
 
-def _facts(title: str, found: dict[str, Any]) -> Table:
+def _facts(title: str, contents: Summary) -> Table:
     from rich.table import Table
 
-    per = found["atoms_per_structure"]
-    elements = ", ".join(f"{symbol} {count:,}" for symbol, count in found["elements"].items())
+    per = contents["atoms_per_structure"]
+    elements = ", ".join(f"{symbol} {count:,}" for symbol, count in contents["elements"].items())
     table = Table(title=title, show_header=False, title_justify="left")
-    table.add_row("kind", found["kind"])
-    table.add_row("source", found["source"])
-    table.add_row("structures", f"{found['structures']:,} ({found['periodic']:,} periodic)")
-    table.add_row("atoms", f"{found['atoms']:,}, {per['min']} to {per['max']} a structure")
+    table.add_row("kind", contents["kind"])
+    table.add_row("source", contents["source"])
+    table.add_row("structures", f"{contents['structures']:,} ({contents['periodic']:,} periodic)")
+    table.add_row("atoms", f"{contents['atoms']:,}, {per['min']} to {per['max']} a structure")
     table.add_row("elements", elements)
-    for name, split in found["splits"].items():
+    for name, split in contents["splits"].items():
         sizes = ", ".join(f"{part} {count:,}" for part, count in split.items())
         table.add_row(f"split {name}", sizes)
-    if "density" in found:
-        grid = found["density"]
+    if "density" in contents:
+        grid = contents["density"]
         spin = "total and spin" if grid["spin"] else "total"
         table.add_row("density", f"{grid['points']:,} points, {spin}, {grid['unit']}")
-    table.add_row("fingerprint", found["fingerprint"][:16])
+    table.add_row("fingerprint", contents["fingerprint"][:16])
     return table
 
 
-def _targets(targets: dict[str, dict[str, Any]]) -> Table:
+def _targets(targets: dict[str, TargetSummary]) -> Table:
     from rich.table import Table
 
     table = Table("target", "unit", "per", title="targets", title_justify="left")
     for heading in ("mean", "std", "min", "max"):
         table.add_column(heading, justify="right")
     for name, target in targets.items():
-        numbers = (f"{target[key]:.8g}" for key in ("mean", "std", "min", "max"))
-        table.add_row(name, target["unit"], target["per"], *numbers)
+        numbers = [target["mean"], target["std"], target["min"], target["max"]]
+        table.add_row(name, target["unit"], target["per"], *(f"{number:.8g}" for number in numbers))
     return table
 
 
-def _references(references: dict[str, dict[str, Any]]) -> Table:
+def _references(references: dict[str, Reference]) -> Table:
     from rich.table import Table
 
     symbols = list(next(iter(references.values()))["atoms"])

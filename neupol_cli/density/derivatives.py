@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
-from neupol_cli.density.on_grid import _with_less
+from neupol_cli.density.on_grid import within_memory
 from neupol_cli.io.volumetric import Grid
 from neupol_cli.models.density.grid_tiles import GridTiles
 from neupol_cli.models.density.images import Images, fractional_bounds, periodic_images
@@ -116,7 +116,8 @@ class Field:
     def blocks(self, grid: Grid) -> Iterator[tuple[int, Tensor, Derivatives]]:
         """Of each block that atoms reach: points dealt with by then, (P,) its own, what is there.
 
-        Errors: TemporaryError when not even small parts of a block fit in memory.
+        Raises:
+            TemporaryError: not even small parts of a block fit in memory.
         """
         corners = grid.origin + np.indices((2, 2, 2)).reshape(3, -1).T @ grid.box
         seen = self._seen(torch.from_numpy(corners))
@@ -135,8 +136,7 @@ class Field:
             density, slope, hessian = map(np.concatenate, zip(*parts, strict=True))
             return density, slope, hessian
 
-        found: Derivatives = _with_less(within, self.memory)
-        return found
+        return within_memory(within, self.memory)
 
     def _part(self, probes: Tensor, owners: Tensor) -> Derivatives:
         """Derivatives at (P, 3) probes that only the owners (K,) reach."""

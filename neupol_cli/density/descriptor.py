@@ -6,7 +6,7 @@ Derivatives are the model's own (derivatives.py), in float64, not differences on
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from neupol_cli.io.volumetric import Grid
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from neupol_cli.models.density.model import DensityModel
 
 # Below this density a network's slopes are noise, and the indicators divide by it.
 VACUUM = 5e-5 / BOHR**3  # e/Angstrom^3, 5e-5 atomic units
@@ -52,8 +54,8 @@ def dori(density: np.ndarray, slope: np.ndarray, hessian: np.ndarray) -> np.ndar
         spread = hessian / density[:, None, None] - k[:, :, None] * k[:, None, :]
         theta = (k**2).sum(axis=1)
         turn = ((2 * spread @ k[:, :, None])[:, :, 0] ** 2).sum(axis=1)  # |grad theta|^2
-        found = turn / (theta**3 + turn)
-    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+        indicator = turn / (theta**3 + turn)
+    return np.nan_to_num(indicator, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def columns(
@@ -75,12 +77,26 @@ def columns(
 
 
 def on_grid(
-    name: str, model: Any, atoms: Atoms, grid: Grid, memory: int, progress: Callable[[int], None]
+    name: str,
+    model: DensityModel,
+    atoms: Atoms,
+    grid: Grid,
+    memory: int,
+    progress: Callable[[int], None],
 ) -> list[np.ndarray]:
     """A descriptor's columns on a grid, (n1, n2, n3) float32 each.
 
-    `memory` in bytes is for what derivatives need besides. Errors: UsageError for an unknown name,
-    TemporaryError when even the smallest blocks run out of memory.
+    Args:
+        name: one of DESCRIPTORS.
+        model: a density network in float64.
+        atoms: the structure.
+        grid: where the descriptor is wanted.
+        memory: bytes for what derivatives need besides the result.
+        progress: is told the points that are done.
+
+    Raises:
+        UsageError: an unknown name.
+        TemporaryError: even the smallest blocks run out of memory.
     """
     from neupol_cli.density.derivatives import Field
 
@@ -88,8 +104,8 @@ def on_grid(
     field = Field(model, atoms, memory, second=name not in SLOPES_ALONE)
     empty = columns(name, *field.empty)
     tables = [np.full(grid.size, values[0], dtype=np.float32) for values in empty]
-    for done, rows, found in field.blocks(grid):
-        for table, values in zip(tables, columns(name, *found), strict=True):
+    for done, rows, block in field.blocks(grid):
+        for table, values in zip(tables, columns(name, *block), strict=True):
             table[rows.cpu().numpy()] = values
         progress(done)
     progress(grid.size)
@@ -99,4 +115,4 @@ def on_grid(
 def check_name(name: str) -> None:
     """UsageError for a descriptor that does not exist; the message lists those that do."""
     if name not in DESCRIPTORS:
-        raise UsageError(f"--descriptor is one of {', '.join(DESCRIPTORS)}, not '{name}'")
+        raise UsageError(f"a descriptor is one of {', '.join(DESCRIPTORS)}, not '{name}'")

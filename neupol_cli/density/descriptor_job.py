@@ -1,11 +1,12 @@
-"""What ``neupol density --descriptor`` does: one structure, one field, one file or six."""
+"""What ``neupol density-descriptor`` does: one structure, one field, one file or six."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neupol_cli.density import descriptor
 from neupol_cli.density.on_grid import GridChoice, check_size
@@ -17,6 +18,33 @@ from neupol_cli.progress import counted
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from neupol_cli.models.density.model import DensityModel
+
+
+@dataclass(frozen=True)
+class DescriptorReport:
+    """The numbers of one field, named as in JSON."""
+
+    structure: str
+    descriptor: str
+    unit: str
+    grid: list[int]
+    lowest: float
+    highest: float
+    seconds: float
+    output: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        """All of them."""
+        return dict(vars(self))
+
+    def line(self) -> str:
+        """For people."""
+        unit = self.unit.removeprefix("1")  # a plain number has none
+        span = f"{self.lowest:.4g} to {self.highest:.4g} {unit}".rstrip()
+        files = " ".join(self.output)
+        return f"{self.structure}: {self.descriptor} {span}, {self.seconds:.2f} s: {files}"
+
 
 def describe(
     name: str,
@@ -25,47 +53,62 @@ def describe(
     choice: GridChoice,
     memory: int,
     output: str,
-    load: Callable[[], Any],
-) -> dict[str, Any]:
-    """Compute a descriptor on a grid and write it: a report.
+    load: Callable[[], DensityModel],
+) -> DescriptorReport:
+    """Compute a descriptor on a grid and write it.
+
+    Args:
+        name: one of `descriptor.DESCRIPTORS`.
+        label: the structure's name.
+        atoms: the structure.
+        choice: how its grid is made.
+        memory: bytes for grid and derivatives.
+        output: the file; of a Hessian with ``{}`` for xx, yy ... yz.
+        load: makes the model, in float64.
 
     Raises:
-        UsageError, InputError, StorageError: what was asked for cannot be read, made or written.
+        UsageError: no such descriptor, or a file that cannot hold it.
+        InputError: an element that the model does not know, a grid too big for the memory.
+        StorageError: the disk is full.
     """
     start = time.perf_counter()
-    outputs = names(name, output)
+    outputs = outputs_of(name, output)
     grid = choice.grid(atoms)
-    left = check_size(grid, memory, 4 * len(outputs))
+    block_memory = check_size(grid, memory, 4 * len(outputs))
     model = load().requires_grad_(False)
     model.check([atoms], [label])
     with counted(name, grid.size) as tick:
-        tables = descriptor.on_grid(name, model, atoms, grid, left, tick)
+        tables = descriptor.on_grid(name, model, atoms, grid, block_memory, tick)
     unit = descriptor.DESCRIPTORS[name][0]
     for path, table in zip(outputs, tables, strict=True):
         volume = Volume(atoms, grid, table, unit=unit)
         volumetric.write(path, volume, f"{Path(label).name} {name} by neupol")
-    return {
-        "structure": label,
-        "descriptor": name,
-        "unit": unit,
-        "grid": list(grid.shape),
-        "lowest": min(float(table.min()) for table in tables),
-        "highest": max(float(table.max()) for table in tables),
-        "seconds": time.perf_counter() - start,
-        "output": outputs,
-    }
+    return DescriptorReport(
+        structure=label,
+        descriptor=name,
+        unit=unit,
+        grid=list(grid.shape),
+        lowest=min(float(table.min()) for table in tables),
+        highest=max(float(table.max()) for table in tables),
+        seconds=time.perf_counter() - start,
+        output=outputs,
+    )
 
 
-def names(name: str, output: str) -> list[str]:
-    """The files of a descriptor: one, or for a Hessian six, ``{}`` standing for xx, yy ... yz."""
+def outputs_of(name: str, output: str) -> list[str]:
+    """The files of a descriptor: one, or for a Hessian six, ``{}`` standing for xx, yy ... yz.
+
+    Raises:
+        UsageError: no such descriptor, or names that cannot hold it.
+    """
     descriptor.check_name(name)
-    kind = volumetric.format_of(output)
-    if kind not in ("cube", "xsf"):
-        raise UsageError(f"{output}: a descriptor is written as .cube or .xsf")
+    if volumetric.format_of(output).densities_only:
+        able = tuple(item for item in volumetric.FORMATS if not item.densities_only)
+        raise UsageError(f"{output}: a descriptor is written as {volumetric.names_of(able)}")
     if name != "hessian":
         return [output]
     if "{}" not in output:
         raise UsageError(
             f"{output}: a Hessian is six files: put {{}} in the name for xx, yy ... yz"
         )
-    return [output.replace("{}", part) for part in descriptor.TENSOR]
+    return [output.replace("{}", component) for component in descriptor.TENSOR]

@@ -1,4 +1,4 @@
-"""What ``neupol density`` does with one structure after another, and what it says of each."""
+"""What ``neupol density`` does with one structure after another."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from neupol_cli.density import measures
-from neupol_cli.density.on_grid import (
-    GridChoice,
-    Predicted,
-    check_size,
-    predict,
-    sampler,
-)
+from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predict
+from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import hdf5, volumetric
-from neupol_cli.io.volumetric import Grid, Volume, chgcar
+from neupol_cli.io import structures, volumetric
+from neupol_cli.io.volumetric import Grid, Volume
 from neupol_cli.progress import counted
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from ase import Atoms
+
+    from neupol_cli.io.volumetric.format import VolumeWriter
+    from neupol_cli.models.density.model import DensityModel
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 ROOM = 1.9  # Angstrom around the atoms of a molecule
@@ -40,9 +41,7 @@ def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
     Of a cube or CHGCAR only the atoms count here, of a dataset every structure, with densities or
     without; ``GridChoice`` reads the grid of a file that is to give it.
     """
-    from neupol_cli.io import structures
-
-    if source != "-" and _is_density_text(source):
+    if source != "-" and _is_single_density(source):
         atoms = volumetric.read(source).atoms
         structures.check(atoms, source)
         yield source, atoms
@@ -50,51 +49,54 @@ def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
         yield from structures.read([source], on_error)
 
 
-def _is_density_text(source: str) -> bool:
-    """Whether a name is that of a density in a text format, which `structures` does not read."""
+def _is_single_density(source: str) -> bool:
+    """Whether a name is that of one density, which `structures` does not read."""
     try:
-        return volumetric.format_of(source) in volumetric.READERS
+        volumetric_format = volumetric.format_of(source)
     except UsageError:
         return False
+    return volumetric_format.readable and not volumetric_format.multiple
 
 
-@dataclass
-class Job:
-    """The options of one call; the model is loaded when the first structure has passed its checks.
+@dataclass(frozen=True, kw_only=True)
+class DensityOptions:
+    """What the command line says.
 
-    ``run`` makes, compares, draws and writes one structure's density and returns its report.
+    Attributes:
+        choice: how each structure's grid is made.
+        memory: bytes for grid and tiles.
+        output: file to write; ``{}`` stands for the structure's number.
+        normalize: scale to the right number of electrons.
+        electrons: that number, else the neutral structure's.
+        reference: a density to compare with.
+        difference: file for predicted minus reference.
+        plot: file for slices.
+        dtype: float32 or float64.
     """
 
     choice: GridChoice
     memory: int
     output: str
-    normalize: bool
-    electrons: float | None
-    reference: Path | None
-    difference: str | None
-    plot: str | None
-    dtype: str
-    load: Callable[[], Any]
-    model: Any = None
-    group: ProcessGroup = ALONE
-    _stack: ExitStack = field(default_factory=ExitStack)
-    _writer: hdf5.DensityWriter | None = None
-    _electrons_of: list[float] = field(default_factory=list)
+    normalize: bool = False
+    electrons: float | None = None
+    reference: Path | None = None
+    difference: str | None = None
+    plot: str | None = None
+    dtype: str = "float32"
 
     def check_outputs(self, count: int) -> None:
-        """UsageError, before any work, for names that cannot be written or hold just one."""
-        kind = volumetric.format_of(self.output)
-        for name in (self.output, self.difference, self.plot):
-            if (
-                count > 1
-                and name
-                and "{}" not in name
-                and not (name == self.output and kind == "hdf5")
-            ):
+        """Before any work: can the files of ``count`` structures be written?
+
+        Raises:
+            UsageError: a name of no format, of one structure only, or in a missing folder.
+        """
+        multiple = volumetric.format_of(self.output).multiple
+        for name in filter(None, (self.output, self.difference, self.plot)):
+            if count > 1 and "{}" not in name and not (name == self.output and multiple):
                 raise UsageError(
                     f"{name}: for {count} structures the name needs {{}} for their number"
                 )
-            parent = Path(name or ".").parent
+            parent = Path(name).parent
             if not parent.is_dir():
                 raise UsageError(f"{name}: the folder {parent} does not exist; make it first")
         if self.difference:
@@ -108,144 +110,160 @@ class Job:
         if self.dtype not in ITEMSIZE:
             raise UsageError(f"--dtype is one of {', '.join(ITEMSIZE)}, not '{self.dtype}'")
 
-    def run(self, index: int, label: str, atoms: Atoms) -> dict[str, Any]:
-        """One structure: its report, with files written. Errors as the readers', and InputError."""
+
+class Job:
+    """One call: ``with Job(...) as job: job.run(0, label, atoms)`` for every structure.
+
+    The model is loaded when the first structure has passed its checks.
+
+    Args:
+        options: what the command line says.
+        load: makes the model.
+        process_group: the processes that work together.
+    """
+
+    def __init__(
+        self,
+        options: DensityOptions,
+        load: Callable[[], DensityModel],
+        process_group: ProcessGroup = ALONE,
+    ) -> None:
+        self.options, self.load, self.process_group = options, load, process_group
+        self._stack = ExitStack()
+        self._writer: VolumeWriter | None = None
+
+    @cached_property
+    def model(self) -> DensityModel:
+        """The network, loaded once."""
+        return self.load()
+
+    def run(self, index: int, label: str, atoms: Atoms) -> DensityReport:
+        """Predict, compare, draw and write one structure's density.
+
+        Args:
+            index: the structure's number, for names of files.
+            label: its name, for messages.
+            atoms: the checked structure.
+
+        Returns:
+            Its numbers.
+
+        Raises:
+            InputError: an element that the model does not know, another structure's reference ...
+            UsageError: options that do not fit this structure.
+            StorageError: a file cannot be read or written.
+        """
         start = time.perf_counter()
-        grid = self.choice.grid(atoms)
-        left = check_size(grid, self.memory, ITEMSIZE[self.dtype])
-        reference = None if self.reference is None else volumetric.read(self.reference)
-        if reference is not None:
-            self._check_reference(reference, grid, atoms)
-        whole = fills_cell(grid, atoms)
-        if self.normalize and not whole:
-            raise UsageError(
-                "--normalize: the grid holds a part of the electrons only: it has to fill the "
-                f"cell, or to leave {ROOM} Angstrom around a molecule (--margin)"
-            )
-        self.model = self.load() if self.model is None else self.model
+        grid = self.options.choice.grid(atoms)
+        tile_memory = check_size(grid, self.options.memory, ITEMSIZE[self.options.dtype])
+        reference = self._reference(grid, atoms)
+        whole = self._is_whole(grid, atoms)
         self.model.check([atoms], [label])
         charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
-        expected = measures.expected_electrons(charges, self.electrons) if whole else None
+        expected = None
+        if whole:
+            expected = measures.expected_electrons(charges, self.options.electrons)
         with counted("probes", grid.size) as tick:
-            made = predict(self.model, atoms, grid, left, tick, self.group)
-        report = {"structure": label, "formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
-        report |= _grid_report(made)
-        report |= self._electrons(made.volume, charges, expected)
-        factor = 1.0
-        if self.normalize:
-            factor = measures.normalization(made.volume, expected)
-            measures.scale(made.volume.values, factor)
-            report |= {"electrons": made.volume.electrons, "factor": factor}
-        if reference is not None:
-            report |= self._compare(made.volume, reference, index)
-        report |= self._write(made.volume, index, label)
-        if self.plot:
-            report["plot"] = _numbered(self.plot, index)
-            self._draw(report["plot"], made, factor, reference)
-        report["seconds"] = time.perf_counter() - start
+            predicted = predict(self.model, atoms, grid, tile_memory, tick, self.process_group)
+        report = DensityReport.of(label, predicted, charges, expected)
+        if self.options.normalize:
+            report.factor = measures.normalization(predicted.volume, expected)
+            measures.scale(predicted.volume.values, report.factor)
+            report.electrons = predicted.volume.electrons
+        self._put_out(report, index, predicted, reference)
+        report.seconds = time.perf_counter() - start
         return report
 
-    def _check_reference(self, reference: Volume, grid: Grid, atoms: Atoms) -> None:
-        """Same grid, same atoms, same places; else the comparison would mean nothing."""
+    def _reference(self, grid: Grid, atoms: Atoms) -> Volume | None:
+        """The reference: same grid, atoms and places, or the comparison would mean nothing."""
+        path = self.options.reference
+        if path is None:
+            return None
+        reference = volumetric.read(path)
         if not grid.same_as(reference.grid):
             raise UsageError(
                 "--reference: compares on the reference's grid; leave out the other one"
             )
         if not np.array_equal(atoms.numbers, reference.atoms.numbers):
-            raise InputError(f"{self.reference}: holds other atoms than the structure")
-        apart = float(np.abs(atoms.positions - reference.atoms.positions).max())
-        if apart > SAME:
+            raise InputError(f"{path}: holds other atoms than the structure")
+        distance = float(np.abs(atoms.positions - reference.atoms.positions).max())
+        if distance > SAME:
             raise InputError(
-                f"{self.reference}: its atoms are up to {apart:.2f} Angstrom away from the "
+                f"{path}: its atoms are up to {distance:.2f} Angstrom away from the "
                 "structure's; name the reference itself as the structure"
             )
+        return reference
 
-    @property
-    def _meta(self) -> dict[str, Any]:
-        return dict(self.model.header)
+    def _is_whole(self, grid: Grid, atoms: Atoms) -> bool:
+        """Whether all electrons are on the grid, which --normalize needs."""
+        whole = fills_cell(grid, atoms)
+        if self.options.normalize and not whole:
+            raise UsageError(
+                "--normalize: the grid holds a part of the electrons only: it has to fill the "
+                f"cell, or to leave {ROOM} Angstrom around a molecule (--margin)"
+            )
+        return whole
 
-    def _electrons(
-        self, volume: Volume, charges: np.ndarray | None, expected: float | None
-    ) -> dict[str, Any]:
-        found = volume.electrons
-        error, moment_error = measures.grid_errors(volume, charges)
-        report: dict[str, Any] = {"electrons_sum": found, "electrons_grid_error": _number(error)}
-        report["electrons_expected"] = expected
-        if volume.spin is not None:
-            net = float(volume.spin.sum(dtype=np.float64)) * volume.grid.element
-            report["spin_sum"] = net
-        if charges is None or expected is None or volume.atoms.pbc.any() or not found > 0:
-            return report
-        moment = measures.dipole(volume, charges, expected / found)
-        report["dipole_D"] = [float(x) for x in moment]
-        report["dipole_norm_D"] = float(np.linalg.norm(moment))
-        report["dipole_grid_error_D"] = _number(moment_error)
-        return report
+    def _put_out(
+        self, report: DensityReport, index: int, predicted: Predicted, reference: Volume | None
+    ) -> None:
+        """Compare with the reference; write and draw the density."""
+        volume, plot = predicted.volume, self.options.plot
+        if reference is not None:
+            report.eps_mae_percent = measures.mean_absolute_error(volume, reference)
+            self._write_difference(volume, reference, index)
+        report.output = _numbered(self.options.output, index)
+        self._write(report.output, volume, report.structure)
+        if plot:
+            from neupol_cli.density.plot import draw_density
 
-    def _compare(self, volume: Volume, reference: Volume, index: int) -> dict[str, Any]:
-        report = {"eps_mae_percent": measures.mean_absolute_error(volume, reference)}
-        if self.difference:
-            apart = volume.values - reference.values
-            name = _numbered(self.difference, index)
-            difference = Volume(volume.atoms, volume.grid, apart)
+            report.plot = _numbered(plot, index)
+            factor = 1.0 if report.factor is None else report.factor
+            draw_density(report.plot, self.model, predicted, factor, reference)
+
+    def _write_difference(self, volume: Volume, reference: Volume, index: int) -> None:
+        if self.options.difference:
+            values = volume.values - reference.values
+            difference = Volume(volume.atoms, volume.grid, values)
+            name = _numbered(self.options.difference, index)
             volumetric.write(name, difference, "predicted minus reference electron density")
-        return report
 
-    def _write(self, volume: Volume, index: int, label: str) -> dict[str, Any]:
-        name = _numbered(self.output, index)
-        if volumetric.format_of(name) == "hdf5" and name == self.output:
-            self._append(volume)
+    def _write(self, name: str, volume: Volume, label: str) -> None:
+        """Into a file of its own, or into the one that holds every structure."""
+        volumetric_format = volumetric.format_of(name)
+        if volumetric_format.open_writer is not None and name == self.options.output:
+            if self._writer is None:
+                self._writer = self._stack.enter_context(
+                    volumetric_format.open_writer(
+                        Path(name), "electron densities by neupol", volume.spin is not None
+                    )
+                )
+            self._writer.add(volume)
         else:
             volumetric.write(name, volume, f"{Path(label).name} electron density by neupol")
-        if volumetric.format_of(name) == "chgcar":
-            counts = " ".join(str(n) for n in volume.grid.shape)
-            print(f"{name}: NGXF NGYF NGZF = {counts}; {chgcar.START_VASP}", file=sys.stderr)
-        return {"output": name}
-
-    def _draw(self, name: str, made: Predicted, factor: float, reference: Volume | None) -> None:
-        """Two slices of the density; one more of the spin density, and of the difference."""
-        from neupol_cli.density import plot as plots
-
-        volume, atoms = made.volume, made.volume.atoms
-        across = plots.planes(atoms)
-        sample = sampler(self.model, made.features, factor)
-        panels = [plots.Panel(plane, plane.name, sample(plane.points())) for plane in across]
-        signed = {}
-        if volume.spin is not None:
-            signed["spin density, up minus down"] = volume.spin
-        if reference is not None:
-            signed["predicted minus reference"] = volume.values - reference.values
-        for title, values in signed.items():
-            shown = plots.interpolated(replace(volume, values=values, spin=None))
-            panels.append(plots.Panel(across[0], title, shown(across[0].points()), signed=True))
-        title = f"{atoms.get_chemical_formula()}: electron density"
-        plots.draw(name, atoms, panels, title)
+        if volumetric_format.note is not None:
+            print(f"{name}: {volumetric_format.note(volume)}", file=sys.stderr)
+        if volume.spin is not None and not volumetric_format.holds_spin:
+            print(f"{name}: holds the total density; it has no place for spin", file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: Any) -> bool | None:
-        if self._writer is not None and raised[0] is None:
-            electrons = hdf5.Target(np.array(self._electrons_of), "e")
-            self._writer.label({"electrons": electrons})
-        return self._stack.__exit__(*raised)
-
-    def _append(self, volume: Volume) -> None:
-        """Add to the one HDF5 file of all structures; it appears when the job ends well."""
-        if self._writer is None:
-            writer = hdf5.DensityWriter(
-                self.output, "electron densities by neupol", volume.spin is not None
-            )
-            self._writer = self._stack.enter_context(writer)
-        values = volumetric.h5.channels(volume, self._writer.spin)
-        self._writer.add(volume.atoms, values, volume.grid.origin, volume.grid.step)
-        self._electrons_of.append(volume.electrons)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, traceback)
 
 
 def fills_cell(grid: Grid, atoms: Atoms) -> bool:
-    """Whether the sum over the grid is that of all electrons: in a crystal, of one cell. A
-    molecule's grid must leave room around its atoms: within ROOM of them are 99.7 % of the
-    valence electrons of water, within 1 Angstrom 94 %."""
+    """Whether the sum over the grid is that of all electrons: in a crystal, of one cell.
+
+    A molecule's grid must leave room around its atoms: within ROOM of them are 99.7 % of the
+    valence electrons of water, within 1 Angstrom 94 %.
+    """
     if atoms.pbc.all():
         cell = abs(float(np.linalg.det(atoms.cell.array)))
         return abs(grid.size * grid.element - cell) < 1e-4 * cell
@@ -258,51 +276,3 @@ def fills_cell(grid: Grid, atoms: Atoms) -> bool:
 
 def _numbered(name: str, index: int) -> str:
     return name.replace("{}", str(index))
-
-
-def _number(value: float | None) -> float | None:
-    """JSON has no infinity."""
-    return value if value is not None and np.isfinite(value) else None
-
-
-def _grid_report(made: Predicted) -> dict[str, Any]:
-    grid = made.volume.grid
-    return {
-        "grid": list(grid.shape),
-        "spacing_Angstrom": [float(x) for x in grid.spacing],
-        "points": grid.size,
-        "atom_seconds": made.atom_seconds,
-        "probe_seconds": made.probe_seconds,
-        "probes_per_second": grid.size / made.probe_seconds,
-    }
-
-
-def lines(report: dict[str, Any]) -> Iterator[str]:
-    """A report for people: every number with its unit and what it is worth."""
-    counts = " x ".join(str(n) for n in report["grid"])
-    step = ", ".join(f"{x:.3f}" for x in report["spacing_Angstrom"])
-    yield f"{report['structure']}: {report['formula']}, {report['atoms']} atoms"
-    yield f"  grid       {counts} = {report['points']:,} points, step {step} Angstrom"
-    error = report["electrons_grid_error"]
-    worth = f" (the grid's own error: about {error:.2g})" if error is not None else ""
-    expected = report["electrons_expected"]
-    of = f" of {expected:g}" if expected is not None else ""
-    yield f"  electrons  {report['electrons_sum']:.6f}{of}, sum over the grid{worth}"
-    if "electrons" in report:
-        factor = report["factor"]
-        yield f"             {report['electrons']:.6f} after --normalize (times {factor:.6f})"
-    if "spin_sum" in report:
-        yield f"  spin       {report['spin_sum']:.6f} electrons, up minus down"
-    if "dipole_D" in report:
-        vector = " ".join(f"{x:.4f}" for x in report["dipole_D"])
-        error = report["dipole_grid_error_D"]
-        worth = f" (the grid's own error: about {error:.2g})" if error is not None else ""
-        yield f"  dipole     {report['dipole_norm_D']:.4f} D = |{vector}|{worth}"
-    if "eps_mae_percent" in report:
-        yield f"  eps_mae    {report['eps_mae_percent']:.4f} % of the reference"
-    rate = f"{report['probes_per_second']:,.0f} probes/s"
-    parts = f"atoms {report['atom_seconds']:.2f} s, probes {report['probe_seconds']:.2f} s"
-    yield f"  time       {report['seconds']:.2f} s ({parts}: {rate})"
-    # An HDF5 file is complete when the last structure is in it.
-    verb = "goes into" if volumetric.format_of(report["output"]) == "hdf5" else "written  "
-    yield f"  {verb}  {report['output']}" + (f", {report['plot']}" if "plot" in report else "")

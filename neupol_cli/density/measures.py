@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +13,9 @@ from ase.data import atomic_numbers
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.units import DEBYE
 from neupol_cli.io.volumetric import Grid, Volume
+
+if TYPE_CHECKING:
+    from neupol_cli.models.base import Header
 
 _ROWS = 64  # planes of a grid that are taken to float64 at once
 
@@ -24,7 +27,7 @@ def subgrids(volume: Volume) -> list[Volume]:
     """
     periodic = bool(volume.atoms.pbc.any())
     strides = [2 if n >= 4 and (n % 2 == 0 or not periodic) else 1 for n in volume.grid.shape]
-    parts = []
+    halves = []
     for start in product(*[range(stride) for stride in strides]):
         values = volume.values[
             tuple(slice(i, None, n) for i, n in zip(start, strides, strict=True))
@@ -32,8 +35,8 @@ def subgrids(volume: Volume) -> list[Volume]:
         n1, n2, n3 = values.shape
         step = volume.grid.step * np.array(strides)[:, None]
         origin = volume.grid.origin + np.array(start) @ volume.grid.step
-        parts.append(Volume(volume.atoms, Grid(origin, step, (n1, n2, n3)), values))
-    return parts
+        halves.append(Volume(volume.atoms, Grid(origin, step, (n1, n2, n3)), values))
+    return halves
 
 
 def grid_errors(volume: Volume, charges: np.ndarray | None) -> tuple[float, float | None]:
@@ -46,16 +49,16 @@ def grid_errors(volume: Volume, charges: np.ndarray | None) -> tuple[float, floa
     error within a factor of two at 0.4 (there 0.5 % of the electrons), and too cautious at 0.2.
     Infinite where the grid cannot be halved.
     """
-    parts = subgrids(volume)
-    if len(parts) == 1:
+    halves = subgrids(volume)
+    if len(halves) == 1:
         return float("inf"), None if charges is None else float("inf")
-    electrons = np.array([part.electrons for part in parts])
+    electrons = np.array([half.electrons for half in halves])
     spread = float(electrons.std())
     shrink = min(1 / np.sqrt(8), 6 * spread / max(abs(volume.electrons), 1e-12))
     if charges is None:
         return spread * shrink, None
     total = charges.sum()
-    moments = np.array([dipole(part, charges, total / part.electrons) for part in parts])
+    moments = np.array([dipole(half, charges, total / half.electrons) for half in halves])
     return spread * shrink, float(np.linalg.norm(moments.std(axis=0))) * shrink
 
 
@@ -81,7 +84,10 @@ def first_moment(volume: Volume) -> np.ndarray:
 def mean_absolute_error(volume: Volume, reference: Volume) -> float:
     """eps_mae = sum |rho - rho_ref| / sum |rho_ref| over the grid, in percent.
 
-    Koker et al., arXiv 2312.05388, eq. 5. InputError when the grids differ.
+    Koker et al., arXiv 2312.05388, eq. 5.
+
+    Raises:
+        InputError: the grids differ, or the reference is zero everywhere.
     """
     check_same_grid(volume, reference)
     error = weight = 0.0
@@ -96,7 +102,11 @@ def mean_absolute_error(volume: Volume, reference: Volume) -> float:
 
 
 def check_same_grid(volume: Volume, reference: Volume) -> None:
-    """InputError unless both densities are of one structure on one grid."""
+    """Whether two densities can be compared.
+
+    Raises:
+        InputError: they are not on one grid.
+    """
     if not volume.grid.same_as(reference.grid):
         raise InputError(
             f"the grids differ: {volume.grid.shape} points and {reference.grid.shape} in the "
@@ -104,12 +114,12 @@ def check_same_grid(volume: Volume, reference: Volume) -> None:
         )
 
 
-def valence_of(meta: Mapping[str, Any]) -> dict[int, float]:
+def valence_of(header: Header) -> dict[int, float]:
     """Electrons that each element brings in a model's convention, by atomic number.
 
     From the model's header, ``{"valence": {"C": 4}}``; empty when it does not say.
     """
-    table = meta.get("valence") or {}
+    table = header.get("valence") or {}
     return {atomic_numbers.get(str(key)) or int(key): float(n) for key, n in table.items()}
 
 
@@ -134,16 +144,16 @@ def normalization(volume: Volume, electrons: float | None) -> float:
 
     Raises:
         UsageError: nobody says how many there should be.
-        InputError: the density has none.
+        InputError: a density without any.
     """
     if electrons is None:
         raise UsageError(
             "--normalize: this model does not say its valence electrons; add --electrons N"
         )
-    found = volume.electrons
-    if not found > 0:
-        raise InputError(f"a density of {found:.3g} electrons cannot be normalised")
-    return electrons / found
+    total = volume.electrons
+    if not total > 0:
+        raise InputError(f"a density of {total:.3g} electrons cannot be normalised")
+    return electrons / total
 
 
 def scale(values: np.ndarray, factor: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from torch import Tensor
+
+    from neupol_cli.models.density.model import AtomFeatures, DensityModel
+
+Result = TypeVar("Result")
 
 Progress = Callable[[int], None]
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -51,18 +56,26 @@ class GridChoice:
 
 
 def parse_counts(text: str | None) -> tuple[int, int, int] | None:
-    """``60,60,80`` as three counts. UsageError for anything else."""
+    """``60,60,80`` as three counts.
+
+    Raises:
+        UsageError: it is anything else.
+    """
     if text is None:
         return None
-    parts = text.replace("x", ",").split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    words = text.replace("x", ",").split(",")
+    if len(words) != 3 or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise UsageError(f"--grid takes three counts such as 60,60,80, not '{text}'")
-    n1, n2, n3 = (int(part) for part in parts)
+    n1, n2, n3 = (int(word) for word in words)
     return n1, n2, n3
 
 
 def parse_memory(text: str) -> int:
-    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes. UsageError for anything else or below 64 MB."""
+    """``2GB``, ``500MB`` or ``1.5GiB`` in bytes.
+
+    Raises:
+        UsageError: it is anything else, or less than 64 MB.
+    """
     match = _SIZE.match(text)
     size = int(float(match[1]) * UNITS[match[2].lower()]) if match else 0
     if size < 2 * LEAST:
@@ -71,9 +84,10 @@ def parse_memory(text: str) -> int:
 
 
 def check_size(grid: Grid, memory: int, itemsize: int) -> int:
-    """Bytes of the budget that are left for the network; InputError when the grid alone is too big.
+    """Bytes of the budget that are left for the network; half of it may be the density itself.
 
-    Of the memory at most half may be the density itself.
+    Raises:
+        InputError: the grid alone is too big.
     """
     limit = memory // 2 // itemsize
     if grid.size > limit:
@@ -91,35 +105,41 @@ class Predicted:
     """A density and what it cost: seconds of the atoms' part and of the probes' part."""
 
     volume: Volume
-    features: Any  # what the model's `density` takes for further probes
+    features: AtomFeatures  # what the model's `density` takes for further probes
     atom_seconds: float
     probe_seconds: float
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one of several processes is to compute: a slab of the grid around a structure."""
+class Shard:
+    """What one of several processes computes at a time: a slab of the grid around a structure."""
 
     atoms: Atoms
     slab: Grid
     memory: int
 
-    def density(self, model: Any, features: Any, progress: Progress) -> np.ndarray:
-        """The density on the slab. Errors: TemporaryError when even small tiles do not fit."""
+    def density(
+        self, model: DensityModel, features: AtomFeatures, progress: Progress
+    ) -> np.ndarray:
+        """The density on the slab, (P,) or (P, 2).
 
-        def work(memory: int) -> Any:
+        Raises:
+            TemporaryError: even small tiles do not fit in memory.
+        """
+
+        def evaluate(memory: int) -> Tensor:
             return model.density_grid(
                 features, self.slab, memory, lambda done, total: progress(done)
             )
 
-        return as_array(_with_less(work, self.memory))
+        return as_array(within_memory(evaluate, self.memory))
 
 
-def answer(load: Callable[[], Any], shares: Sequence[Share]) -> list[np.ndarray]:
-    """The densities that another process asked for, all of one structure."""
+def predict_shards(load: Callable[[], DensityModel], shards: Sequence[Shard]) -> list[np.ndarray]:
+    """The densities of a structure's slabs that another process sent."""
     model = load()
-    features = model.atom_features(shares[0].atoms)
-    return [share.density(model, features, lambda done: None) for share in shares]
+    features = model.atom_features(shards[0].atoms)
+    return [shard.density(model, features, lambda done: None) for shard in shards]
 
 
 def slabs(grid: Grid, count: int) -> list[Grid]:
@@ -133,35 +153,45 @@ def slabs(grid: Grid, count: int) -> list[Grid]:
 
 
 def predict(
-    model: Any,
+    model: DensityModel,
     atoms: Atoms,
     grid: Grid,
     memory: int,
     progress: Progress,
-    group: ProcessGroup = ALONE,
+    process_group: ProcessGroup = ALONE,
 ) -> Predicted:
     """The model's density on a grid. Out of memory, its tiles are halved and the work goes on.
 
     Args:
+        model: the network.
+        atoms: the structure.
+        grid: where the density is wanted.
         memory: bytes for the network's tiles, in each process.
-        group: this process, the first one, among those that `serve` with `answer`.
+        progress: is told the points that are done.
+        process_group: this process, the first one, among those that serve `predict_shards`.
 
-    Errors: TemporaryError when even small tiles do not fit.
+    Returns:
+        The density on the grid, and what it cost.
+
+    Raises:
+        TemporaryError: even small tiles do not fit in memory.
+        InputError: the density is not finite.
     """
     start = time.perf_counter()
     features = model.atom_features(atoms)
     middle = time.perf_counter()
 
-    def work(shares: Sequence[Share]) -> list[np.ndarray]:
-        before = accumulate((share.slab.size for share in shares), initial=0)
+    def evaluate(shards: Sequence[Shard]) -> list[np.ndarray]:
+        before = accumulate((shard.slab.size for shard in shards), initial=0)
+        report = partial(_report, progress, process_group.world_size)
         return [
-            share.density(model, features, partial(_tell, progress, group.world_size, points))
-            for share, points in zip(shares, before, strict=False)
+            shard.density(model, features, partial(report, points))
+            for shard, points in zip(shards, before, strict=False)
         ]
 
     # Twice as many slabs as processes, dealt in turns: nobody has the thin ends alone.
-    pieces = slabs(grid, 2 * group.world_size if group.world_size > 1 else 1)
-    values = group.map(work, [Share(atoms, slab, memory) for slab in pieces])
+    pieces = slabs(grid, 2 * process_group.world_size if process_group.world_size > 1 else 1)
+    values = process_group.map(evaluate, [Shard(atoms, slab, memory) for slab in pieces])
     end = time.perf_counter()
     whole = values[0] if len(values) == 1 else np.concatenate(values)
     total, spin = split_channels(whole, grid)
@@ -170,39 +200,44 @@ def predict(
     return Predicted(Volume(atoms, grid, total, spin), features, middle - start, end - middle)
 
 
-def _tell(progress: Progress, world: int, before: int, done: int) -> None:
+def _report(progress: Progress, world: int, before: int, done: int) -> None:
     """All processes are about as far as this one."""
     progress(world * (before + done))
 
 
-def _with_less(work: Callable[[int], Any], memory: int) -> Any:
-    """Call `work` with `memory`, and with half of it for as long as it runs out."""
+def within_memory(evaluate: Callable[[int], Result], memory: int) -> Result:
+    """``evaluate(memory)``, and with half of it for as long as memory runs out.
+
+    Raises:
+        TemporaryError: it runs out with next to nothing.
+    """
     while True:
         try:
-            return work(memory)
-        except (MemoryError, RuntimeError) as trouble:
-            if not out_of_memory(trouble):
+            return evaluate(memory)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
                 raise
             if memory < LEAST:
                 raise TemporaryError(
                     "out of memory with the smallest tiles; use a coarser grid"
-                ) from trouble
+                ) from error
             memory //= 2
 
 
-def as_array(values: Any) -> np.ndarray:
+def as_array(values: Tensor) -> np.ndarray:
     """A tensor of any device as a numpy array."""
     return np.asarray(values.detach().cpu().numpy())
 
 
-def sampler(model: Any, features: Any, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+def sampler(
+    model: DensityModel, features: AtomFeatures, factor: float
+) -> Callable[[np.ndarray], np.ndarray]:
     """The model's total density times `factor` at any points, (P, 3) Angstrom -> (P,)."""
-
     import torch
 
     def sample(points: np.ndarray) -> np.ndarray:
-        found = as_array(model.density(features, torch.from_numpy(points)))
-        return factor * (found if found.ndim == 1 else found[:, 0])
+        density = as_array(model.density(features, torch.from_numpy(points)))
+        return factor * (density if density.ndim == 1 else density[:, 0])
 
     return sample
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from neupol_cli import figures
+from neupol_cli.density.on_grid import Predicted, sampler
 from neupol_cli.io.volumetric import Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+    from neupol_cli.models.density.model import DensityModel
 
 Sampler = Callable[[np.ndarray], np.ndarray]  # (P, 3) Angstrom -> (P,) e/Angstrom^3
 
@@ -115,8 +119,8 @@ def _best_plane(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
 def _across(normal: np.ndarray) -> np.ndarray:
     """Any unit vector at right angles to another."""
     other = np.eye(3)[int(np.argmin(np.abs(normal)))]
-    found = np.cross(normal, other)
-    return np.asarray(found / np.linalg.norm(found))
+    across = np.cross(normal, other)
+    return np.asarray(across / np.linalg.norm(across))
 
 
 def _plane(name: str, origin: np.ndarray, u: np.ndarray, v: np.ndarray, shown: np.ndarray) -> Plane:
@@ -130,7 +134,7 @@ def _cell_planes(atoms: Atoms) -> list[Plane]:
 
     cell = np.asarray(complete_cell(atoms.cell.array))
     origin = atoms.positions[int(np.argmax(atoms.numbers))]
-    found = []
+    both = []
     for name, other in (("along a and b", 1), ("along a and c", 2)):
         u = cell[0] / np.linalg.norm(cell[0])
         v = cell[other] - (cell[other] @ u) * u
@@ -139,8 +143,8 @@ def _cell_planes(atoms: Atoms) -> list[Plane]:
             [i * cell[0] + j * cell[other] for i in (-0.5, 0.75) for j in (-0.5, 0.75)]
         )
         flat = corners @ np.stack([u, v], axis=1)
-        found.append(Plane(name, origin, u, v, flat.min(axis=0), flat.max(axis=0)))
-    return found
+        both.append(Plane(name, origin, u, v, flat.min(axis=0), flat.max(axis=0)))
+    return both
 
 
 def interpolated(volume: Volume) -> Sampler:
@@ -155,16 +159,49 @@ def interpolated(volume: Volume) -> Sampler:
 
     def sample(points: np.ndarray) -> np.ndarray:
         index = (points - volume.grid.origin) @ inverse  # (P, 3)
-        found = map_coordinates(table, index.T, mode=mode, prefilter=False)
-        return np.asarray(found)
+        return np.asarray(map_coordinates(table, index.T, mode=mode, prefilter=False))
 
     return sample
+
+
+def draw_density(
+    path: str,
+    model: DensityModel,
+    predicted: Predicted,
+    factor: float,
+    reference: Volume | None,
+) -> None:
+    """Two slices of a density; one more of the spin density, and of the difference.
+
+    Args:
+        path: the picture's file.
+        model: makes the density at the picture's own points.
+        predicted: the density on its grid.
+        factor: what that was multiplied by since.
+        reference: a density on the same grid.
+    """
+    volume, atoms = predicted.volume, predicted.volume.atoms
+    slices = planes(atoms)
+    density_at = sampler(model, predicted.features, factor)
+    panels = [Panel(plane, plane.name, density_at(plane.points())) for plane in slices]
+    signed = {}
+    if volume.spin is not None:
+        signed["spin density, up minus down"] = volume.spin
+    if reference is not None:
+        signed["predicted minus reference"] = volume.values - reference.values
+    for title, values in signed.items():
+        value_at = interpolated(replace(volume, values=values, spin=None))
+        panels.append(Panel(slices[0], title, value_at(slices[0].points()), signed=True))
+    draw(path, atoms, panels, f"{atoms.get_chemical_formula()}: electron density")
 
 
 def draw(path: str, atoms: Atoms, panels: list[Panel], title: str) -> None:
     """Write the panels side by side, with atoms, contours and colour bars with their unit.
 
-    All panels of the density share one scale. Errors: UsageError for another kind of picture.
+    All panels of the density share one scale.
+
+    Raises:
+        UsageError: another kind of picture.
     """
     from matplotlib.figure import Figure
 
@@ -187,7 +224,7 @@ def draw(path: str, atoms: Atoms, panels: list[Panel], title: str) -> None:
     figures.save(figure, path, dpi=200)
 
 
-def _draw_panel(axes: Axes, atoms: Atoms, panel: Panel, high: float) -> Any:
+def _draw_panel(axes: Axes, atoms: Atoms, panel: Panel, high: float) -> QuadMesh:
     first, second = panel.plane.axes()
     values = panel.values.reshape(len(second), len(first))
     if panel.signed:
@@ -204,7 +241,7 @@ def _draw_panel(axes: Axes, atoms: Atoms, panel: Panel, high: float) -> Any:
 
 def _paint_density(
     axes: Axes, first: np.ndarray, second: np.ndarray, values: np.ndarray, high: float
-) -> Any:
+) -> QuadMesh:
     """Logarithmic colours, because a density falls by orders of magnitude; contours double."""
     from matplotlib.colors import LogNorm
 
@@ -222,7 +259,9 @@ def _paint_density(
     return image
 
 
-def _paint_signed(axes: Axes, first: np.ndarray, second: np.ndarray, values: np.ndarray) -> Any:
+def _paint_signed(
+    axes: Axes, first: np.ndarray, second: np.ndarray, values: np.ndarray
+) -> QuadMesh:
     """Red above zero, blue below, white at zero; the scale leaves out the last 0.5 %."""
     bound = float(np.percentile(np.abs(values), 99.5)) or 1.0
     image = axes.pcolormesh(

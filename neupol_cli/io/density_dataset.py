@@ -1,4 +1,4 @@
-"""Electron densities in HDF5, larger than memory: written and read one structure at a time.
+"""Electron densities in HDF5, larger than memory: read one structure at a time.
 
 /density/values  [P] or [P,2]   e/Angstrom^3, float32; with spin: total and up minus down
 /density/offsets [N+1]          the points of structure i are rows offsets[i]:offsets[i+1]
@@ -6,29 +6,24 @@
 /density/origin  [N,3]          Angstrom, the position of the first point
 /density/step    [N,3,3]        Angstrom, row a is the step along axis a
 /density/digests [N,32]         SHA-256 of the values of each structure
+
+`density_writer.py` writes them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neupol_cli.errors import InputError
-from neupol_cli.io import hdf5_file as parts
-from neupol_cli.io.files import atomic
+from neupol_cli.io import hdf5_file
 
 if TYPE_CHECKING:
-    import ase
     import h5py
-
-    from neupol_cli.io.hdf5 import Target
-
-CHUNK = 32_768  # points: 128 KB as float32
 
 
 @dataclass(frozen=True)
@@ -45,14 +40,14 @@ class Density:
     @classmethod
     def open(cls, path: str | Path, size: int) -> Density:
         """Open the densities of a file of ``size`` structures; InputError if they do not fit."""
-        file = parts.open_file(path)
-        with parts.readable(path):
+        file = hdf5_file.open_file(path)
+        with hdf5_file.readable(path):
             density = cls(
-                parts.get(file, "/density/offsets", "int64", (size + 1,)),
-                parts.get(file, "/density/shape", "int64", (size, 3)),
-                parts.get(file, "/density/origin", "float64", (size, 3)),
-                parts.get(file, "/density/step", "float64", (size, 3, 3)),
-                parts.get(file, "/density/digests", "uint8", (size, 32)),
+                hdf5_file.get(file, "/density/offsets", "int64", (size + 1,)),
+                hdf5_file.get(file, "/density/shape", "int64", (size, 3)),
+                hdf5_file.get(file, "/density/origin", "float64", (size, 3)),
+                hdf5_file.get(file, "/density/step", "float64", (size, 3, 3)),
+                hdf5_file.get(file, "/density/digests", "uint8", (size, 32)),
                 file,
             )
             density._validate(path)
@@ -73,7 +68,7 @@ class Density:
     def values(self, index: int) -> np.ndarray:
         """(P,) or (P,2) float32 e/Angstrom^3 of one structure, verified; the last axis fastest."""
         begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
-        with parts.readable(self.file.filename):
+        with hdf5_file.readable(self.file.filename):
             values: np.ndarray = self.file["/density/values"][begin:end]
         if hashlib.sha256(values.data).digest() != self.digests[index].tobytes():
             raise InputError(f"{self.file.filename}: the density of structure {index} is damaged")
@@ -87,104 +82,3 @@ class Density:
     def close(self) -> None:
         """Close the file; values cannot be read afterwards."""
         self.file.close()
-
-
-class DensityWriter:
-    """Write a density file one structure at a time: ``with DensityWriter(path) as w: w.add(...)``.
-
-    Memory holds one structure's grid, whatever the size of the file. Leaving the block by an
-    exception leaves no file.
-    """
-
-    def __init__(self, path: str | Path, source: str = "", spin: bool = False) -> None:
-        self.path, self.source, self.spin = path, source, spin
-        self._stack = ExitStack()
-        self._atoms: list[ase.Atoms] = []
-        self._grids: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._digests: list[bytes] = []
-        self._ids: list[int] = []
-        self._splits: dict[str, dict[str, np.ndarray]] = {}
-        self._targets: dict[str, Target] = {}
-        self._references: dict[str, dict[int, float]] = {}
-
-    def __enter__(self) -> Self:
-        partial = self._stack.enter_context(atomic(self.path))
-        self._new = self._stack.enter_context(parts.NewFile(partial))
-        self._file = self._new.file
-        tail = (2,) if self.spin else ()
-        self._values = self._file.create_dataset(
-            "/density/values", (0, *tail), "float32", maxshape=(None, *tail),
-            chunks=(CHUNK, *tail), compression="gzip", compression_opts=1, shuffle=True,
-        )  # fmt: skip
-        self._values.attrs["unit"] = "e/Angstrom^3"
-        return self
-
-    def add(
-        self,
-        atoms: ase.Atoms,
-        values: np.ndarray,
-        origin: np.ndarray,
-        step: np.ndarray,
-        identity: int | None = None,
-    ) -> None:
-        """Append one structure.
-
-        ``values`` (X,Y,Z) or (X,Y,Z,2) e/Angstrom^3; ``origin`` (3,) and ``step`` (3,3) Angstrom.
-        InputError when values are not finite or the channels are not those of the file; OSError
-        when the disk is full, which leaving the block turns into StorageError.
-        """
-        tail = (2,) if self.spin else ()
-        shape = values.shape[:3]
-        if values.shape != (*shape, *tail) or len(shape) != 3:
-            raise InputError(
-                f"{self.path}: a grid of shape {values.shape} does not fit in this file"
-            )
-        if not np.isfinite(values).all():
-            raise InputError(f"{self.path}: the density has values that are not finite")
-        flat = np.ascontiguousarray(values.reshape(-1, *tail), dtype=np.float32)
-        begin = self._values.shape[0]
-        self._values.resize(begin + len(flat), axis=0)
-        self._values[begin:] = flat
-        self._new.check()
-        self._atoms.append(atoms)
-        self._grids.append((np.array(shape), np.asarray(origin), np.asarray(step)))
-        self._digests.append(hashlib.sha256(flat.data).digest())
-        self._ids.append(len(self._ids) if identity is None else identity)
-
-    def split(self, name: str, parts_of: dict[str, np.ndarray]) -> None:
-        """Add a split: ``{"train": indices, "valid": ..., "test": ...}``."""
-        self._splits[name] = parts_of
-
-    def label(
-        self, targets: dict[str, Target], references: dict[str, dict[int, float]] | None = None
-    ) -> None:
-        """Add values a structure (electrons, energy, dipole) and what free atoms have of them."""
-        self._targets, self._references = targets, references or {}
-
-    def _finish(self) -> None:
-        from neupol_cli.io.hdf5 import from_atoms, put_dataset, validate
-
-        if not self._atoms:
-            raise InputError(f"{self.path}: no density was added")
-        dataset = from_atoms(
-            self._atoms, "density", self.source, self._ids, self._targets, self._splits
-        )
-        dataset = replace(dataset, references=self._references)
-        validate(dataset, str(self.path))
-        put_dataset(self._file, dataset)
-        shape, origin, step = (np.array(column) for column in zip(*self._grids, strict=True))
-        offsets = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
-        digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
-        parts.put(self._file, "/density/offsets", offsets)
-        parts.put(self._file, "/density/shape", shape)
-        parts.put(self._file, "/density/origin", origin, unit="Angstrom")
-        parts.put(self._file, "/density/step", step, unit="Angstrom")
-        parts.put(self._file, "/density/digests", digests)
-        parts.seal(self._file, "density", {"source": self.source})
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool | None:
-        if kind is not None:
-            return self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
-        with self._stack:
-            self._finish()
-        return None

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from neupol_cli.errors import StorageError, TemporaryError, UsageError
 
@@ -185,7 +184,7 @@ def _busy(text: bytes, lock: Path) -> TemporaryError:
     )
 
 
-def write_json(path: str | Path, found: Any) -> None:
+def write_json(path: str | Path, content: object) -> None:
     """A JSON file, whole or not at all."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(found, indent=1) + "\n")
+        partial.write_text(json.dumps(content, indent=1) + "\n")

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli.errors import InputError
-from neupol_cli.io import hdf5_file as parts
-from neupol_cli.io.density_dataset import Density, DensityWriter
+from neupol_cli.io import hdf5_file
+from neupol_cli.io.density_dataset import Density
 from neupol_cli.io.files import atomic
 
 if TYPE_CHECKING:
     import ase
     import h5py
 
-__all__ = ["Dataset", "Density", "DensityWriter", "Target", "from_atoms", "read", "write"]
+__all__ = ["Dataset", "Density", "Target", "from_atoms", "read", "write"]
 
 KINDS = ("structures", "density", "nbody")
 HIGHEST = 118  # the last element that has a name
@@ -96,7 +96,7 @@ class Dataset:
         """SHA-256 of the content: structures, targets, units, references and splits."""
         state = hashlib.sha256(self.kind.encode())
         for name, values, labels in sorted(_content(self), key=lambda item: item[0]):
-            state.update(parts.digest(name, values, labels).encode())
+            state.update(hdf5_file.digest(name, values, labels).encode())
         if self.density is not None:
             state.update(self.density.digests.tobytes())
         return state.hexdigest()
@@ -180,9 +180,9 @@ def save(partial: Path, dataset: Dataset, single: bool = False) -> None:
     not fit together.
     """
     validate(dataset, partial.name.removesuffix(".partial"))
-    with parts.NewFile(partial) as new:
+    with hdf5_file.NewFile(partial) as new:
         put_dataset(new.file, dataset, single)
-        parts.seal(new.file, dataset.kind, {"source": dataset.source})
+        hdf5_file.close_checksum(new.file, dataset.kind, {"source": dataset.source})
 
 
 def put_dataset(file: h5py.File, dataset: Dataset, single: bool = False) -> None:
@@ -193,7 +193,7 @@ def put_dataset(file: h5py.File, dataset: Dataset, single: bool = False) -> None
             values = values.astype(np.uint8)
         if name == "/positions" and single:
             values = _single(values)
-        parts.put(file, name, values, **labels)
+        hdf5_file.put(file, name, values, **labels)
 
 
 def _single(positions: np.ndarray) -> np.ndarray:
@@ -209,8 +209,8 @@ def read(path: str | Path) -> Dataset:
 
     Errors: InputError when the file is damaged, foreign, or does not fit together.
     """
-    with parts.opened(path) as file:
-        parts.check_seal(file)
+    with hdf5_file.opened(path) as file:
+        hdf5_file.verify_checksum(file)
         dataset = _get_dataset(file)
         validate(dataset, str(path))
     if dataset.kind != "density":
@@ -219,37 +219,37 @@ def read(path: str | Path) -> Dataset:
 
 
 def _get_dataset(file: h5py.File) -> Dataset:
-    offsets = parts.get(file, "/offsets", "int64", (None,))
+    offsets = hdf5_file.get(file, "/offsets", "int64", (None,))
     size, atoms = len(offsets) - 1, file["/numbers"].shape[0]
     periodic = "cell" in file
     return Dataset(
         kind=str(file.attrs["kind"]),
-        numbers=parts.get(file, "/numbers", "int64", (atoms,)),
-        positions=parts.get(file, "/positions", "float64", (atoms, 3)),
+        numbers=hdf5_file.get(file, "/numbers", "int64", (atoms,)),
+        positions=hdf5_file.get(file, "/positions", "float64", (atoms, 3)),
         offsets=offsets,
-        cell=parts.get(file, "/cell", "float64", (size, 3, 3)) if periodic else None,
-        pbc=parts.get(file, "/pbc", "bool", (size, 3)) if periodic else None,
+        cell=hdf5_file.get(file, "/cell", "float64", (size, 3, 3)) if periodic else None,
+        pbc=hdf5_file.get(file, "/pbc", "bool", (size, 3)) if periodic else None,
         targets={name: _get_target(file, name) for name in file.get("targets", ())},
         splits={name: _get_split(file, name) for name in file.get("splits", ())},
         references={name: _get_references(file, name) for name in file.get("references", ())},
         source=str(file.attrs["source"]),
-        ids=parts.get(file, "/ids", "int64", (size,)) if "ids" in file else None,
+        ids=hdf5_file.get(file, "/ids", "int64", (size,)) if "ids" in file else None,
     )
 
 
 def _get_target(file: h5py.File, name: str) -> Target:
     item = file[f"/targets/{name}"]
-    values = parts.get(file, item.name, "float64", item.shape)
+    values = hdf5_file.get(file, item.name, "float64", item.shape)
     return Target(values, str(item.attrs["unit"]), str(item.attrs["per"]))
 
 
 def _get_split(file: h5py.File, name: str) -> dict[str, np.ndarray]:
     group = f"/splits/{name}"
-    return {part: parts.get(file, f"{group}/{part}", "int64", (None,)) for part in file[group]}
+    return {part: hdf5_file.get(file, f"{group}/{part}", "int64", (None,)) for part in file[group]}
 
 
 def _get_references(file: h5py.File, name: str) -> dict[int, float]:
-    values = parts.get(file, f"/references/{name}", "float64", (HIGHEST + 1,))
+    values = hdf5_file.get(file, f"/references/{name}", "float64", (HIGHEST + 1,))
     return {int(number): float(values[number]) for number in np.flatnonzero(~np.isnan(values))}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from neupol_cli.errors import InputError, NeupolError, StorageError
 
 if TYPE_CHECKING:
     import h5py
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 FORMAT = "neupol"
 VERSION = 1
@@ -75,6 +76,8 @@ def readable(path: str | Path) -> Iterator[None]:
 
 
 def _inspect(file: h5py.File, path: str | Path) -> None:
+    import h5py
+
     if file.attrs.get("format") != FORMAT:
         raise InputError(f"{path}: HDF5, but not written by neupol; convert it with `neupol data`")
     version = int(file.attrs["version"])
@@ -84,11 +87,13 @@ def _inspect(file: h5py.File, path: str | Path) -> None:
     for count, (name, item) in enumerate(_walk(file, "", 0)):
         if count > OBJECTS:
             raise InputError(f"{path}: more than {OBJECTS} objects in one file")
-        if hasattr(item, "dtype"):
+        if isinstance(item, h5py.Dataset):
             _inspect_array(item, name, size, path)
 
 
-def _walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _walk(
+    group: h5py.Group, prefix: str, depth: int
+) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     import h5py
 
     for name in group:
@@ -99,7 +104,7 @@ def _walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, Any
             )
         item = group[name]
         yield where, item
-        if hasattr(item, "keys"):
+        if isinstance(item, h5py.Group):
             yield from _walk(item, where, depth + 1)
 
 
@@ -158,14 +163,15 @@ class _Sink(RawIOBase):
         self.raw = raw
         self.failure: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         rest = memoryview(data)
+        size = rest.nbytes
         try:
             while len(rest) and self.failure is None:
                 rest = rest[self.raw.write(rest) or 0 :]
         except OSError as error:
             self.failure = error
-        return len(data)
+        return size
 
     def truncate(self, size: int | None = None) -> int:
         try:
@@ -174,7 +180,7 @@ class _Sink(RawIOBase):
             self.failure = self.failure or error
             return size or 0
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
         return self.raw.readinto(buffer)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -221,27 +227,33 @@ def digest(name: str, values: np.ndarray, labels: dict[str, str]) -> str:
     return state.hexdigest()
 
 
-def seal(file: h5py.File, kind: str, header: dict[str, str]) -> None:
-    """Say what the file is, and close the chain: one SHA-256 over header and part checksums."""
+def close_checksum(file: h5py.File, kind: str, header: dict[str, str]) -> None:
+    """Say what the file is, and close the chain: one SHA-256 over header and arrays' checksums."""
     file.attrs["format"] = FORMAT
     file.attrs["version"] = VERSION
     file.attrs["kind"] = kind
     for key, text in header.items():
         file.attrs[key] = text
-    file.attrs["sha256"] = _seal_of(file)
+    file.attrs["sha256"] = _checksum(file)
 
 
-def check_seal(file: h5py.File) -> None:
-    """InputError if a part or a word of the header was changed, added or removed."""
-    if file.attrs.get("sha256") != _seal_of(file):
+def verify_checksum(file: h5py.File) -> None:
+    """Compare the file with its checksum.
+
+    Raises:
+        InputError: an array or a word of the header was changed, added or removed.
+    """
+    if file.attrs.get("sha256") != _checksum(file):
         raise InputError(f"{file.filename}: is damaged (SHA-256 of the header); make it again")
 
 
-def _seal_of(file: h5py.File) -> str:
+def _checksum(file: h5py.File) -> str:
+    import h5py
+
     header = sorted((key, str(text)) for key, text in file.attrs.items() if key != "sha256")
-    parts = [
+    arrays = [
         (name, str(item.attrs.get("sha256")))
         for name, item in _walk(file, "", 0)
-        if hasattr(item, "dtype")
+        if isinstance(item, h5py.Dataset)
     ]
-    return hashlib.sha256(json.dumps([header, parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([header, arrays]).encode()).hexdigest()

@@ -7,7 +7,9 @@ units of its paper for the rest. Constants are CODATA 2018 (Tiesinga et al., Rev
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
+
+import numpy as np
 
 from neupol_cli.errors import InputError
 
@@ -65,22 +67,7 @@ ALIASES = {
     "e/A^3": "e/Angstrom^3", "e/Å^3": "e/Angstrom^3",
 }  # fmt: skip
 
-# The units that QM9's targets have here (Ramakrishnan et al., Sci. Data 1, 140022, 2014, Table 3,
-# with its Hartree turned into eV).
-QM9_UNITS = {
-    "mu": "D",
-    "alpha": "bohr^3",
-    "homo": "eV",
-    "lumo": "eV",
-    "gap": "eV",
-    "r2": "bohr^2",
-    "zpve": "eV",
-    "U0": "eV",
-    "U": "eV",
-    "H": "eV",
-    "G": "eV",
-    "Cv": "cal/mol/K",
-}
+Quantity = TypeVar("Quantity", float, np.ndarray)
 
 
 def canonical_name(unit: str) -> str:
@@ -102,10 +89,11 @@ def factor(source: str, target: str) -> float:
     return size / other_size
 
 
-def convert(values: Any, source: str, target: str) -> Any:
-    """``values`` (a number, an array or a tensor) in ``source``, expressed in ``target``.
+def convert(values: Quantity, source: str, target: str) -> Quantity:
+    """``values`` in ``source``, expressed in ``target``.
 
-    InputError if the two units do not measure the same thing.
+    Raises:
+        InputError: the two units do not measure the same thing.
     """
     return values * factor(source, target)
 

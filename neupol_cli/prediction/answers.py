@@ -17,44 +17,50 @@ from neupol_cli.io.files import atomic
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.prediction.committee import Prediction
 
-Found = Iterator[Prediction]
+Predictions = Iterator[Prediction]
 
 
-def json_lines(found: Found) -> None:
+def json_lines(predictions: Predictions) -> None:
     """One object a structure and line, as they come."""
-    for prediction in found:
+    for prediction in predictions:
         print(json.dumps(prediction.record()), flush=True)
 
 
-def json_file(path: Path, found: Found) -> None:
+def json_file(path: Path, predictions: Predictions) -> None:
     """The same lines in a file."""
     with atomic(path) as partial, partial.open("w") as stream:
-        for prediction in found:
+        for prediction in predictions:
             stream.write(json.dumps(prediction.record()) + "\n")
 
 
-def table(found: Found) -> None:
+def table(predictions: Predictions) -> None:
     """Aligned on a terminal; tab-separated, as they come, into a pipe."""
     if sys.stdout.isatty():
-        _aligned(list(found))
+        _aligned(list(predictions))
         return
-    rows = _rows(found)
+    rows = _rows(predictions)
     for row in rows:
         print("\t".join(row), flush=True)
 
 
-def _rows(found: Found) -> Iterator[list[str]]:
+def _rows(predictions: Predictions) -> Iterator[list[str]]:
     """A header with units, then a row a structure."""
-    first = next(found)
+    first = next(predictions)
     yield ["structure", "formula", *(f"{name} [{t.unit}]" for name, t in _numbers(first).items())]
-    for prediction in chain([first], found):
+    for prediction in chain([first], predictions):
         numbers = (f"{float(t.values):.10g}" for t in _numbers(prediction).values())
         yield [prediction.label, prediction.atoms.get_chemical_formula(), *numbers]
 
 
 def _numbers(prediction: Prediction) -> dict[str, Target]:
     """One number a structure; of forces the largest, since a row has no room for all."""
-    numbers = {n: t for n, t in prediction.targets().items() if t.values.ndim == 0}
+    numbers: dict[str, Target] = {}
+    for name, target in prediction.targets().items():
+        if target.values.ndim == 0:
+            numbers[name] = target
+        elif target.per == "structure" and target.values.shape == (3,):
+            components = zip("xyz", target.values, strict=True)
+            numbers |= {f"{name}_{axis}": Target(v, target.unit) for axis, v in components}
     if prediction.forces is not None:
         largest = np.linalg.norm(prediction.forces.values, axis=1).max()
         numbers["largest force"] = Target(largest, prediction.forces.unit)
@@ -64,28 +70,29 @@ def _numbers(prediction: Prediction) -> dict[str, Target]:
     return numbers
 
 
-def _aligned(found: list[Prediction]) -> None:
+def _aligned(predictions: list[Prediction]) -> None:
     """A property a row and a structure a column where they are few; else a structure a row."""
     from rich.table import Table
 
     from neupol_cli.console import stdout
 
-    if len(found) > 6:
-        rows = list(_rows(iter(found)))
+    if len(predictions) > 6:
+        rows = list(_rows(iter(predictions)))
         grid = Table(*rows[0], box=None, pad_edge=False)
         for row in rows[1:]:
             grid.add_row(*row)
         stdout().print(grid)
         return
-    names = [f"{Path(p.label).name} ({p.atoms.get_chemical_formula()})" for p in found]
+    names = [f"{Path(p.label).name} ({p.atoms.get_chemical_formula()})" for p in predictions]
     grid = Table("property", "unit", box=None, pad_edge=False)
     for name in names:
         grid.add_column(name, justify="right")
-    numbers = [_numbers(prediction) for prediction in found]
+    numbers = [_numbers(prediction) for prediction in predictions]
     for key, target in numbers[0].items():
         if key.endswith("_spread"):
             continue
-        grid.add_row(key, target.unit, *(_with_spread(p, n, key) for p, n in zip(found, numbers)))  # noqa: B905
+        pairs = zip(predictions, numbers, strict=True)
+        grid.add_row(key, target.unit, *(_with_spread(p, n, key) for p, n in pairs))
     stdout().print(grid)
 
 
@@ -96,28 +103,28 @@ def _with_spread(prediction: Prediction, numbers: dict[str, Target], name: str) 
     return f"{value} ± {prediction.spread[name]:.2g}" if name in prediction.spread else value
 
 
-def csv_file(path: Path, found: Found) -> None:
+def csv_file(path: Path, predictions: Predictions) -> None:
     """Comma-separated values; the header names the units."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for row in _rows(found):
+    for row in _rows(predictions):
         writer.writerow(row)
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
 
 
-def xyz_file(path: Path, found: Found) -> None:
+def xyz_file(path: Path, predictions: Predictions) -> None:
     """Extended xyz: ``U0_eV=...`` in the comment, forces as columns."""
-    predictions = list(found)
-    structures.write(path, [p.atoms for p in predictions], [p.targets() for p in predictions])
+    everything = list(predictions)
+    structures.write(path, [p.atoms for p in everything], [p.targets() for p in everything])
 
 
-def hdf5_file(path: Path, found: Found) -> None:
+def hdf5_file(path: Path, predictions: Predictions) -> None:
     """Structures with the predictions as their targets; `neupol data info` reads it."""
-    predictions = list(found)
-    names = predictions[0].targets()
-    targets = {name: _gathered(predictions, name, target) for name, target in names.items()}
-    frames = [p.atoms for p in predictions]
+    everything = list(predictions)
+    names = everything[0].targets()
+    targets = {name: _gathered(everything, name, target) for name, target in names.items()}
+    frames = [p.atoms for p in everything]
     dataset = hdf5.from_atoms(frames, "structures", "predicted by neupol", targets=targets)
     hdf5.write(path, dataset)
 
@@ -128,7 +135,7 @@ def _gathered(predictions: list[Prediction], name: str, first: Target) -> Target
     return Target(joined, first.unit, first.per)
 
 
-FILES: dict[str, Callable[[Path, Found], None]] = {
+FILES: dict[str, Callable[[Path, Predictions], None]] = {
     ".extxyz": xyz_file,
     ".xyz": xyz_file,
     ".csv": csv_file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,35 +37,35 @@ class Prediction:
     forces: Target | None = None
     stress: Target | None = None
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The prediction as one JSON object."""
-        properties: dict[str, dict[str, Any]] = {
-            name: {"value": float(target.values), "unit": target.unit}
-            for name, target in self.values.items()
-        }
+        properties = {name: _record(target) for name, target in self.values.items()}
         for name, spread in self.spread.items():
             properties[name]["spread"] = spread
-        result: dict[str, Any] = {
+        derivatives = {"forces": self.forces, "stress": self.stress}
+        return {
             "structure": self.label,
             "formula": self.atoms.get_chemical_formula(),
             "atoms": len(self.atoms),
             "properties": properties,
+            **{name: _record(target) for name, target in derivatives.items() if target is not None},
         }
-        for name, target in (("forces", self.forces), ("stress", self.stress)):
-            if target is not None:
-                result[name] = {"value": target.values.tolist(), "unit": target.unit}
-        return result
 
     def targets(self) -> dict[str, Target]:
         """Everything by name, for files that keep units."""
-        found = dict(self.values)
+        targets = dict(self.values)
         for name, spread in self.spread.items():
-            found[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
+            targets[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
         if self.forces is not None:
-            found["forces"] = self.forces
+            targets["forces"] = self.forces
         if self.stress is not None:
-            found["stress"] = self.stress
-        return found
+            targets["stress"] = self.stress
+        return targets
+
+
+def _record(target: Target) -> dict[str, object]:
+    """A number, vector or tensor and its unit, for JSON."""
+    return {"value": target.values.tolist(), "unit": target.unit}
 
 
 class Committee:
@@ -92,10 +92,10 @@ class Committee:
         Raises:
             InputError: a model has none, or they have different ones.
         """
-        found = {model.energy for model in self.models}
-        if len(found) > 1:
-            raise InputError(f"the models' energies differ: {', '.join(sorted(found))}")
-        return str(found.pop())
+        energies = {model.energy for model in self.models}
+        if len(energies) > 1:
+            raise InputError(f"the models' energies differ: {', '.join(sorted(energies))}")
+        return str(energies.pop())
 
     def refusal(self, label: str, atoms: Atoms, stress: bool = False) -> InputError | None:
         """Why these models cannot answer for a structure, if they cannot."""
@@ -122,43 +122,38 @@ class Committee:
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         unit = self.units[self.energy] if forces or stress else ""
         means, spreads = self._combined(answers)
-        result = []
+        predictions = []
         for k, (label, atoms) in enumerate(named):
-            values = {n: Target(mean[k], self.units[n]) for n, mean in means.items()}
-            spread = {n: float(each[k]) for n, each in spreads.items()}
-            found = Prediction(label, atoms, values, spread)
+            values = {n: Target(np.asarray(mean[k]), self.units[n]) for n, mean in means.items()}
+            spread = {n: float(column[k]) for n, column in spreads.items()}
+            force = stress_tensor = None
             if forces:
                 rows = [answer["forces"][starts[k] : starts[k + 1]] for answer in answers]
-                found = _with(found, "forces", np.mean(rows, 0), f"{unit}/Angstrom", "atom")
+                force = Target(np.mean(rows, 0), f"{unit}/Angstrom", "atom")
             if stress:
                 tensors = [answer["stress"][k] for answer in answers]
-                found = _with(
-                    found, "stress", np.mean(tensors, 0), f"{unit}/Angstrom^3", "structure"
-                )
-            result.append(found)
-        return result
+                stress_tensor = Target(np.mean(tensors, 0), f"{unit}/Angstrom^3")
+            predictions.append(Prediction(label, atoms, values, spread, force, stress_tensor))
+        return predictions
 
     def _combined(
         self, answers: Sequence[dict[str, np.ndarray]]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Means of each property, (N,), and the spread of those that several models answered."""
+        """Means of each property, (N,) or (N, 3), and (N,) the spread of those that several models
+        answered."""
         means, spreads = {}, {}
         for name in self.units:
-            said = [answer[name] for answer in answers if name in answer]
-            means[name] = np.mean(said, axis=0)
-            if len(said) > 1:
-                spreads[name] = np.std(said, axis=0, ddof=1)
+            values = [answer[name] for answer in answers if name in answer]
+            means[name] = np.mean(values, axis=0)
+            if len(values) > 1:
+                spread = np.std(values, axis=0, ddof=1)
+                # Of a vector, the length of its components' spreads: the same in every frame.
+                spreads[name] = spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
         return means, spreads
-
-
-def _with(found: Prediction, name: str, values: np.ndarray, unit: str, per: str) -> Prediction:
-    from dataclasses import replace
-
-    return replace(found, **{name: Target(values, unit, per)})  # type: ignore[arg-type]
 
 
 def chunks(named: Iterable[Named], size: int = CHUNK) -> Iterator[list[Named]]:
     """Labelled structures, at most ``size`` at a time."""
     rest = iter(named)
-    while some := list(islice(rest, size)):
-        yield some
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,79 +1,91 @@
-"""How far models are from the labels of a dataset: `neupol predict --errors`."""
+"""How far models are from the labels of a dataset: `neupol evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, structures
 from neupol_cli.io.hdf5 import Dataset, Target
-from neupol_cli.models.property import ENERGIES
 from neupol_cli.prediction.committee import Committee, Prediction, chunks
 from neupol_cli.progress import Tick, counted
+from neupol_cli.targets import ENERGIES, FORCES
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-FORCES = "forces"
-PARTS = ("train", "valid", "test")
-REST = "rest"  # what no part of the split names
+REST = "rest"  # what no split of the partition names
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One label of one part of a dataset, beside what the models say.
+    """One label of one split of a dataset, beside what the models predict.
 
     Attributes:
         file: the dataset's.
-        part: train, valid, test, rest; empty where the file has no split.
+        split: train, valid, test, rest; empty where the file has no partition.
         label, unit: what is compared.
-        said, true: (n,) predictions and labels; three a force.
-        spread: (n,) the committee's standard deviation; empty for one model and for forces.
+        predicted, reference: (n,) predictions and labels; three a vector or force.
+        spread: (n,) the committee's standard deviation; empty for one model, vectors and forces.
         structures: (n,) the number in the file of the structure of each.
     """
 
     file: str
-    part: str
+    split: str
     label: str
     unit: str
-    said: np.ndarray
-    true: np.ndarray
+    predicted: np.ndarray
+    reference: np.ndarray
     spread: np.ndarray
     structures: np.ndarray
 
-    def record(self) -> dict[str, Any]:
-        """The errors as one JSON object, in the label's unit."""
-        error = self.said - self.true
-        worst = int(np.abs(error).argmax())
-        found: dict[str, Any] = {"file": self.file}
-        found |= {"part": self.part} if self.part else {}
-        found |= {"label": self.label, "unit": self.unit, "values": len(error)}
-        found["mean_absolute"] = float(np.abs(error).mean())
-        found["root_mean_square"] = float(np.sqrt(np.square(error).mean()))
-        found["mean"] = float(error.mean())
-        found["largest"] = float(error[worst])
-        found["largest_at"] = int(self.structures[worst])
-        return found | self._uncertainty(np.abs(error))
+    @property
+    def errors(self) -> np.ndarray:
+        """(n,) predicted - reference."""
+        return self.predicted - self.reference
 
-    def _uncertainty(self, error: np.ndarray) -> dict[str, Any]:
+    def record(self) -> dict[str, str | int | float]:
+        """The errors as one JSON object, in the label's unit."""
+        errors, split = self.errors, {"split": self.split} if self.split else {}
+        worst = int(np.abs(errors).argmax())
+        return {
+            "file": self.file,
+            **split,
+            "label": self.label,
+            "unit": self.unit,
+            "values": len(errors),
+            "mean_absolute": float(np.abs(errors).mean()),
+            "root_mean_square": float(np.sqrt(np.square(errors).mean())),
+            "mean": float(errors.mean()),
+            "largest": float(errors[worst]),
+            "largest_at": int(self.structures[worst]),
+            **self._uncertainty(np.abs(errors)),
+        }
+
+    def _uncertainty(self, errors: np.ndarray) -> dict[str, float]:
         """Whether a committee is far off where it disagrees: 1 always, 0 by chance."""
         from scipy.stats import spearmanr
 
         if not len(self.spread):
             return {}
-        found: dict[str, Any] = {"mean_spread": float(self.spread.mean())}
-        if len(error) > 2 and np.ptp(error) and np.ptp(self.spread):
-            found["spearman_spread_error"] = float(spearmanr(self.spread, error).statistic)
-        return found
+        uncertainty = {"mean_spread": float(self.spread.mean())}
+        if len(errors) > 2 and np.ptp(errors) and np.ptp(self.spread):
+            uncertainty["spearman_spread_error"] = float(spearmanr(self.spread, errors).statistic)
+        return uncertainty
 
 
 def dataset_of(path: str | Path) -> Dataset:
-    """Errors: InputError for anything but structures that `neupol data` wrote."""
+    """The dataset of a file.
+
+    Raises:
+        InputError: it holds anything but structures that `neupol data` wrote.
+    """
     if str(path) == "-" or (Path(path).is_file() and not structures.is_dataset(Path(path))):
         raise InputError(
             f"{path}: labels need units: turn it into a dataset with `neupol data` first, "
@@ -85,34 +97,35 @@ def dataset_of(path: str | Path) -> Dataset:
     return dataset
 
 
-def parts_of(dataset: Dataset, path: str, split: str, part: str) -> dict[str, np.ndarray]:
-    """The structures of each part, in the order of the file.
+def splits_of(dataset: Dataset, path: str, partition: str, split: str) -> dict[str, np.ndarray]:
+    """The structures of each split, in the order of the file.
 
     Args:
-        split: name of the split; empty for the only one.
-        part: only this one; empty for all.
+        partition: by its name; empty for the only one.
+        split: only this one; empty for all.
+
+    Returns:
+        Ascending indices by split; those that no split names are ``rest``, or the one nameless
+        split of a file without partitions.
 
     Raises:
-        UsageError: several splits, none named. InputError: a split or part that is not there.
+        UsageError: several partitions, none named. InputError: one that is not there.
     """
-    if split and split not in dataset.splits:
-        raise InputError(f"{path}: no split '{split}'; there are: {_names(dataset.splits)}")
-    if len(dataset.splits) > 1 and not split:
-        raise UsageError(f"{path}: choose one of its splits with --split: {_names(dataset.splits)}")
-    split = split or next(iter(dataset.splits), "")
-    parts = {name: np.sort(each) for name, each in dataset.splits.get(split, {}).items()}
-    rest = np.setdiff1d(np.arange(dataset.size), np.concatenate([[], *parts.values()]))
-    if len(rest):
-        parts[REST if parts else ""] = rest
-    parts = {name: parts[name] for name in sorted(parts, key=_place) if len(parts[name])}
-    if part and part not in parts:
-        raise InputError(f"{path}: no part '{part}'; there are: {_names(parts)}")
-    return {part: parts[part]} if part else parts
+    if split and split in dataset.splits:
+        raise UsageError(f"{path}: {split} is a partition; name it with --partition {split}")
+    chosen = splits.chosen(dataset.splits, partition, path)
+    indices = {name: np.sort(chosen[name]) for name in sorted(chosen, key=_order)}
+    rest = np.setdiff1d(np.arange(dataset.size), np.concatenate([[], *indices.values()]))
+    indices[REST if indices else ""] = rest
+    indices = {name: rows for name, rows in indices.items() if len(rows)}
+    if split and split not in indices:
+        raise InputError(f"{path}: no split '{split}'; there are: {_names(indices)}")
+    return {split: indices[split]} if split else indices
 
 
-def _place(part: str) -> int:
-    """Parts are told in the order of their use, others behind."""
-    return PARTS.index(part) if part in PARTS else len(PARTS)
+def _order(split: str) -> int:
+    """Splits come in the order of their use, others behind."""
+    return splits.SPLITS.index(split) if split in splits.SPLITS else len(splits.SPLITS)
 
 
 def labels_of(dataset: Dataset, committee: Committee, path: str) -> list[str]:
@@ -138,8 +151,9 @@ def labels_of(dataset: Dataset, committee: Committee, path: str) -> list[str]:
 
 
 def _comparable(name: str, target: Target) -> bool:
-    """Labels that are one number a structure, and forces."""
-    return name == FORCES or (target.per == "structure" and target.values.ndim == 1)
+    """Labels that are one number or vector a structure, and forces."""
+    shape = target.values.shape[1:]
+    return name == FORCES or (target.per == "structure" and shape in ((), (3,)))
 
 
 def _force_unit(committee: Committee) -> dict[str, str]:
@@ -150,46 +164,57 @@ def _force_unit(committee: Committee) -> dict[str, str]:
         return {}
 
 
-def _names(found: Any) -> str:
-    return ", ".join(name or "all" for name in found) or "none"
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(name or "all" for name in names) or "none"
 
 
 @dataclass(frozen=True)
-class Some:
-    """Some structures of a dataset: ``indices`` (n,) ascending, those of a ``part``."""
+class Subset:
+    """Some structures of a dataset: ``indices`` (n,) ascending, those of a ``split``."""
 
     file: str
     dataset: Dataset
-    part: str
+    split: str
     indices: np.ndarray
 
-    def values(self, label: str, found: Sequence[Prediction]) -> Compared:
-        """A label that is one number a structure."""
-        said = np.array([float(each.values[label].values) for each in found])
-        spread = np.array([each.spread[label] for each in found if label in each.spread])
+    def values(self, label: str, predictions: Sequence[Prediction]) -> Compared:
+        """A label that is one number a structure, or the components of a vector.
+
+        Raises:
+            InputError: the label is a number and the models' a vector, or the other way round.
+        """
+        predicted = np.array([p.values[label].values for p in predictions])  # (n,) or (n, 3)
         target = self.dataset.targets[label]
-        true = target.values[self.indices]
-        return self._compared(label, target.unit, said, true, spread, self.indices)
+        reference = target.values[self.indices]
+        if predicted.shape != reference.shape:
+            sort = "a number" if reference.ndim == 1 else "a vector"
+            raise InputError(f"{self.file}: {label} is {sort} there, and not of these models")
+        spread = np.array([p.spread[label] for p in predictions if label in p.spread])
+        if reference.ndim > 1:  # a spread is of the whole vector, not of a component
+            spread = np.zeros(0)
+        structures = np.repeat(self.indices, reference[0].size)
+        both = predicted.ravel(), reference.ravel()
+        return self._compared(label, target.unit, *both, spread, structures)
 
-    def per_atom(self, label: str, found: Sequence[Prediction]) -> Compared:
+    def per_atom(self, label: str, predictions: Sequence[Prediction]) -> Compared:
         """An energy shared out over each structure's atoms."""
-        whole, counts = self.values(label, found), self.dataset.counts[self.indices]
-        spread = whole.spread / counts if len(whole.spread) else whole.spread
-        said, true = whole.said / counts, whole.true / counts
-        return self._compared(f"{label}/atom", whole.unit, said, true, spread, self.indices)
+        whole, atoms = self.values(label, predictions), self.dataset.counts[self.indices]
+        spread = whole.spread / atoms if len(whole.spread) else whole.spread
+        both = whole.predicted / atoms, whole.reference / atoms
+        return self._compared(f"{label}/atom", whole.unit, *both, spread, self.indices)
 
-    def forces(self, found: Sequence[Prediction]) -> Compared:
+    def forces(self, predictions: Sequence[Prediction]) -> Compared:
         """Components of the forces on all atoms."""
         target = self.dataset.targets[FORCES]
-        said = [each.forces.values.ravel() for each in found if each.forces is not None]
+        predicted = [p.forces.values.ravel() for p in predictions if p.forces is not None]
         starts = self.dataset.offsets
-        true = [target.values[starts[k] : starts[k + 1]].ravel() for k in self.indices]
-        owners = np.repeat(self.indices, 3 * self.dataset.counts[self.indices])
-        joined = np.concatenate(said), np.concatenate(true)
-        return self._compared(FORCES, target.unit, *joined, np.zeros(0), owners)
+        reference = [target.values[starts[k] : starts[k + 1]].ravel() for k in self.indices]
+        structures = np.repeat(self.indices, 3 * self.dataset.counts[self.indices])
+        both = np.concatenate(predicted), np.concatenate(reference)
+        return self._compared(FORCES, target.unit, *both, np.zeros(0), structures)
 
     def _compared(self, label: str, unit: str, *arrays: np.ndarray) -> Compared:
-        return Compared(self.file, self.part, label, unit, *arrays)
+        return Compared(self.file, self.split, label, unit, *arrays)
 
     def _named(self) -> Iterator[tuple[str, Atoms]]:
         for index in self.indices.tolist():
@@ -198,11 +223,11 @@ class Some:
     def _name(self, index: int) -> str:
         return f"{self.file}#{index}"
 
-    def answerable(self, committee: Committee, on_error: str) -> Some:
+    def predictable(self, committee: Committee, on_error: str) -> Subset:
         """Those whose elements the models know; the others are reported, or stop everything."""
-        kept = structures.accepted(self._named(), committee.refusal, on_error)
-        places = {self._name(index): index for index in self.indices.tolist()}
-        known = [places[name] for name, _ in kept]
+        accepted = structures.accepted(self._named(), committee.refusal, on_error)
+        index_of = {self._name(index): index for index in self.indices.tolist()}
+        known = [index_of[name] for name, _ in accepted]
         return replace(self, indices=np.array(known, dtype=np.int64))
 
     def predicted(self, committee: Committee, forces: bool, tick: Tick) -> Iterator[Prediction]:
@@ -215,25 +240,32 @@ class Some:
 
 
 def compare(
-    committee: Committee, path: str, split: str, part: str, on_error: str
+    committee: Committee, path: str, partition: str, split: str, on_error: str
 ) -> Iterator[Compared]:
-    """Every label that models and dataset have in common, a part of the dataset after the other.
+    """Every label that models and dataset have in common, a split of the dataset after the other.
 
-    Errors: those of `dataset_of`, `labels_of` and `parts_of`; InputError for an element that a
-    model never saw, unless ``on_error`` is ``skip``.
+    Raises:
+        UsageError, InputError: those of `dataset_of`, `labels_of` and `splits_of`, and for an
+            element that a model never saw, unless ``on_error`` is ``skip``.
     """
     dataset = dataset_of(path)
     labels = labels_of(dataset, committee, path)
-    single = [label for label in labels if label != FORCES]
-    for name, indices in parts_of(dataset, path, split, part).items():
-        some = Some(path, dataset, name, indices).answerable(committee, on_error)
-        if not len(some.indices):
+    for name, indices in splits_of(dataset, path, partition, split).items():
+        subset = Subset(path, dataset, name, indices).predictable(committee, on_error)
+        if not len(subset.indices):
             continue
-        with counted(f"predicting {name}", len(some.indices)) as tick:
-            found = list(some.predicted(committee, FORCES in labels, tick))
-        for label in single:
-            yield some.values(label, found)
-            if label in ENERGIES:
-                yield some.per_atom(label, found)
-        if FORCES in labels:
-            yield some.forces(found)
+        with counted(f"predicting {name}", len(subset.indices)) as tick:
+            predictions = list(subset.predicted(committee, FORCES in labels, tick))
+        yield from _compared_labels(subset, labels, predictions)
+
+
+def _compared_labels(
+    subset: Subset, labels: Sequence[str], predictions: Sequence[Prediction]
+) -> Iterator[Compared]:
+    for label in labels:
+        if label == FORCES:
+            yield subset.forces(predictions)
+            continue
+        yield subset.values(label, predictions)
+        if label in ENERGIES:
+            yield subset.per_atom(label, predictions)

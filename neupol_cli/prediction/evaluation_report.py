@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # key of a record -> heading; those that no record has are left out
 COLUMNS = {
     "file": "file",
-    "part": "part",
+    "split": "split",
     "label": "label",
     "unit": "unit",
     "values": "values",
@@ -39,19 +39,19 @@ WIDE = 4  # panels side by side
 MANY = 3000  # values from which on a panel counts them in cells
 
 
-def json_lines(found: Iterable[Compared]) -> None:
-    """One object a label and part."""
-    for each in found:
-        print(json.dumps(each.record()), flush=True)
+def json_lines(comparisons: Iterable[Compared]) -> None:
+    """One object a label and split."""
+    for compared in comparisons:
+        print(json.dumps(compared.record()), flush=True)
 
 
-def table(found: Sequence[Compared]) -> None:
+def table(comparisons: Sequence[Compared]) -> None:
     """Aligned on a terminal, tab-separated into a pipe."""
     from rich.table import Table
 
     from neupol_cli.console import stdout
 
-    records = [each.record() for each in found]
+    records = [compared.record() for compared in comparisons]
     keys = [key for key in COLUMNS if any(key in record for record in records)]
     rows = [[_cell(record.get(key)) for key in keys] for record in records]
     heads = [COLUMNS[key] for key in keys]
@@ -66,50 +66,54 @@ def table(found: Sequence[Compared]) -> None:
     stdout().print(grid)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: str | float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def csv_file(path: Path, found: Iterable[Compared]) -> None:
-    """Every value that was compared: file, structure, part, label, unit, prediction, label."""
+def csv_file(path: Path, comparisons: Iterable[Compared]) -> None:
+    """Every value that was compared: file, structure, split, label, unit, prediction, label."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "structure", "part", "label", "unit", "predicted", "true"])
-    for each in found:
-        for index, said, true in zip(each.structures, each.said, each.true, strict=True):
-            head = [each.file, index, each.part, each.label, each.unit]
-            writer.writerow([*head, f"{said:.10g}", f"{true:.10g}"])
+    writer.writerow(["file", "structure", "split", "label", "unit", "predicted", "reference"])
+    for c in comparisons:
+        for row in zip(c.structures, c.predicted, c.reference, strict=True):
+            index, predicted, reference = row
+            head = [c.file, index, c.split, c.label, c.unit]
+            writer.writerow([*head, f"{predicted:.10g}", f"{reference:.10g}"])
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
 
 
-def draw(path: Path, found: Sequence[Compared]) -> None:
-    """The errors over the labels, a panel a label and part."""
+def draw(path: Path, comparisons: Sequence[Compared]) -> None:
+    """The errors over the labels, a panel a label and split."""
     from matplotlib.figure import Figure
 
-    wide = min(WIDE, len(found))
-    rows = -(-len(found) // wide)
+    wide = min(WIDE, len(comparisons))
+    rows = -(-len(comparisons) // wide)
     figure = Figure(figsize=(3.6 * wide, 3.1 * rows), layout="constrained")
     panels = figure.subplots(rows, wide, squeeze=False).ravel()
-    for axes, each in zip(panels, found, strict=False):
-        _panel(axes, each)
-    for axes in panels[len(found) :]:
+    for axes, compared in zip(panels, comparisons, strict=False):
+        _panel(axes, compared)
+    for axes in panels[len(comparisons) :]:
         axes.axis("off")
     figures.save(figure, path, dpi=150)
 
 
-def _panel(axes: Axes, each: Compared) -> None:
-    error = each.said - each.true
-    if len(error) < MANY:
-        axes.scatter(each.true, error, s=6, alpha=0.5, linewidths=0)
+def _panel(axes: Axes, compared: Compared) -> None:
+    errors = compared.errors
+    if len(errors) < MANY:
+        axes.scatter(compared.reference, errors, s=6, alpha=0.5, linewidths=0)
     else:
-        axes.hexbin(each.true, error, gridsize=60, bins="log", mincnt=1, cmap="viridis")
+        axes.hexbin(compared.reference, errors, gridsize=60, bins="log", mincnt=1, cmap="viridis")
     axes.axhline(0.0, color="0.5", linewidth=0.8, zorder=0)
-    size = float(np.abs(error).max()) or 1.0
+    size = float(np.abs(errors).max()) or 1.0
     axes.set(ylim=(-1.05 * size, 1.05 * size))
-    axes.set(xlabel=f"{each.label} ({each.unit})", ylabel=f"predicted - true ({each.unit})")
+    axes.set(
+        xlabel=f"{compared.label} ({compared.unit})",
+        ylabel=f"predicted - reference ({compared.unit})",
+    )
     axes.locator_params(axis="x", nbins=5)  # total energies have long names
-    which = f"{each.part}, " if each.part else ""
-    axes.set_title(f"{which}mean abs. {np.abs(error).mean():.3g} {each.unit}", fontsize=9)
+    which = f"{compared.split}, " if compared.split else ""
+    axes.set_title(f"{which}mean abs. {np.abs(errors).mean():.3g} {compared.unit}", fontsize=9)

@@ -25,7 +25,12 @@ from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.property_task import PENALTIES, Arrays
-from neupol_cli.training.request import Request, chosen_partition, training_data
+from neupol_cli.training.request import (
+    Request,
+    chosen_partition,
+    chosen_species,
+    training_data,
+)
 
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
@@ -181,7 +186,7 @@ class DensityTask:
         self.checked: Grids | None = None
         self.smoothness = request.smoothness
         self.units = {METRIC: "%"}
-        self.meta = {
+        self.meta: dict[str, object] = {
             "targets": {"density": UNIT},
             "data": training_data(dataset, split["train"]),
             # What an atom of each element brings to the sum, for those who normalise it.
@@ -266,21 +271,11 @@ class DensityTask:
             graph, _ = self.arrays.graph(chosen)
             values = torch.from_numpy(self.density.values(int(index))).to(like)
             values = values[:, 0] if values.dim() == 2 and self.columns == 1 else values
-            grid = Box(*(getattr(self.density, k)[index] for k in ("origin", "step", "shape")))
+            density = self.density
+            grid = Box(density.origin[index], density.step[index], density.shape[index])
             found = model.density_grid(model.prepared(graph), grid)
             sums += _sums(found - values, values)
         return sums
-
-
-def valence(dataset: Dataset) -> dict[str, float]:
-    """How many electrons an atom of each element brings to these densities, by symbol.
-
-    A pseudopotential's density has no core: the sum that a density is normalised to is the data's.
-    """
-    from ase.data import chemical_symbols
-
-    known = dataset.references.get("electrons", {})
-    return {chemical_symbols[number]: count for number, count in known.items()}
 
 
 @dataclass(frozen=True)
@@ -337,11 +332,8 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
         raise InputError("the file holds no densities; make one with neupol data density")
     if request.targets:
         raise UsageError("--target is for properties; a density model learns the density")
-    config = {"species": list(dataset.elements), "spin": dataset.density.spin, **request.config}
-    config["species"] = sorted(set(config["species"]))
-    strange = set(dataset.elements) - set(config["species"])
-    if strange:
-        raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
+    species = chosen_species(dataset, request)
+    config = {"spin": dataset.density.spin, **request.config, "species": species}
     if config["spin"] and not dataset.density.spin:
         raise InputError("--set spin=true, and the file has no spin density")
     split = chosen_partition(dataset, request)

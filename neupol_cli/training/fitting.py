@@ -171,9 +171,8 @@ def _continued(
     Raises:
         UsageError: one that was given differently and may not change.
     """
-    # Runs begun before --scale had "auto" said "mad" where they meant it.
-    old = {} if "preset" in earlier else {"scale": "auto"}
-    chosen = {**earlier, **old}
+    earlier = _renamed(earlier)
+    chosen = dict(earlier)
     for name, usual in options.items():
         begun = chosen.get(name)
         if isinstance(usual, int | float) and not isinstance(begun, int | float | None):
@@ -191,6 +190,14 @@ def _continued(
         chosen[name] = options[name]
         print(f"{name}: {options[name]} (was {earlier[name]})", file=sys.stderr)
     return chosen
+
+
+def _renamed(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run as it would be begun today; versions before called some otherwise."""
+    renamed = {"partition" if name == "split" else name: earlier[name] for name in earlier}
+    if "preset" not in earlier:  # --scale had no "auto" then, and "mad" meant it
+        renamed["scale"] = "auto"
+    return renamed
 
 
 def _required(options: Mapping[str, Any], name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.models.base import DynamicsModel
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
 
@@ -31,9 +31,9 @@ class NBodyTask:
     """All systems lie on the device; a batch is one index. See `task.Task`."""
 
     def __init__(
-        self, model: Any, dataset: Dataset, split: dict[str, np.ndarray], request: Request
+        self, model: DynamicsModel, dataset: Dataset, split: dict[str, np.ndarray], request: Request
     ) -> None:
-        self.model: nn.Module = model
+        self.model = model
         like = next(model.parameters())
         every = [dataset.positions, *(dataset.targets[k].values for k in (*INPUTS, ANSWER))]
         # (N, n, 3) positions, velocities and later positions; (N, n) charges
@@ -44,7 +44,7 @@ class NBodyTask:
         self.size = len(split["train"])
         self.criterion = _criterion(request.loss)
         self.metric, self.units = METRIC, {METRIC: ""}
-        self.meta = {
+        self.meta: dict[str, object] = {
             "targets": {ANSWER: dataset.targets[ANSWER].unit},
             "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
         }
@@ -95,4 +95,5 @@ def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, request.config).to(device_named(request.device), dtype)
+    assert isinstance(model, DynamicsModel)  # as the registry says of this task
     return NBodyTask(model, dataset, split, request)

@@ -6,9 +6,9 @@ processes and no loop over molecules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,19 +17,33 @@ from torch import Tensor, nn
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.nn.graph import Graph, ragged
-from neupol_cli.models.property import ENERGIES
+from neupol_cli.models.property import PropertyModel
+from neupol_cli.targets import FORCES
 from neupol_cli.training.epoch_sampler import batches
-from neupol_cli.training.request import Request, chosen_partition, training_data
+from neupol_cli.training.labels import (
+    chosen_targets,
+    label_columns,
+    label_of,
+    learnt_by_length,
+    outputs_of,
+)
+from neupol_cli.training.request import (
+    Request,
+    chosen_partition,
+    chosen_species,
+    training_data,
+)
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,
     normalization_of,
+    vector_scale,
 )
 
-FORCES = "forces"
+Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
 EVALUATION_ATOMS = 8192  # a batch of evaluation, on a CPU; larger ones only leave its caches
 
@@ -75,7 +89,9 @@ class Arrays:
 
 
 class PropertyTask:
-    """T numbers a structure, standardised, and the forces of the first where asked for.
+    """T targets of structures, standardised, and the forces of the first where asked for.
+
+    A target is a number or a vector; a vector is learnt from vectors or from their lengths.
 
     Loss: sum_k w_k mean |error_k| / sum_k w_k (or squared), errors in units of each target's
     scale; energies and forces share one scale, the forces' root mean square unless another is asked
@@ -85,24 +101,26 @@ class PropertyTask:
 
     def __init__(
         self,
-        model: Any,
+        model: PropertyModel,
         dataset: Dataset,
         names: tuple[str, ...],
         forces: bool,
         split: dict[str, np.ndarray],
         request: Request,
     ) -> None:
-        self.model: nn.Module = model
+        self.model = model
         self.species: tuple[int, ...] = model.config.species
         self.kinds: int = model.config.kinds  # points an atom
-        self.offsets: tuple[bool, ...] = model.backbone.offsets
+        self.offsets: tuple[bool, ...] = model.offsets
+        self.columns: dict[str, slice] = model.columns
         device, dtype = model.device, model.dtype
         self.arrays = Arrays.of(dataset, device, dtype)
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in split.items()}
         self.size = len(split["train"])
         self.names, self.request = names, request
-        values = np.stack([dataset.targets[name].values for name in names], 1)
-        self.values = torch.from_numpy(values).to(device)  # (N, T) float64
+        self.by_length = {name for name in names if learnt_by_length(dataset, name)}
+        values = np.concatenate([label_columns(dataset, name) for name in names], 1)
+        self.values = torch.from_numpy(values).to(device)  # (N, C) float64
         self.forces: Tensor | None = None
         if forces:
             self.forces = torch.from_numpy(dataset.targets[FORCES].values).to(device, dtype)
@@ -110,15 +128,15 @@ class PropertyTask:
         self.normalization = self._standardise(dataset, counts, values, split["train"])
         _store(model, self.normalization)
         learnt = torch.from_numpy(self.normalization.applied(values, counts))
-        self.learnt = learnt.to(device, dtype)  # (N, T)
+        self.learnt = learnt.to(device, dtype)  # (N, C)
         self.penalty = _choice(PENALTIES, request.loss, "--loss")
         self.labels = [*names, *([FORCES] if forces else [])]
         self.weights = _weights(self.labels, request, forces, dtype).to(device)
-        self.units = {name: dataset.targets[name].unit for name in self.labels}
+        self.units = {name: label_of(dataset, name).unit for name in self.labels}
         self.metric = self.labels[0]
         if len(self.labels) > 1:
             self.metric, self.units[TOGETHER] = TOGETHER, ""
-        self.meta = {
+        self.meta: dict[str, object] = {
             "targets": {name: self.units[name] for name in self.labels},
             "data": training_data(dataset, split["train"]),
         }
@@ -136,12 +154,15 @@ class PropertyTask:
         found = normalization_of(
             values[train],
             counts[train],
-            self.names,
+            tuple(n for n, place in self.columns.items() for _ in range(place.stop - place.start)),
             self.request.references,
             self.request.scale,
             atoms,
             self.offsets,
         )
+        for place in self.columns.values():
+            if place.stop - place.start > 1:  # a scale an axis would turn with no structure
+                found.scale[place] = vector_scale(values[train, place], self.request.scale)
         if self.forces is None or self.request.scale != "auto":
             return found
         rows, _ = ragged(torch.from_numpy(dataset.offsets), torch.from_numpy(np.asarray(train)))
@@ -158,22 +179,33 @@ class PropertyTask:
         loss = (each * self.weights).sum() / self.weights.sum()
         parts = dict(zip(self.labels, each.unbind(), strict=True)) if len(self.labels) > 1 else {}
         if self.request.smoothness:
-            rough = self.model.smoothness()  # type: ignore[operator]
+            rough = self.model.smoothness()
+            assert rough is not None  # there is a learned encoding
             loss = loss + self.request.smoothness * rough
             parts["smoothness"] = rough
         return loss, parts
 
     def _errors(self, chosen: Tensor, training: bool) -> list[Tensor]:
-        """Errors of each label in units of its scale: (b,) a target, (a, 3) of the forces."""
+        """Errors of each label in units of its scale: (b,) a number, (b, 3) a vector, (a, 3) of
+        the forces."""
         graph, rows = self.arrays.graph(chosen)
-        model: Any = self.model
         if self.forces is None:
-            return list((model.network(graph) - self.learnt[chosen]).unbind(1))
-        values, forces, _ = model.derivatives(graph, create_graph=training)
-        scale = model.scale
+            predicted, reference = self.model.network(graph), self.learnt[chosen]
+            if predicted.shape[1] == len(self.names):
+                return list((predicted - reference).unbind(1))
+            pairs = [(n, predicted[:, p], reference[:, p]) for n, p in self.columns.items()]
+            return [self._error(*pair) for pair in pairs]
+        values, forces, _ = self.model.derivatives(graph, create_graph=training)
+        scale = self.model.scale
         energies = (values - self.values[chosen]) / scale
         pulled = (forces - self.forces[rows]) / scale[0].to(forces.dtype)
         return [*energies.to(forces.dtype).unbind(1), pulled]
+
+    def _error(self, name: str, predicted: Tensor, reference: Tensor) -> Tensor:
+        """(b, 1) or (b, 3) of both -> (b,) or, of a vector that is learnt as one, (b, 3)."""
+        if name in self.by_length:
+            return torch.linalg.vector_norm(predicted, dim=1) - reference[:, 0]
+        return (predicted - reference).squeeze(1)
 
     def evaluate(
         self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
@@ -192,7 +224,8 @@ class PropertyTask:
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]
         total, count = group.all_reduce(torch.stack((sums, sums.new_tensor(counts)))).cpu()
         means = total / count
-        scales = torch.from_numpy(self.normalization.scale)
+        starts = [place.start for place in self.columns.values()]
+        scales = torch.from_numpy(self.normalization.scale)[starts]
         if self.forces is not None:
             scales = scales[:1].expand(len(self.labels))
         found = dict(zip(self.labels, (means * scales).tolist(), strict=True))
@@ -209,14 +242,14 @@ class PropertyTask:
         return max(1, int(atoms / each / kept / pairs))
 
 
-def _store(model: Any, normalization: TargetNormalization) -> None:
+def _store(model: PropertyModel, normalization: TargetNormalization) -> None:
     """Puts the standardisation into the model, so that it answers in the targets' units."""
     model.reference.copy_(torch.from_numpy(normalization.references))
     model.shift.copy_(torch.from_numpy(normalization.shift))
     model.scale.copy_(torch.from_numpy(normalization.scale))
 
 
-def _choice(table: dict[str, Any], name: str, option: str) -> Any:
+def _choice(table: Mapping[str, Value], name: str, option: str) -> Value:
     if name not in table:
         raise UsageError(f"{option} is one of {', '.join(table)}, not {name!r}")
     return table[name]
@@ -234,38 +267,6 @@ def _weights(labels: list[str], request: Request, forces: bool, dtype: torch.dty
     return torch.tensor(each, dtype=dtype)
 
 
-def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...], bool]:
-    """The labels of structures to learn, and whether the forces too.
-
-    Raises:
-        InputError: a label that is not there, listing those that are.
-        UsageError: forces without exactly one energy in the same unit.
-    """
-    there = dataset.targets
-    single = [k for k, t in there.items() if t.per == "structure" and t.values.ndim == 1]
-    learnable = [*single, *([FORCES] if FORCES in there else [])]
-    wanted = list(dict.fromkeys(request.targets)) or learnable
-    for name in wanted:
-        if name not in learnable:
-            known = ", ".join(learnable) or "none"
-            raise InputError(f"no label {name!r} to learn in the data; there are: {known}")
-    forces = FORCES in wanted
-    names = tuple(name for name in wanted if name != FORCES)
-    if not names:
-        raise UsageError("forces are learnt as derivatives of an energy: add --target energy")
-    if forces and len(names) != 1:
-        raise UsageError(f"forces go with one energy, not with {', '.join(names)}: choose --target")
-    if forces and there[FORCES].unit != f"{there[names[0]].unit}/Angstrom":
-        units = f"{there[names[0]].unit} and {there[FORCES].unit}"
-        raise InputError(f"{names[0]} and forces are in {units}, which do not belong together")
-    if forces and names[0] not in ENERGIES:
-        raise UsageError(
-            f"forces are derivatives of {' or '.join(ENERGIES)}, not of {names[0]}: name the label "
-            "with neupol data xyz --energy-key"
-        )
-    return names, forces
-
-
 def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask:
     """Builds the model called ``name`` for a dataset and the task of training it.
 
@@ -275,16 +276,14 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     names, forces = chosen_targets(dataset, request)
     split = chosen_partition(dataset, request)
     config = {
-        "species": list(dataset.elements),
+        **outputs_of(name, dataset, names),
         **request.config,
+        "species": chosen_species(dataset, request),
         "targets": list(names),
-        "units": [dataset.targets[name].unit for name in names],
+        "units": [label_of(dataset, target).unit for target in names],
     }
-    config["species"] = sorted(set(config["species"]))
-    strange = set(dataset.elements) - set(config["species"])
-    if strange:
-        raise InputError(f"the data hold elements {sorted(strange)} that are not in --set species")
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)
+    assert isinstance(model, PropertyModel)  # as the registry says of this task
     return PropertyTask(model, dataset, names, forces, split, request)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.models.base import Data
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Request:
     references: str = "fitted"
     scale: str = "auto"
     smoothness: float = 0.0
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -66,13 +67,26 @@ def chosen_partition(dataset: Dataset, request: Request) -> dict[str, np.ndarray
     return indices
 
 
+def chosen_species(dataset: Dataset, request: Request) -> list[int]:
+    """Atomic numbers that a network gets a place for: as asked for, or those of the data.
+
+    Raises:
+        InputError: the data hold elements beside those that were asked for.
+    """
+    species = cast(Sequence[int], request.config.get("species", dataset.elements))
+    missing = sorted(set(dataset.elements) - set(species))
+    if missing:
+        raise InputError(f"the data hold elements {missing} that are not in --set species")
+    return sorted(set(species))
+
+
 def _random(size: int, seed: int) -> dict[str, np.ndarray]:
     order = np.random.default_rng(seed).permutation(size)
     ends = [int(0.8 * size), int(0.9 * size)]
     return dict(zip(splits.SPLITS, np.split(order, ends), strict=True))
 
 
-def training_data(dataset: Dataset, train: np.ndarray) -> dict[str, Any]:
+def training_data(dataset: Dataset, train: np.ndarray) -> Data:
     """What a checkpoint says of its data.
 
     A network has a place for every element of the file, but knows only those of its ``train``

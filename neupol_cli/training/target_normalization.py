@@ -111,6 +111,22 @@ def normalization_of(
     )
 
 
+def vector_scale(vectors: np.ndarray, spread: str) -> float:
+    """The one scale of a vector's three components, from their lengths alone.
+
+    Args:
+        vectors: (N, 3); of unknown directions (length, 0, 0).
+        spread: as for `normalization_of`: of isotropic vectors v, mean |v_x| = mean |v| / 2 for
+            ``mad``, rms v_x = rms |v| / sqrt(3) for ``std``, 1 for ``none``.
+    """
+    lengths = np.linalg.norm(vectors, axis=1)
+    if spread == NONE:
+        return 1.0
+    if spread == "std":
+        return float(np.sqrt(np.square(lengths).mean() / 3.0)) or 1.0
+    return float(lengths.mean() / 2.0) or 1.0
+
+
 def _fitted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(T, S) least squares references; zero where they do not at least halve the spread."""
     solution = np.linalg.lstsq(counts, values, rcond=None)[0].T  # (T, S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ class Task(Protocol):
         meta: what the checkpoint's header says about targets and data (plain JSON).
     """
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
+
     size: int
     metric: str
     units: dict[str, str]
-    meta: dict[str, Any]
+    meta: dict[str, object]
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, a scalar, of the training items ``indices`` (b,), and scalars to log.

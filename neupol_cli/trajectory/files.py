@@ -60,7 +60,7 @@ def write_hdf5(path: Path, trajectories: Sequence[Trajectory]) -> None:
             points = np.concatenate([one.points for one in group], axis=1)  # (T, A, 3)
             labels = {"unit": "Angstrom", "model": name, "targets": " ".join(group[0].targets)}
             hdf5_file.put(new.file, f"/models/{k}/points", points, **labels)
-        hdf5_file.seal(new.file, KIND, {"source": "\n".join(one.label for one in first)})
+        hdf5_file.close_checksum(new.file, KIND, {"source": "\n".join(one.label for one in first)})
 
 
 def read_hdf5(path: str | Path) -> Paths:
@@ -70,7 +70,7 @@ def read_hdf5(path: str | Path) -> Paths:
         InputError: the file is damaged or something else.
     """
     with hdf5_file.opened(path) as file:
-        hdf5_file.check_seal(file)
+        hdf5_file.verify_checksum(file)
         offsets = hdf5_file.get(file, "/offsets", "int64", (None,))
         atoms = int(offsets[-1])
         points, targets = {}, {}

@@ -159,7 +159,7 @@ def test_info_as_a_table_and_of_damaged_files(neupol: Run, tmp_path: Path) -> No
     ("arguments", "code", "words"),
     [
         (("qm9", "-o", "no/folder/a.h5"), 2, "does not exist; make it first"),
-        (("qm9", "-o", "a.h5", "--split", "1,2,x"), 2, "TRAIN,VALID"),
+        (("qm9", "-o", "a.h5", "--partition", "1,2,x"), 2, "TRAIN,VALID"),
         (("qm9", "-o", "a.h5", "--source", "nowhere"), 65, "uncharacterized.txt"),
         (("qm9",), 2, "output"),
         (("md17", "no.npz", "-o", "a.h5"), 65, "no such file"),

@@ -73,7 +73,7 @@ def test_a_tar_of_packed_cubes_becomes_one_file(molecules, mode: str, tmp_path: 
             archive.addfile(member, io.BytesIO(content))
         readme = tarfile.TarInfo("README.txt")
         archive.addfile(readme, io.BytesIO(b""))
-    result = neupol("data", "density", path, "-o", "set.h5", "--split", "1,1,1", cwd=tmp_path)
+    result = neupol("data", "density", path, "-o", "set.h5", "--partition", "1,1,1", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "3 densities (train 1, valid 1, test 1)" in result.stderr
     assert result.stdout == ""

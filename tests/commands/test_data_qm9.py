@@ -12,6 +12,7 @@ import pytest
 from neupol_cli.datasets import gdb, qm9
 from neupol_cli.errors import InputError
 from neupol_cli.io import hdf5, units
+from neupol_cli.targets import QM9
 from tests.raw_data import Run, info, original_files
 
 needs_qm9pack = pytest.mark.skipif(
@@ -49,7 +50,7 @@ def test_all_of_qm9_agrees_with_the_published_statistics(neupol: Run, full_qm9: 
         "U0": ("eV", -410.82 * hartree, 39.895 * hartree),
         "Cv": ("cal/mol/K", 31.620, 4.068),
     }
-    assert list(found["targets"]) == list(units.QM9_UNITS)
+    assert list(found["targets"]) == list(QM9)
     for name, (unit, mean, std) in expected.items():
         target = found["targets"][name]
         assert target["unit"] == unit
@@ -71,7 +72,7 @@ def test_the_usual_split_is_that_of_published_results(full_qm9: Path) -> None:
 
 @needs_qm9pack
 def test_first_molecules_are_those_of_the_source(neupol: Run, tmp_path: Path) -> None:
-    done = neupol("data", "qm9", "-o", tmp_path / "a.h5", "--limit", 20, "--split", "12,5,2")
+    done = neupol("data", "qm9", "-o", tmp_path / "a.h5", "--limit", 20, "--partition", "12,5,2")
     assert done.returncode == 0, done.stderr
     found = hdf5.read(tmp_path / "a.h5")
     assert found.size == 20

@@ -216,10 +216,10 @@ def test_what_is_no_density_is_not_read_as_one(model, capsys) -> None:
     lines = Path("a.cube").read_text().splitlines(keepends=True)
     Path("iri.cube").write_text("".join([lines[0], "values in atomic units\n", *lines[2:]]))
     for call in (
-        ["--analyse", "iri.cube"],
-        ["water.xyz", "-o", "b.cube", "--reference", "iri.cube"],
+        ["density-compare", "iri.cube"],
+        ["density", "water.xyz", "-o", "b.cube", "--reference", "iri.cube"],
     ):
-        code = app._run(["density", *call])
+        code = app._run(call)
         assert code == 65 and "it holds no density" in capsys.readouterr().err
 
 

@@ -23,6 +23,11 @@ from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Grid, Volume
 from tests.warm import neupol
 
+SPARSE = {
+    "one atom": "1\nH\nH 0 0 0\n",
+    "two far apart": "2\nN2\nN 0 0 0\nN 0 0 4.1\n",
+    "one in a cell": '1\nLattice="10 0 0 0 10 0 0 0 10" pbc="T T T"\nO 1 2 3\n',
+}
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 
 
@@ -51,6 +56,32 @@ def test_a_saved_network_gives_a_cube_from_a_pipe(checkpoint_file: Path, tmp_pat
     np.testing.assert_allclose(
         back.values.reshape(-1)[4000:4200], expected.numpy(), rtol=0, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("structure", SPARSE.values(), ids=SPARSE)
+def test_atoms_without_neighbours_have_a_density(structure: str, tmp_path: Path) -> None:
+    """By the bundled model: no atom reaches another one there."""
+    call = ["density", "-", "-o", "h.cube", "--spacing", "0.5", "--json"]
+    made = neupol(*call, cwd=tmp_path, input=structure)
+    assert made.returncode == 0, made.stderr
+    assert np.isfinite(json.loads(made.stdout)["electrons_sum"])
+    values = volumetric.read(tmp_path / "h.cube").values
+    assert np.isfinite(values).all() and values.max() > 0
+
+
+def test_a_bad_frame_is_skipped_and_the_others_survive(
+    checkpoint_file: Path, tmp_path: Path
+) -> None:
+    bad = ["1\nno such element\nQq 0 0 0\n", "1\nnever seen\nU 0 0 0\n", "2\n\nH 0 0 0\nH 0 0 0\n"]
+    batch = "".join([SPARSE["one atom"], *bad, WATER])
+    call = ["density", "-", "-m", str(checkpoint_file), "-o", "rho.h5", "--spacing", "0.6"]
+    assert neupol(*call, cwd=tmp_path, input=batch).returncode == 65
+    assert not list(tmp_path.iterdir())
+    made = neupol(*call, "--on-error", "skip", "--json", cwd=tmp_path, input=batch)
+    assert made.returncode == 0, made.stderr
+    formulas = [json.loads(line)["formula"] for line in made.stdout.splitlines()]
+    assert formulas == ["H", "H2O"] and made.stderr.count("(skipped)") == len(bad)
+    assert len(list(volumetric.entries(tmp_path / "rho.h5"))) == 2
 
 
 def test_killed_while_writing_it_leaves_the_earlier_file(
@@ -131,22 +162,17 @@ def test_what_does_not_fit_together_is_one_line(
     assert os.listdir(tmp_path) == ["water.xyz"]
 
 
-UNREAD = {
-    "--analyse=rho.cube": """structure --output=x.cube --spacing=0.3 --grid=9,9,9 --margin=3
-    --grid-from=a.cube --normalize --electrons=8 --difference=d.cube --plot=a.png --descriptor=iri
-    --on-error=skip""",
-    "--descriptor=iri": """--normalize --electrons=8 --reference=a.cube --difference=d.cube
-    --plot=a.png --dtype=float64 --on-error=fail""",
-}
-
-
 @pytest.mark.parametrize(
-    ("mode", "word"), [(mode, word) for mode in UNREAD for word in UNREAD[mode].split()]
+    ("words", "instead"),
+    [
+        (["--analyse", "rho.h5", "-m", "density"], "density-compare"),
+        (["water.xyz", "-o", "iri.cube", "--descriptor", "iri"], "density-descriptor"),
+    ],
 )
-def test_an_option_that_nobody_reads_is_refused_by_name(mode: str, word: str, capsys) -> None:
-    assert app._run(["density", mode, word]) == 2
-    names = mode.partition("=")[0], word.partition("=")[0]
-    assert capsys.readouterr().err == f"neupol: {names[0]} goes without {names[1]}\n"
+def test_an_option_of_old_says_what_replaces_it(words: list[str], instead: str, capsys) -> None:
+    assert app._run(["density", *words]) == 2
+    err = capsys.readouterr().err
+    assert f"a command of its own: neupol {instead}" in err and err.count("\n") == 1
 
 
 def test_sizes_are_read() -> None:

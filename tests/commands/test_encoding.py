@@ -21,7 +21,7 @@ def pair(untrained: Callable[..., Path]) -> list[Path]:
 
 def test_a_trained_network_is_measured(neupol: Run, tmp_path: Path):
     data, run = tmp_path / "ethanol.h5", tmp_path / "smooth"
-    assert neupol("data", "md17", DATA, "-o", data, "--split", "60,10,10").returncode == 0
+    assert neupol("data", "md17", DATA, "-o", data, "--partition", "60,10,10").returncode == 0
     sizes = [word for key in ("hidden=8", "layers=2", "encoding_size=6") for word in ("--set", key)]
     trained = neupol(
         "fit", "egnn", data, "-o", run, "--target", "energy", "--encoding", "learned",

@@ -31,7 +31,7 @@ def command(*words: str | Path) -> list[str]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "ethanol.h5"
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
-    assert neupol("data", "md17", source, "-o", path, "--split", "56,12,12").returncode == 0
+    assert neupol("data", "md17", source, "-o", path, "--partition", "56,12,12").returncode == 0
     return path
 
 
@@ -209,7 +209,7 @@ def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
         (["--schedule", "nonsense"], 2, "cosine"),
         (["--optimizer", "nonsense"], 2, "adamw"),
         (["--steps", "3", "--epochs", "3"], 2, "choose one of --epochs and --steps"),
-        (["--split", "nonsense"], 65, "the file has: "),
+        (["--partition", "nonsense"], 65, "the file has: "),
         (["--epochs", "inf"], 2, "--epochs: inf is not a finite number"),
         (["--lr", "inf"], 2, "--lr: inf is not a finite number"),
         (["--schedule", "waves:inf"], 2, "is not finite"),

@@ -14,7 +14,7 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
-from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
 from neupol_cli.training.request import Request
 from tests.warm import neupol

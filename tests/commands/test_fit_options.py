@@ -45,7 +45,7 @@ def test_all_of_them_in_one_line(capsys: Any, tmp_path: Path) -> None:
 
 
 def test_what_a_network_reads_is_taken() -> None:
-    fitting._begun(DEFAULTS | {"model": "charge3net"}, {"model", "smoothness", "loss", "split"})
+    fitting._begun(DEFAULTS | {"model": "charge3net"}, {"model", "smoothness", "loss", "partition"})
     fitting._begun(DEFAULTS | {"model": "egnn-nbody"}, {"model", "limit", "loss", "lr"})
     fitting._begun(
         DEFAULTS | {"model": "egnn"}, {"references", "scale", "smoothness", "target", "weight"}

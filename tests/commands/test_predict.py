@@ -226,7 +226,7 @@ def test_an_element_of_the_test_part_alone_was_never_trained_on(neupol, tmp_path
     (tmp_path / "a.xyz").write_text(frames)
     (tmp_path / "b.xyz").write_text("1\nenergy=3\nN 0 0 0\n")
     data, run = tmp_path / "a.h5", tmp_path / "run"
-    words = ("--test", tmp_path / "b.xyz", "--split", "6,2")
+    words = ("--test", tmp_path / "b.xyz", "--partition", "6,2")
     assert neupol("data", "xyz", tmp_path / "a.xyz", "-o", data, *words).returncode == 0
     network = ("--set", "layers=1", "--set", "hidden=8", "--steps", 2, "--batch-size", 2)
     assert neupol("fit", "egnn", data, "-o", run, *network).returncode == 0

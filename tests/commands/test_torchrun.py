@@ -54,7 +54,7 @@ def ended(processes: list[subprocess.Popen[str]], text: str = "") -> list[tuple[
 def data(tmp_path_factory: pytest.TempPathFactory, neupol: Run) -> Path:
     path = tmp_path_factory.mktemp("data") / "ethanol.h5"
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
-    assert neupol("data", "md17", source, "-o", path, "--split", "56,12,12").returncode == 0
+    assert neupol("data", "md17", source, "-o", path, "--partition", "56,12,12").returncode == 0
     return path
 
 
@@ -190,9 +190,7 @@ def test_what_was_printed_is_not_printed_again(tmp_path: Path, neupol: Run) -> N
     assert done.returncode == 75 and "a process was lost" in done.stderr and not done.stdout
 
 
-@pytest.mark.parametrize(
-    "words", [("models",), ("density", "--analyse", "a.h5"), ("predict", "a.h5", "--errors")]
-)
+@pytest.mark.parametrize("words", [("models",), ("density-compare", "a.h5"), ("evaluate", "a.h5")])
 def test_what_one_process_does_is_refused_to_several(
     words: tuple[str, ...], neupol: Run, tmp_path: Path
 ) -> None:

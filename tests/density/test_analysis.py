@@ -12,6 +12,7 @@ from ase import Atoms
 from neupol_cli.density import analysis
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
 from tests.warm import neupol
 
@@ -102,7 +103,7 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     ]
     volumetric.h5.write(tmp_path / "ref.h5", volumes, "t")
     volumetric.h5.write(tmp_path / "rho.h5", noisy, "t")
-    command = ["density", "--analyse", "rho.h5"]
+    command = ["density-compare", "rho.h5"]
     found = neupol(*command, "--reference", "ref.h5", "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     *reports, last = [json.loads(line) for line in found.stdout.splitlines()]
@@ -112,23 +113,22 @@ def test_the_command_reports_zeta_and_how_it_goes_with_the_error(tmp_path: Path)
     assert plain.stdout.count("zeta ") == 3
     assert "Pearson" not in plain.stdout
     nothing = neupol("density", cwd=tmp_path)
-    assert nothing.returncode == 2 and "name a structure" in nothing.stderr
+    assert nothing.returncode == 2 and "structure" in nothing.stderr
 
 
 def test_a_model_is_compared_with_a_dataset_part_by_part(tmp_path: Path) -> None:
     from neupol_cli import registry
-    from neupol_cli.io import hdf5
 
     waters = [Atoms("OH2", [[0, 0, 0.1], [0, 0.8, -0.5], [0, -x, -0.5]]) for x in (0.8, 0.9)]
     molecules = waters + [Atoms("CO", [[0, 0, 0], [0, 0, x]]) for x in (1.1, 1.2, 1.4)]
     model = registry.load("density")
-    with hdf5.DensityWriter(tmp_path / "rho.h5", source="t") as writer:
+    with DensityWriter(tmp_path / "rho.h5", source="t") as writer:
         for k, atoms in enumerate(molecules):
             grid = by_spacing(atoms, 0.4, 2.0)
             exact = model.density_grid(model.atom_features(atoms), grid).double().numpy()
             writer.add(atoms, (1 + 0.01 * k) * exact.reshape(grid.shape), grid.origin, grid.step)
         writer.split("default", {"train": np.array([0, 1]), "test": np.array([2, 3, 4])})
-    command = ["density", "--analyse", "rho.h5", "-m", "density"]
+    command = ["density-compare", "rho.h5", "-m", "density"]
     found = neupol(*command, "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     *reports, train, test = [json.loads(line) for line in found.stdout.splitlines()]

@@ -43,6 +43,7 @@ class Gaussian(DensityModel):
         super().__init__()
         self.alpha = nn.Parameter(torch.tensor(ALPHA, dtype=torch.float64))
         self.config: Any = SimpleNamespace(species=(1, 8), cutoff=5.0)
+        self.meta = {"model": "charge3net"}
 
     def encode(self, graph: Graph) -> Points:
         return Points(graph)
@@ -137,9 +138,12 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     Path("h2.xyz").write_text("2\n\nH 0 0 0\nH 0 0 2.2\n")
     monkeypatch.setattr(registry, "load", lambda *arguments: Gaussian())
-    monkeypatch.setattr(Gaussian, "density_grid", lambda *arguments: None, raising=False)
-    call = ["density", "h2.xyz", "-m", "stand-in", "--spacing", "0.5", "--margin", "2"]
-    assert app._run([*call, "-o", "dori.cube", "--descriptor", "dori"]) == 0
+    call = ["h2.xyz", "-m", "stand-in", "--spacing", "0.5", "--margin", "2"]
+
+    def describe(name: str, output: str) -> int:
+        return app._run(["density-descriptor", name, *call, "-o", output])
+
+    assert describe("dori", "dori.cube") == 0
     found = read_cube_data("dori.cube")[0]  # ours reads densities only
     assert found.min() >= 0 and found.max() <= 1
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 2.2]])
@@ -147,7 +151,7 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     density, slope, hessian = derivatives(Gaussian(), atoms, points)
     expected = np.where(density > descriptor.VACUUM, dori(density, slope, hessian), 0)
     np.testing.assert_allclose(found.reshape(-1), expected, rtol=0, atol=1e-6)
-    assert app._run([*call, "-o", "h_{}.cube", "--descriptor", "hessian"]) == 0
+    assert describe("hessian", "h_{}.cube") == 0
     assert sorted(path.name for path in tmp_path.glob("h_*.cube")) == [
         f"h_{part}.cube" for part in sorted(descriptor.TENSOR)
     ]
@@ -155,11 +159,11 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     np.testing.assert_allclose(zz, hessian[:, 2, 2], rtol=0, atol=1e-6)
     capsys.readouterr()
     for name, output, says in (
-        ("iri", "rho.h5", "as .cube or .xsf"),
+        ("iri", "rho.h5", "as .cube, .xsf or .npz"),
         ("hessian", "h.cube", "put {} in the name"),
         ("nci", "a.cube", "one of iri, dori"),
     ):
-        assert app._run([*call, "-o", output, "--descriptor", name]) == 2
+        assert describe(name, output) == 2
         assert says in capsys.readouterr().err
 
 

@@ -25,7 +25,7 @@ from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.distributed.rendezvous import agreed_name
 from neupol_cli.errors import UsageError
 from neupol_cli.io import hdf5
-from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.volumetric import Grid
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.request import Request

@@ -17,6 +17,7 @@ from ase.build import bulk, molecule
 
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import hdf5
+from neupol_cli.io.density_writer import DensityWriter
 
 
 def dataset() -> hdf5.Dataset:
@@ -43,7 +44,7 @@ def density(path: Path, spin: bool = False) -> list[np.ndarray]:
     random_ = np.random.RandomState(1)
     tail = (2,) if spin else ()
     grids = [random_.rand(3 + k, 4, 5, *tail).astype(np.float32) for k in range(3)]
-    with hdf5.DensityWriter(path, "test", spin=spin) as writer:
+    with DensityWriter(path, "test", spin=spin) as writer:
         for k, grid in enumerate(grids):
             writer.add(molecule("H2O"), grid, np.full(3, k), np.diag([0.1, 0.2, 0.3]))
         writer.split("default", {"train": np.array([0, 2]), "test": np.array([1])})
@@ -137,10 +138,10 @@ def test_densities_one_at_a_time(tmp_path: Path, spin: bool) -> None:
 
 
 def test_density_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    writer = hdf5.DensityWriter(tmp_path / "d.h5")
+    writer = DensityWriter(tmp_path / "d.h5")
     with pytest.raises(InputError, match="not finite"), writer:
         writer.add(molecule("H2O"), np.full((2, 2, 2), np.nan), np.zeros(3), np.eye(3))
-    with pytest.raises(InputError, match="no density"), hdf5.DensityWriter(tmp_path / "d.h5"):
+    with pytest.raises(InputError, match="no density"), DensityWriter(tmp_path / "d.h5"):
         pass
     assert os.listdir(tmp_path) == []
 

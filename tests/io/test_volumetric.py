@@ -132,7 +132,8 @@ def test_a_cube_keeps_what_is_known_beside_the_values() -> None:
 def test_names_tell_the_format() -> None:
     names = {"a.cube": "cube", "CHGCAR": "chgcar", "r/AECCAR2.gz": "chgcar", "Si.CHGCAR": "chgcar"}
     names |= {"CHG": "chgcar", "CHGCAR_up": "chgcar", "a.xsf": "xsf", "a.h5": "hdf5"}
-    assert {name: volumetric.format_of(name) for name in names} == names
+    names |= {"a.npz": "npz"}
+    assert {name: volumetric.format_of(name).name.lower() for name in names} == names
     for name in ("a.txt", "CHG.xyz", "my-chg.cif"):
         with pytest.raises(UsageError, match=r"must end in \.cube"):
             volumetric.format_of(name)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neupol_cli.io import hdf5
-from neupol_cli.io.density_dataset import DensityWriter
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.training.density_task import METRIC
 from neupol_cli.training.request import Request
 from neupol_cli.training.tasks import task_for

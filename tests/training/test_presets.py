@@ -97,7 +97,7 @@ def neupol(capsys: Any, *words: str | Path) -> tuple[int, str, str]:
 def test_fit_takes_network_and_recipe_of_a_preset(capsys, tmp_path: Path) -> None:
     data, run = tmp_path / "ethanol.h5", tmp_path / "run"
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
-    assert neupol(capsys, "data", "md17", source, "-o", data, "--split", "56,12,12")[0] == 0
+    assert neupol(capsys, "data", "md17", source, "-o", data, "--partition", "56,12,12")[0] == 0
     small = ["--set", "hidden=16", "--set", "layers=1", "--set", "heads=2", "--batch-size", "4"]
     words = ["fit", "et-md17", data, "-o", run, *small, "--target", "energy,forces", "--steps", "2"]
     code, _, err = neupol(capsys, *words)

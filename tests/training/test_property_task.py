@@ -189,7 +189,7 @@ def test_labels_that_do_not_fit(
 
 
 def test_other_things_that_do_not_fit(dataset: hdf5.Dataset) -> None:
-    with pytest.raises(InputError, match=r"no split is called 'x'; the file has: s"):
+    with pytest.raises(InputError, match=r"no partition 'x'; there are: s"):
         task(dataset, "mu", partition="x")
     with pytest.raises(InputError, match=r"elements \[8\] that are not in"):
         task(dataset, "mu", config={"species": [1, 6]})

@@ -7,15 +7,19 @@ spin a second block holds up minus down. PAW augmentation occupancies between th
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Shape, Volume
 from neupol_cli.io.volumetric.text import Lines
 
+NAMES = ("CHGCAR", "CHG", "AECCAR", "PARCHG")
+STRUCTURES = (".xyz", ".extxyz", ".cif", ".poscar", ".vasp", ".traj", ".pdb", ".mol", ".sdf")
 START_VASP = (
     "no PAW augmentation occupancies in it: start VASP with ICHARG=1 (it warns, takes atomic "
     "occupancies and converges them); ICHARG=11 needs a CHGCAR with them, that of such a run"
@@ -26,12 +30,33 @@ START_VASP = (
 _OCCUPANCIES = re.compile(r"(\d+|\*{4})\s+(\d{1,9})\s*\Z")
 
 
-def read(lines: Lines) -> Volume:
-    """A density from VASP. Raises InputError (file:line) for anything that is not exactly one.
+def is_vasp(base: str) -> bool:
+    """Whether VASP would give its density this name: CHGCAR, AECCAR0, Si.CHGCAR, CHG_2 ...; a
+    name that ends as a structure's, CHG.xyz, is one."""
+    if Path(base).suffix.lower() in STRUCTURES:
+        return False
+    words = base.upper().replace("_", ".").replace("-", ".").split(".")
+    return any(word.rstrip("0123456789") in NAMES for word in words)
+
+
+def read(stream: BinaryIO, name: str, size: int | None = None) -> Volume:
+    """A density from VASP.
 
     VASP 4 headers (no line of elements) are read when the title names the elements. Several
     structures in a file, and the four blocks of a noncollinear one, are refused.
+
+    Args:
+        stream: the file's bytes.
+        name: of the file, for messages.
+        size: its bytes, if known.
+
+    Returns:
+        The density, e/Angstrom^3, with spin where there is a second block.
+
+    Raises:
+        InputError: (file:line) the file is not exactly one density.
     """
+    lines = Lines(stream, name, size)
     atoms = _header(lines)
     shape = _counts(lines, lines.next_filled())
     values = _block(lines, shape)
@@ -185,3 +210,20 @@ def _write_block(stream: BinaryIO, values: np.ndarray, cell_volume: float) -> No
         full, rest = divmod(len(part), 5)
         pattern = (" %17.11E" * 5 + "\n") * full + (" %17.11E" * rest + "\n" if rest else "")
         stream.write((pattern % tuple(part)).encode())
+
+
+def _how_to_start(volume: Volume) -> str:
+    counts = " ".join(str(n) for n in volume.grid.shape)
+    return f"NGXF NGYF NGZF = {counts}; {START_VASP}"
+
+
+FORMAT = VolumetricFormat(
+    name="CHGCAR",
+    matches=is_vasp,
+    read_stream=read,
+    write_stream=write,
+    holds_spin=True,
+    densities_only=True,
+    fills_cell=True,
+    note=_how_to_start,
+)

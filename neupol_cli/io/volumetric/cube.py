@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 
 from neupol_cli.errors import InputError
 from neupol_cli.io.units import BOHR, HARTREE
+from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import DENSITY, Grid, Volume
 from neupol_cli.io.volumetric.text import Lines
 
@@ -28,13 +29,25 @@ _UNIT = re.compile(r"^\s*values in (.+?)(?:,|;|\s*$)")  # as `write` says of wha
 _PERIODIC = re.compile(r"\bpbc ([TF]) ([TF]) ([TF])\b")
 
 
-def read(lines: Lines) -> Volume:
-    """A density from a cube. Raises InputError (file:line) for anything that is not exactly one.
+def read(stream: BinaryIO, name: str, size: int | None = None) -> Volume:
+    """A density from a cube.
 
     A cube does not say whether it is periodic; ours do in their second line (``pbc T T T``), and
     everybody else's are taken for molecules. ``electrons N``, ``energy E Ha``, ``dipole x y z D``
     there become notes (energy in eV).
+
+    Args:
+        stream: the file's bytes.
+        name: of the file, for messages.
+        size: its bytes, if known.
+
+    Returns:
+        The density, e/Angstrom^3.
+
+    Raises:
+        InputError: (file:line) the file is not exactly one cube of one density.
     """
+    lines = Lines(stream, name, size)
     title = [lines.next("a title") for _ in range(2)]
     other = _UNIT.search(title[1])
     if other and not other[1].endswith("/bohr^3"):
@@ -47,8 +60,8 @@ def read(lines: Lines) -> Volume:
     lines.finish()
     try:
         grid = Grid(np.array(origin) * unit, step, shape)
-    except InputError as trouble:
-        raise InputError(f"{lines.name}:4: {trouble}") from trouble
+    except InputError as error:
+        raise InputError(f"{lines.name}:4: {error}") from error
     periodic = _PERIODIC.search(title[1])
     cell = grid.box if periodic else None
     pbc = [flag == "T" for flag in periodic.groups()] if periodic else False
@@ -150,3 +163,8 @@ def _pattern(count: int) -> str:
     """One format string for a row of `count` values, six a line."""
     widths = [6] * (count // 6) + ([count % 6] if count % 6 else [])
     return "".join(" %14.7E" * width + "\n" for width in widths)
+
+
+FORMAT = VolumetricFormat(
+    name="cube", suffixes=(".cube", ".cub"), read_stream=read, write_stream=write
+)

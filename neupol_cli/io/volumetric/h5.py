@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
+from neupol_cli.io.density_writer import DensityWriter
+from neupol_cli.io.volumetric.format import Entry, VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Volume
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 UNITS = {"electrons": "e", "energy": "eV", "dipole": "D"}
 
 
 def read(path: Path) -> Volume:
-    """The density of a file that holds one. Errors: UsageError when it holds several."""
+    """The density of a file that holds one.
+
+    Raises:
+        UsageError: the file holds several.
+        InputError: it is damaged or foreign.
+    """
     dataset = hdf5.read(path)
     if dataset.size != 1:
         raise UsageError(f"{path}: holds {dataset.size} densities; one is needed here")
     return volume_of(dataset, 0)
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """Every density of a file with the split that it is in; errors as `hdf5.read`."""
+    dataset = hdf5.read(path)
+    partition = next(iter(dataset.splits.values()), {})
+    split_of = {int(index): name for name, indices in partition.items() for index in indices}
+    for index in range(dataset.size):
+        yield Entry(f"{path}[{index}]", volume_of(dataset, index), split_of.get(index))
 
 
 def volume_of(dataset: hdf5.Dataset, index: int) -> Volume:
@@ -33,34 +53,63 @@ def volume_of(dataset: hdf5.Dataset, index: int) -> Volume:
     shape = (n1, n2, n3)
     grid = Grid(density.origin[index], density.step[index], shape)
     values = density.values(index).astype(np.float64)
-    labels = {n: t.values[index] for n, t in dataset.targets.items() if t.per == "structure"}
+    notes = {n: t.values[index] for n, t in dataset.targets.items() if t.per == "structure"}
     if density.spin:
-        return Volume(atoms, grid, values[:, 0].reshape(shape), values[:, 1].reshape(shape), labels)
-    return Volume(atoms, grid, values.reshape(shape), None, labels)
+        return Volume(atoms, grid, values[:, 0].reshape(shape), values[:, 1].reshape(shape), notes)
+    return Volume(atoms, grid, values.reshape(shape), None, notes)
 
 
-def write(path: Path, volumes: list[Volume], title: str) -> None:
+class VolumeWriter:
+    """A file of several structures: ``with VolumeWriter(path, title, spin) as writer``.
+
+    The file appears when the block ends well, with every structure's electrons as a label.
+    """
+
+    def __init__(self, path: Path, title: str, spin: bool) -> None:
+        self._writer = DensityWriter(path, source=title, spin=spin)
+        self._notes: list[Mapping[str, object]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._writer)
+        return self
+
+    def add(self, volume: Volume) -> None:
+        """Append one structure with its density (spin, where the file has it, is zero if unknown).
+
+        Raises:
+            InputError: values that are not finite.
+        """
+        grid, values = volume.grid, channels(volume, self._writer.spin)
+        self._writer.add(volume.atoms, values, grid.origin, grid.step)
+        self._notes.append({"electrons": volume.electrons} | volume.notes)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if kind is None:
+            self._writer.label(labels(self._notes))
+        return self._stack.__exit__(kind, error, traceback)
+
+
+def write(path: Path, volumes: Sequence[Volume], title: str) -> None:
     """A density file with these structures, spin included if any of them has it (float32)."""
-    spin = any(volume.spin is not None for volume in volumes)
-    with hdf5.DensityWriter(path, source=title, spin=spin) as writer:
+    with VolumeWriter(path, title, any(volume.spin is not None for volume in volumes)) as writer:
         for volume in volumes:
-            writer.add(volume.atoms, channels(volume, spin), volume.grid.origin, volume.grid.step)
-        writer.label(labels([volume.notes | _counted(volume) for volume in volumes]))
+            writer.add(volume)
 
 
-def _counted(volume: Volume) -> dict[str, float]:
-    """Its electrons: as stated, or else the sum over the grid."""
-    return {"electrons": volume.notes.get("electrons", volume.electrons)}
-
-
-def labels(notes: Sequence[Mapping[str, Any]]) -> dict[str, hdf5.Target]:
+def labels(notes: Sequence[Mapping[str, object]]) -> dict[str, hdf5.Target]:
     """What is known of every structure (electrons, energy, dipole) as targets with units."""
-    found = {}
+    targets = {}
     for name, unit in UNITS.items():
         column = [note.get(name) for note in notes]
         if all(value is not None for value in column):
-            found[name] = hdf5.Target(np.array(column, dtype=np.float64), unit)
-    return found
+            targets[name] = hdf5.Target(np.array(column, dtype=np.float64), unit)
+    return targets
 
 
 def channels(volume: Volume, spin: bool) -> np.ndarray:
@@ -69,3 +118,20 @@ def channels(volume: Volume, spin: bool) -> np.ndarray:
         return volume.values
     second = np.zeros_like(volume.values) if volume.spin is None else volume.spin
     return np.stack([volume.values, second], axis=-1)
+
+
+def _write_one(path: Path, volume: Volume, title: str) -> None:
+    write(path, [volume], title)
+
+
+FORMAT = VolumetricFormat(
+    name="HDF5",
+    suffixes=(".h5", ".hdf5"),
+    read_file=read,
+    write_file=_write_one,
+    open_writer=VolumeWriter,
+    entries_of=entries,
+    gzipped=False,
+    holds_spin=True,
+    densities_only=True,
+)

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import Volume
 
 
@@ -56,3 +57,6 @@ def _write_grid(
 
 def _row(vector: np.ndarray) -> str:
     return " ".join(f"{x:18.12f}" for x in vector)
+
+
+FORMAT = VolumetricFormat(name="xsf", suffixes=(".xsf",), write_stream=write, holds_spin=True)

@@ -263,10 +263,10 @@ def test_the_command_draws_densities_and_descriptors(monkeypatch, tmp_path, name
     monkeypatch.chdir(tmp_path)
     checkpoint.save(Path("m.safetensors"), f"deepdft-{name}", random_model(name), {"targets": {}})
     WATER.write("w.xyz")
-    call = ["density", "w.xyz", "-m", "m.safetensors", "--spacing", "0.8", "-o"]
-    assert app._run([*call, "rho.cube"]) == 0
+    call = ["w.xyz", "-m", "m.safetensors", "--spacing", "0.8", "-o"]
+    assert app._run(["density", *call, "rho.cube"]) == 0
     for file, descriptor in (("d.cube", "dori"), ("i.cube", "iri"), ("h_{}.cube", "hessian")):
-        assert app._run([*call, file, "--descriptor", descriptor]) == 0
+        assert app._run(["density-descriptor", descriptor, *call, file]) == 0
     made = {each.name for each in tmp_path.glob("*.cube")}
     tensor = {f"h_{part}.cube" for part in TENSOR}
     assert made == {"rho.cube", "d.cube", "i.cube"} | tensor

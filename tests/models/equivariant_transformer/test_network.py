@@ -154,7 +154,7 @@ def test_published_dipoles_and_extents(name: str, tmp_path: Path) -> None:
     data, weights, config = with_head(name)
     network = registry.from_published("equivariant-transformer", weights, config)
     answer = data[f"{name}/answer"]
-    assert network.backbone.offsets == (False,)
+    assert network.offsets == (False,)
     assert relative(network.raw(structures(data)), answer) < 1e-10
     older = {
         f"model.{k.replace('_net.layers', '_net').replace('_network.layers', '_network')}": v
@@ -202,7 +202,7 @@ def test_an_atom_alone_has_a_dipole_of_zero_that_learns() -> None:
 
 def test_outputs_are_chosen_by_name() -> None:
     plain = model(targets=("mu", "U0"), units=("D", "eV"), outputs=("scalar", "scalar"))
-    assert plain.backbone.offsets == (True, True)
+    assert plain.offsets == (True, True)
     for outputs in (("scalar",), ("scalar", "vector")):
         with pytest.raises(
             UsageError, match="scalar, dipole, extent for each of the targets mu, U0"

@@ -1,4 +1,4 @@
-"""neupol predict --errors: how far models are from the labels of a dataset."""
+"""neupol evaluate: how far models are from the labels of a dataset."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def labelled(tmp_path: Path, frames) -> Path:
 def records(done) -> dict[tuple[str, str], dict]:
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {(each.get("part", ""), each["label"]): each for each in found}
+    return {(each.get("split", ""), each["label"]): each for each in found}
 
 
 def test_errors_are_those_by_hand_for_each_part(neupol, model, labelled, frames) -> None:
-    found = records(neupol("predict", labelled, "-m", model, "--errors", "--json"))
+    found = records(neupol("evaluate", labelled, "-m", model, "--json"))
     data, network = hdf5.read(labelled), registry.load(str(model))
     parts = {"train": [0, 2, 5], "test": [1, 3], "rest": [4, 6]}
     labels = ("U0", "U0/atom", "mu")
@@ -77,9 +77,7 @@ def test_errors_are_those_by_hand_for_each_part(neupol, model, labelled, frames)
 
 
 def test_one_part_can_be_chosen(neupol, model, labelled) -> None:
-    found = records(
-        neupol("predict", labelled, "-m", model, "--errors", "--json", "--part", "test")
-    )
+    found = records(neupol("evaluate", labelled, "-m", model, "--json", "--split", "test"))
     assert {part for part, _ in found} == {"test"}
 
 
@@ -87,7 +85,7 @@ def test_its_own_predictions_have_no_error(neupol, model, labelled, tmp_path) ->
     """What predict writes it can read, and the labels are what it said."""
     own = tmp_path / "own.h5"
     assert neupol("predict", labelled, "-m", model, "-o", own).returncode == 0
-    found = records(neupol("predict", own, "-m", model, "--errors", "--json"))
+    found = records(neupol("evaluate", own, "-m", model, "--json"))
     assert set(found) == {("", "U0"), ("", "U0/atom"), ("", "mu")}
     assert all(abs(each["largest"]) < 1e-6 for each in found.values())
 
@@ -103,7 +101,7 @@ def test_forces_are_compared_where_there_are_some(
         "forces": hdf5.Target(true, "eV/Angstrom", "atom"),
     }
     data = write(tmp_path / "f.h5", frames, targets)
-    found = records(neupol("predict", data, "-m", model, "--errors", "--json"))
+    found = records(neupol("evaluate", data, "-m", model, "--json"))
     said = registry.load(str(model)).predict(frames, forces=True)["forces"]
     each = found["", "forces"]
     assert (each["values"], each["unit"]) == (3 * atoms, "eV/Angstrom")
@@ -117,7 +115,7 @@ def test_a_committee_tells_whether_its_spread_means_something(
 ) -> None:
     models = (model, untrained(seed=1))
     options = [word for each in models for word in ("-m", each)]
-    found = records(neupol("predict", labelled, *options, "--errors", "--json", "--part", "train"))
+    found = records(neupol("evaluate", labelled, *options, "--json", "--split", "train"))
     chosen = [0, 2, 5]
     some = [frames[k] for k in chosen]
     said = [registry.load(str(each)).predict(some)["mu"] for each in models]
@@ -132,18 +130,18 @@ def test_a_committee_tells_whether_its_spread_means_something(
 
 def test_a_table_of_values_and_a_picture(neupol, model, labelled, tmp_path: Path) -> None:
     values, drawn = tmp_path / "v.csv", tmp_path / "e.png"
-    done = neupol("predict", labelled, "-m", model, "--errors", "-o", values, "--plot", drawn)
+    done = neupol("evaluate", labelled, "-m", model, "-o", values, "--plot", drawn)
     assert done.returncode == 0, done.stderr
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert head[:5] == ["file", "part", "label", "unit", "values"]
+    assert head[:5] == ["file", "split", "label", "unit", "values"]
     assert len(rows) == 9
     assert drawn.read_bytes().startswith(b"\x89PNG")
     with values.open() as stream:
         kept = list(csv.DictReader(stream))
     assert len(kept) == 3 * len(NAMES)
-    mu = [row for row in kept if row["label"] == "mu" and row["part"] == "test"]
+    mu = [row for row in kept if row["label"] == "mu" and row["split"] == "test"]
     assert [row["structure"] for row in mu] == ["1", "3"]
-    error = np.mean([abs(float(row["predicted"]) - float(row["true"])) for row in mu])
+    error = np.mean([abs(float(row["predicted"]) - float(row["reference"])) for row in mu])
     shown = next(row for row in rows if row[1:3] == ["test", "mu"])
     assert shown[5] == f"{error:.4g}"
 
@@ -165,17 +163,18 @@ def test_a_dataset_is_as_good_as_a_text_file(neupol, model, labelled, frames, tm
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--errors", "--split", "best"], 65, "no split 'best'; there are: default"),
-        (["--errors", "--part", "valid"], 65, "no part 'valid'; there are: train, test, rest"),
-        (["--part", "test"], 2, "go with --errors"),
-        (["--errors", "--forces"], 2, "leave out --forces"),
-        (["--errors", "-o", "x.h5"], 2, "with --errors the ending is .csv"),
-        (["--errors", "--plot", "x.gif"], 2, "a picture's name ends in"),
-        (["--errors", "--plot", "nowhere/x.png"], 2, "does not exist"),
+        (["--partition", "best"], 65, "no partition 'best'; there are: default"),
+        (["--split", "valid"], 65, "no split 'valid'; there are: train, test, rest"),
+        (["--part", "test"], 2, "use --split train|valid|test"),
+        (["--split", "default"], 2, "name it with --partition default"),
+        (["--forces"], 2, "No such option"),
+        (["-o", "x.h5"], 2, "the ending is .csv"),
+        (["--plot", "x.gif"], 2, "a picture's name ends in"),
+        (["--plot", "nowhere/x.png"], 2, "does not exist"),
     ],
 )
 def test_what_cannot_be_compared(neupol, model, labelled, options, code, message) -> None:
-    done = neupol("predict", labelled, "-m", model, *options)
+    done = neupol("evaluate", labelled, "-m", model, *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -183,12 +182,12 @@ def test_what_cannot_be_compared(neupol, model, labelled, options, code, message
 
 def test_labels_that_do_not_fit_are_named(neupol, model, untrained, labelled, frames, tmp_path):
     other = untrained(targets=("gap",), units=("eV",))
-    done = neupol("predict", labelled, "-m", other, "--errors")
+    done = neupol("evaluate", labelled, "-m", other)
     assert done.returncode == 65
     assert "its labels are mu, U0, the models' gap" in done.stderr
     wrong = {"mu": hdf5.Target(np.zeros(len(frames)), "e*Angstrom")}
     data = write(tmp_path / "wrong.h5", frames, wrong)
-    done = neupol("predict", data, "-m", model, "--errors")
+    done = neupol("evaluate", data, "-m", model)
     assert done.returncode == 65
     assert "mu is in e*Angstrom, the models' in D" in done.stderr
 
@@ -196,17 +195,17 @@ def test_labels_that_do_not_fit_are_named(neupol, model, untrained, labelled, fr
 def test_several_splits_have_to_be_chosen_from(neupol, model, labelled, tmp_path, frames) -> None:
     targets = hdf5.read(labelled).targets
     data = write(tmp_path / "two.h5", frames, targets, {"a": SPLIT, "b": SPLIT})
-    done = neupol("predict", data, "-m", model, "--errors")
+    done = neupol("evaluate", data, "-m", model)
     assert done.returncode == 2
-    assert "choose one of its splits with --split: a, b" in done.stderr
-    assert records(neupol("predict", data, "-m", model, "--errors", "--json", "--split", "b"))
+    assert "choose one of its partitions with --partition: a, b" in done.stderr
+    assert records(neupol("evaluate", data, "-m", model, "--json", "--partition", "b"))
 
 
 def test_text_files_are_sent_through_data_first(neupol, model, tmp_path: Path, frames) -> None:
     path = tmp_path / "a.extxyz"
     frames[0].write(path)
     for source in (path, "-"):
-        done = neupol("predict", source, "-m", model, "--errors", input="")
+        done = neupol("evaluate", source, "-m", model, input="")
         assert done.returncode == 65
         assert "neupol data xyz" in done.stderr
 
@@ -214,10 +213,10 @@ def test_text_files_are_sent_through_data_first(neupol, model, tmp_path: Path, f
 def test_an_unknown_element_stops_or_is_left_out(neupol, model, tmp_path: Path, frames) -> None:
     some = [frames[0], molecule("SiH4"), frames[1]]
     data = write(tmp_path / "si.h5", some, {"mu": hdf5.Target(np.zeros(3), "D")})
-    done = neupol("predict", data, "-m", model, "--errors")
+    done = neupol("evaluate", data, "-m", model)
     assert (done.returncode, done.stdout) == (65, "")
     assert f"{data}#1: atom 1 is Si" in done.stderr
-    done = neupol("predict", data, "-m", model, "--errors", "--json", "--on-error", "skip")
+    done = neupol("evaluate", data, "-m", model, "--json", "--on-error", "skip")
     assert records(done)["", "mu"]["values"] == 2
     assert "(skipped)" in done.stderr
 
@@ -226,8 +225,8 @@ def test_charged_particles_are_no_structures(neupol, model, tmp_path: Path) -> N
     data = tmp_path / "n.h5"
     made = neupol("data", "nbody", "-o", data, "--train", 2, "--valid", 1, "--test", 1)
     assert made.returncode == 0, made.stderr
-    for options in ([], ["--errors"]):
-        done = neupol("predict", data, "-m", model, *options)
+    for command in ("predict", "evaluate"):
+        done = neupol(command, data, "-m", model)
         assert done.returncode == 65
         assert "nbody" in done.stderr or "charged particles" in done.stderr
 
@@ -235,7 +234,7 @@ def test_charged_particles_are_no_structures(neupol, model, tmp_path: Path) -> N
 def test_nothing_left_to_compare_is_an_error(neupol, model, tmp_path: Path) -> None:
     data = write(tmp_path / "si.h5", [molecule("SiH4")], {"mu": hdf5.Target(np.zeros(1), "D")})
     picture = tmp_path / "p.png"
-    done = neupol("predict", data, "-m", model, "--errors", "--on-error", "skip", "--plot", picture)
+    done = neupol("evaluate", data, "-m", model, "--on-error", "skip", "--plot", picture)
     assert (done.returncode, done.stdout) == (65, "")
     assert "no structure was left to compare" in done.stderr
     assert not picture.exists()
@@ -255,7 +254,14 @@ def test_the_order_of_models_does_not_matter(
     data = write(tmp_path / "two.h5", frames, targets)
     for order in ((model, other), (other, model)):
         options = [word for each in order for word in ("-m", each)]
-        found = records(neupol("predict", data, *options, "--errors", "--json"))
+        found = records(neupol("evaluate", data, *options, "--json"))
         assert {label for _, label in found} == {"U0", "U0/atom", "homo"}
-    found = records(neupol("predict", data, "-m", model, "--errors", "--json"))
+    found = records(neupol("evaluate", data, "-m", model, "--json"))
     assert ("", "forces") in found
+
+
+@pytest.mark.parametrize("old", [["--errors"], ["--errors", "--part", "test"], ["--plot", "x.png"]])
+def test_old_spellings_say_what_replaces_them(neupol, model, labelled, old) -> None:
+    done = neupol("predict", labelled, "-m", model, *old)
+    assert done.returncode == 2 and not done.stdout
+    assert "use neupol evaluate" in done.stderr and done.stderr.count("\n") == 1

@@ -1,0 +1,53 @@
+"""neupol density-compare: densities that there are, beside a reference or a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neupol_cli.density import options
+from neupol_cli.errors import UsageError
+from neupol_cli.options import DeviceOption
+
+
+def density_compare(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A density, or HDF5 with many.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The true densities, in the same order: eps_mae."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Or a model whose errors on FILE are wanted: eps_mae."),
+    ] = None,
+    memory: options.MemoryOption = options.MEMORY,
+    device: DeviceOption = "auto",
+    dtype: options.DtypeOption = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a density.")] = False,
+) -> None:
+    """Electrons and angular variation zeta of every density of a file.
+
+    With --reference or -m also the error eps_mae of each, the mean, and how it goes with zeta;
+    of datasets one mean a split.
+    """
+    import json
+
+    from neupol_cli.density import comparison
+    from neupol_cli.density.on_grid import parse_memory
+
+    bytes_of_memory = parse_memory(memory)
+    if reference is not None and model is not None:
+        raise UsageError("compare with --reference or with -m, not with both")
+    compare = None if reference is None else comparison.with_file(reference)
+    if model is not None:
+        from neupol_cli.density.loading import load_model
+
+        compare = comparison.with_model(load_model(model, device, dtype), bytes_of_memory)
+    reports = []
+    for report in comparison.reports(file, compare):
+        typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
+        reports.append(report)
+    for summary in comparison.summaries(reports):
+        typer.echo(json.dumps(summary.as_json()) if as_json else summary.line())

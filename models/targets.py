@@ -1,0 +1,87 @@
+"""The targets that networks learn, one record each, read wherever a target's name matters.
+
+A new one is a record here; a new way of reading it out, a head of the network that has it.
+(In models/ because networks read it too; neupol_cli/targets.py is the same table for the rest.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a network can learn and answer.
+
+    Attributes:
+        name: the label's, in files and on the command line.
+        unit: the one that it has in neupol's datasets.
+        per: ``structure`` or ``atom``.
+        shape: of one value, () for a number, (3,) for a vector.
+        extensive: whether two distant copies have twice as much.
+        derivative_of: the target whose negative gradient it is.
+        readout: how a network with several heads reads it out, one of ``READOUTS``.
+        length: the target that is a vector's length, from which the vector can be learnt.
+    """
+
+    name: str
+    unit: str
+    per: str = "structure"
+    shape: tuple[int, ...] = ()
+    extensive: bool = False
+    derivative_of: str = ""
+    readout: str = "scalar"
+    length: str = ""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How a network's last state becomes a target.
+
+    Attributes:
+        size: how many numbers a structure has.
+        offset: whether a mean and elements' references may be added to what the network says.
+    """
+
+    size: int
+    offset: bool
+
+
+READOUTS = {
+    "scalar": Readout(1, offset=True),
+    "vector": Readout(3, offset=False),
+    "dipole": Readout(1, offset=False),  # a vector's length
+    "extent": Readout(1, offset=False),
+}
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("energy", "eV", extensive=True),
+        Target("forces", "eV/Angstrom", per="atom", shape=(3,), derivative_of="energy"),
+        Target("stress", "eV/Angstrom^3", shape=(3, 3), derivative_of="energy"),
+        Target("dipole", "D", shape=(3,), readout="vector", length="mu"),
+        # QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014, table 3), with Hartree turned into eV
+        Target("mu", "D", readout="dipole"),
+        Target("alpha", "bohr^3", extensive=True),
+        Target("homo", "eV"),
+        Target("lumo", "eV"),
+        Target("gap", "eV"),
+        Target("r2", "bohr^2", readout="extent"),
+        Target("zpve", "eV", extensive=True),
+        Target("U0", "eV", extensive=True),
+        Target("U", "eV", extensive=True),
+        Target("H", "eV", extensive=True),
+        Target("G", "eV", extensive=True),
+        Target("Cv", "cal/mol/K", extensive=True),
+    )
+}
+FORCES = "forces"
+# Targets whose negative gradient is a force, in the order of preference.
+ENERGIES = ("energy", "U0")
+QM9 = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
+
+
+def target(name: str) -> Target:
+    """The record of a target; one that nobody has described is a number a structure."""
+    return TARGETS.get(name, Target(name, ""))

@@ -1,0 +1,177 @@
+"""Densities that there are: what they hold, how far a reference or a model is, and how that goes
+with their angular variation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neupol_cli.density import measures, on_grid
+from neupol_cli.density.analysis import angular_variation
+from neupol_cli.errors import InputError
+from neupol_cli.io import volumetric
+from neupol_cli.io.volumetric import Entry
+
+if TYPE_CHECKING:
+    from neupol_cli.models.density.model import DensityModel
+
+COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
+
+
+@dataclass
+class ComparedDensity:
+    """The numbers of one density, named as in JSON; None is what does not apply."""
+
+    structure: str
+    formula: str
+    split: str | None
+    spacing_Angstrom: float
+    points: int
+    electrons_sum: float
+    lowest: float
+    highest: float
+    zeta: float
+    eps_mae_percent: float | None = None
+    zeta_reference: float | None = None
+
+    @classmethod
+    def of(cls, entry: Entry) -> ComparedDensity:
+        """Of one density of a file."""
+        volume = entry.volume
+        return cls(
+            structure=entry.name,
+            formula=volume.atoms.get_chemical_formula(),
+            split=entry.split,
+            spacing_Angstrom=float(volume.grid.spacing.max()),
+            points=volume.grid.size,
+            electrons_sum=volume.electrons,
+            lowest=float(volume.values.min()),
+            highest=float(volume.values.max()),
+            zeta=angular_variation(volume),
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """The numbers that apply."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"{self.structure}: {self.formula}, {self.points:,} points"
+        yield f"  electrons  {self.electrons_sum:.6f}, sum over the grid"
+        yield f"  density    {self.lowest:.3g} to {self.highest:.4g} e/Angstrom^3"
+        coarse = "; a coarse grid: good to 0.05" if self.spacing_Angstrom > COARSE else ""
+        yield f"  zeta       {self.zeta:.5f} (angular variation, 0: radial{coarse})"
+        if self.eps_mae_percent is not None:
+            yield f"  eps_mae    {self.eps_mae_percent:.4f} %"
+        if self.zeta_reference is not None:
+            yield f"  zeta       {self.zeta_reference:.5f} of the reference"
+
+
+# Adds what a comparison knows to the report of a density.
+Compare = Callable[[Entry, ComparedDensity], None]
+
+
+def reports(path: Path, compare: Compare | None = None) -> Iterator[ComparedDensity]:
+    """A report of every density of a file.
+
+    Args:
+        path: a file of one density or of many.
+        compare: what adds errors to each, from `with_file` or `with_model`.
+
+    Raises:
+        UsageError: a name of no format.
+        InputError: a damaged file, or one that does not fit the reference or the model.
+    """
+    for entry in volumetric.entries(path):
+        report = ComparedDensity.of(entry)
+        if compare is not None:
+            compare(entry, report)
+        yield report
+
+
+def with_file(reference: Path) -> Compare:
+    """eps_mae against the true densities of a file, same structures in the same order, and their
+    zeta."""
+    others = volumetric.entries(reference)
+
+    def compare(entry: Entry, report: ComparedDensity) -> None:
+        other = next(others, None)
+        if other is None:
+            raise InputError(f"{reference}: holds fewer densities than the file to compare")
+        if not np.array_equal(entry.volume.atoms.numbers, other.volume.atoms.numbers):
+            raise InputError(f"{other.name}: holds other atoms than {entry.name}")
+        report.eps_mae_percent = measures.mean_absolute_error(entry.volume, other.volume)
+        report.zeta_reference = angular_variation(other.volume)
+
+    return compare
+
+
+def with_model(model: DensityModel, memory: int) -> Compare:
+    """eps_mae of what a model predicts for the structures of a file of true densities."""
+
+    def compare(entry: Entry, report: ComparedDensity) -> None:
+        atoms, grid = entry.volume.atoms, entry.volume.grid
+        model.check([atoms], [entry.name])
+        predicted = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
+        report.eps_mae_percent = measures.mean_absolute_error(predicted, entry.volume)
+
+    return compare
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The errors of a split of a dataset, or of a whole file.
+
+    Attributes:
+        split: its name, if there are splits.
+        structures: how many.
+        mean_eps_mae_percent: their mean error.
+        correlation_zeta_eps_mae: of error and the true density's zeta, by the coefficient's name
+            (Pearson, Spearman; of 3 or more).
+    """
+
+    split: str | None
+    structures: int
+    mean_eps_mae_percent: float
+    correlation_zeta_eps_mae: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        """The numbers that apply."""
+        return {name: value for name, value in vars(self).items() if value not in (None, {})}
+
+    def line(self) -> str:
+        """For people."""
+        whose = f"{self.structures:,} structure{'s' * (self.structures > 1)}"
+        whose += "" if self.split is None else f" of {self.split}"
+        text = f"{whose}: eps_mae {self.mean_eps_mae_percent:.4f} % on average"
+        coefficients = self.correlation_zeta_eps_mae.items()
+        shown = ", ".join(f"{name.capitalize()} {value:.4f}" for name, value in coefficients)
+        return text + (f"; with zeta: {shown}" if shown else "")
+
+
+def summaries(densities: Sequence[ComparedDensity]) -> Iterator[Summary]:
+    """Of each split of a dataset, or of the whole file."""
+    compared = [report for report in densities if report.eps_mae_percent is not None]
+    for split in dict.fromkeys(report.split for report in compared):
+        of_split = [report for report in compared if report.split == split]
+        zeta = np.array(
+            [r.zeta if r.zeta_reference is None else r.zeta_reference for r in of_split]
+        )
+        error = np.array([report.eps_mae_percent for report in of_split], dtype=np.float64)
+        yield Summary(split, len(of_split), float(error.mean()), _correlation(zeta, error))
+
+
+def _correlation(zeta: np.ndarray, error: np.ndarray) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(zeta) < 3 or np.ptp(zeta) == 0 or np.ptp(error) == 0:
+        return {}
+    coefficients = {"pearson": pearsonr, "spearman": spearmanr}
+    return {
+        name: float(coefficient(zeta, error).statistic)
+        for name, coefficient in coefficients.items()
+    }

@@ -1,0 +1,27 @@
+"""The options that the density commands have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str | None, typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint.")
+]
+SpacingOption = Annotated[
+    float | None, typer.Option(help="Largest step of the grid, Angstrom. [default: 0.2]")
+]
+CountsOption = Annotated[
+    str | None, typer.Option("--grid", metavar="N1,N2,N3", help="Points along each axis.")
+]
+GridFromOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The grid of another density's file.")
+]
+MarginOption = Annotated[float, typer.Option(help="Around a molecule, Angstrom; cells have none.")]
+MARGIN = 3.6  # Angstrom
+MemoryOption = Annotated[str, typer.Option(help="What grid and tiles may take.")]
+MEMORY = "2GB"
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or float64.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a structure.")]

@@ -1,0 +1,134 @@
+"""What ``neupol density`` says of one structure: the numbers, for programs and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from neupol_cli.density import measures
+from neupol_cli.density.on_grid import Predicted
+from neupol_cli.io import volumetric
+from neupol_cli.io.volumetric import Volume
+
+NULLABLE = {"electrons_grid_error", "electrons_expected"}  # these are said where they are unknown
+
+
+@dataclass
+class DensityReport:
+    """The numbers of one density, named as in JSON; None is what does not apply."""
+
+    structure: str
+    formula: str
+    atoms: int
+    grid: list[int]
+    spacing_Angstrom: list[float]
+    points: int
+    atom_seconds: float
+    probe_seconds: float
+    probes_per_second: float
+    electrons_sum: float
+    electrons_grid_error: float | None = None
+    electrons_expected: float | None = None
+    spin_sum: float | None = None
+    dipole_D: list[float] | None = None
+    dipole_norm_D: float | None = None
+    dipole_grid_error_D: float | None = None
+    electrons: float | None = None  # after --normalize
+    factor: float | None = None
+    eps_mae_percent: float | None = None
+    output: str = ""
+    plot: str | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def of(
+        cls, label: str, predicted: Predicted, charges: np.ndarray | None, expected: float | None
+    ) -> DensityReport:
+        """Of a prediction.
+
+        Args:
+            label: the structure's name.
+            predicted: its density and what that cost.
+            charges: (A,) e of the ions, where the model says them.
+            expected: electrons there should be, where that is known.
+        """
+        volume, grid = predicted.volume, predicted.volume.grid
+        report = cls(
+            structure=label,
+            formula=volume.atoms.get_chemical_formula(),
+            atoms=len(volume.atoms),
+            grid=list(grid.shape),
+            spacing_Angstrom=[float(length) for length in grid.spacing],
+            points=grid.size,
+            atom_seconds=predicted.atom_seconds,
+            probe_seconds=predicted.probe_seconds,
+            probes_per_second=grid.size / predicted.probe_seconds,
+            electrons_sum=volume.electrons,
+            electrons_expected=expected,
+        )
+        report._add_moments(volume, charges, expected)
+        return report
+
+    def _add_moments(
+        self, volume: Volume, charges: np.ndarray | None, expected: float | None
+    ) -> None:
+        """The grid's own errors, the spin, and of a neutral molecule the dipole."""
+        error, dipole_error = measures.grid_errors(volume, charges)
+        self.electrons_grid_error = _finite(error)
+        if volume.spin is not None:
+            self.spin_sum = float(volume.spin.sum(dtype=np.float64)) * volume.grid.element
+        if charges is None or expected is None or volume.atoms.pbc.any():
+            return
+        if not self.electrons_sum > 0:
+            return
+        dipole = measures.dipole(volume, charges, expected / self.electrons_sum)
+        self.dipole_D = [float(component) for component in dipole]
+        self.dipole_norm_D = float(np.linalg.norm(dipole))
+        self.dipole_grid_error_D = _finite(dipole_error)
+
+    def as_json(self) -> dict[str, object]:
+        """The numbers that apply."""
+        shown = NULLABLE | ({"dipole_grid_error_D"} if self.dipole_D is not None else set())
+        return {
+            name: value for name, value in vars(self).items() if value is not None or name in shown
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people: every number with its unit and what it is worth."""
+        counts = " x ".join(str(n) for n in self.grid)
+        step = ", ".join(f"{x:.3f}" for x in self.spacing_Angstrom)
+        yield f"{self.structure}: {self.formula}, {self.atoms} atoms"
+        yield f"  grid       {counts} = {self.points:,} points, step {step} Angstrom"
+        yield from self._electron_lines()
+        if self.dipole_D is not None:
+            vector = " ".join(f"{x:.4f}" for x in self.dipole_D)
+            worth = _worth(self.dipole_grid_error_D)
+            yield f"  dipole     {self.dipole_norm_D:.4f} D = |{vector}|{worth}"
+        if self.eps_mae_percent is not None:
+            yield f"  eps_mae    {self.eps_mae_percent:.4f} % of the reference"
+        rate = f"{self.probes_per_second:,.0f} probes/s"
+        shares = f"atoms {self.atom_seconds:.2f} s, probes {self.probe_seconds:.2f} s"
+        yield f"  time       {self.seconds:.2f} s ({shares}: {rate})"
+        # A file of several structures is complete when the last one is in it.
+        verb = "goes into" if volumetric.format_of(self.output).multiple else "written  "
+        yield f"  {verb}  {self.output}" + (f", {self.plot}" if self.plot else "")
+
+    def _electron_lines(self) -> Iterator[str]:
+        of = f" of {self.electrons_expected:g}" if self.electrons_expected is not None else ""
+        worth = _worth(self.electrons_grid_error)
+        yield f"  electrons  {self.electrons_sum:.6f}{of}, sum over the grid{worth}"
+        if self.electrons is not None:
+            yield f"             {self.electrons:.6f} after --normalize (times {self.factor:.6f})"
+        if self.spin_sum is not None:
+            yield f"  spin       {self.spin_sum:.6f} electrons, up minus down"
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity."""
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _worth(error: float | None) -> str:
+    return f" (the grid's own error: about {error:.2g})" if error is not None else ""

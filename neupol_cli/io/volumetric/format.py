@@ -1,0 +1,138 @@
+"""What a volumetric format says of itself, and how its files are opened, packed and replaced."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from neupol_cli.errors import UsageError
+from neupol_cli.io.files import atomic
+from neupol_cli.io.volumetric.grid import DENSITY, Volume
+from neupol_cli.io.volumetric.text import open_text
+
+StreamReader = Callable[[BinaryIO, str, int | None], Volume]
+StreamWriter = Callable[[BinaryIO, Volume, str], None]
+
+
+class VolumeWriter(Protocol):
+    """A file of several structures that is being written."""
+
+    def add(self, volume: Volume) -> None:
+        """Append one structure with its density."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One density of a file: what it is called there, and the split of a dataset that it is in."""
+
+    name: str
+    volume: Volume
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumetricFormat:
+    """A file format of densities. Each module of a format ends in one, as ``FORMAT``.
+
+    Attributes:
+        name: what the format is called in messages and in code.
+        suffixes: endings of its files' names; the first one is the usual one.
+        matches: whether a name without one of the suffixes is one of its files all the same.
+        read_stream: density of an open file (stream, name for messages, bytes if known).
+        write_stream: (stream, volume, title).
+        read_file, write_file: the same by path, for formats that cannot come from a stream.
+        open_writer: (path, title, whether there is spin) for files of several structures.
+        entries_of: every density of such a file.
+        gzipped: whether a ``.gz`` may follow the name.
+        holds_spin: whether a spin density has a place in it.
+        densities_only: whether values in other units have no place in it.
+        fills_cell: whether the grid must be the cell of a periodic structure.
+        note: what whoever wrote one of these files should know.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    matches: Callable[[str], bool] = lambda base: False
+    read_stream: StreamReader | None = None
+    write_stream: StreamWriter | None = None
+    read_file: Callable[[Path], Volume] | None = None
+    write_file: Callable[[Path, Volume, str], None] | None = None
+    open_writer: Callable[[Path, str, bool], AbstractContextManager[VolumeWriter]] | None = None
+    entries_of: Callable[[Path], Iterator[Entry]] | None = None
+    gzipped: bool = True
+    holds_spin: bool = False
+    densities_only: bool = False
+    fills_cell: bool = False
+    note: Callable[[Volume], str] | None = None
+
+    def names(self, base: str) -> bool:
+        """Whether a file called ``base``, without folder and ``.gz``, is of this format."""
+        return Path(base).suffix.lower() in self.suffixes or self.matches(base)
+
+    @property
+    def multiple(self) -> bool:
+        """Whether one file may hold several structures."""
+        return self.open_writer is not None
+
+    @property
+    def readable(self) -> bool:
+        """Whether its files can be read, not only written."""
+        return self.read_stream is not None or self.read_file is not None
+
+    def read(self, path: Path) -> Volume:
+        """The density in a file of this format.
+
+        Raises:
+            UsageError: it can only be written, or the file holds several densities.
+            StorageError: the file cannot be read.
+            InputError: it is not exactly what the format says, with its place.
+        """
+        if self.read_file is not None:
+            return self.read_file(path)
+        if self.read_stream is None:
+            raise UsageError(f"{path}: {self.name} files can be written, not read; give a cube")
+        stream, size = open_text(path)
+        with stream:
+            return self.read_stream(stream, str(path), size)
+
+    def entries(self, path: Path) -> Iterator[Entry]:
+        """Every density in a file of this format; errors as :meth:`read`."""
+        if self.entries_of is not None:
+            yield from self.entries_of(path)
+        else:
+            yield Entry(str(path), self.read(path))
+
+    def write(self, path: Path, volume: Volume, title: str) -> None:
+        """Write one density; an earlier file stays whole until the new one is complete.
+
+        Raises:
+            UsageError: the format cannot hold this grid or these values.
+            StorageError: the disk is full.
+        """
+        self._check(volume, path)
+        if self.write_file is not None:
+            self.write_file(path, volume, title)
+        elif self.write_stream is not None:
+            with atomic(path) as partial, partial.open("wb") as plain:
+                self._write_packed(plain, volume, title, path.name.endswith(".gz"))
+
+    def _write_packed(self, plain: BinaryIO, volume: Volume, title: str, packed: bool) -> None:
+        assert self.write_stream is not None
+        if not packed:
+            self.write_stream(plain, volume, title)
+            return
+        with gzip.GzipFile(filename="", mode="wb", fileobj=plain) as stream:
+            self.write_stream(cast(BinaryIO, stream), volume, title)
+
+    def _check(self, volume: Volume, path: Path) -> None:
+        if self.densities_only and volume.unit != DENSITY:
+            raise UsageError(
+                f"{path}: holds densities only; write values in {volume.unit} as .cube or .xsf"
+            )
+        cell, periodic = volume.atoms.cell.array, volume.atoms.pbc.all()
+        if self.fills_cell and periodic and abs(volume.grid.box - cell).max() > 1e-4:
+            raise UsageError(f"{path}: the grid does not fill the cell, as it must; write a cube")
