@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.hermite import HermiteTable
 from neupol_cli.models.nn.linear import Linear
 
 
@@ -126,69 +127,6 @@ class Perceptron(nn.Module):
 
     def forward(self, edges: Edges) -> Tensor:
         return self.layers(edges.lengths[:, None])
-
-
-class HermiteTable(nn.Module):
-    """x in [low, high] as ``size`` learned curves, cubic between bins (Gao et al. 2022, 3.1).
-
-    Heights h and slopes g (in units of a bin) at ``bins`` equally spaced centres are both learned;
-    the curves and their first derivatives are continuous. Outside [low, high] they are constant.
-
-    The paper does not say how a table starts. Ours starts as random smooth curves, sums of four
-    cosines of falling amplitude, of mean square about one, with the slopes that belong to them: a
-    table of independent numbers would make the first forces as rough as it is.
-    """
-
-    decays = False
-
-    def __init__(self, size: int, bins: int, low: float, high: float) -> None:
-        super().__init__()
-        if bins < 2 or not high > low:
-            raise UsageError(
-                f"a learned table needs two bins and a range, got {bins} over {low}..{high}"
-            )
-        self.size = size
-        self.low, self.high = low, high
-        self.step = (high - low) / (bins - 1)
-        waves = torch.arange(4.0)
-        phase = torch.arange(bins)[:, None] * (math.pi * waves / (bins - 1))  # (bins, 4)
-        mix = torch.randn(4, size) / (1 + waves)[:, None] * math.sqrt(1.4)
-        slopes = -(math.pi * waves / (bins - 1)) * torch.sin(phase)
-        self.heights = nn.Parameter(torch.cos(phase) @ mix)  # (bins, size)
-        self.slopes = nn.Parameter(slopes @ mix)  # (bins, size), per bin
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(E,) values -> (E, size)."""
-        bins = self.heights.shape[0]
-        place = ((x - self.low) / self.step).clamp(0, bins - 1)
-        left = place.detach().floor().clamp(max=bins - 2).long()  # (E,)
-        return hermite(torch.cat((self.heights, self.slopes), 1), left, place - left)
-
-    def smoothness(self) -> Tensor:
-        """L_smooth = sum_k |h_{k+1} - h_k| / sum_k |h_k|, k = 1..bins-1 (Gao et al. 2022, 3.2)."""
-        steps = torch.linalg.vector_norm(self.heights.diff(dim=0), dim=1)
-        return steps.sum() / torch.linalg.vector_norm(self.heights[:-1], dim=1).sum()
-
-
-def hermite(table: Tensor, left: Tensor, t: Tensor) -> Tensor:
-    """Cubic Hermite interpolation between rows of a table.
-
-    Args:
-        table: (bins, 2 s) heights, then slopes per bin.
-        left: (E,) the row to the left of each value.
-        t: (E,) the distance from that row, in bins.
-
-    Returns:
-        (E, s): c1 h_k + c2 h_{k+1} + c3 g_k + c4 g_{k+1} of the learned encoding's equation.
-    """
-    size = table.shape[1] // 2
-    a, b = table.index_select(0, left), table.index_select(0, left + 1)  # (E, 2 s)
-    t = t[:, None]
-    c2 = t * t * (3 - 2 * t)
-    c4 = t * t * (t - 1)
-    c3 = c4 - t * (t - 1)
-    h = a[:, :size] + c2 * (b[:, :size] - a[:, :size])
-    return h + c3 * a[:, size:] + c4 * b[:, size:]
 
 
 class Learned(HermiteTable):

@@ -4,8 +4,8 @@ Atoms exchange equivariant messages, probes receive from the atoms within the cu
 reads the atoms after atom layer k. Edges r < cutoff, d = receiver - sender, all periodic images.
 
     irreps    round(mul / (lmax + 1) / (2l + 1)) copies of l = 0 .. lmax, p = o, e        irreps.py
-    basis     e_k(r) = (exp(-((r - c_k) / D)^2) / 1.12 - mean_k) / std_k     nn/radial_table.py
-    radial    R(r) = silu(e W_0 / sqrt K) W_1 / sqrt(hidden)                 nn/radial_table.py
+    basis     e_k(r) = (exp(-((r - c_k) / D)^2) / 1.12 - mean_k) / std_k     charge3net/radial.py
+    radial    R(r) = silu(e W_0 / sqrt K) W_1 / sqrt(hidden)                 charge3net/radial.py
     harmonics Y_l(d), |Y_l|^2 = 2l + 1                                       nn/harmonics.py
     linear    F: out_k = in_k W_k / sqrt(fan in), no bias                    linear.py
     path      sqrt(2 l3 + 1) sum C_m1m2m3 x_m1 Y_m2 R                        tensor_product.py
@@ -44,6 +44,7 @@ from neupol_cli.models.charge3net.neighbourhoods import Neighbourhoods
 from neupol_cli.models.charge3net.probe_stack import ProbeStack
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.charge3net.published import published_charge3net, recognised
+from neupol_cli.models.charge3net.radial import GaussianBasis, LearnedRadial, RadialNetwork
 from neupol_cli.models.charge3net.tile_evaluator import TileEvaluator
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
@@ -51,7 +52,6 @@ from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.nn.elements import Elements
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.harmonics import Harmonics
-from neupol_cli.models.nn.radial_table import GaussianBasis, LearnedRadial, RadialNetwork
 
 
 class AtomStack(nn.Module):

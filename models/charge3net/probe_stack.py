@@ -22,8 +22,8 @@ from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import Irrep, ProbeIrreps, natural, probe_layers
 from neupol_cli.models.charge3net.layers import MakeRadial, ProbeLayer
 from neupol_cli.models.charge3net.linear import Features
+from neupol_cli.models.charge3net.radial import GaussianBasis
 from neupol_cli.models.nn.harmonics import wigner_3j
-from neupol_cli.models.nn.radial_table import GaussianBasis
 
 
 @dataclass(frozen=True)

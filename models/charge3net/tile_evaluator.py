@@ -17,10 +17,11 @@ from neupol_cli.models.charge3net.kernels.choice import kernels
 from neupol_cli.models.charge3net.kernels.probe_sums import ProbeSums
 from neupol_cli.models.charge3net.probe_stack import ProbeStack
 from neupol_cli.models.charge3net.promolecule import Promolecule
+from neupol_cli.models.charge3net.radial import GaussianBasis
 from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.nn.graph import Edges
 from neupol_cli.models.nn.harmonics import Harmonics
-from neupol_cli.models.nn.radial_table import GaussianBasis, Spots
+from neupol_cli.models.nn.hermite import TableLookup
 
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 65536}
@@ -177,7 +178,7 @@ class TileEvaluator:
         table = self.features.table
         if table is None:
             return self.network.probes.radial(lengths, self.network.basis(lengths))
-        return Spots.of(lengths, table.shape[0] // 2, self.cutoff).read(table)
+        return TableLookup.of(lengths, table.shape[0] // 2, self.cutoff).read(table)
 
     def _add_spherical(
         self, spherical: Tensor, edges: Edges, senders: list[tuple[int, int]]

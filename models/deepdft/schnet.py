@@ -33,8 +33,8 @@ from neupol_cli.models.deepdft.kernels.step_filters import FilterNodes, TabledFi
 from neupol_cli.models.deepdft.network import DeepDFT, Senders
 from neupol_cli.models.deepdft.published import published_schnet
 from neupol_cli.models.nn.graph import Edges, segment_sum
+from neupol_cli.models.nn.hermite import TableLookup
 from neupol_cli.models.nn.linear import Perceptron, product
-from neupol_cli.models.nn.radial_table import Spots
 
 SOFT = 1.5  # Angstrom before the cutoff, where the envelope is one half
 STEEP = 5.0  # 1/Angstrom
@@ -161,8 +161,8 @@ class SchNetDensity(DeepDFT):
         r, ends = edges.lengths, (edges.receivers, edges.senders)
         if len(r) < 2 * BINS or not kernels(r, self.config.hidden).tables:
             return Radial(*ends, Filters(*self.basis(r)))
-        spots = Spots.of(r, BINS, self.config.cutoff)
-        return Radial(*ends, TabledFilters(spots, self.nodes(r)))
+        lookup = TableLookup.of(r, BINS, self.config.cutoff)
+        return Radial(*ends, TabledFilters(lookup, self.nodes(r)))
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         radial, s, states = self.radial(edges), self.embedding(types), []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neupol_cli.models.dimenet.spherical_basis import legendre
 from neupol_cli.models.dimenet.triplets import Angles
-from neupol_cli.models.distance import HermiteTable
+from neupol_cli.models.nn.hermite import HermiteTable
 from neupol_cli.models.nn.linear import Linear
 
 

@@ -18,6 +18,9 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.kernels import compiler
 from neupol_cli.models.kernels.table_rows import weighted_rows
 
+# Of a table that is made from a function: more nodes give back rounding errors, not the function.
+MOST_BINS = 16_385
+
 
 class TableLookup:
     """Where some values lie in tables with ``bins`` nodes.

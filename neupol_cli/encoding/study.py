@@ -63,17 +63,14 @@ class Tables:
         """(l, len(x), s) the curves at other places, by the encoding's own interpolation."""
         import torch
 
-        from neupol_cli.models.distance import hermite
+        from neupol_cli.models.nn.hermite import TableLookup
 
-        last = self.x.shape[1] - 1
-        curves = []
+        places, curves = torch.from_numpy(x), []
         for centres, heights, slopes in zip(self.x, self.heights, self.slopes, strict=True):
             step = centres[1] - centres[0]
-            place = np.clip((x - centres[0]) / step, 0, last)
-            left = np.minimum(place.astype(int), last - 1)
-            table = torch.from_numpy(np.concatenate((heights, slopes * step), 1))
-            found = hermite(table, torch.from_numpy(left), torch.from_numpy(place - left))
-            curves.append(found.numpy())
+            table = np.stack((heights, slopes * step), 1).reshape(-1, heights.shape[1])
+            lookup = TableLookup.of(places, len(centres), float(centres[-1]), float(centres[0]))
+            curves.append(lookup.read(torch.from_numpy(table)).numpy())
         return np.stack(curves)
 
 
@@ -128,7 +125,7 @@ def labels(paths: Sequence[str]) -> list[str]:
 
 def found_in(model: Any) -> Iterator[Tables]:
     """The learned tables of a network, together by quantity and shape."""
-    from neupol_cli.models.distance import HermiteTable
+    from neupol_cli.models.nn.hermite import HermiteTable
 
     groups: dict[tuple[Any, ...], list[tuple[str, Any]]] = {}
     for name, module in model.named_modules():

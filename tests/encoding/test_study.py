@@ -19,7 +19,7 @@ from neupol_cli.encoding.study import (
     ranks,
     similarity,
 )
-from neupol_cli.models.distance import HermiteTable
+from neupol_cli.models.nn.hermite import HermiteTable
 
 X = np.linspace(0, 1, 41)
 

@@ -9,13 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from neupol_cli.models.charge3net.probe_stack import ProbeStack
-from neupol_cli.models.nn.radial_table import (
-    GaussianBasis,
-    Spots,
-    bins_for,
-    checked_table,
-    nodes_for,
-)
+from neupol_cli.models.charge3net.radial import GaussianBasis, bins_for, checked_table, nodes_for
+from neupol_cli.models.nn.hermite import TableLookup
 
 # Angstrom between the nodes of the table that a step of training makes.
 TRAINING_STEP = 4.0 / 512
@@ -34,4 +29,4 @@ def step_radial(
     """As ``ChargE3Net.radial``: R(r) at (E,) lengths -> (E, columns), differentiable."""
     nodes = nodes_for(bins_for(TRAINING_STEP, basis.cutoff), basis)
     table = probes.table(nodes, basis)
-    return Spots.of(lengths, table.shape[0] // 2, basis.cutoff).masked(is_edge).read(table)
+    return TableLookup.of(lengths, table.shape[0] // 2, basis.cutoff).masked(is_edge).read(table)

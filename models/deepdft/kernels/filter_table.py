@@ -1,6 +1,6 @@
 """DeepDFT's filters as tables: they depend on one number, and so are made once for given weights.
 
-Cubic Hermite pieces as in radial_table.py, in float64 from the weights' own values, with as many
+Cubic Hermite pieces as in nn/hermite.py, in float64 from the weights' own values, with as many
 nodes as keep the error between them below a bound.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.radial_table import MOST_BINS, Spots
+from neupol_cli.models.nn.hermite import MOST_BINS, TableLookup
 
 # What a value may be wrong by, relative to its curve's largest one.
 ERROR = 1e-7
@@ -58,7 +58,7 @@ def filter_error(table: Tensor, function: Filter, cutoff: float) -> float:
     nodes = torch.linspace(0, cutoff, bins, dtype=torch.float64)
     places = (nodes[:-1, None] + (nodes[1] - nodes[0]) * torch.tensor([0.25, 0.5, 0.75])).flatten()
     exact = function(places)
-    wrong = Spots.of(places, bins, cutoff).read(table) - exact
+    wrong = TableLookup.of(places, bins, cutoff).read(table) - exact
     scale = exact.abs().amax(0).clamp(min=1e-30)
     return float((wrong.abs().amax(0) / scale).max())
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges
 from neupol_cli.models.deepdft.kernels.probe_sums import ProbeSums, probe_sums
+from neupol_cli.models.nn.hermite import TableLookup
 from neupol_cli.models.nn.linear import Perceptron, product
-from neupol_cli.models.nn.radial_table import Spots
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class PaiNNProbes:
     def density(self, edges: ProbeEdges) -> Tensor:
         """(R,) e/Angstrom^3."""
         first = self.layers[0]
-        spots = Spots.of(edges.lengths, first.table.shape[0] // 2, self.cutoff)
-        sums = probe_sums(edges, spots, first.table, first.offers.shape[2])
+        lookup = TableLookup.of(edges.lengths, first.table.shape[0] // 2, self.cutoff)
+        sums = probe_sums(edges, lookup, first.table, first.offers.shape[2])
         state = first.step(sums, None)
         for layer in self.layers[1:]:
             state = layer.step(sums, state)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.pointers import pointer, threads
 from neupol_cli.models.deepdft.kernels.probe_edges import ROUNDED, ProbeEdges
-from neupol_cli.models.nn.radial_table import Spots
+from neupol_cli.models.nn.hermite import TableLookup
 
 LN2 = math.log(2)
 
@@ -20,8 +20,8 @@ LN2 = math.log(2)
 class ProbeSums:
     """The sums and steps in PyTorch's operations, on any device."""
 
-    def __init__(self, edges: ProbeEdges, spots: Spots) -> None:
-        self.edges, self.spots = edges, spots
+    def __init__(self, edges: ProbeEdges, lookup: TableLookup) -> None:
+        self.edges, self.lookup = edges, lookup
 
     def _sum(self, values: Tensor) -> Tensor:
         zeros = values.new_zeros(self.edges.size, *values.shape[1:])
@@ -35,7 +35,7 @@ class ProbeSums:
             source: (A, 5, H) s g, b, and the three components of v a.
         """
         own = source.index_select(0, self.edges.senders)
-        a, b, g = self.spots.read(table).chunk(3, 1)
+        a, b, g = self.lookup.read(table).chunk(3, 1)
         along = self.edges.directions[:, :, None] * (b * own[:, 1])[:, None]
         return self._sum(g * own[:, 0]), self._sum(along.addcmul_(own[:, 2:], a[:, None]))
 
@@ -69,7 +69,7 @@ class ProbeSums:
     def scalar_sums(self, table: Tensor, nodes: Tensor, by_atom: bool) -> Tensor:
         """(R, H) sums of nodes times filters; nodes are the edges' (E, H) or the atoms' (A, H)."""
         by_edge = nodes.index_select(0, self.edges.senders) if by_atom else nodes
-        return self._sum(by_edge[: len(self.edges.senders)] * self.spots.read(table))
+        return self._sum(by_edge[: len(self.edges.senders)] * self.lookup.read(table))
 
     def softened(self, x: Tensor) -> Tensor:
         """softplus(x) - ln 2, of a matrix that may be a slice of columns; x may be overwritten."""
@@ -87,13 +87,13 @@ class _Places(ctypes.Structure):
 class CompiledProbeSums(ProbeSums):
     """The same in one pass each: float32, on a CPU, contiguous, H a multiple of 16."""
 
-    def __init__(self, edges: ProbeEdges, spots: Spots, library: ctypes.CDLL) -> None:
-        super().__init__(edges, spots)
+    def __init__(self, edges: ProbeEdges, lookup: TableLookup, library: ctypes.CDLL) -> None:
+        super().__init__(edges, lookup)
         self.library = library
         self.threads, self.points = threads(), ctypes.c_long(edges.size)
         self.alive = (  # as long as the pointers to them
-            edges.starts, edges.senders, spots.left,
-            spots.weights.contiguous(), edges.directions.contiguous(),
+            edges.starts, edges.senders, lookup.left,
+            lookup.weights.contiguous(), edges.directions.contiguous(),
         )  # fmt: skip
         self.places = ctypes.byref(_Places(*(tensor.data_ptr() for tensor in self.alive)))
 
@@ -144,7 +144,9 @@ class CompiledProbeSums(ProbeSums):
         return x
 
 
-def probe_sums(edges: ProbeEdges, spots: Spots, like: Tensor, hidden: int) -> ProbeSums:
+def probe_sums(edges: ProbeEdges, lookup: TableLookup, like: Tensor, hidden: int) -> ProbeSums:
     """The compiled loops where they can serve, else PyTorch's operations."""
     library = kernels(like, hidden).library
-    return ProbeSums(edges, spots) if library is None else CompiledProbeSums(edges, spots, library)
+    return (
+        ProbeSums(edges, lookup) if library is None else CompiledProbeSums(edges, lookup, library)
+    )

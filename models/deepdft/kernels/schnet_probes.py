@@ -13,8 +13,8 @@ from torch import Tensor
 
 from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges
 from neupol_cli.models.deepdft.kernels.probe_sums import ProbeSums, probe_sums
+from neupol_cli.models.nn.hermite import TableLookup
 from neupol_cli.models.nn.linear import Linear, Perceptron, product
-from neupol_cli.models.nn.radial_table import Spots
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class SchNetProbes:
     def density(self, edges: ProbeEdges) -> Tensor:
         """(R,) e/Angstrom^3."""
         first = self.layers[0]
-        spots = Spots.of(edges.lengths, first.table.shape[0] // 2, self.cutoff)
-        sums = probe_sums(edges, spots, first.table, self.nodes.shape[1])
+        lookup = TableLookup.of(edges.lengths, first.table.shape[0] // 2, self.cutoff)
+        sums = probe_sums(edges, lookup, first.table, self.nodes.shape[1])
         message = sums.scalar_sums(first.table, self.nodes, True)
         s = _softened(first.transition, message, sums) * (1 - self.gate)
         for layer in self.layers[1:]:

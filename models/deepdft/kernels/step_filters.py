@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neupol_cli.models.nn.hermite import TableLookup
 from neupol_cli.models.nn.linear import Perceptron, product
-from neupol_cli.models.nn.radial_table import Spots
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class FilterNodes:
 class TabledFilters:
     """Where edges lie in tables with these nodes."""
 
-    spots: Spots
+    lookup: TableLookup
     nodes: FilterNodes
 
     def __call__(self, network: Perceptron) -> Tensor:
         """(E, H) the filters of one message network, differentiable by its weights."""
-        return self.spots.read(step_table(network, self.nodes))
+        return self.lookup.read(step_table(network, self.nodes))
 
 
 def step_table(network: Perceptron, nodes: FilterNodes) -> Tensor:

@@ -17,9 +17,9 @@ from neupol_cli.models.charge3net.kernels.radial_tables import (
     step_radial,
 )
 from neupol_cli.models.charge3net.network import ChargE3Net
+from neupol_cli.models.charge3net.radial import error_of
 from neupol_cli.models.charge3net.tensor_product import Coupling
 from neupol_cli.models.nn.graph import Graph
-from neupol_cli.models.nn.radial_table import Spots, error_of
 
 PATHS = [Path((1, -1), 0, (1, -1)), Path((1, -1), 1, (0, 1)), Path((1, -1), 1, (2, 1))]
 
@@ -83,12 +83,6 @@ def test_a_steps_table_is_the_radial_function(encoding: str) -> None:
     found = step_radial(network.probes, network.basis, lengths, is_edge)
     assert bool((found[~is_edge] == 0).all())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7 * float(expected.abs().max()))
-
-
-def test_reading_a_table_is_differentiable() -> None:
-    table = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
-    lengths = (torch.rand(7, dtype=torch.float64) * 4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda t, r: Spots.of(r, 5, 4.0).read(t), (table, lengths))
 
 
 @pytest.mark.parametrize("polarization", ["off", "movable"])

@@ -26,7 +26,7 @@ from neupol_cli.models.deepdft.painn import summed_messages
 from neupol_cli.models.density.images import periodic_images
 from neupol_cli.models.density.tiles import scattered_tiles
 from neupol_cli.models.nn.graph import Graph
-from neupol_cli.models.nn.radial_table import Spots
+from neupol_cli.models.nn.hermite import TableLookup
 from tests.compiler import needs_compiler
 
 NETWORKS = ("schnet", "painn")
@@ -56,7 +56,7 @@ def test_a_table_is_the_filter_within_its_bound(parity, name: str) -> None:
     assert filter_error(table, function, cutoff) <= ERROR
     places = torch.rand(4000, dtype=torch.float64) * cutoff
     exact = function(places).detach()
-    wrong = (Spots.of(places, table.shape[0] // 2, cutoff).read(table) - exact).abs().amax(0)
+    wrong = (TableLookup.of(places, table.shape[0] // 2, cutoff).read(table) - exact).abs().amax(0)
     assert float((wrong / exact.abs().amax(0)).max()) < 1.5 * ERROR
     coarse = filter_table(function, cutoff, 1e-3)
     assert coarse.shape[0] < table.shape[0] and filter_error(coarse, function, cutoff) <= 1e-3
@@ -103,12 +103,12 @@ def test_compiled_loops_are_pytorchs_operations(monkeypatch, name: str) -> None:
     model = random_model(name, hidden=32)
     features, edges = reached(model, torch.randn(150, 3) * 3.0)
     table = model.tables()[0]
-    spots = Spots.of(edges.lengths, table.shape[0] // 2, 4.0)
-    assert type(probe_sums(edges, spots, table, 32)) is CompiledProbeSums
-    assert type(probe_sums(edges, spots, table, 24)) is ProbeSums
+    lookup = TableLookup.of(edges.lengths, table.shape[0] // 2, 4.0)
+    assert type(probe_sums(edges, lookup, table, 32)) is CompiledProbeSums
+    assert type(probe_sums(edges, lookup, table, 24)) is ProbeSums
     one = features.evaluator.density(edges)
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    assert type(probe_sums(edges, spots, table, 32)) is ProbeSums
+    assert type(probe_sums(edges, lookup, table, 32)) is ProbeSums
     other = features.evaluator.density(edges)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     assert edges.size % 64 == 0 and len(edges.probes) < 150

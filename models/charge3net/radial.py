@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.nn.activation import SILU
+from neupol_cli.models.nn.hermite import MOST_BINS, HermiteTable, TableLookup
 from neupol_cli.models.nn.linear import product
-
-# More nodes than this give back rounding errors, not the function.
-MOST_BINS = 16_385
 
 
 class GaussianBasis(nn.Module):
@@ -93,95 +91,16 @@ class LearnedRadial(nn.Module):
 
     def __init__(self, cutoff: float, bins: int, channels: int) -> None:
         super().__init__()
-        from neupol_cli.models.distance import HermiteTable
-
         self.cutoff = cutoff
         self.curves = HermiteTable(channels, bins, 0.0, cutoff)
 
     def forward(self, lengths: Tensor, basis: Tensor) -> Tensor:
         """(E,) lengths -> (E, channels); the basis is not read."""
-        heights = self.curves.heights
-        return Spots.of(lengths, heights.shape[0], self.cutoff).read(self.table())
+        return self.curves(lengths)
 
     def table(self, nodes: Tensor | None = None, basis: GaussianBasis | None = None) -> Tensor:
         """(2 bins, channels) at its own bins."""
-        return torch.stack((self.curves.heights, self.curves.slopes), 1).flatten(0, 1)
-
-
-class Spots:
-    """Where some distances lie in tables with ``bins`` rows over [0, high].
-
-    Attributes:
-        left: (E,) the row to the left.
-        weights: (E, 4) of h_k, g_k, h_{k+1}, g_{k+1}, which lie in this order in a table: the
-            Hermite polynomials c1, c3, c2, c4.
-    """
-
-    def __init__(self, left: Tensor, weights: Tensor, bins: int) -> None:
-        self.left, self.weights, self.bins = left, weights, bins
-
-    @classmethod
-    def of(cls, lengths: Tensor, bins: int, high: float) -> Spots:
-        """The places of (E,) lengths; those outside [0, high] are held at its ends."""
-        place = (lengths * ((bins - 1) / high)).clamp(0, bins - 1)
-        left = place.detach().floor().clamp(max=bins - 2)
-        t = place - left
-        c2 = t * t * (3 - 2 * t)
-        c4 = t * t * (t - 1)
-        return cls(left.long(), torch.stack((1 - c2, c4 - t * (t - 1), c2, c4), 1), bins)
-
-    def masked(self, kept: Tensor) -> Spots:
-        """The same with weight zero where ``kept`` (E,) is false."""
-        return Spots(self.left, self.weights * kept[:, None].to(self.weights.dtype), self.bins)
-
-    def read(self, table: Tensor) -> Tensor:
-        """(2 bins, C), for each bin its heights and its slopes (per bin) -> (E, C)."""
-        return _Read.apply(table, self.left, self.weights, self.bins)
-
-
-class _Read(torch.autograd.Function):
-    """Four weighted rows an edge, as bags; the gradient gathers edges by row in the same way."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
-        ctx.save_for_backward(table, left, weights)
-        ctx.bins = bins
-        rows = 2 * left[:, None] + torch.arange(4, device=left.device)
-        return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        table, left, weights = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        dtable = _spread(gradient, left, weights, ctx.bins) if ctx.needs_input_grad[0] else None
-        dweights = None
-        if ctx.needs_input_grad[2]:
-            rows = [(table.index_select(0, 2 * left + n) * gradient).sum(1) for n in range(4)]
-            dweights = torch.stack(rows, 1)
-        return dtable, None, dweights, None
-
-
-def _spread(gradient: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
-    """The transpose of reading: (E, C) -> (2 bins, C)."""
-    order = torch.argsort(left)
-    offsets = torch.searchsorted(left[order], torch.arange(bins - 1, device=left.device))
-    sorted_weights = weights.index_select(0, order)
-    parts = [
-        functional.embedding_bag(
-            order,
-            gradient,
-            offsets,
-            mode="sum",
-            per_sample_weights=sorted_weights[:, n].contiguous(),
-        )
-        for n in range(4)
-    ]
-    total = gradient.new_zeros(bins, 2, gradient.shape[1])
-    total[:-1, 0] = parts[0]
-    total[:-1, 1] = parts[1]
-    total[1:, 0] += parts[2]
-    total[1:, 1] += parts[3]
-    return total.flatten(0, 1)
+        return self.curves.table()
 
 
 def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor:
@@ -219,7 +138,7 @@ def error_of(table: Tensor, radial: Any, basis: GaussianBasis) -> float:
         lengths = nodes[:-1] + part * (nodes[1] - nodes[0])
         exact = radial.radial(lengths, basis(lengths))
         scale = exact.abs().amax(0).clamp(min=1e-30)
-        wrong = (Spots.of(lengths, bins, basis.cutoff).read(table) - exact).abs().amax(0)
+        wrong = (TableLookup.of(lengths, bins, basis.cutoff).read(table) - exact).abs().amax(0)
         worst = max(worst, float((wrong / scale).max()))
     return worst
 
