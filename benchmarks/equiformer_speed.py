@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
 import types
@@ -32,8 +33,6 @@ from torch import Tensor, nn
 
 from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
-from neupol_cli.models.equiformer import messages
-from neupol_cli.models.equiformer import network as equiformer
 from neupol_cli.models.nn import linear
 from neupol_cli.models.nn.graph import Graph, neighbours
 
@@ -158,11 +157,11 @@ def compare(sides: tuple[Side, Side], size: int, rounds: int, count: int) -> Non
 
 
 def parts(graph: Graph, rounds: int) -> None:
-    """Ours against itself: without tiles, and with PyTorch's own matrix product."""
+    """Ours against itself: without kernels, and with PyTorch's own matrix product."""
     network = registry.build("equiformer", {})
     side = Side(network, lambda: network.network(graph)[:, 0])
     undone = {
-        "tiles": mock.patch.object(equiformer, "messages", messages.plain),
+        "kernels": mock.patch.dict(os.environ, {"NEUPOL_KERNELS": "0"}),
         "oneDNN": mock.patch.object(linear, "_onednn", lambda: None),
     }
     side.train()

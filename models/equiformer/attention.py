@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.equiformer.edge_frame import Path, paths
+from neupol_cli.models.equiformer.kernels.edge_frame import coupling
 from neupol_cli.models.equiformer.so3 import EquivariantLinear, Muls
+from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, paths
 from neupol_cli.models.nn.graph import segment_sum
 
 
@@ -46,7 +47,7 @@ def attended(
 
 
 class Values(nn.Module):
-    """Lin(G x Y; path weights), as one matrix for each m in an edge's frame.
+    """Lin(G x Y; path weights); in an edge's frame, one matrix for each m.
 
     Args:
         muls: of G.
@@ -57,9 +58,13 @@ class Values(nn.Module):
         super().__init__()
         self.muls, self.outs = muls, outs
         self.paths = [path for path in paths(len(muls) - 1) if path.l3 < len(outs)]
-        widths = [sum(muls[p.l1] for p in self.paths if p.l3 == k) for k in range(len(outs))]
-        self.path_weights = nn.Parameter(torch.randn(sum(muls[p.l1] for p in self.paths)))
-        self.lin = EquivariantLinear(tuple(widths), outs)
+        self.product = TensorProduct(muls, self.paths)
+        self.path_weights = nn.Parameter(torch.randn(self.product.weights))
+        self.lin = EquivariantLinear(tuple(self.product.widths[: len(outs)]), outs)
+
+    def forward(self, opened: Sequence[Tensor], harmonics: Tensor) -> list[Tensor]:
+        """G (E, 2l + 1, mul) a degree, Y (E, (lmax + 1)^2) -> (E, 2l + 1, out) a degree."""
+        return self.lin(self.product(opened, harmonics, self.path_weights))
 
     def matrices(self) -> tuple[list[Tensor], list[Tensor]]:
         """For each m (out, in): from l1 = m.. (and, for m > 0, from -m and m swapped) to l3 = m..
@@ -111,6 +116,6 @@ class Values(nn.Module):
         """(out of l3, mul of l1): the sum of the paths of one parity, with their constants."""
         total = self.path_weights.new_zeros(self.outs[l3], self.muls[l1])
         for path, block in blocks.items():
-            if (path.l1, path.l3, path.even) == (l1, l3, even) and path.coupling(m):
-                total = torch.add(total, block, alpha=path.coupling(m))
+            if (path.l1, path.l3, path.even) == (l1, l3, even) and coupling(path, m):
+                total = torch.add(total, block, alpha=coupling(path, m))
         return total

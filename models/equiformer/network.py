@@ -1,10 +1,19 @@
 """Equiformer (Liao and Smidt 2023): graph attention with nonlinear messages, even irreps.
 
-    h = onehot + sum_j Lin(Lin(1) x Y(n_ij); w(r_ij)) / sqrt(average degree)
-    y = EqLN(h);   M_ij = Lin y_j + Lin y_i;   D = M x Y(n_ij), weighted by w(r_ij)
-    a_ij = softmax_j a . f(Lin_alpha D_0);     h += Lin_proj sum_j a_ij Lin(Gate(Lin D) x Y(n_ij))
-    h += Lin Gate(Lin EqLN(h))                 the last block goes to l = 0 alone
-    out = sum_i Lin silu(Lin EqLN(h_i)) / sqrt(average number of atoms)
+    e_k(r)  learned Gaussians of r / r_c, or Bessel functions              radial.py
+    Rad(e)  = W silu(LN(L(silu(LN(L(e)))))) + offset                       radial.RadialNetwork
+    Lin     out_l = W_l in_l, a bias on l = 0                              so3.EquivariantLinear
+    DTP     (t x Y)_l3 = w sqrt(2 l3 + 1) C t_l1 Y_l2, stacked by l3       tensor_product.py
+    Gate    1.679 silu(scalars), l > 0 times 1.847 sigmoid(gate)           so3.gated
+    EqLN    l = 0 centred; each l / root mean square, scaled; l = 0 + b    so3.EquivariantLayerNorm
+    h       = Lin(one-hot) + sum_j Lin(DTP(Lin(1), Y; Rad e)) / sqrt(degree)    DegreeEmbedding
+    y       = EqLN(h);  M = Lin y_j + Lin y_i;  D = DTP(M, Y; Rad(e))      Attention.formula
+    b       = a . f(Lin_alpha D_0),  f(x) = 1.531 (0.6 x + 0.4 x (2 sigmoid(x) - 1))
+    v       = Lin(DTP'(Gate(Lin D), Y)), weights that all edges share      attention.Values
+    a_ij    = softmax_j b_ij;   h += Lin_proj sum_j a_ij v_ij              attention.attended
+    h       += Lin(Gate(Lin(EqLN h)))                                      FeedForward
+    last    feature = shortcut(h) + Lin(Gate(Lin(EqLN h)))                 Readout.feature
+    out     = sum_i Lin(1.679 silu(Lin(EqLN feature_i))) / sqrt(atoms)     Readout, Head
 
 All irreps are even, so that vectors and pseudovectors are one and the same: the network follows
 rotations, translations and permutations, and not mirror images. There is no envelope at the
@@ -22,15 +31,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import Range
 from neupol_cli.models.equiformer.attention import Values, attended
-from neupol_cli.models.equiformer.edge_frame import Frames, Pairs, paths
+from neupol_cli.models.equiformer.config import EquiformerConfig, check
+from neupol_cli.models.equiformer.displacement import Displacement
+from neupol_cli.models.equiformer.kernels.edge_frame import Frames, Pairs
+from neupol_cli.models.equiformer.kernels.frame_messages import Parts, Wiring
+from neupol_cli.models.equiformer.kernels.frame_messages import logits as attention_logits
 from neupol_cli.models.equiformer.kernels.tiles import messages
-from neupol_cli.models.equiformer.messages import Parts, Wiring
+from neupol_cli.models.equiformer.published import published as translated
 from neupol_cli.models.equiformer.radial import RadialNetwork, radial_basis
 from neupol_cli.models.equiformer.so3 import (
-    SILU,
     EquivariantLayerNorm,
     EquivariantLinear,
     Muls,
@@ -40,68 +51,35 @@ from neupol_cli.models.equiformer.so3 import (
     packed,
     unpacked,
 )
-from neupol_cli.models.nn.graph import Graph, segment_sum
-from neupol_cli.models.nn.harmonics import Constant
+from neupol_cli.models.kernels import compiler
+from neupol_cli.models.nn.activation import SILU
+from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, product
-from neupol_cli.models.property import Backbone, PropertyConfig
+from neupol_cli.models.property import Backbone
 
 
 @dataclass(frozen=True)
-class EquiformerConfig(PropertyConfig):
-    """Equiformer's sizes; the defaults are the published QM9 network.
+class EdgeFeatures:
+    """What all layers read of E edges.
 
     Attributes:
-        irreps: of the state; even, l ascending from 0.
-        layers: attention blocks.
-        cutoff: Angstrom.
-        heads, head_irreps: attention heads, and the values of one.
-        mlp_irreps: the hidden layer of a block's feed-forward network.
-        feature: scalars that the readout sees.
-        encoding: how a distance enters: ``learned-gaussian``, ``learned-bessel`` (published for
-            energies, r2, zpve) or any of models/distance.py.
-        encoding_size, encoding_bins: its resolution.
-        radial: hidden widths of the networks behind it.
-        alpha_drop: dropout of attention weights, in training only.
-        average_degree, average_nodes: neighbours of an atom and atoms of a molecule in QM9.
+        receivers, senders: (E,).
+        harmonics: (E, (lmax + 1)^2) Y of sender minus receiver.
+        basis: (H, size) e(r) of the lengths that differ.
+        rows: (E,) each edge's row of ``basis``.
+        frames: the same edges as the kernels read them; None where the formulas serve.
     """
 
-    irreps: str = "128x0e+64x1e+32x2e"
-    layers: int = 6
-    cutoff: float = 5.0
-    heads: int = 4
-    head_irreps: str = "32x0e+16x1e+8x2e"
-    mlp_irreps: str = "384x0e+192x1e+96x2e"
-    feature: int = 512
-    encoding: str = "learned-gaussian"
-    encoding_size: int = 128
-    encoding_bins: int = 64
-    radial: tuple[int, ...] = (64, 64)
-    alpha_drop: float = 0.2
-    average_degree: float = 15.57930850982666
-    average_nodes: float = 18.03065905448718
-
-
-def check(config: EquiformerConfig) -> None:
-    """Refuses sizes that make no network.
-
-    Raises:
-        UsageError: saying which.
-    """
-    degrees = len(multiplicities(config.irreps))
-    if degrees < 2:
-        raise UsageError(f"irreps {config.irreps!r} have no vectors; add some, as in 16x0e+8x1e")
-    for name in ("head_irreps", "mlp_irreps"):
-        text = getattr(config, name)
-        if len(multiplicities(text)) != degrees:
-            raise UsageError(f"{name} {text!r} must go to the same l as irreps {config.irreps!r}")
-    if config.layers < 1 or config.heads < 1:
-        raise UsageError(
-            f"got {config.layers} layers of {config.heads} heads; both must be positive"
-        )
+    receivers: Tensor
+    senders: Tensor
+    harmonics: Tensor
+    basis: Tensor
+    rows: Tensor
+    frames: Pairs | None = None
 
 
 class Geometry(nn.Module):
-    """Frames of edges and the basis of their lengths: what all layers read, computed once."""
+    """Harmonics and the radial basis of edges: what all layers read, computed once."""
 
     def __init__(self, config: EquiformerConfig, lmax: int) -> None:
         super().__init__()
@@ -110,12 +88,27 @@ class Geometry(nn.Module):
         self.basis = radial_basis(config.encoding, scope)
         self.size = int(self.basis.size)  # type: ignore[arg-type]
 
-    def forward(self, edges: Any) -> tuple[Pairs, Tensor]:
-        """The pairs of these edges, and (H, size) the basis of their lengths."""
+    def forward(self, edges: Edges) -> EdgeFeatures:
+        key = ("equiformer", kernels_serve(edges))
+        if key not in edges.shared:
+            edges.shared[key] = self._framed(edges) if key[1] else self._formula(edges)
+        features: EdgeFeatures = edges.shared[key]
+        return features
+
+    def _formula(self, edges: Edges) -> EdgeFeatures:
+        harmonics = self.frames.harmonics(edges.directions)
+        rows = torch.arange(edges.receivers.shape[0], device=edges.receivers.device)
+        return EdgeFeatures(edges.receivers, edges.senders, harmonics, self.basis(edges), rows)
+
+    def _framed(self, edges: Edges) -> EdgeFeatures:
         pairs = self.frames(edges)
-        if "equiformer basis" not in edges.shared:
-            edges.shared["equiformer basis"] = self.basis(pairs.half)
-        return pairs, edges.shared["equiformer basis"]
+        ends = pairs.receivers, pairs.senders
+        return EdgeFeatures(*ends, pairs.harmonics, self.basis(pairs.half), pairs.halves, pairs)
+
+
+def kernels_serve(edges: Edges) -> bool:
+    """Whether messages are computed by kernels: the one place where that is decided."""
+    return compiler.enabled() and edges.receivers.shape[0] > 0
 
 
 class DegreeEmbedding(nn.Module):
@@ -135,13 +128,14 @@ class DegreeEmbedding(nn.Module):
         fans = tuple(Wiring(muls, len(muls)).widths)
         self.proj = EquivariantLinear((channels,) * len(muls), muls, fans=fans)
 
-    def forward(self, pairs: Pairs, basis: Tensor, points: int) -> list[Tensor]:
+    def forward(self, edges: EdgeFeatures, points: int) -> list[Tensor]:
         """(P, 2l + 1, mul) a degree."""
-        hidden = functional.pad(self.radial.hidden(basis), (0, 1), value=1.0)  # and the offset's 1
-        both = hidden.index_select(0, pairs.halves)  # (E, k + 1)
+        hidden = self.radial.hidden(edges.basis)
+        hidden = functional.pad(hidden, (0, 1), value=1.0)  # and the offset's 1
+        both = hidden.index_select(0, edges.rows)  # (E, k + 1)
         sums = [
-            segment_sum(harmonic[:, None] * both, pairs.receivers, points)
-            for harmonic in pairs.harmonics.unbind(1)
+            segment_sum(harmonic[:, None] * both, edges.receivers, points)
+            for harmonic in edges.harmonics.unbind(1)
         ]
         last = torch.cat((self.radial.last, self.radial.offset[:, None]), 1)  # (weights, k + 1)
         found = []
@@ -182,11 +176,34 @@ class Attention(nn.Module):
         self.values = Values(muls, self.outs)
         self.proj = EquivariantLinear(self.outs, muls[:kept])
 
-    def forward(self, y: Sequence[Tensor], pairs: Pairs, basis: Tensor) -> list[Tensor]:
-        """(P, 2l + 1, mul) normalised states, (H, size) radial basis -> the kept degrees."""
-        logits, *values = messages(self._parts(y, basis), pairs, self.wiring, self.outs)
+    def forward(self, y: Sequence[Tensor], edges: EdgeFeatures) -> list[Tensor]:
+        """(P, 2l + 1, mul) normalised states -> the kept degrees of the change."""
+        if edges.frames is None:
+            logits, *values = self.formula(y, edges)
+        else:
+            logits, *values = messages(
+                self._parts(y, edges.basis), edges.frames, self.wiring, self.outs
+            )
         drop = self.drop if self.training else 0.0
-        return self.proj(attended(logits, values, pairs.receivers, y[0].shape[0], drop))
+        return self.proj(attended(logits, values, edges.receivers, y[0].shape[0], drop))
+
+    def formula(self, y: Sequence[Tensor], edges: EdgeFeatures) -> list[Tensor]:
+        """The messages as published.
+
+        Returns:
+            (E, heads) logits, then for each kept l (E, 2l + 1, heads x head) values.
+        """
+        sources, targets = self.source(y), self.target(y)
+        merged = [  # M, (E, 2l + 1, mul) a degree
+            source.index_select(0, edges.senders) + target.index_select(0, edges.receivers)
+            for source, target in zip(sources, targets, strict=True)
+        ]
+        weights = self.radial(edges.basis).index_select(0, edges.rows)  # (E, path weights)
+        depthwise = self.wiring(merged, edges.harmonics, weights)  # D
+        (alpha,) = self.alpha(depthwise[:1])  # (E, 1, heads x a)
+        logits = attention_logits(alpha.squeeze(1), self.alpha_dot)
+        opened = gated(self.lin(depthwise), self.muls)  # G
+        return [logits, *self.values(opened, edges.harmonics)]
 
     def _parts(self, y: Sequence[Tensor], basis: Tensor) -> Parts:
         scalars = torch.cat((self.lin.weights[0], self.alpha.weights[0]))
@@ -229,11 +246,10 @@ class Block(nn.Module):
         self.norm_2 = EquivariantLayerNorm(muls)
         self.ffn = FeedForward(muls, multiplicities(config.mlp_irreps), muls)
 
-    def forward(self, state: Tensor, edges: Any) -> Tensor:
+    def forward(self, state: Tensor, edges: Edges) -> Tensor:
         """(P, dim) -> (P, dim)."""
         h = unpacked(state, self.muls)
-        pairs, basis = self.geometry[0](edges)
-        h = add(h, self.attention(self.norm_1(h), pairs, basis))
+        h = add(h, self.attention(self.norm_1(h), self.geometry[0](edges)))
         return packed(add(h, self.ffn(self.norm_2(h))))
 
 
@@ -250,11 +266,10 @@ class LastBlock(nn.Module):
         self.norm_1 = EquivariantLayerNorm(muls)
         self.attention = Attention(config, muls, geometry.size, 1)
 
-    def forward(self, state: Tensor, edges: Any) -> Tensor:
+    def forward(self, state: Tensor, edges: Edges) -> Tensor:
         """(P, dim) -> (P, dim)."""
         h = unpacked(state, self.muls)
-        pairs, basis = self.geometry[0](edges)
-        (change,) = self.attention(self.norm_1(h), pairs, basis)
+        (change,) = self.attention(self.norm_1(h), self.geometry[0](edges))
         scalars = self.muls[0]
         return torch.cat((state[:, :scalars] + change.squeeze(1), state[:, scalars:]), 1)
 
@@ -311,41 +326,6 @@ def scaled_linear(ins: int, outs: int) -> Linear:
     return linear
 
 
-class Displacement(nn.Module):
-    """pi of Neural Polarization: a tensor product of two linear maps of the state, to one vector.
-
-        pi(v) = sum over paths and channels of w (Gate(Lin EqLN v) x Lin EqLN v) of l = 1
-
-    The paper asks for a shallow network on a tensor product with one l = 1 output. Sixteen channels
-    a degree, the gate, and the start at a thousandth of unit size are choices made here.
-    """
-
-    channels = 16
-
-    def __init__(self, muls: Muls) -> None:
-        super().__init__()
-        hidden = (self.channels,) * len(muls)
-        self.muls, self.hidden = muls, hidden
-        self.norm = EquivariantLayerNorm(muls)
-        self.left = EquivariantLinear(muls, gate_inputs(hidden))
-        self.right = EquivariantLinear(muls, hidden)
-        self.paths = [path for path in paths(len(muls) - 1) if path.l3 == 1]
-        count = len(self.paths) * self.channels
-        self.mix = nn.Parameter(1e-3 * count**-0.5 * torch.randn(len(self.paths), self.channels))
-        self.symbols = [Constant(path.symbol()) for path in self.paths]
-
-    def forward(self, state: Tensor) -> Tensor:
-        """(A, dim) -> (A, 3) Angstrom."""
-        y = self.norm(unpacked(state, self.muls))
-        left, right = gated(self.left(y), self.hidden), self.right(y)
-        moved = state.new_zeros(state.shape[0], 3)
-        for path, symbol, weight in zip(self.paths, self.symbols, self.mix, strict=True):
-            first = left[path.l1] * weight  # (A, 2 l1 + 1, channels)
-            outer = torch.bmm(first, right[path.l2].transpose(1, 2))  # (A, 2 l1 + 1, 2 l2 + 1)
-            moved = moved + outer.flatten(1) @ symbol.like(state).flatten(0, 1)
-        return moved
-
-
 class Equiformer(Backbone):
     """The backbone; its state has the irreps of the configuration."""
 
@@ -365,10 +345,9 @@ class Equiformer(Backbone):
         self.layers = nn.ModuleList([*blocks, LastBlock(config, self.geometry)])
         self.head = Readout(config)
 
-    def embed(self, types: Tensor, edges: Any) -> Tensor:
+    def embed(self, types: Tensor, edges: Edges) -> Tensor:
         atoms = self.embedding.index_select(0, types) + self.embedding_bias
-        pairs, basis = self.geometry(edges)
-        scalars, *rest = self.degree(pairs, basis, types.shape[0])
+        scalars, *rest = self.degree(self.geometry(edges), types.shape[0])
         return packed([atoms[:, None] + scalars, *rest])
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
@@ -382,6 +361,4 @@ class Equiformer(Backbone):
         weights: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> tuple[EquiformerConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
-        from neupol_cli.models.equiformer.published import published
-
-        return published(weights, config)
+        return translated(weights, config)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import CheckpointError
-from neupol_cli.models.equiformer.edge_frame import paths
-from neupol_cli.models.equiformer.messages import Wiring
-from neupol_cli.models.equiformer.network import EquiformerConfig
+from neupol_cli.models.equiformer.config import EquiformerConfig
 from neupol_cli.models.equiformer.so3 import Muls, gate_inputs, multiplicities
+from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, paths
 
 State = dict[str, Tensor]
 
@@ -58,7 +57,7 @@ class Translation:
         head = multiplicities(config.head_irreps)
         self.values: Muls = tuple(mul * config.heads for mul in head)
         self.mlp = multiplicities(config.mlp_irreps)
-        self.wiring = Wiring(self.muls, len(self.muls))
+        self.product = TensorProduct(self.muls, paths(len(self.muls) - 1))
         self.state: State = {}
 
     def linear(
@@ -109,7 +108,7 @@ class Translation:
         # The paths from l = 0 come first, both among the weights and in each degree's stack.
         rows = torch.arange(channels * len(self.muls))
         self.radial("edge_deg_embed.rad", "degree.radial", rows)
-        self.linear("edge_deg_embed.proj", "degree.proj", self.wiring.widths, self.muls)
+        self.linear("edge_deg_embed.proj", "degree.proj", self.product.widths, self.muls)
         for degree in range(len(self.muls)):
             name = f"degree.proj.weights.{degree}"
             self.state[name] = self.state[name][:, :channels]
@@ -117,16 +116,16 @@ class Translation:
     def attention(self, block: int, kept: int | None) -> None:
         """Attention of one block, of which ``kept`` degrees are read."""
         theirs, ours = f"blocks.{block}.ga", f"layers.{block}.attention"
-        widths = self.wiring.widths
+        widths = self.product.widths
         self.norm(f"blocks.{block}.norm_1", f"layers.{block}.norm_1", self.muls)
         self.linear(f"{theirs}.merge_src", f"{ours}.source", self.muls, self.muls)
         self.linear(f"{theirs}.merge_dst", f"{ours}.target", self.muls, self.muls)
-        wiring = self.wiring if kept is None else Wiring(self.muls, kept)
-        rows = [torch.arange(self.wiring.weights)[self.wiring.places[p]] for p in wiring.paths]
+        product = self.product if kept is None else TensorProduct(self.muls, self._even())
+        rows = [torch.arange(self.product.weights)[self.product.places[p]] for p in product.paths]
         self.radial(f"{theirs}.sep_act.dtp_rad", f"{ours}.radial", torch.cat(rows))
         self.linear(f"{theirs}.sep_act.lin", f"{ours}.lin", widths, gate_inputs(self.muls))
-        for degree, stack in enumerate(wiring.stacks):
-            starts = [(self.wiring.stacks[degree][p], self.muls[p.l1]) for p in stack]
+        for degree, stack in enumerate(product.stacks):
+            starts = [(self.product.stacks[degree][p], self.muls[p.l1]) for p in stack]
             columns = torch.cat([torch.arange(start, start + mul) for start, mul in starts])
             name = f"{ours}.lin.weights.{degree}"
             self.state[name] = self.state[name][:, columns]
@@ -135,6 +134,10 @@ class Translation:
         self.path_weights(f"{theirs}.sep_value.dtp.tp.weight", f"{ours}.values.path_weights", kept)
         self.linear(f"{theirs}.sep_value.lin", f"{ours}.values.lin", widths, self.values, kept)
         self.linear(f"{theirs}.proj", f"{ours}.proj", self.values, self.muls, kept)
+
+    def _even(self) -> list[Path]:
+        """The paths that somebody reads where only scalars leave the attention."""
+        return [path for path in self.product.paths if path.even]
 
     def path_weights(self, theirs: str, ours: str, kept: int | None) -> None:
         """The value's path weights, of paths to the kept degrees."""

@@ -1,7 +1,7 @@
 """One tile of edges through Equiformer's messages, out of few and large operations.
 
 A tile has n = s h edges: h half edges, and their reverses if s = 2. Everything is in the frames of
-edge_frame.py and follows messages.py, which says what it means.
+edge_frame.py and follows frame_messages.py, which says what it means.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.equiformer.edge_frame import Pairs, Tile
-from neupol_cli.models.equiformer.messages import (
+from neupol_cli.models.equiformer.kernels.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.kernels.frame_messages import (
     Group,
     Parts,
     Wiring,
@@ -23,7 +23,8 @@ from neupol_cli.models.equiformer.messages import (
     path_weights,
     rows,
 )
-from neupol_cli.models.equiformer.so3 import SIGMOID, SILU, Muls
+from neupol_cli.models.equiformer.so3 import Muls
+from neupol_cli.models.nn.activation import SIGMOID, SILU
 from neupol_cli.models.nn.linear import product
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neupol_cli.models.equiformer.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.kernels.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.kernels.frame_messages import Parts, Wiring, odd, rows
 from neupol_cli.models.equiformer.kernels.tile import (
     Kept,
     alpha_of,
@@ -18,8 +19,7 @@ from neupol_cli.models.equiformer.kernels.tile import (
     source_rows,
     swapped_rows,
 )
-from neupol_cli.models.equiformer.messages import LEAKY, Parts, Wiring, odd, rows
-from neupol_cli.models.equiformer.so3 import SIGMOID, SILU
+from neupol_cli.models.nn.activation import SIGMOID, SILU, SMOOTH_LEAKY_RELU
 from neupol_cli.models.nn.linear import product
 
 
@@ -110,9 +110,9 @@ class TileGradient:
         slope = 0.2 + 0.8 * s
         if self.learns:
             leaky = (alpha * slope).unflatten(1, shape)
-            self.total.attention.add_((leaky * g[:, :, None]).sum(0), alpha=LEAKY)
+            self.total.attention.add_((leaky * g[:, :, None]).sum(0), alpha=SMOOTH_LEAKY_RELU)
         slope.addcmul_(alpha * s, 1 - s, value=0.8)
-        by_leaky = g[:, :, None] * (LEAKY * self.p.attention)
+        by_leaky = g[:, :, None] * (SMOOTH_LEAKY_RELU * self.p.attention)
         torch.mul(slope, by_leaky.flatten(1), out=self.mixed[0][:, 0, -alpha.shape[1] :])
 
     def _products(self) -> tuple[list[Tensor], Tensor]:

@@ -1,6 +1,6 @@
 """Equiformer's messages as one operation that works through tiles of edges.
 
-The same numbers as :func:`plain` of messages.py. Written with one operation after
+The same numbers as :func:`plain` of frame_messages.py. Written with one operation after
 another every step walks an (edges, channels) tensor through memory; here a tile goes through all
 steps while it is in the cache, an edge and its reverse share their path weights, D is made anew in
 the backward pass, and three tensors wait for it. Gradients of gradients (training on forces) come
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neupol_cli.models.equiformer.edge_frame import Pairs
+from neupol_cli.models.equiformer.kernels.edge_frame import Pairs
+from neupol_cli.models.equiformer.kernels.frame_messages import Parts, Wiring, logits, plain
 from neupol_cli.models.equiformer.kernels.tile import alpha_of, mixed_tile, speak
 from neupol_cli.models.equiformer.kernels.tile_gradient import TileGradient
-from neupol_cli.models.equiformer.messages import Parts, Wiring, logits, plain
 from neupol_cli.models.equiformer.so3 import Muls
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 

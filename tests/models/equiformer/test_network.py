@@ -13,9 +13,10 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import CheckpointError, UsageError
-from neupol_cli.models.equiformer import edge_frame, messages, network
-from neupol_cli.models.equiformer.kernels import tiles
-from neupol_cli.models.equiformer.network import Equiformer, EquiformerConfig
+from neupol_cli.models.equiformer import network
+from neupol_cli.models.equiformer.config import EquiformerConfig
+from neupol_cli.models.equiformer.kernels import edge_frame, frame_messages, tiles
+from neupol_cli.models.equiformer.network import Equiformer
 from neupol_cli.models.equiformer.so3 import multiplicities, packed, unpacked
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 from neupol_cli.models.property import PropertyModel
@@ -104,11 +105,17 @@ def agrees(found, expected, relative=1e-10):
     torch.testing.assert_close(found, expected, rtol=0, atol=relative * scale)
 
 
-def test_published_weights_give_the_published_prediction(published, reference):
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_published_weights_give_the_published_prediction(
+    published, reference, monkeypatch, kernels
+):
+    monkeypatch.setenv("NEUPOL_KERNELS", kernels)
     agrees(published.raw(structures_of(reference)), reference["prediction"])
 
 
-def test_published_weights_give_everything_on_the_way(published, reference):
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_published_weights_give_everything_on_the_way(published, reference, monkeypatch, kernels):
+    monkeypatch.setenv("NEUPOL_KERNELS", kernels)
     graph = graph_of(structures_of(reference))
     network = published.backbone
     edges = Edges.of(neighbours(graph, graph.positions, 5.0), graph.positions, graph.batch)
@@ -116,12 +123,13 @@ def test_published_weights_give_everything_on_the_way(published, reference):
     with torch.no_grad():
         state = network.embed(network.types(graph.numbers), edges)
         agrees(state, reference["node_features/0"])
-        pairs, basis = network.geometry(edges)
-        degree = network.degree(pairs, basis, graph.numbers.shape[0])
+        features = network.geometry(edges)
+        assert (features.frames is None) == (kernels == "0")
+        degree = network.degree(features, graph.numbers.shape[0])
         agrees(packed(degree), reference["degree_embedding"])
         for k, layer in enumerate(network.layers, 1):
             y = layer.norm_1(unpacked(state, network.muls))
-            change = packed(layer.attention(y, pairs, basis))
+            change = packed(layer.attention(y, features))
             agrees(change, reference[f"attention_output/{k}"][:, : change.shape[1]])
             state = layer(state, edges)
             if k < len(network.layers):
@@ -330,16 +338,22 @@ def test_tiles_and_the_plain_formula_agree(mode, monkeypatch):
     monkeypatch.setattr(edge_frame, "TILE", 5)  # several tiles, the last one not full
     model, graph = small(polarization=mode), graph_of(molecules())
     found = []
-    for function in (messages.plain, tiles.messages):
+    for kernels, function in (
+        ("0", tiles.messages),
+        ("1", frame_messages.plain),
+        ("1", tiles.messages),
+    ):
+        monkeypatch.setenv("NEUPOL_KERNELS", kernels)
         monkeypatch.setattr(network, "messages", function)
         graph.positions.requires_grad_()
         values = model.network(graph)
         inputs = [graph.positions, *model.parameters()]
         gradients = torch.autograd.grad(values.square().sum(), inputs, allow_unused=True)
         found.append([values.detach(), *(g for g in gradients if g is not None)])
-    assert len(found[0]) == len(found[1])
-    for plain, tiled in zip(*found, strict=True):
-        torch.testing.assert_close(tiled, plain, rtol=0, atol=1e-12 * max(1, plain.abs().max()))
+    for plain, framed, tiled in zip(*found, strict=True):
+        bound = 1e-12 * max(1, plain.abs().max())
+        torch.testing.assert_close(framed, plain, rtol=0, atol=bound)
+        torch.testing.assert_close(tiled, plain, rtol=0, atol=bound)
 
 
 def test_edges_stand_beside_their_reverse():

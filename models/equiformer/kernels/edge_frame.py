@@ -20,47 +20,19 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from neupol_cli.models.equiformer.tensor_product import Path
 from neupol_cli.models.nn.graph import Edges
 from neupol_cli.models.nn.harmonics import Constant, Harmonics, wigner_3j
 
 
-@dataclass(frozen=True)
-class Path:
-    """One coupling l1 x Y_l2 -> l3."""
-
-    l1: int
-    l2: int
-    l3: int
-
-    @property
-    def even(self) -> bool:
-        """Whether it joins m to m; otherwise it joins m to -m."""
-        return (self.l1 + self.l2 + self.l3) % 2 == 0
-
-    def symbol(self) -> Tensor:
-        """(2 l1 + 1, 2 l2 + 1, 2 l3 + 1) of the tensor product with e3nn's normalisation."""
-        return wigner_3j(self.l1, self.l2, self.l3) * math.sqrt(2 * self.l3 + 1)
-
-    def coupling(self, m: int) -> float:
-        """The constant that gives component m >= 0 of l3 along y; 0 where nothing does."""
-        if m > min(self.l1, self.l3):
-            return 0.0
-        source = self.l1 + (m if self.even else -m)
-        value = float(self.symbol()[source, self.l2, self.l3 + m])
-        return value * math.sqrt(2 * self.l2 + 1) if abs(value) > 1e-9 else 0.0
-
-
-@lru_cache(maxsize=8)
-def paths(lmax: int) -> tuple[Path, ...]:
-    """Every coupling of l1, l2, l3 <= lmax, in the published order."""
-    degrees = range(lmax + 1)
-    return tuple(
-        Path(l1, l2, l3)
-        for l1 in degrees
-        for l2 in degrees
-        for l3 in degrees
-        if abs(l1 - l2) <= l3 <= l1 + l2
-    )
+@lru_cache(maxsize=512)
+def coupling(path: Path, m: int) -> float:
+    """The constant that gives component m >= 0 of l3 along y; 0 where nothing does."""
+    if m > min(path.l1, path.l3):
+        return 0.0
+    source = path.l1 + (m if path.even else -m)
+    value = float(path.symbol()[source, path.l2, path.l3 + m])
+    return value * math.sqrt(2 * path.l2 + 1) if abs(value) > 1e-9 else 0.0
 
 
 # Pairs of edges in a tile: what 256 of them need at a time stays in a core's caches.

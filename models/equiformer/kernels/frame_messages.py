@@ -1,4 +1,4 @@
-"""Equiformer's nonlinear messages: an edge's values and attention logits, in its own frame.
+"""Equiformer's nonlinear messages in each edge's own frame: equal to ``Attention.formula``.
 
     M = source_j + target_i                              one feature list an edge
     D = M x Y(n_ij), path by path, times w(r_ij)          the depthwise tensor product
@@ -9,7 +9,8 @@ In the frame of edge_frame.py a path is one constant a component. For D the cons
 into Lin, and 39 % of D is zero and is not there. For the values the paths to one l3 add up to one
 matrix for each m: what were 3,136 numbers an edge are none. Only then are the values turned back.
 
-This file says it with one PyTorch operation after another; tiles.py does it.
+This file says it with one PyTorch operation after another, differentiable to any order; tiles.py
+does it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.equiformer.edge_frame import Pairs, Path, paths
-from neupol_cli.models.equiformer.so3 import SIGMOID, SILU, Muls
+from neupol_cli.models.equiformer.kernels.edge_frame import Pairs, coupling
+from neupol_cli.models.equiformer.so3 import Muls
+from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, paths
+from neupol_cli.models.nn.activation import SIGMOID, SILU, SMOOTH_LEAKY_RELU
 from neupol_cli.models.nn.harmonics import Constant
 from neupol_cli.models.nn.linear import product
-
-# (E f(z)^2)^(-1/2) of the smooth leaky ReLU over normal z, as e3nn estimates it.
-LEAKY = 1.531320475574866
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Group:
         self.width = sum(term.width for term in terms)
         self.columns = torch.cat([torch.arange(t.width) + stack[t.path] for t in terms])
         widths = torch.tensor([term.width for term in terms])
-        couplings = torch.tensor([t.path.coupling(m) for t in terms], dtype=torch.float64)
+        couplings = torch.tensor([coupling(t.path, m) for t in terms], dtype=torch.float64)
         self.couplings = Constant(couplings.repeat_interleave(widths))
 
 
-class Wiring:
+class Wiring(TensorProduct):
     """Where everything is: which numbers of M and w make which numbers of D.
 
     Args:
@@ -73,21 +73,8 @@ class Wiring:
     """
 
     def __init__(self, muls: Muls, orders: int) -> None:
-        self.muls, self.lmax = muls, len(muls) - 1
-        self.paths = [
-            path for path in paths(self.lmax) if any(path.coupling(m) for m in range(orders))
-        ]
-        self.places: dict[Path, slice] = {}
-        self.stacks: list[dict[Path, int]] = [{} for _ in muls]
-        self.widths = [0] * len(muls)  # of D_l3, all paths side by side
-        at = 0
-        for path in self.paths:
-            width = muls[path.l1]
-            self.places[path] = slice(at, at + width)
-            self.stacks[path.l3][path] = self.widths[path.l3]
-            self.widths[path.l3] += width
-            at += width
-        self.weights = at
+        every = paths(len(muls) - 1)
+        super().__init__(muls, every if orders > 1 else [path for path in every if path.even])
         self.groups = [
             Group(l3, m, self._terms(l3, m), self.stacks[l3])
             for l3 in range(self.lmax + 1)
@@ -101,7 +88,7 @@ class Wiring:
         return [
             Term(path, self.places[path])
             for path in self.paths
-            if path.l3 == l3 and path.coupling(m)
+            if path.l3 == l3 and coupling(path, m)
         ]
 
     def matrices(self, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -247,4 +234,4 @@ def spoken(
 def logits(alpha: Tensor, attention: Tensor) -> Tensor:
     """(E, heads a) -> (E, heads): a . f(alpha), f the smooth leaky ReLU of slope 0.2."""
     leaky = alpha * (0.2 + 0.8 * torch.sigmoid(alpha))
-    return (leaky.unflatten(1, attention.shape) * (LEAKY * attention)).sum(2)
+    return (leaky.unflatten(1, attention.shape) * (SMOOTH_LEAKY_RELU * attention)).sum(2)

@@ -1,0 +1,63 @@
+"""Equiformer's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neupol_cli.errors import UsageError
+from neupol_cli.models.equiformer.so3 import multiplicities
+from neupol_cli.models.property import PropertyConfig
+
+
+@dataclass(frozen=True)
+class EquiformerConfig(PropertyConfig):
+    """Equiformer's sizes; the defaults are the published QM9 network.
+
+    Attributes:
+        irreps: of the state; even, l ascending from 0.
+        layers: attention blocks.
+        cutoff: Angstrom.
+        heads, head_irreps: attention heads, and the values of one.
+        mlp_irreps: the hidden layer of a block's feed-forward network.
+        feature: scalars that the readout sees.
+        encoding: how a distance enters: ``learned-gaussian``, ``learned-bessel`` (published for
+            energies, r2, zpve) or any of models/distance.py.
+        encoding_size, encoding_bins: its resolution.
+        radial: hidden widths of the networks behind it.
+        alpha_drop: dropout of attention weights, in training only.
+        average_degree, average_nodes: neighbours of an atom and atoms of a molecule in QM9.
+    """
+
+    irreps: str = "128x0e+64x1e+32x2e"
+    layers: int = 6
+    cutoff: float = 5.0
+    heads: int = 4
+    head_irreps: str = "32x0e+16x1e+8x2e"
+    mlp_irreps: str = "384x0e+192x1e+96x2e"
+    feature: int = 512
+    encoding: str = "learned-gaussian"
+    encoding_size: int = 128
+    encoding_bins: int = 64
+    radial: tuple[int, ...] = (64, 64)
+    alpha_drop: float = 0.2
+    average_degree: float = 15.57930850982666
+    average_nodes: float = 18.03065905448718
+
+
+def check(config: EquiformerConfig) -> None:
+    """Refuses sizes that make no network.
+
+    Raises:
+        UsageError: saying which.
+    """
+    degrees = len(multiplicities(config.irreps))
+    if degrees < 2:
+        raise UsageError(f"irreps {config.irreps!r} have no vectors; add some, as in 16x0e+8x1e")
+    for name in ("head_irreps", "mlp_irreps"):
+        text = getattr(config, name)
+        if len(multiplicities(text)) != degrees:
+            raise UsageError(f"{name} {text!r} must go to the same l as irreps {config.irreps!r}")
+    if config.layers < 1 or config.heads < 1:
+        raise UsageError(
+            f"got {config.layers} layers of {config.heads} heads; both must be positive"
+        )
