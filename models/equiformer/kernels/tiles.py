@@ -10,6 +10,7 @@ from the plain formula.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,15 +70,11 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         pairs, wiring, outs = ctx.given
         wanted = ctx.needs_input_grad[4:]
-        p = _parts(ctx.saved_tensors[wiring.lmax :], wiring, outs)
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
-            return (
-                None,
-                None,
-                None,
-                None,
-                *_plain_gradients(p, pairs, wiring, outs, gradients, wanted),
-            )
+            exact = _plain_gradients(saved, pairs, wiring, outs, gradients, wanted)
+            return None, None, None, None, *exact
+        p = _parts(saved[wiring.lmax :], wiring, outs)
         turns = [torch.zeros_like(r) for r in pairs.rotations] if wanted[0] else []
         total = _parts([torch.zeros_like(t) for t in _flat(p)], wiring, outs)
         learns = any(
@@ -91,17 +88,23 @@ class _Tiled(torch.autograd.Function):
 
 
 def _plain_gradients(
-    p: Parts,
+    tensors: Sequence[Tensor],
     pairs: Pairs,
     wiring: Wiring,
     outs: Muls,
     gradients: Sequence[Tensor],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    tensors = (*pairs.rotations, *_flat(p))
-    inputs = [each for each, want in zip(tensors, wanted, strict=True) if want]
-    values = plain(p, pairs, wiring, outs)
-    found = iter(
+    """The same gradients as a graph of operations.
+
+    Derivatives are taken by aliases: D_2 is made of D_1, and a layer's features of the rotations
+    before it, and what reaches a tensor by way of another one is not this function's to count.
+    """
+    aliases = [each.view_as(each) for each in tensors]
+    rotated = replace(pairs, rotations=aliases[: wiring.lmax])
+    values = plain(_parts(aliases[wiring.lmax :], wiring, outs), rotated, wiring, outs)
+    inputs = [each for each, want in zip(aliases, wanted, strict=True) if want]
+    slopes = iter(
         torch.autograd.grad(values, inputs, gradients, create_graph=True, allow_unused=True)
     )
-    return [next(found) if want else None for want in wanted]
+    return [next(slopes) if want else None for want in wanted]
