@@ -64,7 +64,8 @@ def prepared(network: Any, graph: Graph) -> Callable[[Tensor], Tensor]:
     topology = neighbours(graph, graph.positions, SIZES["cutoff"])
     i, j = topology.receivers, topology.senders
     edges = Edges.of(topology, graph.positions, graph.batch)
-    first, second = Triplets(edges, graph.numbers.shape[0]).listed  # k -> j, j -> i
+    triplets = Triplets.of(edges, graph.numbers.shape[0])
+    first, second = triplets.incoming, triplets.onward  # k -> j, j -> i
     found = i, j, i[second], j[second], j[first], first, second
     module.radius_graph = lambda *_, **__: torch.stack((j, i))
     module.triplets = lambda *_, **__: found

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from neupol_cli.models.dimenet.spherical_basis import legendre
-from neupol_cli.models.dimenet.triplets import Fan
+from neupol_cli.models.dimenet.triplets import Angles
 from neupol_cli.models.distance import HermiteTable
 from neupol_cli.models.nn.linear import Linear
 
@@ -20,9 +20,9 @@ class LegendreAngles(nn.Module):
         super().__init__()
         self.size = size
 
-    def forward(self, fan: Fan) -> Tensor:
-        """A fan of edges -> (a, n, n, size)."""
-        return legendre(fan.cosines, self.size)
+    def forward(self, given: Angles) -> Tensor:
+        """(...) angles -> (..., size)."""
+        return legendre(given.cosines, self.size)
 
 
 class PerceptronAngles(nn.Module):
@@ -32,8 +32,9 @@ class PerceptronAngles(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(Linear(1, size), nn.ReLU(), Linear(size, size))
 
-    def forward(self, fan: Fan) -> Tensor:
-        return self.layers(fan.angles[..., None])
+    def forward(self, given: Angles) -> Tensor:
+        """(...) angles -> (..., size)."""
+        return self.layers(given.angles[..., None])
 
 
 class LearnedAngles(HermiteTable):
@@ -44,12 +45,13 @@ class LearnedAngles(HermiteTable):
     def __init__(self, size: int, bins: int) -> None:
         super().__init__(size, bins, 0.0, math.pi)
 
-    def forward(self, fan: Fan) -> Tensor:  # type: ignore[override]
-        angles = fan.angles
+    def forward(self, given: Angles) -> Tensor:  # type: ignore[override]
+        """(...) angles -> (..., size)."""
+        angles = given.angles
         return super().forward(angles.flatten()).view(*angles.shape, self.size)
 
 
-LEARNT: dict[str, Callable[[int, int], nn.Module]] = {
+LEARNED: dict[str, Callable[[int, int], nn.Module]] = {
     "mlp": PerceptronAngles,
     "learned": LearnedAngles,
 }
@@ -57,4 +59,4 @@ LEARNT: dict[str, Callable[[int, int], nn.Module]] = {
 
 def angular(name: str, size: int, bins: int) -> nn.Module:
     """What goes with the distance encoding of that name; Legendre polynomials with most."""
-    return LEARNT.get(name, LegendreAngles)(size, bins)
+    return LEARNED.get(name, LegendreAngles)(size, bins)

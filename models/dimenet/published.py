@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neupol_cli.models.dimenet.network import DimeNetConfig
+from neupol_cli.models.dimenet.config import DimeNetConfig
 
 # Part of a published name -> ours; what is not named here stays.
 NAMES = {

@@ -1,164 +1,136 @@
-"""Pairs of edges that meet at an atom, k -> j -> i, as one small dense block an atom.
-
-A list of triplets makes a network gather, multiply and scatter a wide row for each of them. With
-the n edges that arrive at an atom in n slots, and the n that leave it in n more, everything a
-triplet needs is an entry of an n x n block, and a sum over k is a matrix product.
-
-Atoms are sorted by n and cut into fans of a few, each padded to its own largest n: hardly any slot
-stays empty, and on a CPU what belongs to a fan stays in the cache.
-"""
+"""Pairs of edges that meet at an atom, k -> j -> i, and what DimeNet sums over them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, segment_sum
+from neupol_cli.models.nn.linear import product
 
 # Two images of one atom are further apart than this; in Angstrom^2.
 SAME = 1e-2
-# Atoms of a fan on a CPU. A GPU, which hates small kernels, gets all atoms in so many fans.
-FAN, FANS = 64, 4
+
+
+class Angles(Protocol):
+    """Angles between j - k and i - j, of any shape: 0 on a straight chain k -> j -> i.
+
+    This is DimeNet's angle as coded in PyTorch Geometric, pi minus the bond angle.
+    """
+
+    @property
+    def cosines(self) -> Tensor:
+        """Their cosines."""
+
+    @property
+    def angles(self) -> Tensor:
+        """The angles, in [0, pi]; their gradient is finite on straight chains."""
+
+
+class AngularBasis(Protocol):
+    """sbf_kji of all triplets, in whatever layout."""
+
+    def turned(self, t: Tensor, narrow: Tensor, wide: Tensor) -> Tensor:
+        """sum_k t_kj * W_2 W_1 sbf_kji.
+
+        Args:
+            t: (E, T) by edge k -> j.
+            narrow: (b, L N) W_1.
+            wide: (T, b) W_2.
+
+        Returns:
+            (E, T) by edge j -> i.
+        """
 
 
 @dataclass(frozen=True)
-class Fan:
-    """Some atoms j with n slots each for edges k -> j and for edges j -> i.
+class Triplets:
+    """Every edge k -> j with every edge j -> i but its own reverse, T in all.
 
     Attributes:
-        onward, incoming: (a, n, 3) directions of the edges j -> i and k -> j, zero if empty.
-        distinct: (a, n, n) bool [j, i, k]: both slots are taken, and k is not i.
+        incoming, onward: (T,) the edges k -> j and j -> i.
+        to_centre, from_centre: (T, 3) their directions.
     """
 
-    onward: Tensor
     incoming: Tensor
-    distinct: Tensor
+    onward: Tensor
+    to_centre: Tensor
+    from_centre: Tensor
+
+    @classmethod
+    def of(cls, edges: Edges, points: int) -> Triplets:
+        """The triplets of E edges between some points."""
+        with torch.no_grad():
+            incoming, onward = _meeting(edges, points)
+            ends = edges.senders.index_select(0, incoming), edges.receivers.index_select(0, onward)
+            vectors = edges.vectors.index_select(0, incoming)
+            gap = (vectors + edges.vectors.index_select(0, onward)).square().sum(1)
+            distinct = (ends[0] != ends[1]) | (gap > SAME)  # an atom's own image is another atom
+            incoming, onward = incoming[distinct], onward[distinct]
+        directions = (edges.directions.index_select(0, index) for index in (incoming, onward))
+        return cls(incoming, onward, *directions)
 
     @cached_property
     def cosines(self) -> Tensor:
-        """(a, n, n) [j, i, k] cosine of the angle between j - k and i - j: 1 on a straight chain.
-
-        This is DimeNet's angle as coded in PyTorch Geometric, pi minus the bond angle.
-        """
-        return self.onward @ self.incoming.transpose(1, 2)
+        """(T,), as :class:`Angles` says."""
+        return (self.to_centre * self.from_centre).sum(1)
 
     @cached_property
     def angles(self) -> Tensor:
-        """(a, n, n) [j, i, k] that angle in [0, pi]; its gradient is finite on straight chains."""
-        cross = torch.linalg.cross(self.onward[:, :, None], self.incoming[:, None])
-        squared = cross.square().sum(-1)
-        bent = squared > 0
-        sines = torch.where(bent, squared, 1.0).sqrt() * bent
-        # Of two zeros, in an empty slot, atan2 has no derivative.
-        cosines = torch.where(bent | (self.cosines != 0), self.cosines, 1.0)
-        return torch.atan2(sines, cosines)
+        """(T,), as :class:`Angles` says."""
+        return angle_between(self.from_centre, self.to_centre, self.cosines)
 
 
-class Triplets:
-    """Every edge k -> j with every edge j -> i but its own reverse, for P points.
+@dataclass(frozen=True)
+class TripletBasis:
+    """The angular basis as it is written.
 
     Attributes:
-        fans: the points in groups.
-        sizes: how many slots each fan has, points times n; S in all.
-        arrival, departure: (E,) the slot of an edge among those that arrive at its receiver and
-            among those that leave its sender.
+        triplets: T of them.
+        sbf: (T, L N) R_ln(r_kj) F_l(angle_kji), index N l + n.
     """
 
-    def __init__(self, edges: Edges, points: int) -> None:
-        self.edges = edges
-        with torch.no_grad():
-            arriving, arrival = _ranked(edges.receivers, points)
-            leaving, departure = _ranked(edges.senders, points)
-            shape, first = _slots(torch.maximum(arriving, leaving))
-            self.arrival = first.index_select(0, edges.receivers) + arrival
-            self.departure = first.index_select(0, edges.senders) + departure
-        self.sizes = [a * n for a, n in shape]
-        self.size = sum(self.sizes)
-        onward = self.split(self.leaving(edges.directions))
-        incoming = self.split(self.arriving(edges.directions))
-        distinct = self._distinct(shape)
-        self.fans = [
-            Fan(v.view(a, n, 3), u.view(a, n, 3), d)
-            for v, u, d, (a, n) in zip(onward, incoming, distinct, shape, strict=True)
-        ]
+    triplets: Triplets
+    sbf: Tensor
 
-    def arriving(self, values: Tensor) -> Tensor:
-        """(E, ...) -> (S, ...): the values of the edges k -> j, zero in empty slots."""
-        empty = values.new_zeros(self.size, *values.shape[1:])
-        return empty.index_copy(0, self.arrival, values)
+    @classmethod
+    def of(
+        cls, triplets: Triplets, radial: Tensor, angles: Callable[[Angles], Tensor]
+    ) -> TripletBasis:
+        """From (E, L N) the radial half at every edge k -> j, and F."""
+        angular = angles(triplets)[:, :, None]  # (T, L, 1)
+        by_degree = radial.index_select(0, triplets.incoming).unflatten(1, (angular.shape[1], -1))
+        return cls(triplets, (by_degree * angular).flatten(1))
 
-    def leaving(self, values: Tensor) -> Tensor:
-        """(E, ...) -> (S, ...): the values of the edges j -> i, zero in empty slots."""
-        empty = values.new_zeros(self.size, *values.shape[1:])
-        return empty.index_copy(0, self.departure, values)
-
-    def split(self, slots: Tensor) -> Sequence[Tensor]:
-        """(S, ...) -> the rows of each fan."""
-        return slots.split(self.sizes)
-
-    def departed(self, slots: Tensor) -> Tensor:
-        """(S, ...) by slot of the edge j -> i -> (E, ...) by edge."""
-        return slots.index_select(0, self.departure)
-
-    @torch.no_grad()
-    def _distinct(self, shape: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """(a, n, n) a fan; an atom's own image is another atom, told by where it is."""
-        found = []
-        vectors, ends = self.edges.vectors, self.edges
-        columns = (
-            *(self.split(self.arriving(x)) for x in (vectors, ends.senders + 1)),
-            *(self.split(self.leaving(x)) for x in (vectors, ends.receivers + 1)),
-        )
-        for (a, n), incoming, came_from, onward, goes_to in zip(shape, *columns, strict=True):
-            k, i = came_from.view(a, 1, n), goes_to.view(a, n, 1)  # 0 in an empty slot
-            back, there = incoming.view(a, n, 3), onward.view(a, n, 3)
-            sizes = back.square().sum(2)[:, None] + there.square().sum(2)[:, :, None]
-            gap = sizes + 2 * there @ back.transpose(1, 2)  # |v_kj + v_ji|^2
-            found.append((k > 0) & (i > 0) & ((k != i) | (gap > SAME)))
-        return found
-
-    @cached_property
-    def listed(self) -> tuple[Tensor, Tensor]:
-        """(T,) each: the edges k -> j and j -> i of every triplet, as a list."""
-        number = torch.arange(self.edges.receivers.shape[0], device=self.arrival.device)
-        first, second = self.split(self.arriving(number)), self.split(self.leaving(number))
-        incoming, onward = [], []
-        for fan, k, i in zip(self.fans, first, second, strict=True):
-            a, n, _ = fan.distinct.shape
-            incoming.append(k.view(a, 1, n).expand(a, n, n))
-            onward.append(i.view(a, n, 1).expand(a, n, n))
-        return self.values(incoming), self.values(onward)
-
-    def values(self, blocks: Sequence[Tensor]) -> Tensor:
-        """(a, n, n, ...) a fan -> (T, ...) in the order of :attr:`listed`."""
-        return torch.cat([b[fan.distinct] for b, fan in zip(blocks, self.fans, strict=True)])
+    def turned(self, t: Tensor, narrow: Tensor, wide: Tensor) -> Tensor:
+        """As :meth:`AngularBasis.turned`."""
+        weights = product(product(self.sbf, narrow), wide)  # (T, T_emb)
+        weighted = t.index_select(0, self.triplets.incoming) * weights
+        return segment_sum(weighted, self.triplets.onward, t.shape[0])
 
 
-def _ranked(owners: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """(P,) how many edges each point owns, and (E,) the rank of each edge among its owner's."""
-    counts = torch.bincount(owners, minlength=points)
-    order = owners.argsort(stable=True)
-    first = (counts.cumsum(0) - counts).index_select(0, owners.index_select(0, order))
-    rank = torch.empty_like(owners)
-    rank[order] = torch.arange(owners.shape[0], device=owners.device) - first
-    return counts, rank
+def angle_between(a: Tensor, b: Tensor, cosines: Tensor) -> Tensor:
+    """atan2(|a x b|, a . b) of unit vectors (..., 3), or of zeros, which have the angle 0."""
+    squared = torch.linalg.cross(a, b).square().sum(-1)
+    bent = squared > 0
+    sines = torch.where(bent, squared, 1.0).sqrt() * bent
+    # Of two zeros, in an empty place, atan2 has no derivative.
+    return torch.atan2(sines, torch.where(bent | (cosines != 0), cosines, 1.0))
 
 
-def _slots(counts: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
-    """(P,) edges a point -> points and slots n of each fan, and (P,) each point's first slot."""
-    points = counts.shape[0]
-    step = FAN if counts.device.type == "cpu" else max(-(-points // FANS), 1)
-    ordered, order = counts.sort()
-    ends = [min(start + step, points) for start in range(0, points, step)]
-    most = ordered[[end - 1 for end in ends]].tolist()  # ascending, so the last is the largest
-    shape = [(end - k * step, n) for k, (end, n) in enumerate(zip(ends, most, strict=True))]
-    each = counts.new_tensor([n for _, n in shape]).repeat_interleave(
-        counts.new_tensor([a for a, _ in shape])
-    )
-    first = torch.empty_like(counts)
-    first[order] = each.cumsum(0) - each
-    return shape, first
+def _meeting(edges: Edges, points: int) -> tuple[Tensor, Tensor]:
+    """(M,) each: every edge into an atom with every edge out of it."""
+    arriving = torch.bincount(edges.receivers, minlength=points)
+    order = edges.receivers.argsort(stable=True)
+    starts = arriving.cumsum(0) - arriving
+    counts = arriving.index_select(0, edges.senders)  # of edges that each edge follows
+    onward = torch.arange(counts.shape[0], device=counts.device).repeat_interleave(counts)
+    rank = torch.arange(onward.shape[0], device=counts.device)
+    rank = rank - (counts.cumsum(0) - counts).index_select(0, onward)
+    first = starts.index_select(0, edges.senders).index_select(0, onward)
+    return order.index_select(0, first + rank), onward

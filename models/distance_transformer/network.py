@@ -1,9 +1,12 @@
 """A transformer over the atoms of a molecule whose attention knows the distances.
 
-    a_ij = softmax_j(q_i . k_j / sqrt(d) + MLP(e(r_ij)))        per head; j = i, at r = 0, included
-    h_i += W sum_j a_ij v_j,     (q, k, v) = L LN(h)
-    h_i += L silu(L LN(h_i))
-    y    = sum_i L silu(L LN(h_i))                               one such readout a target
+    h_i  = Emb(z_i)                                              DistanceTransformer.embed
+    a_ij = softmax_j(q_i . k_j / sqrt(d) + MLP(e(r_ij)))         Attention; MLP is DistanceBias
+    h_i += W sum_j a_ij v_j,     (q, k, v) = L LN(h)             Attention, Layer
+    h_i += L silu(L LN(h_i))                                     Layer.feed_forward
+    y    = sum_i L silu(L LN(h_i))                               readout, one such for each target
+
+The softmax is a head's; j = i, at r = 0, is included.
 
 Gao et al. 2022, footnote 2, plug their encoding into "self attention among
 atoms" whose distances enter through "a multi-layer perceptron as the bias vector for the
@@ -22,46 +25,17 @@ multi-head attention". No code was published and nothing else is said. Chosen he
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import UsageError
+from neupol_cli.models.base import Backbone
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.distance_transformer.pair_blocks import Blocks, Listed, pair_products
+from neupol_cli.models.distance_transformer.config import DistanceTransformerConfig, check
+from neupol_cli.models.distance_transformer.kernels.choice import pair_products
+from neupol_cli.models.distance_transformer.pairs import PairProducts
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear
-from neupol_cli.models.property import Backbone, PropertyConfig
-
-
-@dataclass(frozen=True)
-class DistanceTransformerConfig(PropertyConfig):
-    """Sizes of the distance transformer.
-
-    Attributes:
-        hidden: width of an atom's state.
-        layers: attention blocks.
-        heads: attention heads; divides ``hidden``.
-        feed_forward: width between the two layers of a block's second half.
-        bias_hidden: width of the MLP that turns an encoded distance into a bias a head.
-        cutoff: Angstrom; None joins all pairs of a molecule (and refuses periodic cells).
-        encoding: how a distance enters (models/distance.py).
-        encoding_size, encoding_bins, encoding_range: its resolution; the range is in Angstrom and
-            is the cutoff where there is one.
-    """
-
-    hidden: int = 128
-    layers: int = 6
-    heads: int = 8
-    feed_forward: int = 512
-    bias_hidden: int = 64
-    cutoff: float | None = None
-    encoding: str = "learned"
-    encoding_size: int = 32
-    encoding_bins: int = 64
-    encoding_range: float = 12.0
 
 
 class DistanceBias(nn.Module):
@@ -119,12 +93,13 @@ class Attention(nn.Module):
         return weights, torch.exp(own - largest)
 
 
-def _products(edges: Edges, points: int) -> Blocks | Listed:
-    """All layers of a pass share the layout of their pairs."""
-    key = (pair_products, points)
+def _products(edges: Edges, points: int) -> PairProducts:
+    """Those of the edges' pairs, whose layout all layers of a pass share."""
+    key = ("pair products", points)
     if key not in edges.shared:
         edges.shared[key] = pair_products(edges, points)
-    return edges.shared[key]
+    products: PairProducts = edges.shared[key]
+    return products
 
 
 class Layer(nn.Module):
@@ -153,11 +128,11 @@ class DistanceTransformer(Backbone):
 
     def __init__(self, config: DistanceTransformerConfig) -> None:
         super().__init__(config)
-        _check(config)
+        check(config)
         hidden = config.hidden
         self.cutoff = config.cutoff
         self.irreps = f"{hidden}x0e"
-        self.embedding = nn.Embedding(config.kinds * len(config.species), hidden)
+        self.embedding = nn.Embedding(config.points_per_atom * len(config.species), hidden)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(hidden)
         self.heads = nn.ModuleList(
@@ -165,31 +140,14 @@ class DistanceTransformer(Backbone):
             for _ in config.targets
         )
 
-    def embed(self, types: Tensor, edges: Any) -> Tensor:
+    def embed(self, types: Tensor, edges: Edges) -> Tensor:
         return self.embedding(types)
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
         h = self.norm(state)
-        each = torch.cat([head(h) for head in self.heads], 1)  # (A, T)
-        return segment_sum(each, graph.batch, graph.size)
+        by_atom = torch.cat([head(h) for head in self.heads], 1)  # (A, T)
+        return segment_sum(by_atom, graph.batch, graph.size)
 
     def projection(self) -> nn.Module:
         """Points that never move (``frozen``) need nothing to move them with."""
         return nn.Identity()
-
-
-def _check(config: DistanceTransformerConfig) -> None:
-    """Refuses what this network cannot be.
-
-    Raises:
-        UsageError: movable points, or heads that do not divide the width.
-    """
-    if config.polarization == "movable":
-        raise UsageError(
-            "distance-transformer has no vectors that could move a point, only off or frozen "
-            "polarization; choose egnn, equivariant-transformer or equiformer to move points"
-        )
-    if config.heads < 1 or config.hidden % config.heads:
-        raise UsageError(
-            f"{config.heads} heads do not divide {config.hidden} features: --set heads="
-        )

@@ -12,7 +12,9 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
+from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
 from neupol_cli.models.dimenet.spherical_basis import SphericalBessel, bessel_zeros, legendre
+from neupol_cli.models.dimenet.triplets import TripletBasis
 from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
@@ -27,8 +29,15 @@ def published(stored):
     return stored.model("dimenet")
 
 
-@pytest.fixture(scope="module")
-def inner(stored, published):
+@pytest.fixture(params=["1", "0"], ids=["kernels", "plain"])
+def switch(request, monkeypatch):
+    """With kernels, and without them."""
+    monkeypatch.setenv("NEUPOL_KERNELS", request.param)
+    return request.param
+
+
+@pytest.fixture
+def inner(stored, published, switch):
     """Edges, basis and blocks of the published network, and our order of the published edges."""
     graph = Graph.from_atoms(stored.structures, torch.float64)
     edges = Edges.of(neighbours(graph, graph.positions, 5.0), graph.positions, graph.batch)
@@ -44,7 +53,7 @@ def close(ours, theirs, tolerance=1e-12):
     np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=0, atol=tolerance)
 
 
-def test_prediction_equals_the_published(stored, published):
+def test_prediction_equals_the_published(stored, published, switch):
     close(published.raw(stored.structures), stored["prediction"][:, 0])
 
 
@@ -56,23 +65,56 @@ def test_radial_basis_messages_and_outputs_equal_the_published(stored, inner):
         close(output, stored[f"atom_outputs/{k}"])
 
 
+@pytest.mark.parametrize("switch", ["0"], indirect=True)
 def test_triplets_and_their_basis_equal_the_published(stored, inner):
     _, basis, _, order = inner
-    ours = basis.triplets
+    triplets = basis.angular.triplets
     place = np.argsort(order)  # published edge -> ours
     theirs = place[stored["triplets"]]  # (2, T) in our numbers
-    listed = torch.stack(ours.listed).numpy()
+    listed = torch.stack((triplets.incoming, triplets.onward)).numpy()
     assert sorted(map(tuple, listed.T)) == sorted(map(tuple, theirs.T))
 
     rank = {pair: t for t, pair in enumerate(map(tuple, listed.T))}
     order = [rank[pair] for pair in map(tuple, theirs.T)]
-    close(ours.values([fan.angles for fan in ours.fans])[order], stored["angles"])
-    blocks = [angular.unflatten(2, (-1, 7)) for angular in basis.angular]
-    angular = ours.values(blocks)[order]  # (T, 7)
-    radial = basis.arriving[ours.arrival[theirs[0]]].view(-1, 7, 6)
-    both = (radial * angular[..., None]).flatten(1)[:40]
+    close(triplets.angles[order], stored["angles"])
     # Published closed forms of j_l lose digits at short distances; ours are held to 2e-12 below.
-    close(both, stored["angular_basis"], 5e-11)
+    close(basis.angular.sbf[order][:40], stored["angular_basis"], 5e-11)
+
+
+CRYSTAL = ase.Atoms(
+    "CO",
+    [[0.1, 0, 0], [1.3, 1.5, 1.4]],
+    cell=[[2.9, 0, 0.3], [0, 3.1, 0], [0.4, 0, 3.3]],
+    pbc=True,
+)
+
+
+@pytest.mark.parametrize("encoding", ["bessel", "learned"])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_fans_sum_what_a_list_of_triplets_sums_with_derivatives(encoding, periodic, monkeypatch):
+    model = small(encoding=encoding)
+    structures = [CRYSTAL] if periodic else [ethanol(), ase.build.molecule("CO2"), ase.Atoms("C")]
+    graph = Graph.from_atoms(structures, torch.float64)
+    answers = []
+    for setting, layout in (("0", TripletBasis), ("1", FanBasis)):
+        monkeypatch.setenv("NEUPOL_KERNELS", setting)
+        edges = Edges.of(
+            neighbours(graph, graph.positions, 5.0), graph.positions, graph.batch, graph.cell
+        )
+        assert isinstance(model.backbone.basis(edges, len(graph.numbers)).angular, layout)
+        values, forces, _ = model.derivatives(graph, create_graph=True)
+        second = torch.autograd.grad(forces.square().sum(), model.parameters(), allow_unused=True)
+        answers.append([values, forces, *(slope for slope in second if slope is not None)])
+    for plain, fans in zip(*answers, strict=True):
+        torch.testing.assert_close(
+            fans, plain, rtol=0, atol=1e-12 * float(plain.detach().abs().max())
+        )
+
+
+def test_without_kernels_none_is_called(monkeypatch):
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    monkeypatch.setattr(FanBasis, "of", None)  # whoever calls it fails
+    small().predict([ethanol()], forces=True)
 
 
 def test_spherical_bessel_functions_in_both_precisions(stored):
@@ -152,12 +194,12 @@ def test_forces_can_be_differentiated_again(encoding):
     with torch.no_grad():
         step = torch.zeros_like(parameter)
         step[1, 3] = 1e-5
-        found = []
+        losses = []
         for sign in (1, -1):
             parameter += sign * step
-            found.append(float(model.derivatives(graph)[1].square().sum()))
+            losses.append(float(model.derivatives(graph)[1].square().sum()))
             parameter -= sign * step
-    assert abs(float(slope[1, 3]) - (found[0] - found[1]) / 2e-5) < 1e-8 * found[0]
+    assert abs(float(slope[1, 3]) - (losses[0] - losses[1]) / 2e-5) < 1e-8 * losses[0]
 
 
 def test_a_straight_molecule_has_finite_forces_and_second_derivatives():
@@ -173,13 +215,7 @@ def test_a_straight_molecule_has_finite_forces_and_second_derivatives():
 
 def test_a_crystal_equals_its_supercell_and_counts_own_images():
     model = small(species=(6, 8))
-    cell = ase.Atoms(
-        "CO",
-        [[0.1, 0, 0], [1.3, 1.5, 1.4]],
-        cell=[[2.9, 0, 0.3], [0, 3.1, 0], [0.4, 0, 3.3]],
-        pbc=True,
-    )
-    one, eight = model.predict([cell, cell.repeat((2, 2, 2))])["energy"]
+    one, eight = model.predict([CRYSTAL, CRYSTAL.repeat((2, 2, 2))])["energy"]
     assert eight == pytest.approx(8 * one, abs=1e-9)
 
 
@@ -212,9 +248,9 @@ def test_single_precision_stays_close():
 
 def test_each_target_has_its_row():
     both = small(targets=("a", "b"), units=("eV", "D"))
-    found = both.predict([ethanol()])
-    assert found["a"].shape == (1,)
-    assert found["a"][0] != found["b"][0]
+    values = both.predict([ethanol()])
+    assert values["a"].shape == (1,)
+    assert values["a"][0] != values["b"][0]
 
 
 def test_the_start_is_as_published():

@@ -13,7 +13,9 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import ENCODINGS
-from neupol_cli.models.distance_transformer import pair_blocks
+from neupol_cli.models.distance_transformer.kernels import choice
+from neupol_cli.models.distance_transformer.kernels.pair_blocks import PairBlocks
+from neupol_cli.models.distance_transformer.pairs import EdgeProducts
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
 SMALL = {
@@ -59,25 +61,47 @@ def test_attention_is_the_formula_of_the_docstring():
     torch.testing.assert_close(layer(h, edges), layer.output(expected), rtol=0, atol=1e-13)
 
 
-def test_blocks_and_lists_give_the_same_numbers():
+def crystal() -> ase.Atoms:
+    return ase.Atoms("CO", [[0, 0, 0], [1.2, 1.3, 1.5]], cell=[2.9, 3, 3.1], pbc=True)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_dense_blocks_give_the_numbers_of_the_edges_with_derivatives(periodic):
     rng = torch.Generator().manual_seed(1)
-    crystal = ase.Atoms("CO", [[0, 0, 0], [1.2, 1.3, 1.5]], cell=[2.9, 3, 3.1], pbc=True)
-    for edges, points in ((edges_of(molecules()), 15), (edges_of([crystal], 4.0), 2)):
-        blocks, listed = pair_blocks.pair_products(edges, points), pair_blocks.Listed(edges)
-        assert type(blocks) is pair_blocks.Blocks
-        q, k = torch.randn(2, points, 4, 5, generator=rng, dtype=torch.float64)
-        scores = listed.scores(q, k)
-        torch.testing.assert_close(blocks.scores(q, k), scores, rtol=0, atol=1e-13)
-        sums = listed.sums(scores, k)
-        torch.testing.assert_close(blocks.sums(scores, k), sums, rtol=0, atol=1e-12)
+    edges, points = (edges_of([crystal()], 4.0), 2) if periodic else (edges_of(molecules()), 15)
+    q, k = torch.randn(2, points, 4, 5, generator=rng, dtype=torch.float64)
+    target = torch.randn(points, 4, 5, generator=rng, dtype=torch.float64)
+    blocks, plain = PairBlocks.of(edges, points), EdgeProducts(edges)
+    assert blocks is not None
+    answers = []
+    for products in (plain, blocks):
+        inputs = [q.clone().requires_grad_(), k.clone().requires_grad_()]
+        scores = products.scores(*inputs)
+        sums = products.sums(scores, inputs[1])
+        slopes = torch.autograd.grad((sums * target).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(slope.square().sum() for slope in slopes), inputs)
+        answers.append((scores, sums, *slopes, *second))
+    for expected, actual in zip(*answers, strict=True):
+        bound = 1e-13 * float(expected.detach().abs().max())
+        torch.testing.assert_close(actual, expected, rtol=0, atol=max(bound, 1e-12))
 
 
-def test_blocks_are_molecules_and_wasteful_ones_are_listed():
-    edges = edges_of(molecules())
-    blocks = pair_blocks.pair_products(edges, 15)
+def test_blocks_are_molecules_and_wasteful_ones_stay_edges():
+    blocks = choice.pair_products(edges_of(molecules()), 15)
+    assert isinstance(blocks, PairBlocks)
     assert (blocks.blocks, blocks.size) == (3, 9)
     chain = ase.Atoms("C" * 200, np.arange(200)[:, None] * [1.4, 0, 0])
-    assert type(pair_blocks.pair_products(edges_of([chain], 3.0), 200)) is pair_blocks.Listed
+    assert isinstance(choice.pair_products(edges_of([chain], 3.0), 200), EdgeProducts)
+
+
+def test_without_kernels_the_network_goes_edge_by_edge(monkeypatch):
+    model = small()
+    fast = model.predict(molecules(), forces=True)
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    monkeypatch.setattr(PairBlocks, "__init__", None)  # whoever calls it fails
+    plain = model.predict(molecules(), forces=True)
+    for name, value in plain.items():
+        np.testing.assert_allclose(fast[name], value, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
@@ -102,13 +126,13 @@ def test_forces_can_be_differentiated_again():
     _, forces, _ = model.derivatives(graph, create_graph=True)
     (slope,) = torch.autograd.grad(forces.square().sum(), parameter)
     place = tuple(int(x) for x in torch.unravel_index(slope.abs().argmax(), slope.shape))
-    found = []
+    losses = []
     with torch.no_grad():
         for sign in (1, -1):
             parameter[place] += sign * 1e-5
-            found.append(float(model.derivatives(graph)[1].square().sum()))
+            losses.append(float(model.derivatives(graph)[1].square().sum()))
             parameter[place] -= sign * 1e-5
-    assert abs(float(slope[place]) - (found[0] - found[1]) / 2e-5) < 1e-8
+    assert abs(float(slope[place]) - (losses[0] - losses[1]) / 2e-5) < 1e-8
 
 
 def test_symmetry_and_alone_against_together():
@@ -139,7 +163,7 @@ def test_the_energy_is_smooth_at_the_cutoff():
 
 def test_a_crystal_equals_its_supercell():
     model = small(cutoff=4.0)
-    cell = ase.Atoms("CO", [[0, 0, 0], [1.2, 1.3, 1.5]], cell=[2.9, 3, 3.1], pbc=True)
+    cell = crystal()
     one, eight = model.predict([cell, cell.repeat((2, 2, 2))])["energy"]
     assert eight == pytest.approx(8 * one, abs=1e-9)
 

@@ -1,8 +1,7 @@
-"""Attention between points that see each other, with numbers per pair and head, not per feature.
+"""The products over pairs as products of dense blocks, one a molecule.
 
-Scores q_i . k_j and sums of values over j are products of dense blocks, one a molecule; only
-(edges, heads) numbers are ever gathered or scattered. Points that fall into no small blocks (one
-large crystal, interleaved copies) go edge by edge instead; the answers are the same.
+Only (E, heads) numbers are gathered or scattered, no features. Points that fall into no small
+blocks (one large crystal, interleaved copies) have none: they go edge by edge.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.graph import Edges, segment_sum
+from neupol_cli.models.nn.graph import Edges
 
 # Dense blocks may hold so many times more pairs than there are edges.
 WASTE = 6
 
 
-class Blocks:
+class PairBlocks:
     """B blocks of up to n consecutive points that no edge leaves.
 
     Attributes:
@@ -35,51 +34,34 @@ class Blocks:
         receiver = self.place.index_select(0, edges.receivers)
         self.pair = receiver * self.size + rank.index_select(0, edges.senders)
 
+    @classmethod
+    def of(cls, edges: Edges, points: int) -> PairBlocks | None:
+        """The blocks of these edges; None where they would mostly be empty."""
+        starts = _starts(edges, points)
+        first = starts.nonzero().squeeze(1)
+        counts = torch.diff(first, append=first.new_full((1,), points))
+        pairs = counts.shape[0] * int(counts.max()) ** 2 if points else 0
+        if pairs > WASTE * (edges.receivers.shape[0] + points):
+            return None
+        return cls(edges, starts, counts)
+
     def _padded(self, x: Tensor) -> Tensor:
         """(P, heads, d) -> (B, heads, n, d), zero where a block is smaller."""
         empty = x.new_zeros(self.blocks * self.size, *x.shape[1:])
         return empty.index_copy(0, self.place, x).unflatten(0, (-1, self.size)).transpose(1, 2)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """(P, heads, d) queries and keys -> (E, heads) q_i . k_j."""
+        """As :meth:`PairProducts.scores`."""
         dense = self._padded(q) @ self._padded(k).transpose(2, 3)  # (B, heads, n, n)
         return dense.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, self.pair)
 
     def sums(self, weights: Tensor, values: Tensor) -> Tensor:
-        """(E, heads) weights, (P, heads, d) values -> (P, heads, d) sum_j w_ij v_j."""
+        """As :meth:`PairProducts.sums`."""
         empty = weights.new_zeros(self.blocks * self.size**2, weights.shape[1])
         dense = empty.index_add(0, self.pair, weights)  # images of one pair share an entry
         dense = dense.view(self.blocks, self.size, self.size, -1).permute(0, 3, 1, 2)
         summed = (dense @ self._padded(values)).transpose(1, 2).flatten(0, 1)
         return summed.index_select(0, self.place)
-
-
-class Listed:
-    """The same two products edge by edge."""
-
-    def __init__(self, edges: Edges) -> None:
-        self.edges = edges
-
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """As :meth:`Blocks.scores`."""
-        received, sent = self.edges.receivers, self.edges.senders
-        return (q.index_select(0, received) * k.index_select(0, sent)).sum(-1)
-
-    def sums(self, weights: Tensor, values: Tensor) -> Tensor:
-        """As :meth:`Blocks.sums`."""
-        sent = values.index_select(0, self.edges.senders) * weights[..., None]
-        return segment_sum(sent, self.edges.receivers, values.shape[0])
-
-
-def pair_products(edges: Edges, points: int) -> Blocks | Listed:
-    """Blocks where the edges fall into small ones, a list of edges elsewhere."""
-    starts = _starts(edges, points)
-    first = starts.nonzero().squeeze(1)
-    counts = torch.diff(first, append=first.new_full((1,), points))
-    pairs = counts.shape[0] * int(counts.max()) ** 2 if points else 0
-    if pairs > WASTE * (edges.receivers.shape[0] + points):
-        return Listed(edges)
-    return Blocks(edges, starts, counts)
 
 
 def _starts(edges: Edges, points: int) -> Tensor:
