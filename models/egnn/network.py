@@ -1,67 +1,54 @@
 """EGNN (Satorras, Hoogeboom and Welling 2021), the QM9 network, with movable points if wanted.
 
-    m_ij = att(silu(L(silu(L[h_i, h_j, e(r_ij)]))))     att(m) = sigmoid(w m + b) m
-    h_i += L(silu(L[h_i, sum_j m_ij]))
-    y    = L(silu(L(sum_i L(silu(L h_i)))))             one such readout a target
+    f_i  = one-hot(Z_i) x (1, Z_i/scale, (Z_i/scale)^2)
+    h    = L(f)
+    m_ij = silu(L(silu(L[h_i, h_j, e(r_ij)])))          phi_e; published: e(r) = r^2
+    m_ij = sigmoid(w m_ij + b) m_ij                     attention; C(r_ij) m_ij with a cutoff
+    h_i += L(silu(L[h_i, sum_j m_ij]))                  phi_h
+    g_i  = L(silu(L h_i))                               one readout g, y a target
+    y    = L(silu(L(sum_i g_i)))
 
-The first layer of m is split: L[h_i, h_j, e] = A h_i + B h_j + C e, two products an atom and one
-narrow one a pair, instead of one wide product a pair. The published code also computes padded and
-self pairs and multiplies them by zero; here there are none.
+Molecules' coordinates stay where they are. Movable points (Neural Polarization) go by EGNN's own
+coordinate update in every layer but the last:
+
+    x_i += mean_j (x_i - x_j) phi_x(m_ij)               phi_x = w . silu(L m)
+
+phi_e stands in messages.py; kernels/choice.py says what sums it. The published code also computes
+padded and self pairs and multiplies them by zero; here there are none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.base import Arguments, Backbone
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
-from neupol_cli.models.egnn.messages import Parts, messages, summed_messages
+from neupol_cli.models.egnn.config import EGNNConfig
+from neupol_cli.models.egnn.kernels.choice import kernels
+from neupol_cli.models.egnn.messages import MessageInputs, messages
+from neupol_cli.models.egnn.published import published_egnn
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, product
-from neupol_cli.models.property import Backbone, PropertyConfig
-
-
-@dataclass(frozen=True)
-class EGNNConfig(PropertyConfig):
-    """EGNN's sizes; the defaults are the published QM9 network.
-
-    Attributes:
-        hidden: width H of every feature.
-        layers: message passing steps.
-        cutoff: Angstrom; None joins all pairs, as published.
-        encoding: how a distance enters a message (models/distance.py).
-        encoding_size, encoding_bins, encoding_range: its resolution; the range is in Angstrom and
-            is the cutoff where there is one.
-        charge_power: highest power of Z / charge_scale in an atom's input.
-    """
-
-    hidden: int = 128
-    layers: int = 7
-    cutoff: float | None = None
-    encoding: str = "squared"
-    encoding_size: int = 32
-    encoding_bins: int = 64
-    encoding_range: float = 12.0
-    charge_power: int = 2
-    charge_scale: float = 9.0
 
 
 class Layer(nn.Module):
     """One step of message passing; where points move it also answers each one's displacement.
 
-    State (P, H) or, with a displacement behind the scalars, (P, H + 3).
+    State (P, H) or, with a displacement behind the scalars, (P, H + 3). The names of its parts are
+    those of checkpoints: ``first``, ``second`` and ``attention`` make phi_e, ``update`` is phi_h
+    and ``push`` phi_x.
     """
 
-    def __init__(self, config: EGNNConfig, has_push: bool) -> None:
+    def __init__(self, config: EGNNConfig, has_phi_x: bool) -> None:
         super().__init__()
         hidden = config.hidden
         # The ablation of frozen points keeps the parameters of pi and never reads it.
-        self.moves = has_push and config.polarization == "movable"
+        self.moves = has_phi_x and config.polarization == "movable"
         scope = Range(
             config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins
         )
@@ -71,39 +58,45 @@ class Layer(nn.Module):
         self.second = Linear(hidden, hidden)
         self.attention = Linear(hidden, 1)
         self.update = nn.Sequential(Linear(2 * hidden, hidden), nn.SiLU(), Linear(hidden, hidden))
-        self.push = Push(hidden) if has_push else nn.Identity()
+        self.push = CoordinateUpdate(hidden) if has_phi_x else nn.Identity()
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        h = state[:, : self.hidden]  # (P, H)
-        parts = self._parts(h, edges)
+        """(P, H) or (P, H + 3) -> the same shape after phi_e, phi_h and, where it moves, phi_x."""
+        h = state[:, : self.hidden]
+        inputs = self.message_inputs(h, edges)
         if self.moves:
-            summed, push = self._moved(parts, edges)
+            summed, displacements = self.sum_and_displacements(inputs, edges)
         else:
-            summed = summed_messages(parts, edges.receivers, edges.senders)
-            push = functional.pad(h[:, :0], (0, state.shape[1] - self.hidden))
-        return torch.cat((h + self.update(torch.cat((h, summed), 1)), push), 1)
+            summed = kernels().summed_messages(inputs, edges.receivers, edges.senders)
+            displacements = functional.pad(h[:, :0], (0, state.shape[1] - self.hidden))
+        h = h + self.phi_h(torch.cat((h, summed), 1))
+        return torch.cat((h, displacements), 1)
 
-    def _moved(self, parts: Parts, edges: Edges) -> tuple[Tensor, Tensor]:
-        """(P, H) summed messages and (P, 3) displacements; only points that can move need phi."""
-        points, first = parts.received.shape[0], edges.first_moving
-        still, moving = slice(None, first), slice(first, None)
-        receivers = edges.receivers[moving]
-        m = messages(parts.of(moving), receivers, edges.senders[moving])
+    def phi_h(self, h_and_sum: Tensor) -> Tensor:
+        """(P, 2 H) [h_i, sum_j m_ij] -> (P, H)."""
+        return self.update(h_and_sum)
+
+    def sum_and_displacements(self, p: MessageInputs, edges: Edges) -> tuple[Tensor, Tensor]:
+        """(P, H) sum_j m_ij and (P, 3) displacements; only points that can move need phi_x."""
+        points, first = p.received.shape[0], edges.first_moving
+        to_atoms, to_moving = slice(None, first), slice(first, None)
+        receivers = edges.receivers[to_moving]
+        m = messages(p.select(to_moving), receivers, edges.senders[to_moving])
         summed = segment_sum(m, receivers, points)
-        summed = summed + summed_messages(
-            parts.of(still), edges.receivers[still], edges.senders[still]
+        summed = summed + kernels().summed_messages(
+            p.select(to_atoms), edges.receivers[to_atoms], edges.senders[to_atoms]
         )
-        return summed, self.push(m, edges.vectors[moving], receivers, points)
+        return summed, self.push(m, edges.vectors[to_moving], receivers, points)
 
-    def _parts(self, h: Tensor, edges: Edges) -> Parts:
-        """L[h_i, h_j, e] as a product an atom and receiver, one an atom and sender, one a pair."""
+    def message_inputs(self, h: Tensor, edges: Edges) -> MessageInputs:
+        """What phi_e reads of h (P, H), of the edges' lengths, and of its weights."""
         to_receiver, to_sender, to_distance = self.first.weight.split(
             [self.hidden, self.hidden, self.first.in_features - 2 * self.hidden], 1
         )
-        inside = None
+        envelope = None
         if self.cutoff is not None:
-            inside = cosine_envelope(edges.lengths, self.cutoff)[:, None]
-        return Parts(
+            envelope = cosine_envelope(edges.lengths, self.cutoff)[:, None]
+        return MessageInputs(
             product(h, to_receiver, self.first.bias),
             product(h, to_sender),
             self.encoding(edges),
@@ -112,28 +105,39 @@ class Layer(nn.Module):
             self.second.bias,
             self.attention.weight,
             self.attention.bias,
-            inside,
+            envelope,
         )
 
 
-class Push(nn.Module):
-    """EGNN's own coordinate update, mean_j (x_i - x_j) phi(m_ij), as pi of Neural Polarization.
+class CoordinateUpdate(nn.Module):
+    """EGNN's own coordinate update, mean_j (x_i - x_j) phi_x(m_ij), as pi of Neural Polarization.
 
-    phi has one hidden layer, as the paper says. The mean over j and the small start of phi (xavier,
-    gain 0.001) are those of EGNN's published code; the paper on polarization leaves both open.
+    phi_x has one hidden layer, as the paper says. The mean over j and the small start of phi_x
+    (xavier, gain 0.001) are those of EGNN's published code; the paper on polarization leaves both
+    open.
     """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         last = Linear(128, 1, bias=False)
         nn.init.xavier_uniform_(last.weight, gain=0.001)
-        self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), last)
+        self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), last)  # phi_x
 
     def forward(self, messages: Tensor, vectors: Tensor, receivers: Tensor, points: int) -> Tensor:
-        """(E, H) messages and (E, 3) edges, from receiver to sender, hence the sign -> (P, 3)."""
-        pulls = -vectors * self.phi(messages)  # (E, 3)
-        number = segment_sum(torch.ones_like(pulls[:, :1]), receivers, points)
-        return segment_sum(pulls, receivers, points) / number.clamp(min=1)
+        """Where points go.
+
+        Args:
+            messages: (E, H) m_ij.
+            vectors: (E, 3) x_j - x_i, from receiver to sender, hence the sign.
+            receivers: (E,).
+            points: P.
+
+        Returns:
+            (P, 3).
+        """
+        weighted = -vectors * self.phi(messages)  # (E, 3)
+        number = segment_sum(torch.ones_like(weighted[:, :1]), receivers, points)
+        return segment_sum(weighted, receivers, points) / number.clamp(min=1)
 
 
 class LastThree(nn.Module):
@@ -156,10 +160,10 @@ class Readout(nn.Module):
 
     def forward(self, h: Tensor, batch: Tensor, atoms: Tensor) -> Tensor:
         """(A, H) atoms' features and (B, 1) their number in each structure -> (B, 1)."""
-        layers: Any = self.atom
-        first, second = layers
-        pooled = segment_sum(functional.silu(first(h)), batch, atoms.shape[0])
-        return self.molecule(product(pooled, second.weight) + atoms * second.bias)
+        second = cast(Linear, self.atom[1])
+        pooled = segment_sum(functional.silu(self.atom[0](h)), batch, atoms.shape[0])  # (B, H)
+        summed = product(pooled, second.weight) + atoms * second.bias  # sum_i g_i
+        return self.molecule(summed)
 
 
 class EGNN(Backbone):
@@ -176,15 +180,19 @@ class EGNN(Backbone):
         self.irreps = f"{config.hidden}x0e" + ("+1x1o" if moves else "")
         self.width = config.hidden + (3 if moves else 0)
         powers = config.charge_power + 1
-        self.embedding = Linear(config.kinds * len(config.species) * powers, config.hidden)
+        self.embedding = Linear(
+            config.points_per_atom * len(config.species) * powers, config.hidden
+        )
         last = config.layers - 1
         self.layers = nn.ModuleList(Layer(config, moves and t < last) for t in range(config.layers))
         self.heads = nn.ModuleList(Readout(config.hidden) for _ in config.targets)
         # Whole numbers are exact in every type of float; their quotients are taken when needed.
-        charges = torch.tensor(config.species * config.kinds, dtype=torch.get_default_dtype())
+        charges = torch.tensor(
+            config.species * config.points_per_atom, dtype=torch.get_default_dtype()
+        )
         self.register_buffer("charges", charges, persistent=False)
 
-    def embed(self, types: Tensor, edges: Any) -> Tensor:
+    def embed(self, types: Tensor, edges: Edges) -> Tensor:
         """An affine map of one-hot(type) times (1, Z/scale, (Z/scale)^2 ..), a row a type."""
         powers = torch.arange(self.config.charge_power + 1, device=self.charges.device)
         inputs = (self.charges / self.config.charge_scale)[:, None] ** powers  # (types, powers)
@@ -202,32 +210,7 @@ class EGNN(Backbone):
 
     @staticmethod
     def published(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+        weights: Mapping[str, Tensor], config: Arguments
     ) -> tuple[EGNNConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state (backbone's names)."""
-        ours = EGNNConfig(
-            species=tuple(config.get("species", (1, 6, 7, 8, 9))),
-            hidden=config["hidden_nf"],
-            layers=config["n_layers"],
-            charge_power=config.get("charge_power", 2),
-            charge_scale=config.get("charge_scale", 9.0),
-        )
-        parts = {
-            "edge_mlp.0": "first",
-            "edge_mlp.2": "second",
-            "att_mlp.0": "attention",
-            "node_mlp.0": "update.0",
-            "node_mlp.2": "update.2",
-        }
-        names = {"embedding": "embedding"}
-        for k in range(ours.layers):
-            names |= {f"gcl_{k}.{theirs}": f"layers.{k}.{name}" for theirs, name in parts.items()}
-        for place, index in enumerate(("0", "2")):
-            names[f"node_dec.{index}"] = f"heads.0.atom.{place}"
-            names[f"graph_dec.{index}"] = f"heads.0.molecule.{index}"
-        state = {
-            f"{name}.{kind}": weights[f"{theirs}.{kind}"]
-            for theirs, name in names.items()
-            for kind in ("weight", "bias")
-        }
-        return ours, state
+        return published_egnn(weights, config)

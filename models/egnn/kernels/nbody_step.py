@@ -1,4 +1,4 @@
-"""One layer of the n-body network as one compiled operation; see fused/nbody_step.cpp."""
+"""One layer of the n-body network as one compiled operation; see nbody_step.cpp."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neupol_cli.models.kernels import compiler as fused
+from neupol_cli.models.kernels import compiler
+from neupol_cli.models.nn.linear import Perceptron
 
 SOURCE = Path(__file__).with_name("nbody_step.cpp")
-REALS = {torch.float32: "float", torch.float64: "double"}
 # Features of H numbers fill whole vector registers, of 16 float32 at most.
 MULTIPLE = 16
 # The tile: so many pairs have their rows in a core's cache.
@@ -25,8 +25,8 @@ PAIRS = 400
 
 @dataclass(frozen=True)
 class Sizes:
-    """As in fused/nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
-    points that go at ``fixed``; whether features are updated, and whether positions learn; how
+    """As in nbody_step.cpp: P points, B systems; receivers begin at point ``first``,
+    points that move at ``fixed``; whether features are updated, and whether positions learn; how
     many threads there are."""
 
     points: int
@@ -47,103 +47,95 @@ def _numbers(sizes: Sizes) -> Any:
     return (ctypes.c_long * len(values))(*values)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What no gradient is wanted of, for all points.
-
-    Attributes:
-        start: (P, B, 3) positions that were given.
-        charges: (P, B).
-        velocities: (P - fixed, B, 3) of the points that go.
-    """
-
-    start: Tensor
-    charges: Tensor
-    velocities: Tensor
+# What no gradient is wanted of: (P, B, 3) positions and (P, B) charges as given, of all points, and
+# (P - fixed, B, 3) velocities of the points that move.
+Constants = tuple[Tensor, Tensor, Tensor]
 
 
-def usable(seen: Seen, hidden: int) -> bool:
-    """Whether the compiled operation can stand in for PyTorch's here."""
-    like = seen.start
-    if like.device.type != "cpu" or hidden % MULTIPLE or like.dtype not in REALS:
-        return False
-    constant = not any(each.requires_grad for each in (like, seen.charges, seen.velocities))
-    return constant and _library(like.dtype, hidden) is not None
+def library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
+    """The compiled operation for numbers like these and H features, or None where it is not."""
+    return None if hidden % MULTIPLE else compiler.library_for(SOURCE, like, {"HIDDEN": hidden})
 
 
 def step(
-    h: Tensor, now: Tensor, seen: Seen, weights: Sequence[Tensor], first: int, fixed: int
+    h: Tensor, x: Tensor, constants: Constants, weights: Sequence[Tensor], first: int, fixed: int
 ) -> tuple[Tensor, Tensor]:
-    """Displacements (P - fixed, B, 3) and new features (P, B, H), as `egnn_nbody.Layer` has them.
+    """Displacements (P - fixed, B, 3) and new features (P, B, H), as nbody.py's layer has them.
 
     Args:
         h: (P, B, H).
-        now: (P, B, 3) positions as the layer sees them.
-        seen: the rest.
-        weights: message, second, push (their biases after them), the push's last one without,
-            the drift's two, and, unless this is the last layer, the update's two.
+        x: (P, B, 3) positions as the layer sees them.
+        constants: see :data:`Constants`.
+        weights: phi_e's two and phi_x's first (biases after them), phi_x's last one without,
+            phi_v's two, and, unless this is the last layer, phi_h's two; see :func:`weights`.
         first, fixed: see :class:`Sizes`.
     """
     points, systems, _ = h.shape
     threads = torch.get_num_threads()
-    sizes = Sizes(points, systems, first, fixed, len(weights) > 11, now.requires_grad, threads)
-    moved, out = _Step.apply(sizes, seen, h.contiguous(), now.contiguous(), *weights)
-    return moved, h if out is None else out
+    sizes = Sizes(points, systems, first, fixed, len(weights) > 11, x.requires_grad, threads)
+    displacements, out = _Step.apply(sizes, constants, h.contiguous(), x.contiguous(), *weights)
+    return displacements, h if out is None else out
+
+
+def weights(
+    phi_e: Perceptron, phi_x: Perceptron, phi_v: Perceptron, phi_h: Perceptron | None
+) -> list[Tensor]:
+    """A layer's weights in the order of :func:`step`."""
+    before = [phi_e.first, phi_e.second, phi_x.first]
+    after = [phi_v.first, phi_v.second]
+    if phi_h is not None:
+        after += [phi_h.first, phi_h.second]
+    ordered = [w for linear in before for w in (linear.weight, linear.bias)]
+    ordered.append(phi_x.second.weight)
+    return ordered + [w for linear in after for w in (linear.weight, linear.bias)]
 
 
 def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*[each.data_ptr() for each in tensors])
+    return (ctypes.c_void_p * len(tensors))(*[x.data_ptr() for x in tensors])
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _library(dtype: torch.dtype, hidden: int) -> ctypes.CDLL | None:
-    return fused.library(SOURCE, {"REAL": REALS[dtype], "HIDDEN": hidden})
-
-
 def _loaded(h: Tensor) -> ctypes.CDLL:
-    """The library, where `usable` has said that there is one."""
-    found = _library(h.dtype, h.shape[-1])
-    assert found is not None
-    found.kept.restype = ctypes.c_long
-    return found
+    """The library, where kernels/choice.py has seen that there is one."""
+    loops = library(h, h.shape[-1])
+    assert loops is not None
+    loops.kept.restype = ctypes.c_long
+    return loops
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sizes: Sizes, seen: Seen, h: Tensor, now: Tensor, *weights: Tensor
+        ctx: Any, sizes: Sizes, constants: Constants, h: Tensor, x: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        call, numbers = _loaded(h), _numbers(sizes)
-        inputs = (h, now, seen.start, seen.charges, seen.velocities)
-        keep = h.new_empty(call.kept(numbers))
-        moved, out = torch.empty_like(seen.velocities), None
+        loops, numbers = _loaded(h), _numbers(sizes)
+        saved = h.new_empty(loops.kept(numbers))
+        displacements, out = torch.empty_like(constants[2]), None
         if sizes.update:
             out = torch.empty_like(h)
-        call.forward(
-            numbers, _pointers(inputs), _pointers(weights), *map(_pointer, (keep, moved, out))
-        )
-        ctx.numbers, ctx.seen, ctx.threads = numbers, seen, sizes.threads
-        ctx.save_for_backward(h, now, keep, *weights)
-        return moved, out
+        tensors = (_pointers((h, x, *constants)), _pointers(weights))
+        loops.forward(numbers, *tensors, *map(_pointer, (saved, displacements, out)))
+        ctx.numbers, ctx.constants, ctx.threads = numbers, constants, sizes.threads
+        ctx.save_for_backward(h, x, saved, *weights)
+        return displacements, out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        h, now, keep, *weights = ctx.saved_tensors
-        inputs = (h, now, ctx.seen.start, ctx.seen.charges, ctx.seen.velocities)
-        by_moved, by_out = (each if each is None else each.contiguous() for each in gradients)
-        by_h, by_now = torch.empty_like(h), torch.zeros_like(now)
+        h, x, saved, *weights = ctx.saved_tensors
+        by_displacements, by_out = (g if g is None else g.contiguous() for g in gradients)
+        by_h, by_x = torch.empty_like(h), torch.zeros_like(x)
         # each thread's own, (threads, ...)
-        by_weights = [each.new_zeros(ctx.threads, *each.shape) for each in weights]
+        by_weights = [w.new_zeros(ctx.threads, *w.shape) for w in weights]
         _loaded(h).backward(
             ctx.numbers,
-            _pointers(inputs),
+            _pointers((h, x, *ctx.constants)),
             _pointers(weights),
-            *map(_pointer, (keep, by_moved, by_out, by_h, by_now)),
-            _pointers([each[k] for k in range(ctx.threads) for each in by_weights]),
+            *map(_pointer, (saved, by_displacements, by_out, by_h, by_x)),
+            _pointers([w[k] for k in range(ctx.threads) for w in by_weights]),
         )
-        summed = (each[0] if ctx.threads == 1 else each.sum(0) for each in by_weights)
-        return None, None, by_h, by_now if ctx.needs_input_grad[3] else None, *summed
+        summed = (w[0] if ctx.threads == 1 else w.sum(0) for w in by_weights)
+        return None, None, by_h, by_x if ctx.needs_input_grad[3] else None, *summed

@@ -1,4 +1,4 @@
-"""EGNN with velocities against the published network, its fused pairs, and movable points."""
+"""EGNN with velocities against the published network, its kernels, and movable points."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
 from neupol_cli.models.egnn import nbody
-from neupol_cli.models.egnn.kernels.nbody_step import Seen
-from neupol_cli.models.egnn.nbody import EGNNDynamics, NBodyConfig
-from neupol_cli.models.egnn.pair_messages import Parts, messages_and_pushes, plain
+from neupol_cli.models.egnn.config import NBodyConfig
+from neupol_cli.models.egnn.kernels import nbody_step, pair_messages
+from neupol_cli.models.egnn.kernels.choice import NBodyKernels, nbody_kernels
+from neupol_cli.models.egnn.nbody import DenseEdges, EGNNDynamics, Particles
 from tests.compiler import needs_compiler
 
 
@@ -55,32 +56,22 @@ def test_the_unread_feature_update_has_no_weights(published) -> None:
     assert ours == 134_020 - unread
 
 
-@pytest.mark.parametrize("first", [0, 2])
-def test_fused_pairs_equal_the_plain_formula(first: int) -> None:
-    torch.manual_seed(1)
-    points, receivers, systems, hidden = 5, 4, 3, 6
-    shapes = Parts(
-        received=(receivers, systems, hidden),
-        sent=(points, systems, hidden),
-        squared=(receivers, points - 1, systems, 1),
-        attributes=(receivers, points - 1, systems, 2),
-        to_pair=(hidden, 3),
-        weight=(hidden, hidden),
-        bias=(hidden,),
-        push=(hidden, hidden),
-        push_bias=(hidden,),
-        last=(1, hidden),
-    )  # type: ignore[arg-type]
-    parts = Parts(*(torch.randn(shape, dtype=torch.float64) for shape in shapes))
-    needed = [p.requires_grad_() for p in parts if p is not parts.attributes]
-    senders = torch.tensor([j for i in range(1, 5) for j in range(5) if j != i])
-    both = [f(parts, senders, first) for f in (messages_and_pushes, plain)]
-    for fused, wanted in zip(*both, strict=True):
-        torch.testing.assert_close(fused, wanted, rtol=0, atol=1e-12)
-    weights = [torch.randn_like(out) for out in both[0]]
-    gradients = [torch.autograd.grad(out, needed, weights) for out in both]
-    for fused, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(fused, wanted, rtol=0, atol=1e-11)
+@pytest.mark.parametrize("moving", [0, 2])
+def test_the_kernel_of_messages_equals_the_plain_formula(published, moving: int) -> None:
+    x, v, q = (values.transpose(0, 1).contiguous() for values in inputs(published))
+    layer = network("off").layers[0]
+    h = torch.randn(5, 2, 8, dtype=torch.float64, requires_grad=True)
+    edges = DenseEdges.among(Particles(x, q, v)).received_from(1)
+    x_ij = edges.vectors(x).requires_grad_()
+    variables = [h, x_ij, *layer.message.parameters(), *layer.push.parameters()]
+    kernel = layer.messages_by_kernel(h, x_ij, edges, moving)
+    plain = layer.messages_and_phi_x(h, x_ij, edges, moving)
+    by_output = [torch.randn_like(output) for output in plain]
+    by_kernel, plainly = (
+        [*out, *torch.autograd.grad(out, variables, by_output)] for out in (kernel, plain)
+    )
+    for one, other in zip(by_kernel, plainly, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
 def rotation() -> Tensor:
@@ -145,12 +136,12 @@ def answer_and_gradients(model: EGNNDynamics, systems: int, dtype: torch.dtype) 
 def test_compiled_layers_equal_composed_ones(
     mode: str, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Eight systems: a whole tile and a part of one. Some pushes of layer 1 reach the farthest.
+    # Eight systems: a whole tile and a part of one. Some steps of layer 1 reach the farthest.
     model = network(mode, hidden=hidden)
     torch.nn.init.normal_(model.layers[1].push.second.weight, std=30.0)
     found = answer_and_gradients(model, 8, torch.float64)
     with monkeypatch.context() as patch:
-        patch.setattr(nbody, "usable", lambda seen, hidden: False)
+        patch.setattr(nbody, "nbody_kernels", lambda *_: NBodyKernels(False, False))
         wanted = answer_and_gradients(model, 8, torch.float64)
     single = answer_and_gradients(model.float(), 8, torch.float32)
     assert len(found) == len(wanted) == len(single)
@@ -160,19 +151,26 @@ def test_compiled_layers_equal_composed_ones(
         assert (rounded - composed).abs().max() < 1e-3 * scale
 
 
-def test_the_sizes_that_cannot_be_compiled_are_composed() -> None:
-    seen = Seen(torch.zeros(5, 2, 3), torch.zeros(5, 2), torch.zeros(5, 2, 3))
-    assert not nbody.usable(seen, 8)
-    learning = Seen(torch.zeros(5, 2, 3, requires_grad=True), seen.charges, seen.velocities)
-    assert not nbody.usable(learning, 64)
+@needs_compiler
+def test_what_cannot_be_compiled_is_composed() -> None:
+    given = Particles(torch.zeros(5, 2, 3), torch.zeros(5, 2), torch.zeros(5, 2, 3))
+    assert nbody_kernels(given, 64) == (True, True)
+    assert nbody_kernels(given, 8) == (True, False)
+    learning = given._replace(positions=torch.zeros(5, 2, 3, requires_grad=True))
+    assert nbody_kernels(learning, 64) == (True, False)
 
 
-def test_gradients_through_a_failed_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = network("movable", hidden=16)
-    found = answer_and_gradients(model, 3, torch.float64)
+@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+def test_no_kernel_runs_where_they_are_switched_off(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network(mode, hidden=16)
+    by_kernel = answer_and_gradients(model, 3, torch.float64)
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    wanted = answer_and_gradients(model, 3, torch.float64)
-    for one, other in zip(found, wanted, strict=True):
+    monkeypatch.setattr(nbody_step, "_Step", None)
+    monkeypatch.setattr(pair_messages, "_MessagesAndPhiX", None)
+    plainly = answer_and_gradients(model, 3, torch.float64)
+    for one, other in zip(by_kernel, plainly, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import ase
 import numpy as np
 import pytest
 import torch
 
 from neupol_cli import registry
-from neupol_cli.models.egnn import messages as tiles
-from neupol_cli.models.egnn.messages import Parts, plain, summed_messages
+from neupol_cli.models.egnn import messages as plain
+from neupol_cli.models.egnn.kernels import choice
+from neupol_cli.models.egnn.kernels import message_tiles as tiles
+from neupol_cli.models.egnn.messages import MessageInputs
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
 
@@ -37,24 +41,26 @@ def test_every_layer_equals_the_published_one(published) -> None:
             state = layer(state, edges)
 
 
-def parts(points: int, edges: int, envelope: bool) -> tuple[Parts, torch.Tensor, torch.Tensor]:
+def inputs_of(
+    points: int, edges: int, envelope: bool
+) -> tuple[MessageInputs, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
 
-    def some(*shape: int) -> torch.Tensor:
+    def random(*shape: int) -> torch.Tensor:
         values = torch.randn(*shape, generator=generator, dtype=torch.float64)
         return values.requires_grad_()
 
     hidden, size = 5, 3
-    made = Parts(
-        some(points, hidden),
-        some(points, hidden),
-        some(edges, size),
-        some(hidden, size),
-        some(hidden, hidden),
-        some(hidden),
-        some(1, hidden),
-        some(1),
-        some(edges, 1) if envelope else None,
+    made = MessageInputs(
+        random(points, hidden),
+        random(points, hidden),
+        random(edges, size),
+        random(hidden, size),
+        random(hidden, hidden),
+        random(hidden),
+        random(1, hidden),
+        random(1),
+        random(edges, 1) if envelope else None,
     )
     receivers = torch.randint(0, points, (edges,), generator=generator).sort().values
     return made, receivers, torch.randint(0, points, (edges,), generator=generator)
@@ -65,31 +71,53 @@ def test_tiles_give_the_plain_sum_and_its_gradients(
     envelope: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiles, "TILE_NUMBERS", 1)  # 64 edges a tile: four tiles, the last not full
-    made, receivers, senders = parts(points=9, edges=230, envelope=envelope)
-    inputs = [part for part in made if part is not None]
-    fast = summed_messages(made, receivers, senders)
-    slow = plain(made, receivers, senders)
-    np.testing.assert_allclose(fast.detach(), slow.detach(), rtol=0, atol=1e-12)
-    weight = torch.randn_like(slow)
-    for one, other in zip(
-        torch.autograd.grad(fast, inputs, weight),
-        torch.autograd.grad(slow, inputs, weight),
-        strict=True,
-    ):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-11)
+    made, receivers, senders = inputs_of(points=9, edges=230, envelope=envelope)
+    inputs = [x for x in made if x is not None]
+    weight = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    rates = [torch.randn_like(x) for x in inputs]
+
+    def derivatives(function: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        """The sum, its first derivatives as training has them, and as forces do, and second."""
+        total = function(made, receivers, senders)
+        first = torch.autograd.grad(total, inputs, weight, retain_graph=True)
+        recorded = torch.autograd.grad(total, inputs, weight, create_graph=True)
+        second = torch.autograd.grad(recorded, [weight, *inputs], rates)
+        return [total, *first, *recorded, *second]
+
+    tiled, formula = derivatives(tiles.summed_messages), derivatives(plain.summed_messages)
+    for one, other in zip(tiled, formula, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("envelope", [False, True])
 def test_tiles_are_differentiable_twice(envelope: bool) -> None:
-    made, receivers, senders = parts(points=4, edges=7, envelope=envelope)
-    inputs = [part for part in made if part is not None]
+    made, receivers, senders = inputs_of(points=4, edges=7, envelope=envelope)
+    inputs = [x for x in made if x is not None]
 
     def summed(*given: torch.Tensor) -> torch.Tensor:
         full = given if envelope else (*given, None)
-        return summed_messages(Parts(*full), receivers, senders)
+        return tiles.summed_messages(MessageInputs(*full), receivers, senders)
 
     assert torch.autograd.gradcheck(summed, inputs)
     assert torch.autograd.gradgradcheck(summed, inputs)
+
+
+@pytest.mark.parametrize("mode", ["off", "movable"])
+def test_no_kernel_runs_where_they_are_switched_off(
+    mode: str, published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"hidden": 8, "layers": 2, "polarization": mode}
+    torch.manual_seed(0)
+    model = registry.build("egnn", config).double()
+    graph = Graph.from_atoms(published.structures, torch.float64)
+    by_kernel = model(graph)
+    assert choice.kernels().summed_messages is tiles.summed_messages
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    monkeypatch.setattr(tiles._Summed, "apply", None)
+    assert choice.kernels().summed_messages is plain.summed_messages
+    plainly = model(graph)
+    plainly.sum().backward()
+    torch.testing.assert_close(plainly, by_kernel, rtol=0, atol=1e-12)
 
 
 def test_an_atom_alone_has_an_answer() -> None:

@@ -1,0 +1,53 @@
+"""Sizes of EGNN, for molecules and for charged particles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neupol_cli.models.base import PropertyConfig
+
+
+@dataclass(frozen=True)
+class EGNNConfig(PropertyConfig):
+    """EGNN's sizes; the defaults are the published QM9 network.
+
+    Attributes:
+        hidden: width H of every feature.
+        layers: message passing steps.
+        cutoff: Angstrom; None joins all pairs, as published.
+        encoding: how a distance enters a message (models/distance.py).
+        encoding_size, encoding_bins, encoding_range: its resolution; the range is in Angstrom and
+            is the cutoff where there is one.
+        charge_power: highest power of Z / charge_scale in an atom's input.
+        charge_scale: the largest Z in the data.
+    """
+
+    hidden: int = 128
+    layers: int = 7
+    cutoff: float | None = None
+    encoding: str = "squared"
+    encoding_size: int = 32
+    encoding_bins: int = 64
+    encoding_range: float = 12.0
+    charge_power: int = 2
+    charge_scale: float = 9.0
+
+
+@dataclass(frozen=True)
+class NBodyConfig:
+    """Sizes of the n-body network; the defaults are the published ones.
+
+    Attributes:
+        hidden: width H of every feature.
+        layers: message passing steps.
+        polarization: ``off``, ``frozen`` or ``movable``.
+    """
+
+    hidden: int = 64
+    layers: int = 4
+    polarization: str = "off"
+
+    @property
+    def points_per_particle(self) -> int:
+        """How many embeddings there are: of the particle, and of its movable point."""
+        return 1 if self.polarization == "off" else 2
