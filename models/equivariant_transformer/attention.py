@@ -1,20 +1,31 @@
-"""The equivariant transformer's attention over neighbours: the formula, in plain PyTorch.
+"""What a layer of the equivariant transformer computes between its linear maps, in plain PyTorch.
+
+Attention (Tholke and de Fabritiis 2022, eqs. 5-10):
 
     (dk, dv0, dv2, dv1)_ij = silu(L e(r_ij))                               once a pair
     a_ij  = silu(sum over a head of q_i k_j dk_ij)                         per head
     X_i   = sum_j a_ij v0_j dv0_ij C_ij
     Y_i   = sum_j (V_j v1_j dv1_ij + u_ij v2_j dv2_ij) C_ij
 
-(Tholke and de Fabritiis 2022, eqs. 5-10; t0, t1, t2 of the published code are v0 dv0, v1 dv1 and
-v2 dv2.) V_j (v1_j dv1_ij) = (V_j v1_j) dv1_ij = w_j dv1_ij: the vectors meet v1 before the sum,
-three products a point instead of a pair. Without ``vector_cutoff``, C multiplies X only, as in
-the paper. kernels/ has faster versions, which the tests hold against this one.
+t0, t1, t2 of the published code are v0 dv0, v1 dv1 and v2 dv2. V_j (v1_j dv1_ij) = (V_j v1_j)
+dv1_ij = w_j dv1_ij: the vectors meet v1 before the sum, three products a point instead of a pair.
+Without ``vector_cutoff``, C multiplies X only, as in the paper.
+
+The update (eqs. 11-12):
+
+    s += <w1, w2> o2 + o3,   V += w3 o1 + Y
+
+Between layers a state is (P, 4 H): H scalars, then H vectors (H, 3), as irreps have them. Matrix
+products want vectors as (3, H).
+
+kernels/ has faster versions of each function, which the tests hold against these.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -100,3 +111,34 @@ def message(
         w = inputs.vectors.index_select(0, to.senders)  # (T, 3, H)
         y = y + w * (dv1[0] * c_y)[:, None]
     return x, y
+
+
+def unpacked(state: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, 4 H) -> scalars (P, H), vectors (P, 3, H)."""
+    hidden = state.shape[1] // 4
+    s, v = state.split((hidden, 3 * hidden), 1)
+    return s, v.unflatten(1, (hidden, 3)).transpose(1, 2).contiguous()
+
+
+def packed(s: Tensor, v: Tensor) -> Tensor:
+    """Scalars (P, H), vectors (P, 3, H) -> (P, 4 H)."""
+    return torch.cat((s, v.transpose(1, 2).flatten(1)), 1)
+
+
+def scaled(v: Tensor, f: Tensor) -> Tensor:
+    """(P, 3, H) vectors times (P, H) factors."""
+    return v * f[:, None]
+
+
+def updated(state: Tensor, o: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """The next state (P, 4 H).
+
+    Args:
+        state: (P, 4 H) s and V.
+        o: (P, 3 H) o1, o2, o3.
+        w: (P, 3, 3 H) w1, w2, w3 of each component.
+        y: (P, 3, H) Y.
+    """
+    o1, o2, o3 = o.chunk(3, 1)
+    w1, w2, w3 = w.chunk(3, 2)
+    return state + packed((w1 * w2).sum(1) * o2 + o3, w3 * o1[:, None] + y)

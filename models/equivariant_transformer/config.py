@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neupol_cli.models.property import PropertyConfig
+from neupol_cli.models.base import PropertyConfig
 
 
 @dataclass(frozen=True)

@@ -101,10 +101,10 @@ BY_TARGET = {"mu": "dipole", "r2": "extent"}
 
 def arms(graph: Graph) -> Tensor:
     """(A, 3) from the centre of mass of each structure to its atoms, Angstrom."""
-    masses = torch.as_tensor(ase.data.atomic_masses).to(graph.positions)
-    each = masses.index_select(0, graph.numbers)[:, None]  # (A, 1)
-    weighted = segment_sum(each * graph.positions, graph.batch, graph.size)
-    centres = weighted / segment_sum(each, graph.batch, graph.size)  # (B, 3)
+    by_element = torch.as_tensor(ase.data.atomic_masses).to(graph.positions)
+    masses = by_element.index_select(0, graph.numbers)[:, None]  # (A, 1)
+    weighted = segment_sum(masses * graph.positions, graph.batch, graph.size)
+    centres = weighted / segment_sum(masses, graph.batch, graph.size)  # (B, 3)
     return graph.positions - centres.index_select(0, graph.batch)
 
 

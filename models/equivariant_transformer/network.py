@@ -8,24 +8,25 @@
       (q, k, v0, v2, v1) = L(y);  w = V v1
       a_ij, X_i, Y_i from attention.py, i its own neighbour at r = 0
       (w1, w2, w3) = L V;  (o1, o2, o3) = L X
-      s += <w1, w2> o2 + o3;  V += w3 o1 + Y                  state.py
+      s += <w1, w2> o2 + o3;  V += w3 o1 + Y
     y from LayerNorm(s_i) and V_i                             heads.py
 
 The same function as the published code for fewer operations: an atom is its own neighbour without
 being in the list of edges; the first layer knows that V is zero; the heads leave out the vectors
-that nobody reads. kernels/choice.py says what runs in place of attention.py and state.py.
+that nobody reads. kernels/choice.py says what runs in place of attention.py's functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.base import Arguments, Backbone
 from neupol_cli.models.distance import Range, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
 from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
@@ -40,7 +41,6 @@ from neupol_cli.models.equivariant_transformer.published import (
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.linear import Linear
 from neupol_cli.models.nn.unique_edges import UniqueEdges
-from neupol_cli.models.property import Backbone
 
 
 class EdgeFeatures(NamedTuple):
@@ -131,28 +131,26 @@ class Layer(nn.Module):
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         """(P, 4 H) the state before -> (P, 4 H) the state behind this layer."""
         features = self.radial[0](edges, state.shape[0])
-        step = kernels(state, self.shape)
-        return (
-            self._first(state, features, step) if self.first else self._later(state, features, step)
-        )
+        step = self._first if self.first else self._later
+        return step(state, features, kernels(state, self.shape))
 
-    def _first(self, state: Tensor, features: EdgeFeatures, step: Kernels) -> Tensor:
+    def _first(self, state: Tensor, features: EdgeFeatures, by: Kernels) -> Tensor:
         """s += o3, V = Y: what is left where V is zero."""
         s = state[:, : self.hidden]
         no_vectors = s.new_empty(len(s), 0, self.hidden)
-        inputs = self._messages(self.inputs(self.norm(s)), no_vectors, features)
-        x, y = step.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
-        return step.packed(s + self.outputs(x), y)
+        inputs = self._message_inputs(self.inputs(self.norm(s)), no_vectors, features)
+        x, y = by.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
+        return by.packed(s + self.outputs(x), y)
 
-    def _later(self, state: Tensor, features: EdgeFeatures, step: Kernels) -> Tensor:
+    def _later(self, state: Tensor, features: EdgeFeatures, by: Kernels) -> Tensor:
         """s += <w1, w2> o2 + o3, V += w3 o1 + Y."""
-        s, v = step.unpacked(state)  # (P, H), (P, 3, H)
+        s, v = by.unpacked(state)  # (P, H), (P, 3, H)
         points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
-        inputs = self._messages(points, step.scaled(v, v1), features)
-        x, y = step.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
-        return step.updated(state, self.outputs(x), self.vectors(v), y)
+        inputs = self._message_inputs(points, by.scaled(v, v1), features)
+        x, y = by.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
+        return by.updated(state, self.outputs(x), self.vectors(v), y)
 
-    def _messages(self, points: Tensor, w: Tensor, features: EdgeFeatures) -> MessageInputs:
+    def _message_inputs(self, points: Tensor, w: Tensor, features: EdgeFeatures) -> MessageInputs:
         return MessageInputs(
             points,
             w,
@@ -197,7 +195,7 @@ class EquivariantTransformer(Backbone):
         self.hidden, self.cutoff = config.hidden, config.cutoff
         self.irreps = f"{config.hidden}x0e+{config.hidden}x1o"
         self.shape = AttentionShape(config.heads, config.vector_cutoff)
-        types = config.kinds * len(config.species)
+        types = config.points_per_atom * len(config.species)
         self.radial = RadialEncoding(config)
         self.embedding = nn.Embedding(types, config.hidden)
         self.neighbourhood = Neighbourhood(types, config.hidden, self.radial)
@@ -210,7 +208,7 @@ class EquivariantTransformer(Backbone):
         # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
         self.register_buffer("mean", torch.zeros(len(config.targets)))
 
-    def embed(self, types: Tensor, edges: Any) -> Tensor:
+    def embed(self, types: Tensor, edges: Edges) -> Tensor:
         features = self.radial(edges, types.shape[0])
         s = self.neighbourhood(self.embedding(types), types, features)
         return functional.pad(s, (0, 3 * self.hidden))
@@ -230,21 +228,19 @@ class EquivariantTransformer(Backbone):
 
     @staticmethod
     def published(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+        weights: Mapping[str, Tensor], config: Arguments
     ) -> tuple[EquivariantTransformerConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
         settings = settings_of(config)
         return EquivariantTransformerConfig(**settings), state_of(weights, settings)
 
     @staticmethod
-    def published_units(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    def published_units(weights: Mapping[str, Tensor], config: Arguments) -> Arguments:
         """What stands around the network; its mean and std are in it."""
         return units_of(weights, config)
 
     @staticmethod
-    def recognise(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def recognise(content: object) -> tuple[Mapping[str, Tensor], Arguments] | None:
         """A published checkpoint's weights and arguments, or None if it is another network's."""
         return recognised(content)
 

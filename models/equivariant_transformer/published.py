@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from neupol_cli.errors import CheckpointError
+from neupol_cli.models.base import Arguments
 
 # The published arguments that this network has one value for.
-ONLY: dict[str, Any] = {
+ONLY: dict[str, object] = {
     "activation": "silu",
     "attn_activation": "silu",
     "aggr": "add",
@@ -32,7 +32,7 @@ NECK = f"{BODY}.neighbor_embedding"
 HEAD = "output_model.output_network"
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(config: Arguments) -> Arguments:
     """Our configuration's fields from the published arguments.
 
     Raises:
@@ -43,10 +43,10 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
             raise CheckpointError(
                 f"published {key}={config[key]!r} is not built here, only {value!r}"
             )
-    strange = [name for name in priors(config) if name not in REFERENCES]
-    if strange:
+    unknown = [name for name in priors(config) if name not in REFERENCES]
+    if unknown:
         raise CheckpointError(
-            f"published prior_model {strange[0]!r} is not built here, only atoms' energies"
+            f"published prior_model {unknown[0]!r} is not built here, only atoms' energies"
         )
     return {
         "species": tuple(config.get("species", range(1, config.get("max_z", 100)))),
@@ -60,7 +60,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _output(config: Mapping[str, Any]) -> str:
+def _output(config: Arguments) -> str:
     name = str(config.get("output_model", "Scalar"))
     if name not in OUTPUTS:
         known = ", ".join(OUTPUTS)
@@ -68,14 +68,14 @@ def _output(config: Mapping[str, Any]) -> str:
     return OUTPUTS[name]
 
 
-def priors(config: Mapping[str, Any]) -> list[str]:
+def priors(config: Arguments) -> list[str]:
     """The names of the published priors, which stand alone, in lists or as keys of tables."""
     given = config.get("prior_model") or []
-    each = given if isinstance(given, list) else [given]
-    return [name for prior in each for name in (prior if isinstance(prior, dict) else [prior])]
+    listed = given if isinstance(given, list) else [given]
+    return [name for prior in listed for name in (prior if isinstance(prior, dict) else [prior])]
 
 
-def units_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+def units_of(weights: Mapping[str, Tensor], config: Arguments) -> Arguments:
     """Energies of single atoms, eV: ``atomref`` of the arguments, or the published prior's table.
 
     ``mean`` and ``std`` are among the weights, and stay in the network.
@@ -83,18 +83,18 @@ def units_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
     Raises:
         CheckpointError: the arguments name such a prior, and its table is nowhere.
     """
-    found = dict(config.get("atomref") or {})
+    energies = dict(config.get("atomref") or {})
     tables = [value for key, value in weights.items() if key.endswith("atomref.weight")]
-    if not found and tables:
-        found = dict(enumerate(tables[-1].flatten().tolist()))
-    if priors(config) and not found:
+    if not energies and tables:
+        energies = dict(enumerate(tables[-1].flatten().tolist()))
+    if priors(config) and not energies:
         raise CheckpointError(
             "published prior_model 'Atomref' without its table: give config['atomref']"
         )
-    return {"atomref": found}
+    return {"atomref": energies}
 
 
-def state_of(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_of(weights: Mapping[str, Tensor], settings: Arguments) -> dict[str, Tensor]:
     """Our state_dict; what the published network carries and never reads stays behind."""
     species = torch.tensor(settings["species"])
     state = {
@@ -103,8 +103,7 @@ def state_of(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict
         "embedding.weight": weights[f"{BODY}.embedding.weight"][species],
         "neighbourhood.embedding.weight": weights[f"{NECK}.embedding.weight"][species],
     }
-    kinds = ("weight", "bias")
-    for kind in kinds:
+    for kind in ("weight", "bias"):
         state[f"neighbourhood.distance.{kind}"] = weights[f"{NECK}.distance_proj.{kind}"]
         state[f"neighbourhood.combine.{kind}"] = weights[f"{NECK}.combine.{kind}"]
         state[f"norm.{kind}"] = weights[f"{BODY}.out_norm.{kind}"]
@@ -127,7 +126,7 @@ def _layer(
     parts = (0, 2) if first else (0, 2, 1)
     for kind in ("weight", "bias"):
         v, dv = f"{name}.v_proj.{kind}", f"{name}.dv_proj.{kind}"
-        inputs = [weights[f"{name}.{each}_proj.{kind}"] for each in ("q", "k")]
+        inputs = [weights[f"{name}.{qk}_proj.{kind}"] for qk in ("q", "k")]
         yield f"inputs.{kind}", torch.cat(inputs + [part(v, k) for k in parts])
         distances = [weights[f"{name}.dk_proj.{kind}"]]
         yield f"distances.{kind}", torch.cat(distances + [part(dv, k) for k in parts])
@@ -178,7 +177,7 @@ def _extent(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def recognised(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def recognised(content: object) -> tuple[dict[str, Tensor], Arguments] | None:
     """The weights and arguments of a Lightning checkpoint of TorchMD-NET, or None.
 
     Checkpoints from before 2024 lack ``layers`` in the names of what the heads multiply by.
@@ -188,5 +187,5 @@ def recognised(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     config = content.get("hyper_parameters")
     if not isinstance(config, Mapping) or config.get("model") != "equivariant-transformer":
         return None
-    found = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
-    return {OLDER.sub(r"\1layers.\2", key): value for key, value in found.items()}, dict(config)
+    weights = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
+    return {OLDER.sub(r"\1layers.\2", key): value for key, value in weights.items()}, dict(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -10,7 +9,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from neupol_cli.models.equivariant_transformer import attention as plain
-from neupol_cli.models.equivariant_transformer import state as plain_steps
 from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
 from neupol_cli.models.equivariant_transformer.kernels import (
     attention_compiled,
@@ -23,7 +21,7 @@ from neupol_cli.models.nn.unique_edges import UniqueEdges
 
 
 class Kernels(NamedTuple):
-    """What serves for the functions of the same names in attention.py and state.py."""
+    """What serves for the functions of the same names in attention.py."""
 
     attention: Callable[[MessageInputs, UniqueEdges, AttentionShape], tuple[Tensor, Tensor]]
     unpacked: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -32,13 +30,7 @@ class Kernels(NamedTuple):
     updated: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-PLAIN_STEPS = (
-    plain_steps.unpacked,
-    plain_steps.packed,
-    plain_steps.scaled,
-    plain_steps.updated,
-)
-PLAIN = Kernels(plain.attention, *PLAIN_STEPS)
+PLAIN = Kernels(plain.attention, plain.unpacked, plain.packed, plain.scaled, plain.updated)
 
 
 def kernels(state: Tensor, shape: AttentionShape) -> Kernels:
@@ -53,35 +45,32 @@ def kernels(state: Tensor, shape: AttentionShape) -> Kernels:
     """
     if not compiler.enabled():
         return PLAIN
-    loops, steps = attention_compiled.library(state, shape), point_steps.library(state)
+    attention = partial(_attention, _loops(state, shape))
+    library = point_steps.library(state)
+    if library is None:
+        return PLAIN._replace(attention=attention)
     return Kernels(
-        partial(_attention, tiled() if loops is None else compiled(loops)),
-        *(PLAIN_STEPS if steps is None else _compiled_steps(steps)),
+        attention,
+        partial(point_steps.Unpacked.apply, library),
+        partial(point_steps.Packed.apply, library),
+        partial(point_steps.Scaled.apply, library),
+        partial(point_steps.Updated.apply, library),
     )
 
 
-def compiled(library: ctypes.CDLL) -> Loops:
-    """Loops in C++."""
-    passes = (attention_compiled.sums, attention_compiled.first, attention_compiled.second)
-    return Loops(*(partial(each_pass, library) for each_pass in passes))
-
-
-def tiled() -> Loops:
-    """Tiles of PyTorch's operations."""
-    return Loops(attention_tiled.sums, attention_tiled.first, attention_tiled.second)
+def _loops(state: Tensor, shape: AttentionShape) -> Loops:
+    """Compiled loops, or tiles of PyTorch's operations where there are none."""
+    library = attention_compiled.library(state, shape)
+    if library is None:
+        return Loops(attention_tiled.sums, attention_tiled.first, attention_tiled.second)
+    return Loops(
+        partial(attention_compiled.sums, library),
+        partial(attention_compiled.first, library),
+        partial(attention_compiled.second, library),
+    )
 
 
 def _attention(
     loops: Loops, inputs: MessageInputs, edges: UniqueEdges, shape: AttentionShape
 ) -> tuple[Tensor, Tensor]:
     return Attention.apply(loops, edges, shape, *inputs)
-
-
-def _compiled_steps(library: ctypes.CDLL) -> tuple[Callable, ...]:
-    steps = (
-        point_steps.Unpacked,
-        point_steps.Packed,
-        point_steps.Scaled,
-        point_steps.Updated,
-    )
-    return tuple(partial(step.apply, library) for step in steps)

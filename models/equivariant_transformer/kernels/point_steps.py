@@ -1,20 +1,21 @@
-"""The equivariant transformer's steps at points (state.py) in compiled loops.
+"""The equivariant transformer's steps at points (attention.py) in compiled loops.
 
 One PyTorch operation after another they are some eighty with their first and second derivatives;
-vector_update.cpp makes one pass over points of each. Third derivatives come from state.py.
+vector_update.cpp makes one pass over points of each. Third derivatives come from attention.py.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from neupol_cli.models.equivariant_transformer.attention import scaled, updated
 from neupol_cli.models.equivariant_transformer.kernels.second_derivative import second_derivative
-from neupol_cli.models.equivariant_transformer.state import scaled, updated
 from neupol_cli.models.kernels import compiler
 
 SOURCE = Path(__file__).with_name("vector_update.cpp")
@@ -160,7 +161,7 @@ def _new(like: Tensor) -> Tensor:
     return like.new_empty(like.shape)
 
 
-def _call(function: Any, **tensors: Tensor) -> None:
+def _call(function: Callable[..., object], **tensors: Tensor) -> None:
     """Runs over all points; what C writes to has to be contiguous."""
     passed = {name: tensor.contiguous() for name, tensor in tensors.items()}
     places = {name: tensor.data_ptr() for name, tensor in passed.items()}

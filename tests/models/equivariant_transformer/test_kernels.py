@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli.models.equivariant_transformer import attention, state
+from neupol_cli import registry
+from neupol_cli.models.equivariant_transformer import attention
 from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
 from neupol_cli.models.equivariant_transformer.kernels import (
     attention_compiled,
+    attention_function,
     attention_tiled,
     choice,
+    point_steps,
 )
 from neupol_cli.models.kernels import compiler as kernel_compiler
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
@@ -106,7 +109,7 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         for rest in ((hidden,), (3, hidden))
     ]
     rates = [torch.randn_like(part) for part in parts]
-    bent = [torch.randn_like(part) for part in (*gradient, *known)]
+    rates_of_rates = [torch.randn_like(part) for part in (*gradient, *known)]
 
     def derivatives(function: Any, weights_too: bool) -> list[torch.Tensor]:
         out = function(parts, edges, shape)
@@ -121,21 +124,21 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         )
         third: tuple[torch.Tensor, ...] = ()
         if weights_too:
-            third = torch.autograd.grad(second, inputs, bent)
+            third = torch.autograd.grad(second, inputs, rates_of_rates)
         return [*out, *first, *second, *third]
 
-    def bent_twice(function: Any) -> tuple[torch.Tensor, ...]:
+    def second_of_squares(function: Any) -> tuple[torch.Tensor, ...]:
         """Where the gradient depends on the parts, and weights have a rate."""
         x, y = function(parts, edges, shape)
         first = torch.autograd.grad(x.square().sum() + y.square().sum(), known, create_graph=True)
-        return torch.autograd.grad(sum(each.square().sum() for each in first), known)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), known)
 
     for weights_too in (False, True):
         by_tiles = derivatives(kernel, weights_too)
         by_formula = derivatives(attention.attention, weights_too)
         for a, b in zip(by_tiles, by_formula, strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
-    for a, b in zip(bent_twice(kernel), bent_twice(attention.attention), strict=True):
+    for a, b in zip(second_of_squares(kernel), second_of_squares(attention.attention), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
     still = parts._replace(
         encoded=parts.encoded.detach(),
@@ -169,31 +172,58 @@ def test_steps_at_points_and_their_derivatives(
     ]
     like = torch.empty(points, 4 * h, dtype=torch.float64)
     function = getattr(choice.kernels(like, AttentionShape(2, True)), operation)
-    formula = getattr(state, operation)
+    formula = getattr(attention, operation)
     assert torch.autograd.gradcheck(function, inputs, atol=1e-8)
     assert torch.autograd.gradgradcheck(function, inputs, atol=1e-8)
     if operation in ("unpacked", "packed"):
         for a, b in zip(function(*inputs), formula(*inputs), strict=True):
             assert torch.equal(a, b)
         return
-    bent = [torch.randn_like(each) for each in inputs]
+    weights = [torch.randn_like(x) for x in inputs]
 
     def derivatives(formula: Any) -> list[torch.Tensor]:
         out = formula(*inputs)
         total = out.square().sum() / 2
-        found = [out]
+        values = [out]
         for order in range(3):
             first = torch.autograd.grad(total, inputs, create_graph=order < 2)
-            total = sum((g * b).square().sum() for g, b in zip(first, bent, strict=True))
-            found += first
-        return found
+            total = sum((g * b).square().sum() for g, b in zip(first, weights, strict=True))
+            values += first
+        return values
 
     for a, b in zip(derivatives(function), derivatives(formula), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
 
 
-def test_the_environment_switches_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["off", "movable"])
+def test_no_kernel_runs_where_they_are_switched_off(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = {"hidden": 16, "layers": 3, "heads": 2, "encoding_size": 8, "polarization": mode}
+    model = registry.build("equivariant-transformer", config).double()
+    graph = Graph.from_atoms([molecule()], torch.float64)
+
+    def energies_and_forces() -> tuple[torch.Tensor, torch.Tensor]:
+        at = graph.at(graph.positions.clone().requires_grad_())
+        energy = model(at)
+        (slope,) = torch.autograd.grad(energy.sum(), at.positions, create_graph=True)
+        model.zero_grad()
+        slope.square().sum().backward()
+        return energy.detach(), slope.detach()
+
+    by_kernel = energies_and_forces()
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    for function in (
+        attention_function.Attention,
+        attention_function.AttentionGradient,
+        point_steps.Unpacked,
+        point_steps.Packed,
+        point_steps.Scaled,
+        point_steps.Updated,
+    ):
+        monkeypatch.setattr(function, "apply", None)
+    monkeypatch.setattr(kernel_compiler, "_load", None)
     assert choice.kernels(torch.empty(2, 32), AttentionShape(2, True)) is choice.PLAIN
-    assert choice.PLAIN.attention is attention.attention
-    assert choice.PLAIN.updated is state.updated
+    for one, other in zip(energies_and_forces(), by_kernel, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
