@@ -1,4 +1,4 @@
-"""Equiformer's attention weights, and the matrices that its values come from."""
+"""Equiformer's attention: its logits, its softmax over neighbours, and its values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.equiformer.kernels.edge_frame import coupling
 from neupol_cli.models.equiformer.so3 import EquivariantLinear, Muls
-from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, paths
+from neupol_cli.models.equiformer.tensor_product import TensorProduct, paths
+from neupol_cli.models.nn.activation import SMOOTH_LEAKY_RELU
 from neupol_cli.models.nn.graph import segment_sum
+
+
+def attention_logits(alpha: Tensor, attention: Tensor) -> Tensor:
+    """b = a . f(alpha), f the smooth leaky ReLU of slope 0.2: (E, heads a) -> (E, heads)."""
+    leaky = alpha * (0.2 + 0.8 * torch.sigmoid(alpha))
+    return (leaky.unflatten(1, attention.shape) * (SMOOTH_LEAKY_RELU * attention)).sum(2)
+
+
+def softmax(logits: Tensor, receivers: Tensor, points: int) -> Tensor:
+    """(E, heads) a_ij, of which those of one receiver add up to one."""
+    largest = logits.new_full((points, logits.shape[1]), -torch.inf)
+    index = receivers[:, None].expand_as(logits)
+    largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
+    raised = (logits - largest.index_select(0, receivers)).exp()
+    total = segment_sum(raised, receivers, points)
+    return raised / total.index_select(0, receivers)
 
 
 def attended(
@@ -19,35 +35,24 @@ def attended(
 ) -> list[Tensor]:
     """sum_j a_ij v_ij with a the softmax of the logits over an atom's neighbours.
 
-    The softmax's denominator divides the sum and not each edge; an atom alone gets zero.
-
     Args:
         logits: (E, heads).
         values: for each l (E, 2l + 1, heads x head).
         receivers: (E,).
-        points: how many there are.
+        points: how many there are; one without neighbours gets zero.
         drop: probability of dropout of a weight.
 
     Returns:
         for each l (points, 2l + 1, heads x head).
     """
-    heads = logits.shape[1]
-    largest = logits.new_full((points, heads), -torch.inf)
-    index = receivers[:, None].expand(-1, heads)
-    largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
-    raised = (logits - largest.index_select(0, receivers)).exp()  # (E, heads)
-    total = segment_sum(raised, receivers, points)
-    share = torch.where(total > 0, total, 1.0).reciprocal()[:, None, :, None]
-    raised = functional.dropout(raised, drop, drop > 0)[:, None, :, None]
-    summed = []
-    for each in values:
-        weighted = each.unflatten(2, (heads, -1)) * raised  # (E, 2l + 1, heads, head)
-        summed.append((segment_sum(weighted, receivers, points) * share).flatten(2))
-    return summed
+    weights = functional.dropout(softmax(logits, receivers, points), drop, drop > 0)
+    weights = weights[:, None, :, None]  # (E, 1, heads, 1)
+    by_head = [value.unflatten(2, (logits.shape[1], -1)) for value in values]
+    return [segment_sum(value * weights, receivers, points).flatten(2) for value in by_head]
 
 
 class Values(nn.Module):
-    """Lin(G x Y; path weights); in an edge's frame, one matrix for each m.
+    """Lin(G x Y), with path weights that all edges share.
 
     Args:
         muls: of G.
@@ -65,57 +70,3 @@ class Values(nn.Module):
     def forward(self, opened: Sequence[Tensor], harmonics: Tensor) -> list[Tensor]:
         """G (E, 2l + 1, mul) a degree, Y (E, (lmax + 1)^2) -> (E, 2l + 1, out) a degree."""
         return self.lin(self.product(opened, harmonics, self.path_weights))
-
-    def matrices(self) -> tuple[list[Tensor], list[Tensor]]:
-        """For each m (out, in): from l1 = m.. (and, for m > 0, from -m and m swapped) to l3 = m..
-
-        Returns:
-            Those of edges, and those of edges of no length, where Y_l is zero for l > 0.
-        """
-        blocks = self._blocks()
-        degrees = range(len(self.outs))
-        short = {path: block for path, block in blocks.items() if path.l2 == 0}
-        return [self._matrix(m, blocks) for m in degrees], [self._matrix(m, short) for m in degrees]
-
-    def bias(self) -> Tensor:
-        """(out of m = 0,): Lin's on the scalars."""
-        assert self.lin.bias is not None
-        return functional.pad(self.lin.bias, (0, sum(self.outs[1:])))
-
-    def _blocks(self) -> dict[Path, Tensor]:
-        """(out, mul) a path: Lin's columns times the path's weights."""
-        weights = self.path_weights.split([self.muls[p.l1] for p in self.paths])
-        mine = [
-            [w for w, p in zip(weights, self.paths, strict=True) if p.l3 == k]
-            for k in range(len(self.outs))
-        ]
-        whole = [w * torch.cat(each) for w, each in zip(self.lin.weights, mine, strict=True)]
-        found: dict[Path, Tensor] = {}
-        for l3, matrix in enumerate(whole):
-            here = [p for p in self.paths if p.l3 == l3]
-            found |= dict(zip(here, matrix.split([self.muls[p.l1] for p in here], 1), strict=True))
-        return found
-
-    def _matrix(self, m: int, blocks: dict[Path, Tensor]) -> Tensor:
-        parities = (True, False) if m else (True,)
-        return torch.cat(
-            [
-                torch.cat(
-                    [
-                        self._added(l1, l3, m, even, blocks)
-                        for even in parities
-                        for l1 in range(m, len(self.muls))
-                    ],
-                    1,
-                )
-                for l3 in range(m, len(self.outs))
-            ]
-        )
-
-    def _added(self, l1: int, l3: int, m: int, even: bool, blocks: dict[Path, Tensor]) -> Tensor:
-        """(out of l3, mul of l1): the sum of the paths of one parity, with their constants."""
-        total = self.path_weights.new_zeros(self.outs[l3], self.muls[l1])
-        for path, block in blocks.items():
-            if (path.l1, path.l3, path.even) == (l1, l3, even) and coupling(path, m):
-                total = torch.add(total, block, alpha=coupling(path, m))
-        return total

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.base import PropertyConfig
 from neupol_cli.models.equiformer.so3 import multiplicities
-from neupol_cli.models.property import PropertyConfig
 
 
 @dataclass(frozen=True)

@@ -25,20 +25,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.base import Arguments, Backbone
 from neupol_cli.models.distance import Range
-from neupol_cli.models.equiformer.attention import Values, attended
+from neupol_cli.models.equiformer.attention import Values, attended, attention_logits
 from neupol_cli.models.equiformer.config import EquiformerConfig, check
 from neupol_cli.models.equiformer.displacement import Displacement
-from neupol_cli.models.equiformer.kernels.edge_frame import Frames, Pairs
-from neupol_cli.models.equiformer.kernels.frame_messages import Parts, Wiring
-from neupol_cli.models.equiformer.kernels.frame_messages import logits as attention_logits
+from neupol_cli.models.equiformer.kernels.choice import kernels_serve
+from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges, Frames
+from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions
+from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs
 from neupol_cli.models.equiformer.kernels.tiles import messages
+from neupol_cli.models.equiformer.kernels.value_matrices import value_bias, value_matrices
 from neupol_cli.models.equiformer.published import published as translated
 from neupol_cli.models.equiformer.radial import RadialNetwork, radial_basis
 from neupol_cli.models.equiformer.so3 import (
@@ -51,11 +53,10 @@ from neupol_cli.models.equiformer.so3 import (
     packed,
     unpacked,
 )
-from neupol_cli.models.kernels import compiler
+from neupol_cli.models.equiformer.tensor_product import TensorProduct, paths_read
 from neupol_cli.models.nn.activation import SILU
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
-from neupol_cli.models.nn.linear import Linear, product
-from neupol_cli.models.property import Backbone
+from neupol_cli.models.nn.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class EdgeFeatures:
     harmonics: Tensor
     basis: Tensor
     rows: Tensor
-    frames: Pairs | None = None
+    frames: FramedEdges | None = None
 
 
 class Geometry(nn.Module):
@@ -106,17 +107,11 @@ class Geometry(nn.Module):
         return EdgeFeatures(*ends, pairs.harmonics, self.basis(pairs.half), pairs.halves, pairs)
 
 
-def kernels_serve(edges: Edges) -> bool:
-    """Whether messages are computed by kernels: the one place where that is decided."""
-    return compiler.enabled() and edges.receivers.shape[0] > 0
-
-
 class DegreeEmbedding(nn.Module):
     """What an atom's neighbours are like, whichever their elements are.
 
-    The published tensor product of a constant with Y has one path a degree, 0 x l -> l. The
-    weights' last map commutes with the sum over neighbours, so that a sum of Y x (hidden radial
-    features) is all that is done for an edge.
+    The published tensor product of a constant with Y has one path a degree, 0 x l -> l. Lin_proj,
+    which all edges share, follows the sum over neighbours; each of them brings its bias once.
     """
 
     def __init__(self, config: EquiformerConfig, muls: Muls, basis: int) -> None:
@@ -125,25 +120,19 @@ class DegreeEmbedding(nn.Module):
         self.scale = config.average_degree**-0.5
         self.constant = nn.Parameter(torch.randn(channels))  # Lin(1), its bias in it
         self.radial = RadialNetwork(basis, config.radial, channels * len(muls))
-        fans = tuple(Wiring(muls, len(muls)).widths)
+        fans = tuple(TensorProduct(muls, paths_read(muls, len(muls))).widths)
         self.proj = EquivariantLinear((channels,) * len(muls), muls, fans=fans)
 
     def forward(self, edges: EdgeFeatures, points: int) -> list[Tensor]:
         """(P, 2l + 1, mul) a degree."""
-        hidden = self.radial.hidden(edges.basis)
-        hidden = functional.pad(hidden, (0, 1), value=1.0)  # and the offset's 1
-        both = hidden.index_select(0, edges.rows)  # (E, k + 1)
-        sums = [
-            segment_sum(harmonic[:, None] * both, edges.receivers, points)
-            for harmonic in edges.harmonics.unbind(1)
-        ]
-        last = torch.cat((self.radial.last, self.radial.offset[:, None]), 1)  # (weights, k + 1)
-        found = []
-        for degree, matrix in enumerate(last.split(self.constant.shape[0])):
-            block = torch.stack(sums[degree**2 : (degree + 1) ** 2], 1)  # (P, 2l + 1, k + 1)
-            found.append(product(block, matrix) * (self.constant * self.scale))
-        scalars, *rest = self.proj(found)
-        count = sums[0][:, None, -1:]  # (P, 1, 1) neighbours: each brings the bias once
+        weights = self.radial(edges.basis).index_select(0, edges.rows)  # (E, path weights)
+        sums = []
+        for degree, weight in enumerate(weights.split(self.constant.shape[0], 1)):
+            y = edges.harmonics[:, degree**2 : (degree + 1) ** 2, None]  # (E, 2l + 1, 1)
+            message = y * (self.constant * weight)[:, None]
+            sums.append(segment_sum(message, edges.receivers, points) * self.scale)
+        scalars, *rest = self.proj(sums)
+        count = torch.bincount(edges.receivers, minlength=points)[:, None, None].to(scalars)
         bias = self.proj.bias if self.proj.bias is not None else 0.0
         return [scalars + bias * (count * self.scale - 1), *rest]
 
@@ -162,12 +151,13 @@ class Attention(nn.Module):
         super().__init__()
         head = multiplicities(config.head_irreps)
         self.muls, self.drop = muls, config.alpha_drop
-        self.wiring = Wiring(muls, kept)
+        self.product = TensorProduct(muls, paths_read(muls, kept))
+        self.instructions = FrameInstructions(muls, kept)
         self.source = EquivariantLinear(muls, muls)
         self.target = EquivariantLinear(muls, muls, bias=False)
-        self.radial = RadialNetwork(basis, config.radial, self.wiring.weights)
-        widths = tuple(self.wiring.widths)
-        fans = tuple(Wiring(muls, len(muls)).widths)
+        self.radial = RadialNetwork(basis, config.radial, self.product.weights)
+        widths = tuple(self.product.widths)
+        fans = tuple(TensorProduct(muls, paths_read(muls, len(muls))).widths)
         self.lin = EquivariantLinear(widths, gate_inputs(muls), fans=fans)
         self.alpha = EquivariantLinear(widths[:1], (head[0] * config.heads,))
         reach = (6 / (config.heads + head[0])) ** 0.5  # glorot
@@ -182,7 +172,7 @@ class Attention(nn.Module):
             logits, *values = self.formula(y, edges)
         else:
             logits, *values = messages(
-                self._parts(y, edges.basis), edges.frames, self.wiring, self.outs
+                self._inputs(y, edges.basis), edges.frames, self.instructions, self.outs
             )
         drop = self.drop if self.training else 0.0
         return self.proj(attended(logits, values, edges.receivers, y[0].shape[0], drop))
@@ -199,15 +189,15 @@ class Attention(nn.Module):
             for source, target in zip(sources, targets, strict=True)
         ]
         weights = self.radial(edges.basis).index_select(0, edges.rows)  # (E, path weights)
-        depthwise = self.wiring(merged, edges.harmonics, weights)  # D
+        depthwise = self.product(merged, edges.harmonics, weights)  # D
         (alpha,) = self.alpha(depthwise[:1])  # (E, 1, heads x a)
         logits = attention_logits(alpha.squeeze(1), self.alpha_dot)
         opened = gated(self.lin(depthwise), self.muls)  # G
         return [logits, *self.values(opened, edges.harmonics)]
 
-    def _parts(self, y: Sequence[Tensor], basis: Tensor) -> Parts:
+    def _inputs(self, y: Sequence[Tensor], basis: Tensor) -> MessageInputs:
         scalars = torch.cat((self.lin.weights[0], self.alpha.weights[0]))
-        return Parts(
+        return MessageInputs(
             torch.cat([each.flatten(1) for each in self.source(y)], 1),
             torch.cat([each.flatten(1) for each in self.target(y)], 1),
             self.radial.hidden(basis),
@@ -215,9 +205,9 @@ class Attention(nn.Module):
             self.radial.offset,
             torch.cat((self.lin.bias, self.alpha.bias)),  # type: ignore[arg-type]
             self.alpha_dot,
-            self.values.bias(),
-            self.wiring.matrices([scalars, *self.lin.weights[1:]]),
-            *self.values.matrices(),
+            value_bias(self.values),
+            self.instructions.matrices([scalars, *self.lin.weights[1:]]),
+            *value_matrices(self.values),
         )
 
 
@@ -336,7 +326,7 @@ class Equiformer(Backbone):
         check(config)
         self.muls = multiplicities(config.irreps)
         self.irreps, self.cutoff = config.irreps, config.cutoff
-        rows = config.kinds * len(config.species)
+        rows = config.points_per_atom * len(config.species)
         self.embedding = nn.Parameter(torch.randn(rows, self.muls[0]))
         self.embedding_bias = nn.Parameter(torch.zeros(self.muls[0]))
         self.geometry = Geometry(config, len(self.muls) - 1)
@@ -358,7 +348,7 @@ class Equiformer(Backbone):
 
     @staticmethod
     def published(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+        weights: Mapping[str, Tensor], config: Arguments
     ) -> tuple[EquiformerConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
         return translated(weights, config)

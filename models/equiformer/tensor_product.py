@@ -51,6 +51,15 @@ def paths(lmax: int) -> tuple[Path, ...]:
     )
 
 
+def paths_read(muls: Muls, degrees: int) -> list[Path]:
+    """The couplings of l <= lmax that somebody reads if only ``degrees`` leave the attention.
+
+    Scalars alone see no odd path: what it makes lies across the edge, and has no part in G . Y.
+    """
+    every = paths(len(muls) - 1)
+    return [path for path in every if degrees > 1 or path.even]
+
+
 class TensorProduct:
     """u x Y along some paths.
 

@@ -53,7 +53,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class FramedEdges:
     """E edges of some points, of which H lengths are different: an edge and its reverse have one.
 
     Attributes:
@@ -100,14 +100,14 @@ class Frames:
             for degree in range(2, lmax + 1)
         ]
 
-    def __call__(self, edges: Edges) -> Pairs:
+    def __call__(self, edges: Edges) -> FramedEdges:
         """The pairs of these edges."""
         key = ("edge frames", self.lmax)
         if key not in edges.shared:
             edges.shared[key] = self._pairs(edges)
         return edges.shared[key]
 
-    def _pairs(self, edges: Edges) -> Pairs:
+    def _pairs(self, edges: Edges) -> FramedEdges:
         first, second = paired(edges)
         apart = (edges.squared.detach() > 0).index_select(0, first)
         double = torch.arange(first.shape[0], device=first.device) < second.shape[0]
@@ -120,7 +120,9 @@ class Frames:
         tiles = list(tiled(counts, TILE if first.device.type == "cpu" else max(len(first), 1)))
         return self._framed(edges, first, second, tiles)
 
-    def _framed(self, edges: Edges, first: Tensor, second: Tensor, tiles: list[Tile]) -> Pairs:
+    def _framed(
+        self, edges: Edges, first: Tensor, second: Tensor, tiles: list[Tile]
+    ) -> FramedEdges:
         """The pairs from half edges, the reverses of those that have one, and the tiles."""
         halves, order, used = [first.new_empty(0)], [first.new_empty(0)], 0
         for tile in tiles:
@@ -134,7 +136,7 @@ class Frames:
         index = torch.cat(order)
         directions = edges.directions.index_select(0, index)
         ends = (edges.receivers, edges.senders, edges.vectors)
-        return Pairs(
+        return FramedEdges(
             Edges(*(each.index_select(0, first) for each in ends)),
             torch.cat(halves),
             edges.receivers.index_select(0, index),

@@ -16,91 +16,21 @@ does it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.equiformer.kernels.edge_frame import Pairs, coupling
+from neupol_cli.models.equiformer.attention import attention_logits
+from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges
+from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions
 from neupol_cli.models.equiformer.so3 import Muls
-from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, paths
-from neupol_cli.models.nn.activation import SIGMOID, SILU, SMOOTH_LEAKY_RELU
-from neupol_cli.models.nn.harmonics import Constant
+from neupol_cli.models.nn.activation import SIGMOID, SILU
 from neupol_cli.models.nn.linear import product
 
 
-@dataclass(frozen=True)
-class Term:
-    """Part of D: a component of l1, times the path weights at ``place``."""
-
-    path: Path
-    place: slice
-
-    @property
-    def width(self) -> int:
-        """Its channels."""
-        return self.place.stop - self.place.start
-
-
-class Group:
-    """Components m and -m of D_l3: the terms that are not zero, side by side, K channels in all.
-
-    Attributes:
-        l3, m: which components.
-        terms: what they are made of.
-        columns: (K,) the rows of Lin's input of degree l3 that these are.
-        couplings: (K,) the constants of the paths.
-    """
-
-    def __init__(self, l3: int, m: int, terms: list[Term], stack: dict[Path, int]) -> None:
-        self.l3, self.m, self.terms = l3, m, terms
-        self.width = sum(term.width for term in terms)
-        self.columns = torch.cat([torch.arange(t.width) + stack[t.path] for t in terms])
-        widths = torch.tensor([term.width for term in terms])
-        couplings = torch.tensor([coupling(t.path, m) for t in terms], dtype=torch.float64)
-        self.couplings = Constant(couplings.repeat_interleave(widths))
-
-
-class Wiring(TensorProduct):
-    """Where everything is: which numbers of M and w make which numbers of D.
-
-    Args:
-        muls: of M and G.
-        orders: components -m..m with m < orders are made. If only scalars are read of the values,
-            that is m = 0: what lies across the edge has no part in G . Y, nor have odd paths.
-    """
-
-    def __init__(self, muls: Muls, orders: int) -> None:
-        every = paths(len(muls) - 1)
-        super().__init__(muls, every if orders > 1 else [path for path in every if path.even])
-        self.groups = [
-            Group(l3, m, self._terms(l3, m), self.stacks[l3])
-            for l3 in range(self.lmax + 1)
-            for m in range(min(l3 + 1, orders))
-        ]
-        self.index = {(group.l3, group.m): k for k, group in enumerate(self.groups)}
-        coincident = [torch.full((muls[p.l1],), float(p.l2 == 0)) for p in self.paths]
-        self.coincident = Constant(torch.cat(coincident).double())
-
-    def _terms(self, l3: int, m: int) -> list[Term]:
-        return [
-            Term(path, self.places[path])
-            for path in self.paths
-            if path.l3 == l3 and coupling(path, m)
-        ]
-
-    def matrices(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Lin's weights (out, in) a degree -> (out, K) a group, the couplings in them."""
-        return [
-            weights[group.l3].index_select(1, group.columns.to(weights[0].device))
-            * group.couplings.like(weights[0])
-            for group in self.groups
-        ]
-
-
-class Parts(NamedTuple):
+class MessageInputs(NamedTuple):
     """What a layer hands in; P points, H half edges, k radial features.
 
     source, target: (P, dim) with components before channels; radial: (H, k); last: (weights, k);
@@ -122,27 +52,34 @@ class Parts(NamedTuple):
     coincident: Sequence[Tensor]
 
 
-def path_weights(p: Parts, half: slice, wiring: Wiring, apart: bool) -> Tensor:
+def path_weights(
+    p: MessageInputs, half: slice, instructions: FrameInstructions, apart: bool
+) -> Tensor:
     """w(r) of some half edges; where two points coincide, Y_l is zero for l > 0."""
     weights = product(p.radial[half], p.last, p.offset)
-    return weights if apart else weights * wiring.coincident.like(weights)
+    return weights if apart else weights * instructions.coincident.like(weights)
 
 
-def plain(p: Parts, pairs: Pairs, wiring: Wiring, outs: Muls) -> list[Tensor]:
+def plain(
+    p: MessageInputs, framed_edges: FramedEdges, instructions: FrameInstructions, outs: Muls
+) -> list[Tensor]:
     """The messages, differentiable to any order by any of its inputs.
 
     Args:
-        p, pairs, wiring: what the layer, the edges and the irreps say.
+        p, framed_edges, instructions: what the layer, the edges and the irreps say.
         outs: channels of the values of l = 0, 1, ...
 
     Returns:
         (E, heads) logits, then for each l (E, 2l + 1, out) values.
     """
-    found = [_plain(p, pairs, wiring, outs, span, apart) for span, apart in pairs.spans()]
+    found = [
+        _plain(p, framed_edges, instructions, outs, span, apart)
+        for span, apart in framed_edges.spans()
+    ]
     return [torch.cat(column) for column in zip(*found, strict=True)] or _nothing(p, outs)
 
 
-def _nothing(p: Parts, outs: Muls) -> list[Tensor]:
+def _nothing(p: MessageInputs, outs: Muls) -> list[Tensor]:
     """The messages of no edges."""
     empty = p.source[:0]
     shapes = [(0, 2 * degree + 1, out) for degree, out in enumerate(outs)]
@@ -150,24 +87,31 @@ def _nothing(p: Parts, outs: Muls) -> list[Tensor]:
 
 
 def _plain(
-    p: Parts, pairs: Pairs, wiring: Wiring, outs: Muls, span: slice, apart: bool
+    p: MessageInputs,
+    framed_edges: FramedEdges,
+    instructions: FrameInstructions,
+    outs: Muls,
+    span: slice,
+    apart: bool,
 ) -> list[Tensor]:
-    weights = path_weights(p, slice(None), wiring, apart).index_select(0, pairs.halves[span])
-    both = p.source.index_select(0, pairs.senders[span])
-    both = both + p.target.index_select(0, pairs.receivers[span])
-    rotations = [rotation[span] for rotation in pairs.rotations]
-    first, *rest = blocks(both, wiring.muls)
+    weights = path_weights(p, slice(None), instructions, apart).index_select(
+        0, framed_edges.halves[span]
+    )
+    both = p.source.index_select(0, framed_edges.senders[span])
+    both = both + p.target.index_select(0, framed_edges.receivers[span])
+    rotations = [rotation[span] for rotation in framed_edges.rotations]
+    first, *rest = blocks(both, instructions.muls)
     turned = [first, *map(torch.bmm, rotations, rest)]
-    mixed = mix(turned, weights, p, wiring)
-    scalars, *gates, alpha = mixed[0][0].split([*wiring.muls, p.attention.numel()], 2)
+    mixed = mix(turned, weights, p, instructions)
+    scalars, *gates, alpha = mixed[0][0].split([*instructions.muls, p.attention.numel()], 2)
     opened = [{0: SILU * functional.silu(scalars)}] + [
         {m: each[m] * (SIGMOID * torch.sigmoid(gate)) for m in each}
         for each, gate in zip(mixed[1:], gates, strict=True)
     ]
-    values = spoken(opened, p.values if apart else p.coincident, p.value_bias, outs)
+    values = framed_values(opened, p.values if apart else p.coincident, p.value_bias, outs)
     back = [rotation.transpose(1, 2) for rotation in rotations]
     rest = [torch.bmm(r, v) for r, v in zip(back, values[1:], strict=False)]
-    return [logits(alpha.squeeze(1), p.attention), values[0], *rest]
+    return [attention_logits(alpha.squeeze(1), p.attention), values[0], *rest]
 
 
 def blocks(both: Tensor, muls: Muls) -> list[Tensor]:
@@ -193,11 +137,11 @@ def odd(both: Tensor) -> Tensor:
 
 
 def mix(
-    turned: Sequence[Tensor], weights: Tensor, p: Parts, wiring: Wiring
+    turned: Sequence[Tensor], weights: Tensor, p: MessageInputs, instructions: FrameInstructions
 ) -> list[dict[int, Tensor]]:
     """D and Lin: (E, 2l + 1, mul) a degree, (E, weights) -> for l and m (E, 1 or 2, out)."""
     mixed: list[dict[int, Tensor]] = [{} for _ in turned]
-    for group, matrix in zip(wiring.groups, p.matrices, strict=True):
+    for group, matrix in zip(instructions.groups, p.matrices, strict=True):
         pieces = []
         for term in group.terms:
             both = rows(turned[term.path.l1], group.m)
@@ -207,7 +151,7 @@ def mix(
     return mixed
 
 
-def spoken(
+def framed_values(
     opened: Sequence[dict[int, Tensor]], matrices: Sequence[Tensor], bias: Tensor, outs: Muls
 ) -> list[Tensor]:
     """G -> the values, still in the edges' frames: for each l (E, 2l + 1, out)."""
@@ -229,9 +173,3 @@ def spoken(
         )
         for each in by_degree
     ]
-
-
-def logits(alpha: Tensor, attention: Tensor) -> Tensor:
-    """(E, heads a) -> (E, heads): a . f(alpha), f the smooth leaky ReLU of slope 0.2."""
-    leaky = alpha * (0.2 + 0.8 * torch.sigmoid(alpha))
-    return (leaky.unflatten(1, attention.shape) * (SMOOTH_LEAKY_RELU * attention)).sum(2)

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neupol_cli.models.equiformer.kernels.edge_frame import Pairs, Tile
+from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges, Tile
+from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions, Group
 from neupol_cli.models.equiformer.kernels.frame_messages import (
-    Group,
-    Parts,
-    Wiring,
+    MessageInputs,
     blocks,
     odd,
     path_weights,
@@ -28,7 +27,7 @@ from neupol_cli.models.nn.activation import SIGMOID, SILU
 from neupol_cli.models.nn.linear import product
 
 
-class Kept(NamedTuple):
+class TileState(NamedTuple):
     """What the backward pass of a tile of h half edges with s sides, n = s h, needs.
 
     weights: (h, weights); turned: for l (s, h, 2l + 1, mul); mixed: for each group (n, rows, out).
@@ -39,22 +38,24 @@ class Kept(NamedTuple):
     mixed: list[Tensor]
 
 
-def mixed_tile(p: Parts, pairs: Pairs, wiring: Wiring, tile: Tile) -> Kept:
+def mixed_tile(
+    p: MessageInputs, framed_edges: FramedEdges, instructions: FrameInstructions, tile: Tile
+) -> TileState:
     """The tile's features in the edges' frames, its path weights, and Lin of D."""
-    both = p.source.index_select(0, pairs.senders[tile.edges])
-    both.add_(p.target.index_select(0, pairs.receivers[tile.edges]))
-    first, *rest = blocks(both, wiring.muls)
+    both = p.source.index_select(0, framed_edges.senders[tile.edges])
+    both.add_(p.target.index_select(0, framed_edges.receivers[tile.edges]))
+    first, *rest = blocks(both, instructions.muls)
     turned = [
         first,
-        *(torch.bmm(r[tile.edges], v) for r, v in zip(pairs.rotations, rest, strict=True)),
+        *(torch.bmm(r[tile.edges], v) for r, v in zip(framed_edges.rotations, rest, strict=True)),
     ]
-    kept = Kept(
-        path_weights(p, tile.half, wiring, tile.apart),
+    kept = TileState(
+        path_weights(p, tile.half, instructions, tile.apart),
         [each.unflatten(0, (tile.sides, -1)) for each in turned],
         [],
     )
     swapped = swapped_rows(kept.turned)
-    for group, matrix in zip(wiring.groups, p.matrices, strict=True):
+    for group, matrix in zip(instructions.groups, p.matrices, strict=True):
         bias = p.bias if group.l3 == 0 else None
         kept.mixed.append(product(columns(kept, swapped, group), matrix, bias))
     return kept
@@ -72,7 +73,7 @@ def swapped_rows(turned: Sequence[Tensor]) -> Swapped:
     }
 
 
-def columns(kept: Kept, swapped: Swapped, group: Group) -> Tensor:
+def columns(kept: TileState, swapped: Swapped, group: Group) -> Tensor:
     """(n, rows, K) the numbers of D in a group."""
     sides, half = kept.turned[0].shape[:2]
     count = 1 if group.m == 0 else 2
@@ -91,22 +92,24 @@ def source_rows(turned: Sequence[Tensor], swapped: Swapped, l1: int, m: int, eve
     return rows(turned[l1], m) if even else swapped[l1, m]
 
 
-def alpha_of(kept: Kept, p: Parts) -> Tensor:
+def alpha_of(kept: TileState, p: MessageInputs) -> Tensor:
     """(n, 1, heads a) the part of Lin's scalars that the logits are made of."""
     return kept.mixed[0][..., -p.attention.numel() :]
 
 
-def gates_of(kept: Kept, muls: Muls) -> list[Tensor]:
+def gates_of(kept: TileState, muls: Muls) -> list[Tensor]:
     """For each l > 0 (n, 1, mul) the gates."""
     pieces = kept.mixed[0].narrow(2, 0, sum(muls)).split(list(muls), 2)
     return [SIGMOID * torch.sigmoid(piece) for piece in pieces[1:]]
 
 
-def opened_rows(kept: Kept, gates: Sequence[Tensor], m: int, wiring: Wiring) -> Tensor:
+def opened_rows(
+    kept: TileState, gates: Sequence[Tensor], m: int, instructions: FrameInstructions
+) -> Tensor:
     """(n, 1, in) G of m = 0, or (n, 2, in) components -m and m of G and what odd paths read."""
-    muls = wiring.muls
+    muls = instructions.muls
     width = sum(muls[m:])
-    first = kept.mixed[wiring.index[m, m]]
+    first = kept.mixed[instructions.index[m, m]]
     opened = first.new_empty(first.shape[0], 1 if m == 0 else 2, width * (1 if m == 0 else 2))
     at = 0
     for degree in range(m, len(muls)):
@@ -115,33 +118,42 @@ def opened_rows(kept: Kept, gates: Sequence[Tensor], m: int, wiring: Wiring) -> 
         if degree == 0:
             torch.mul(functional.silu(first[..., : muls[0]]), SILU, out=out)
         else:
-            torch.mul(kept.mixed[wiring.index[degree, m]], gates[degree - 1], out=out)
+            torch.mul(kept.mixed[instructions.index[degree, m]], gates[degree - 1], out=out)
     if m > 0:
         torch.neg(opened[:, 1, :width], out=opened[:, 0, width:])
         opened[:, 1, width:] = opened[:, 0, :width]
     return opened
 
 
-def speak(
-    kept: Kept, p: Parts, pairs: Pairs, tile: Tile, wiring: Wiring, values: Sequence[Tensor]
+def write_values(
+    kept: TileState,
+    p: MessageInputs,
+    framed_edges: FramedEdges,
+    tile: Tile,
+    instructions: FrameInstructions,
+    values: Sequence[Tensor],
 ) -> None:
     """Writes the tile's rows of the values."""
-    framed = framed_values(kept, p, tile, wiring, [each.shape[2] for each in values])
+    framed = framed_values(kept, p, tile, instructions, [each.shape[2] for each in values])
     values[0][tile.edges] = framed[0]
-    for value, rotation, each in zip(values[1:], pairs.rotations, framed[1:], strict=False):
+    for value, rotation, each in zip(values[1:], framed_edges.rotations, framed[1:], strict=False):
         value[tile.edges] = torch.bmm(rotation[tile.edges].transpose(1, 2), each)
 
 
 def framed_values(
-    kept: Kept, p: Parts, tile: Tile, wiring: Wiring, widths: Sequence[int]
+    kept: TileState,
+    p: MessageInputs,
+    tile: Tile,
+    instructions: FrameInstructions,
+    widths: Sequence[int],
 ) -> list[Tensor]:
     """The values in the edges' frames: for each l (n, 2l + 1, out)."""
-    gates = gates_of(kept, wiring.muls)
+    gates = gates_of(kept, instructions.muls)
     mixed = kept.mixed[0]
     framed = [mixed.new_empty(len(mixed), 2 * k + 1, width) for k, width in enumerate(widths)]
     for m, matrix in enumerate(p.values if tile.apart else p.coincident):
         made = product(
-            opened_rows(kept, gates, m, wiring), matrix, p.value_bias if m == 0 else None
+            opened_rows(kept, gates, m, instructions), matrix, p.value_bias if m == 0 else None
         )
         for degree, piece in enumerate(made.split(list(widths[m:]), 2), m):
             rows(framed[degree], m).copy_(piece)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neupol_cli.models.equiformer.kernels.edge_frame import Pairs, Tile
-from neupol_cli.models.equiformer.kernels.frame_messages import Parts, Wiring, odd, rows
+from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges, Tile
+from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions
+from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs, odd, rows
 from neupol_cli.models.equiformer.kernels.tile import (
-    Kept,
+    TileState,
     alpha_of,
     columns,
     framed_values,
@@ -29,17 +30,23 @@ class TileGradient:
 
     def __init__(
         self,
-        p: Parts,
-        total: Parts,
-        pairs: Pairs,
-        wiring: Wiring,
+        p: MessageInputs,
+        total: MessageInputs,
+        framed_edges: FramedEdges,
+        instructions: FrameInstructions,
         tile: Tile,
-        kept: Kept,
+        kept: TileState,
         learns: bool,
     ) -> None:
         self.learns = learns
-        self.p, self.total, self.pairs, self.tile, self.kept = p, total, pairs, tile, kept
-        self.muls, self.wiring = wiring.muls, wiring
+        self.p, self.total, self.framed_edges, self.tile, self.kept = (
+            p,
+            total,
+            framed_edges,
+            tile,
+            kept,
+        )
+        self.muls, self.instructions = instructions.muls, instructions
         self.mixed = [torch.empty_like(each) for each in kept.mixed]
 
     def run(self, gradients: Sequence[Tensor], turns: Sequence[Tensor]) -> None:
@@ -58,7 +65,7 @@ class TileGradient:
     def _values(self, gradients: Sequence[Tensor]) -> None:
         """Through turning, Lin and gates: fills ``mixed`` but for its alpha part."""
         edges, kept = self.tile.edges, self.kept
-        rotations = [None, *self.pairs.rotations]
+        rotations = [None, *self.framed_edges.rotations]
         framed = [
             g[edges] if r is None else torch.bmm(r[edges], g[edges])
             for g, r in zip(gradients, rotations, strict=False)
@@ -71,7 +78,7 @@ class TileGradient:
         for m, matrix in enumerate(chosen):
             g = torch.cat([rows(each, m) for each in framed[m:]], 2)
             if self.learns:
-                _outer(total[m], g, opened_rows(kept, gates, m, self.wiring))
+                _outer(total[m], g, opened_rows(kept, gates, m, self.instructions))
             if self.learns and m == 0:
                 self.total.value_bias.add_(g.sum((0, 1)))
             self._opened(_folded(product(g, matrix.t()), m), m, gates, by_gate)
@@ -82,13 +89,13 @@ class TileGradient:
     ) -> None:
         """From G's components -m and m to Lin's, and a sum for the gates."""
         for degree, piece in enumerate(inner.split(list(self.muls[m:]), 2), m):
-            mixed = self.kept.mixed[self.wiring.index[degree, m]]
+            mixed = self.kept.mixed[self.instructions.index[degree, m]]
             if degree == 0:
                 scalars = mixed[..., : self.muls[0]]
                 out = self.mixed[0][..., : self.muls[0]]
                 torch.mul(torch.ops.aten.silu_backward(piece, scalars), SILU, out=out)
                 continue
-            torch.mul(piece, gates[degree - 1], out=self.mixed[self.wiring.index[degree, m]])
+            torch.mul(piece, gates[degree - 1], out=self.mixed[self.instructions.index[degree, m]])
             found = (piece * mixed).sum(1, keepdim=True)
             before = by_gate[degree - 1]
             by_gate[degree - 1] = found if before is None else before.add_(found)
@@ -126,7 +133,7 @@ class TileGradient:
         weights = torch.zeros_like(kept.weights)
         if self.learns:
             total.bias.add_(self.mixed[0].sum((0, 1)))
-        for k, group in enumerate(self.wiring.groups):
+        for k, group in enumerate(self.instructions.groups):
             g = self.mixed[k]
             if self.learns:
                 _outer(total.matrices[k], g, columns(kept, swapped, group))
@@ -146,7 +153,7 @@ class TileGradient:
     def _weights(self, g: Tensor) -> None:
         """Through the last map of the radial network."""
         if not self.tile.apart:
-            g = g * self.wiring.coincident.like(g)
+            g = g * self.instructions.coincident.like(g)
         half = self.tile.half
         self.total.radial[half] = product(g, self.p.last.t())
         if self.learns:
@@ -159,11 +166,11 @@ class TileGradient:
         first, *rest = (each.flatten(0, 1) for each in turned)
         back = [
             torch.bmm(r[edges].transpose(1, 2), each)
-            for r, each in zip(self.pairs.rotations, rest, strict=True)
+            for r, each in zip(self.framed_edges.rotations, rest, strict=True)
         ]
         both = torch.cat([each.flatten(1) for each in (first, *back)], 1)
-        self.total.source.index_add_(0, self.pairs.senders[edges], both)
-        self.total.target.index_add_(0, self.pairs.receivers[edges], both)
+        self.total.source.index_add_(0, self.framed_edges.senders[edges], both)
+        self.total.target.index_add_(0, self.framed_edges.receivers[edges], both)
 
     def _turns(
         self, gradients: Sequence[Tensor], turned: Sequence[Tensor], turns: Sequence[Tensor]
@@ -171,12 +178,12 @@ class TileGradient:
         """t = D v, so g_D = g_t vᵀ with v = Dᵀ t; and values Dᵀ f, so g_D += f gᵀ."""
         edges = self.tile.edges
         for turn, rotation, g, t in zip(
-            turns, self.pairs.rotations, turned[1:], self.kept.turned[1:], strict=True
+            turns, self.framed_edges.rotations, turned[1:], self.kept.turned[1:], strict=True
         ):
             joined = torch.bmm(g.flatten(0, 1), t.flatten(0, 1).transpose(1, 2))
             turn[edges] = torch.bmm(joined, rotation[edges])
         widths = [g.shape[2] for g in gradients]
-        framed = framed_values(self.kept, self.p, self.tile, self.wiring, widths)
+        framed = framed_values(self.kept, self.p, self.tile, self.instructions, widths)
         for turn, f, g in zip(turns, framed[1:], gradients[1:], strict=False):
             turn[edges] += torch.bmm(f, g[edges].transpose(1, 2))
 

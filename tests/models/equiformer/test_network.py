@@ -357,6 +357,13 @@ def test_tiles_and_the_plain_formula_agree(mode, monkeypatch):
         torch.testing.assert_close(tiled, plain, rtol=0, atol=bound)
 
 
+def test_without_kernels_none_is_called(monkeypatch):
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    monkeypatch.setattr(network, "messages", None)  # whoever calls it fails
+    monkeypatch.setattr(edge_frame.Frames, "__call__", None)
+    small().predict(molecules(), forces=True)
+
+
 def test_edges_stand_beside_their_reverse():
     graph = graph_of(molecules())
     edges = Edges.of(neighbours(graph, graph.positions, 4.0), graph.positions, graph.batch)
