@@ -203,10 +203,9 @@ def test_an_atom_alone_has_a_dipole_of_zero_that_learns() -> None:
 def test_outputs_are_chosen_by_name() -> None:
     plain = model(targets=("mu", "U0"), units=("D", "eV"), outputs=("scalar", "scalar"))
     assert plain.offsets == (True, True)
-    for outputs in (("scalar",), ("scalar", "vector")):
-        with pytest.raises(
-            UsageError, match="scalar, dipole, extent for each of the targets mu, U0"
-        ):
+    message = "scalar, vector, dipole, extent for each of the targets mu, U0"
+    for outputs in (("scalar",), ("scalar", "length")):
+        with pytest.raises(UsageError, match=message):
             model(targets=("mu", "U0"), units=("D", "eV"), outputs=outputs)
 
 
