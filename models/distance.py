@@ -22,7 +22,7 @@ from neupol_cli.models.nn.linear import Linear
 
 
 @dataclass(frozen=True)
-class Range:
+class RadialBasisConfig:
     """How finely distances are resolved: ``size`` numbers over [0, ``high``] Angstrom.
 
     ``bins`` is the number of bin centres of a learned table; the others do not read it.
@@ -36,7 +36,7 @@ class Range:
 class Squared(nn.Module):
     """r^2 itself, as in EGNN (Satorras et al. 2021, eq. 3)."""
 
-    def __init__(self, scope: Range) -> None:
+    def __init__(self, basis: RadialBasisConfig) -> None:
         super().__init__()
         self.size = 1
 
@@ -47,10 +47,10 @@ class Squared(nn.Module):
 class Fixed(nn.Module):
     """An encoding without weights: layers that have it in common share its values."""
 
-    def __init__(self, scope: Range) -> None:
+    def __init__(self, basis: RadialBasisConfig) -> None:
         super().__init__()
-        self.size = scope.size
-        self.key = (type(self).__name__, scope)
+        self.size = basis.size
+        self.key = (type(self).__name__, basis)
 
     def forward(self, edges: Edges) -> Tensor:
         if self.key not in edges.shared:
@@ -71,10 +71,10 @@ class Gaussian(Fixed):
 
     centres: Tensor
 
-    def __init__(self, scope: Range) -> None:
-        super().__init__(scope)
-        self.step = scope.high / max(scope.size - 1, 1)
-        self.register_buffer("centres", torch.linspace(0, scope.high, scope.size))
+    def __init__(self, basis: RadialBasisConfig) -> None:
+        super().__init__(basis)
+        self.step = basis.high / max(basis.size - 1, 1)
+        self.register_buffer("centres", torch.linspace(0, basis.high, basis.size))
 
     def encode(self, lengths: Tensor) -> Tensor:
         exponent = -0.5 * ((lengths - self.centres) / self.step).square()
@@ -86,10 +86,10 @@ class Bessel(Fixed):
 
     orders: Tensor
 
-    def __init__(self, scope: Range) -> None:
-        super().__init__(scope)
-        self.high = scope.high
-        self.register_buffer("orders", torch.arange(1, scope.size + 1.0))
+    def __init__(self, basis: RadialBasisConfig) -> None:
+        super().__init__(basis)
+        self.high = basis.high
+        self.register_buffer("orders", torch.arange(1, basis.size + 1.0))
 
     def encode(self, lengths: Tensor) -> Tensor:
         height = math.sqrt(2 / self.high) * math.pi / self.high * self.orders
@@ -102,13 +102,13 @@ class ExpNormal(Fixed):
     means: Tensor
     betas: Tensor
 
-    def __init__(self, scope: Range) -> None:
-        super().__init__(scope)
-        self.alpha = 5 / scope.high
-        last = math.exp(-scope.high)
-        beta = (2 / scope.size * (1 - last)) ** -2
-        self.register_buffer("means", torch.linspace(last, 1, scope.size))
-        self.register_buffer("betas", torch.full((scope.size,), beta))
+    def __init__(self, basis: RadialBasisConfig) -> None:
+        super().__init__(basis)
+        self.alpha = 5 / basis.high
+        last = math.exp(-basis.high)
+        beta = (2 / basis.size * (1 - last)) ** -2
+        self.register_buffer("means", torch.linspace(last, 1, basis.size))
+        self.register_buffer("betas", torch.full((basis.size,), beta))
 
     def encode(self, lengths: Tensor) -> Tensor:
         closeness = torch.exp(-self.alpha * lengths)
@@ -118,11 +118,11 @@ class ExpNormal(Fixed):
 class Perceptron(nn.Module):
     """Two layers with a ReLU between them: the baseline ``+MLP`` of Gao et al. 2022, Table 2."""
 
-    def __init__(self, scope: Range) -> None:
+    def __init__(self, basis: RadialBasisConfig) -> None:
         super().__init__()
-        self.size = scope.size
+        self.size = basis.size
         self.layers = nn.Sequential(
-            Linear(1, scope.size), nn.ReLU(), Linear(scope.size, scope.size)
+            Linear(1, basis.size), nn.ReLU(), Linear(basis.size, basis.size)
         )
 
     def forward(self, edges: Edges) -> Tensor:
@@ -132,14 +132,14 @@ class Perceptron(nn.Module):
 class Learned(HermiteTable):
     """The learned encoding of a distance over [0, high]."""
 
-    def __init__(self, scope: Range) -> None:
-        super().__init__(scope.size, scope.bins, 0.0, scope.high)
+    def __init__(self, basis: RadialBasisConfig) -> None:
+        super().__init__(basis.size, basis.bins, 0.0, basis.high)
 
     def forward(self, edges: Edges) -> Tensor:  # type: ignore[override]
         return super().forward(edges.lengths)
 
 
-ENCODINGS: dict[str, Callable[[Range], nn.Module]] = {
+ENCODINGS: dict[str, Callable[[RadialBasisConfig], nn.Module]] = {
     "squared": Squared,
     "gaussian": Gaussian,
     "bessel": Bessel,
@@ -149,7 +149,7 @@ ENCODINGS: dict[str, Callable[[Range], nn.Module]] = {
 }
 
 
-def encoding(name: str, scope: Range) -> nn.Module:
+def encoding(name: str, basis: RadialBasisConfig) -> nn.Module:
     """The encoding of that name; its ``size`` says how many numbers it makes of a distance.
 
     Raises:
@@ -159,7 +159,7 @@ def encoding(name: str, scope: Range) -> nn.Module:
         raise UsageError(
             f"no distance encoding is called {name!r}; there are {', '.join(ENCODINGS)}"
         )
-    return ENCODINGS[name](scope)
+    return ENCODINGS[name](basis)
 
 
 def cosine_envelope(lengths: Tensor, cutoff: float) -> Tensor:

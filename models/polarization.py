@@ -11,14 +11,12 @@ only, and has no pi, since an invariant readout never sees x~_T.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.errors import UsageError
 from neupol_cli.models.base import Backbone
 from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, neighbours
+from neupol_cli.models.polarization_modes import polarization_mode
 
 
 class Unpolarized(nn.Module):
@@ -68,22 +66,16 @@ class FrozenPoints(MovablePoints):
     moves = False
 
 
-MODES: dict[str, Callable[[Backbone], nn.Module]] = {
-    "off": Unpolarized,
-    "frozen": FrozenPoints,
-    "movable": MovablePoints,
-}
-
-
-def mode(name: str, backbone: Backbone) -> nn.Module:
+def polarized(name: str, backbone: Backbone) -> nn.Module:
     """Neural Polarization of a backbone: ``off``, ``frozen`` or ``movable``.
 
     Raises:
         UsageError: another name.
     """
-    if name not in MODES:
-        raise UsageError(f"polarization is one of {', '.join(MODES)}, not {name!r}")
-    return MODES[name](backbone)
+    mode = polarization_mode(name)
+    if mode.points_per_atom == 1:
+        return Unpolarized(backbone)
+    return MovablePoints(backbone) if mode.moves else FrozenPoints(backbone)
 
 
 def movable_edges(

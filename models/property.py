@@ -13,7 +13,7 @@ from neupol_cli.errors import InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
-from neupol_cli.models.polarization import mode
+from neupol_cli.models.polarization import polarized
 from neupol_cli.models.targets import ENERGIES, READOUTS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class PropertyModel(Model):
         super().__init__()
         self.config = backbone.config
         self.backbone = backbone
-        self.polarization = mode(self.config.polarization, backbone)
+        self.polarization = polarized(self.config.polarization, backbone)
         targets = len(self.offsets)
         wide = torch.float64
         self.register_buffer("scale", torch.ones(targets, dtype=wide))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.polarization_modes import polarization_mode
 
 # R(r): the published network, or a table that is learned.
 ENCODINGS = ("gaussian", "learned")
-# polarization -> (a second point an atom, which moves)
-MODES = {"off": (False, False), "frozen": (True, False), "movable": (True, True)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class ChargE3NetConfig:
     @property
     def points_per_atom(self) -> int:
         """How many embeddings an element has: atom, and movable point."""
-        return 1 if self.polarization == "off" else 2
+        return polarization_mode(self.polarization).points_per_atom
 
     @property
     def point_types(self) -> int:
@@ -73,13 +72,10 @@ def check(config: ChargE3NetConfig) -> None:
     Raises:
         UsageError: naming what there is.
     """
-    for label, value, known in (
-        ("encoding", config.encoding, ENCODINGS),
-        ("polarization", config.polarization, tuple(MODES)),
-    ):
-        if value not in known:
-            raise UsageError(f"{label} is one of {', '.join(known)}, not {value!r}")
+    if config.encoding not in ENCODINGS:
+        raise UsageError(f"encoding is one of {', '.join(ENCODINGS)}, not {config.encoding!r}")
+    moves = polarization_mode(config.polarization).moves
     if config.pseudoscalar_spin and not config.spin:
         raise UsageError("pseudoscalar_spin says how spin is read: it goes with spin=true")
-    if MODES[config.polarization][1] and config.lmax < 1:
+    if moves and config.lmax < 1:
         raise UsageError("movable points need vectors: lmax of at least 1")

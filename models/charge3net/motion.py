@@ -13,11 +13,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from neupol_cli.models.charge3net.config import MODES, ChargE3NetConfig
+from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import VECTOR, atom_layers
 from neupol_cli.models.charge3net.linear import Features
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 from neupol_cli.models.polarization import movable_edges
+from neupol_cli.models.polarization_modes import polarization_mode
 
 
 class Motion(nn.Module):
@@ -25,7 +26,8 @@ class Motion(nn.Module):
 
     def __init__(self, config: ChargE3NetConfig) -> None:
         super().__init__()
-        self.doubled, self.moves = MODES[config.polarization]
+        self.doubled = config.points_per_atom == 2
+        self.moves = polarization_mode(config.polarization).moves
         layers = atom_layers(config) if self.moves else []
         widths = [layer.outs[VECTOR] for layer in layers]
         self.maps = nn.ParameterList(nn.Parameter(torch.zeros(width, 1)) for width in widths)

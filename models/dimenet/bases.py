@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neupol_cli.models.dimenet.config import DimeNetConfig
 from neupol_cli.models.dimenet.spherical_basis import SphericalBessel
-from neupol_cli.models.distance import Range, encoding
+from neupol_cli.models.distance import RadialBasisConfig, encoding
 from neupol_cli.models.nn.graph import Edges
 
 
@@ -47,10 +47,10 @@ class EncodedBasis(nn.Module):
 
     def __init__(self, config: DimeNetConfig) -> None:
         super().__init__()
-        scope = Range(config.encoding_size, config.cutoff, config.encoding_bins)
+        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
         self.spherical = config.spherical
-        self.along = encoding(config.encoding, scope)
-        self.across = encoding(config.encoding, scope)
+        self.along = encoding(config.encoding, basis)
+        self.across = encoding(config.encoding, basis)
         self.size = int(self.along.size)  # type: ignore[arg-type]
 
     def forward(self, edges: Edges, inside: Tensor) -> tuple[Tensor, Tensor]:

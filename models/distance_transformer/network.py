@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.models.base import Backbone
-from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.distance_transformer.config import DistanceTransformerConfig, check
 from neupol_cli.models.distance_transformer.kernels.choice import pair_products
 from neupol_cli.models.distance_transformer.pairs import PairProducts
@@ -44,8 +44,8 @@ class DistanceBias(nn.Module):
     def __init__(self, config: DistanceTransformerConfig) -> None:
         super().__init__()
         high = config.cutoff or config.encoding_range
-        scope = Range(config.encoding_size, high, config.encoding_bins)
-        self.encoding = encoding(config.encoding, scope)
+        basis = RadialBasisConfig(config.encoding_size, high, config.encoding_bins)
+        self.encoding = encoding(config.encoding, basis)
         size = int(self.encoding.size)  # type: ignore[arg-type]
         self.layers = nn.Sequential(
             Linear(size, config.bias_hidden), nn.SiLU(), Linear(config.bias_hidden, config.heads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neupol_cli.models.base import PropertyConfig
+from neupol_cli.models.polarization_modes import polarization_mode
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,4 @@ class NBodyConfig:
     @property
     def points_per_particle(self) -> int:
         """How many embeddings there are: of the particle, and of its movable point."""
-        return 1 if self.polarization == "off" else 2
+        return polarization_mode(self.polarization).points_per_atom

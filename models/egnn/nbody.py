@@ -28,14 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.errors import UsageError
 from neupol_cli.models.base import Arguments, DynamicsModel
 from neupol_cli.models.egnn.config import NBodyConfig
 from neupol_cli.models.egnn.kernels import nbody_step, pair_messages
 from neupol_cli.models.egnn.kernels.choice import NBodyKernels, nbody_kernels
 from neupol_cli.models.egnn.published import published_nbody
 from neupol_cli.models.nn.linear import Linear, Perceptron
-from neupol_cli.models.polarization import MODES
+from neupol_cli.models.polarization_modes import polarization_mode
 
 FARTHEST = 100.0  # of one edge's x_ij phi_x; never met in practice, says the published code
 
@@ -218,11 +217,10 @@ class EGNNDynamics(DynamicsModel):
 
     def __init__(self, config: NBodyConfig) -> None:
         super().__init__()
-        if config.polarization not in MODES:
-            known = ", ".join(MODES)
-            raise UsageError(f"polarization is one of {known}, not {config.polarization!r}")
         self.config = config
         points = range(config.points_per_particle)
+        # A particle's one point is where the answer stands; a second one may be held where it was.
+        self.moves = len(points) == 1 or polarization_mode(config.polarization).moves
         self.embeddings = nn.ModuleList(Linear(1, config.hidden) for _ in points)
         last = config.layers - 1
         self.layers = nn.ModuleList(Layer(config.hidden, t == last) for t in range(config.layers))
@@ -252,7 +250,7 @@ class EGNNDynamics(DynamicsModel):
         for layer in cast(Iterable[Layer], self.layers):
             displacements, h = step(layer, h, seen)
             path.append(path[-1] + displacements)
-            if self.config.polarization != "frozen":
+            if self.moves:
                 seen = torch.cat((x, path[-1])) if points == 2 else path[-1]
         return path
 

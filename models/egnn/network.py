@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.base import Arguments, Backbone
-from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.egnn.config import EGNNConfig
 from neupol_cli.models.egnn.kernels.choice import kernels
 from neupol_cli.models.egnn.messages import MessageInputs, messages
@@ -49,11 +49,11 @@ class Layer(nn.Module):
         hidden = config.hidden
         # The ablation of frozen points keeps the parameters of pi and never reads it.
         self.moves = has_phi_x and config.polarization == "movable"
-        scope = Range(
+        basis = RadialBasisConfig(
             config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins
         )
         self.hidden, self.cutoff = hidden, config.cutoff
-        self.encoding = encoding(config.encoding, scope)
+        self.encoding = encoding(config.encoding, basis)
         self.first = Linear(2 * hidden + int(self.encoding.size), hidden)  # type: ignore[arg-type]
         self.second = Linear(hidden, hidden)
         self.attention = Linear(hidden, 1)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.base import Arguments, Backbone
-from neupol_cli.models.distance import Range
+from neupol_cli.models.distance import RadialBasisConfig
 from neupol_cli.models.equiformer.attention import Values, attended, attention_logits
 from neupol_cli.models.equiformer.config import EquiformerConfig, check
 from neupol_cli.models.equiformer.displacement import Displacement
@@ -85,8 +85,8 @@ class Geometry(nn.Module):
     def __init__(self, config: EquiformerConfig, lmax: int) -> None:
         super().__init__()
         self.frames = Frames(lmax)
-        scope = Range(config.encoding_size, config.cutoff, config.encoding_bins)
-        self.basis = radial_basis(config.encoding, scope)
+        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
+        self.basis = radial_basis(config.encoding, basis)
         self.size = int(self.basis.size)  # type: ignore[arg-type]
 
     def forward(self, edges: Edges) -> EdgeFeatures:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
-from neupol_cli.models.distance import ENCODINGS, Range
+from neupol_cli.models.distance import ENCODINGS, RadialBasisConfig
 from neupol_cli.models.nn.graph import Edges
 from neupol_cli.models.nn.linear import Linear, product
 
@@ -24,11 +24,11 @@ class LearnedGaussians(nn.Module):
 
     decays = False
 
-    def __init__(self, scope: Range) -> None:
+    def __init__(self, basis: RadialBasisConfig) -> None:
         super().__init__()
-        self.size, self.cutoff = scope.size, scope.high
-        self.mean = nn.Parameter(torch.rand(scope.size))
-        self.std = nn.Parameter(torch.empty(scope.size).uniform_(1 / scope.size, 1))
+        self.size, self.cutoff = basis.size, basis.high
+        self.mean = nn.Parameter(torch.rand(basis.size))
+        self.std = nn.Parameter(torch.empty(basis.size).uniform_(1 / basis.size, 1))
         self.weight = nn.Parameter(torch.ones(1))
         self.bias = nn.Parameter(torch.zeros(1))
 
@@ -49,10 +49,10 @@ class LearnedBessel(nn.Module):
 
     decays = False
 
-    def __init__(self, scope: Range) -> None:
+    def __init__(self, basis: RadialBasisConfig) -> None:
         super().__init__()
-        self.size, self.cutoff = scope.size, scope.high
-        self.frequencies = nn.Parameter(math.pi * torch.arange(1, scope.size + 1.0))
+        self.size, self.cutoff = basis.size, basis.high
+        self.frequencies = nn.Parameter(math.pi * torch.arange(1, basis.size + 1.0))
 
     def forward(self, edges: Edges) -> Tensor:
         """(E, size)."""
@@ -62,7 +62,7 @@ class LearnedBessel(nn.Module):
         return math.sqrt(2 / self.cutoff**3) * envelope * waves
 
 
-def radial_basis(name: str, scope: Range) -> nn.Module:
+def radial_basis(name: str, basis: RadialBasisConfig) -> nn.Module:
     """``learned-gaussian``, ``learned-bessel``, or any encoding of models/distance.py.
 
     Raises:
@@ -71,7 +71,7 @@ def radial_basis(name: str, scope: Range) -> nn.Module:
     kinds = {"learned-gaussian": LearnedGaussians, "learned-bessel": LearnedBessel, **ENCODINGS}
     if name not in kinds:
         raise UsageError(f"no distance encoding is called {name!r}; there are {', '.join(kinds)}")
-    return kinds[name](scope)
+    return kinds[name](basis)
 
 
 class RadialNetwork(nn.Module):

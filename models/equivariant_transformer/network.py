@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.base import Arguments, Backbone
-from neupol_cli.models.distance import Range, cosine_envelope, encoding
+from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
 from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
 from neupol_cli.models.equivariant_transformer.heads import HEADS, xavier
@@ -66,8 +66,8 @@ class RadialEncoding(nn.Module):
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
         self.cutoff = config.cutoff
-        scope = Range(config.encoding_size, config.cutoff, config.encoding_bins)
-        self.encoding = encoding(config.encoding, scope)
+        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
+        self.encoding = encoding(config.encoding, basis)
         self.size = int(self.encoding.size)  # type: ignore[arg-type]
 
     def forward(self, edges: Edges, points: int) -> EdgeFeatures:

@@ -11,13 +11,13 @@ import torch
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import (
     ENCODINGS,
-    Range,
+    RadialBasisConfig,
     cosine_envelope,
     encoding,
 )
 from neupol_cli.models.nn.graph import Edges
 
-SCOPE = Range(size=6, high=5.0, bins=9)
+SCOPE = RadialBasisConfig(size=6, high=5.0, bins=9)
 
 
 def edges_of(lengths: torch.Tensor) -> Edges:
@@ -73,7 +73,7 @@ def test_layers_that_share_an_encoding_compute_it_once() -> None:
     edges = edges_of(torch.linspace(0, 4, 5))
     one, other = encoding("gaussian", SCOPE), encoding("gaussian", SCOPE)
     assert one(edges) is other(edges)
-    finer = encoding("gaussian", Range(size=7, high=5.0))
+    finer = encoding("gaussian", RadialBasisConfig(size=7, high=5.0))
     assert finer(edges).shape == (5, 7)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from neupol_cli import app, checkpoint, registry
 from neupol_cli.commands.fit import fit
 from neupol_cli.errors import UsageError
-from neupol_cli.models.distance import Range
+from neupol_cli.models.distance import RadialBasisConfig
 from neupol_cli.models.equiformer.radial import LearnedBessel, radial_basis
 from neupol_cli.models.nn.graph import Edges
 from neupol_cli.training import config_overrides, presets
@@ -177,7 +177,7 @@ def test_schedules_of_the_published_recipes() -> None:
 
 
 def test_equiformers_bessel_functions() -> None:
-    basis = radial_basis("learned-bessel", Range(3, 5.0)).double()
+    basis = radial_basis("learned-bessel", RadialBasisConfig(3, 5.0)).double()
     assert isinstance(basis, LearnedBessel)
     lengths = torch.tensor([0.4, 2.0, 4.9, 5.0, 6.0], dtype=torch.float64)
     vectors = torch.zeros(5, 3, dtype=torch.float64)

@@ -19,12 +19,12 @@ from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(basis="module")
 def stored(parity):
     return parity("dimenetpp")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(basis="module")
 def published(stored):
     return stored.model("dimenet")
 
