@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import ase
@@ -87,6 +88,45 @@ def test_training_on_forces_reaches_the_weights(mode: Case, molecules: list[ase.
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(bool(torch.isfinite(g).all()) for g in gradients)
     assert any(float(g.abs().max()) > 0 for g in gradients)
+
+
+def test_recorded_forces_are_the_forces(case: Case, molecules: list[ase.Atoms]) -> None:
+    """Training sees the forces that a prediction gives."""
+    model = case.build()
+    graph = Graph.from_atoms(molecules, torch.float64)
+    recorded = model.derivatives(graph, create_graph=True)[1].detach().numpy()
+    close(recorded, model.derivatives(graph)[1].numpy(), 1e-10)
+
+
+def test_the_slope_of_forces_by_weights_equals_differences(
+    case: Case, molecules: list[ase.Atoms]
+) -> None:
+    """What a step of training on forces follows, along a direction of all weights at once."""
+    model = case.build()
+    graph = Graph.from_atoms(molecules[:2], torch.float64)
+    generator = torch.Generator().manual_seed(4)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    along = [torch.randn(w.shape, generator=generator, dtype=w.dtype) for w in weights]
+    norm = math.sqrt(sum(float(d.square().sum()) for d in along))
+    along = [d / norm for d in along]  # short steps: learned tables have kinks in their slopes
+    forces = model.derivatives(graph, create_graph=True)[1]
+    rates = torch.randn(forces.shape, generator=generator, dtype=forces.dtype)
+    slopes = torch.autograd.grad((forces * rates).sum(), weights, allow_unused=True)
+    slope = sum(float((g * d).sum()) for g, d in zip(slopes, along, strict=True) if g is not None)
+
+    def total(step: float) -> float:
+        with torch.no_grad():
+            for weight, direction in zip(weights, along, strict=True):
+                weight += step * direction
+        moved = float((model.derivatives(graph)[1] * rates).sum())
+        with torch.no_grad():
+            for weight, direction in zip(weights, along, strict=True):
+                weight -= step * direction
+        return moved
+
+    h = 1e-5
+    difference = (8 * (total(h) - total(-h)) - (total(2 * h) - total(-2 * h))) / (12 * h)
+    assert abs(difference - slope) < 1e-8 * max(1.0, abs(slope))
 
 
 def test_a_derivative_is_the_same_whoever_else_is_asked_for(

@@ -14,6 +14,7 @@ from neupol_cli.models.distance import (
     RadialBasisConfig,
     cosine_envelope,
     encoding,
+    sinc,
 )
 from neupol_cli.models.nn.graph import Edges
 
@@ -67,6 +68,19 @@ def test_gaussians_bessels_and_squares_are_their_formulas() -> None:
     # The orders are stored in the default type of float; whole numbers are exact in it.
     np.testing.assert_allclose(values_of("bessel", r), wanted, rtol=0, atol=1e-12)
     np.testing.assert_allclose(values_of("squared", r)[:, 0], r.square(), rtol=0, atol=1e-15)
+
+
+def test_sinc_has_derivatives_of_every_order_at_zero_and_no_seam() -> None:
+    x = torch.tensor([0.0, 1e-9, 0.0159, 0.016, 0.3, 2.5], dtype=torch.float64)
+    torch.testing.assert_close(sinc(x), torch.sinc(x), rtol=0, atol=1e-15)
+    zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    value, slopes = sinc(zero), []
+    for _ in range(4):
+        (value,) = torch.autograd.grad(value, zero, create_graph=True)
+        slopes.append(float(value.detach()))
+    wanted = [0, -(math.pi**2) / 3, 0, math.pi**4 / 5]
+    np.testing.assert_allclose(slopes, wanted, rtol=0, atol=1e-12)
+    assert torch.autograd.gradgradcheck(sinc, [x.requires_grad_()], atol=1e-6, rtol=0)
 
 
 def test_layers_that_share_an_encoding_compute_it_once() -> None:

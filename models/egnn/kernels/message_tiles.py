@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from neupol_cli.models.egnn import messages
 from neupol_cli.models.egnn.messages import MessageInputs
+from neupol_cli.models.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 from neupol_cli.models.nn.linear import product
 
@@ -67,8 +68,12 @@ class _Summed(torch.autograd.Function):
         p = MessageInputs(*inputs)
         wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
-            out = messages.summed_messages(p, receivers, senders)
-            return None, None, None, *_plain_gradients(p, out, gradients[0], wanted)
+
+            def formula(inputs: list[Tensor | None]) -> Tensor:
+                p = MessageInputs(*inputs)  # type: ignore[arg-type]
+                return messages.summed_messages(p, receivers, senders)
+
+            return None, None, None, *recorded_gradients(formula, p, gradients, wanted)
         needed = MessageInputs(
             *(want and gradient_needed(x) for want, x in zip(wanted, p, strict=True))  # type: ignore[arg-type]
         )
@@ -82,15 +87,6 @@ def _tiles(edges: int, hidden: int, device: torch.device) -> Iterator[slice]:
     step = max(edges, 1) if device.type != "cpu" else max(TILE_NUMBERS // hidden, 64)
     for start in range(0, edges, step):
         yield slice(start, min(start + step, edges))
-
-
-def _plain_gradients(
-    p: MessageInputs, out: Tensor, gradient: Tensor, wanted: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """The derivatives of ``out``, the plain formula of ``p``, ready to be differentiated again."""
-    inputs = [x for x, want in zip(p, wanted, strict=True) if want and x is not None]
-    gradients = iter(torch.autograd.grad(out, inputs, gradient, create_graph=True))
-    return [next(gradients) if want else None for want in wanted]
 
 
 def _gradients(

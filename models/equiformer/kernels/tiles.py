@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs, p
 from neupol_cli.models.equiformer.kernels.tile import alpha_of, mixed_tile, write_values
 from neupol_cli.models.equiformer.kernels.tile_gradient import TileGradient
 from neupol_cli.models.equiformer.so3 import Muls
+from neupol_cli.models.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 
 
@@ -88,7 +89,14 @@ class _Tiled(torch.autograd.Function):
         wanted = ctx.needs_input_grad[4:]
         saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
-            exact = _plain_gradients(saved, framed_edges, instructions, outs, gradients, wanted)
+
+            def formula(inputs: list[Tensor | None]) -> Sequence[Tensor]:
+                tensors = cast(list[Tensor], inputs)
+                rotated = replace(framed_edges, rotations=tensors[: instructions.lmax])
+                p = _inputs(tensors[instructions.lmax :], instructions, outs)
+                return plain(p, rotated, instructions, outs)
+
+            exact = recorded_gradients(formula, saved, gradients, wanted)
             return None, None, None, None, *exact
         p = _inputs(saved[instructions.lmax :], instructions, outs)
         turns = [torch.zeros_like(r) for r in framed_edges.rotations] if wanted[0] else []
@@ -103,28 +111,3 @@ class _Tiled(torch.autograd.Function):
         every = (*(turns or framed_edges.rotations), *_flat(total))
         found = zip(every, wanted, strict=True)
         return None, None, None, None, *(each if want else None for each, want in found)
-
-
-def _plain_gradients(
-    tensors: Sequence[Tensor],
-    framed_edges: FramedEdges,
-    instructions: FrameInstructions,
-    outs: Muls,
-    gradients: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """The same gradients as a graph of operations.
-
-    Derivatives are taken by aliases: D_2 is made of D_1, and a layer's features of the rotations
-    before it, and what reaches a tensor by way of another one is not this function's to count.
-    """
-    aliases = [each.view_as(each) for each in tensors]
-    rotated = replace(framed_edges, rotations=aliases[: instructions.lmax])
-    values = plain(
-        _inputs(aliases[instructions.lmax :], instructions, outs), rotated, instructions, outs
-    )
-    inputs = [each for each, want in zip(aliases, wanted, strict=True) if want]
-    slopes = iter(
-        torch.autograd.grad(values, inputs, gradients, create_graph=True, allow_unused=True)
-    )
-    return [next(slopes) if want else None for want in wanted]
