@@ -83,7 +83,7 @@ def batches(atoms: Any, probes: Any) -> list[dict[str, Any]]:
         "num_atom_edges": torch.tensor(len(among)),
         "atom_edges_displacement": torch.zeros(len(among), 3),
     }
-    found = []
+    prepared = []
     for part in np.array_split(probes, -(-len(probes) // BATCH)):
         pairs, _ = edges(part)
         pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]  # in its own order: probe by probe
@@ -94,8 +94,8 @@ def batches(atoms: Any, probes: Any) -> list[dict[str, Any]]:
             "num_probe_edges": torch.tensor(len(pairs)),
             "probe_edges_displacement": torch.zeros(len(pairs), 3),
         }
-        found.append({key: value[None] for key, value in (shared | own).items()})
-    return found
+        prepared.append({key: value[None] for key, value in (shared | own).items()})
+    return prepared
 
 
 def published_density(model: Any, given: list[dict[str, Any]]) -> Any:
@@ -105,21 +105,21 @@ def published_density(model: Any, given: list[dict[str, Any]]) -> Any:
     with torch.no_grad():
         atoms = model.atom_model(given[0])
         atoms = atoms if isinstance(atoms, tuple) else (atoms,)
-        return torch.cat([model.probe_model(each, *atoms).reshape(-1) for each in given])
+        return torch.cat([model.probe_model(batch, *atoms).reshape(-1) for batch in given])
 
 
-def stacked(each: list[dict[str, Any]]) -> dict[str, Any]:
+def stacked(inputs: list[dict[str, Any]]) -> dict[str, Any]:
     """Several molecules' inputs as the published batch: edges padded with zeros."""
     from torch.nn.utils.rnn import pad_sequence
 
     def joined(key: str) -> Any:
-        return pad_sequence([one[key][0] for one in each], batch_first=True)
+        return pad_sequence([one[key][0] for one in inputs], batch_first=True)
 
     import torch
 
-    counts = [key for key in each[0] if key.startswith("num_")]
-    found = {key: torch.cat([one[key] for one in each]) for key in counts}
-    return found | {key: joined(key) for key in each[0] if key not in counts}
+    counts = [key for key in inputs[0] if key.startswith("num_")]
+    stacked_counts = {key: torch.cat([one[key] for one in inputs]) for key in counts}
+    return stacked_counts | {key: joined(key) for key in inputs[0] if key not in counts}
 
 
 class Training:
@@ -150,7 +150,7 @@ def train(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]:
     every = around(atoms, chosen.side).points()
     rng = np.random.default_rng(1)
     probes = np.stack([every[rng.choice(len(every), PROBES, replace=False)] for _ in range(2)])
-    given = stacked([batches(atoms, each)[0] for each in probes])
+    given = stacked([batches(atoms, points)[0] for points in probes])
     graph = Graph.from_atoms([atoms, atoms], torch.float32)
     places = torch.from_numpy(probes).float()
     target = torch.rand(2 * PROBES, generator=torch.Generator().manual_seed(0))
@@ -207,7 +207,7 @@ def compare(kind: str, atoms: Any, chosen: argparse.Namespace) -> dict[str, Any]
         "network": f"deepdft-{kind}",
         "structure": str(atoms.symbols),
         "points": len(every),
-        "edges a probe": sum(int(each["num_probe_edges"]) for each in given) / len(rows),
+        "edges a probe": sum(int(batch["num_probe_edges"]) for batch in given) / len(rows),
         "published probes/s": round(rates[0]),
         "neupol probes/s": round(rates[1]),
         "ratio": round(rates[1] / rates[0], 2),

@@ -61,45 +61,45 @@ def step_seconds(data: Path, rounds: int = 3, steps: int = 6) -> dict[str, float
 
 def arguments(name: str, config: dict[str, Any], data: Path, lr: float, steps: int) -> list[Any]:
     """What `neupol fit` is given."""
-    found: list[Any] = [name, data, "--steps", steps, "--batch-size", BATCH, "--lr", lr]
-    found += ["--schedule", "cosine", "--warmup", 50, "--valid-every", max(steps // 4, 1)]
+    words: list[Any] = [name, data, "--steps", steps, "--batch-size", BATCH, "--lr", lr]
+    words += ["--schedule", "cosine", "--warmup", 50, "--valid-every", max(steps // 4, 1)]
     for key, value in config.items():
         plain = key in ("polarization", "encoding", "loss")
-        found += [f"--{key}", value] if plain else ["--set", f"{key}={value}"]
-    return found
+        words += [f"--{key}", value] if plain else ["--set", f"{key}={value}"]
+    return words
 
 
 def table_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
     """Table 2; the steps that fill the time are measured once and kept."""
-    kept = out / "step_seconds.json"
-    if not kept.exists():
+    path = out / "step_seconds.json"
+    if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(step_seconds(data), indent=1) + "\n")
-    each = json.loads(kept.read_text())
-    found = []
+        path.write_text(json.dumps(step_seconds(data), indent=1) + "\n")
+    step_times = json.loads(path.read_text())
+    runs = []
     for name, (network, config, lr, _) in NETWORKS.items():
-        steps = round(seconds / each[name.removesuffix("-l1")])
-        found.append(study.Run(name, tuple(arguments(network, config, data, lr, steps))))
-    return found
+        steps = round(seconds / step_times[name.removesuffix("-l1")])
+        runs.append(study.Run(name, tuple(arguments(network, config, data, lr, steps))))
+    return runs
 
 
 def order_runs(data: Path, steps: int) -> list[study.Run]:
     """Figure 3."""
     size = len(next(iter(hdf5.read(data).splits.values()))["train"])
-    found = []
+    runs = []
     for order in ORDERS:
         config = {**CHARGE3NET, "lmax": order}
         every = arguments("charge3net", config, data, 0.01, steps)
-        found.append(study.Run(f"L{order}", tuple(every)))
+        runs.append(study.Run(f"L{order}", tuple(every)))
         for share in [share for share, orders in SHARES.items() if order in orders]:
             fewer = (*every, "--limit", size // share)
-            found.append(study.Run(f"L{order}-{share}", fewer))
-    return found
+            runs.append(study.Run(f"L{order}-{share}", fewer))
+    return runs
 
 
 def error(results: study.Results, name: str) -> str:
-    found = results.get(name)
-    return "-" if found is None else f"{found['test']['eps_mae_percent']['value']:.3f}"
+    result = results.get(name)
+    return "-" if result is None else f"{result['test']['eps_mae_percent']['value']:.3f}"
 
 
 def report(results: study.Results) -> None:

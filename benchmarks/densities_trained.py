@@ -40,8 +40,8 @@ def tested(path: Path) -> list[Volume]:
 
 def predicted(model: Any, volume: Volume) -> np.ndarray:
     """The density on a molecule's own grid."""
-    found = model.density_grid(model.atom_features(volume.atoms), volume.grid)
-    return found.double().numpy().reshape(volume.values.shape)
+    density = model.density_grid(model.atom_features(volume.atoms), volume.grid)
+    return density.double().numpy().reshape(volume.values.shape)
 
 
 def predicted_all(model: Any, volumes: list[Volume]) -> list[np.ndarray]:
@@ -77,9 +77,9 @@ def angles(models: dict[str, Any], volumes: list[Volume], plot: Path | None) -> 
     }
     print(f"{len(volumes)} molecules, zeta {zeta.min():.3f} to {zeta.max():.3f}\n")
     print("| with zeta | mean | Pearson | Spearman |\n|---|---|---|---|")
-    for name, each in gains.items():
-        linear, ranked = (f(zeta, each).statistic for f in (pearsonr, spearmanr))
-        print(f"| {name} | {each.mean():.3f} | {linear:.2f} | {ranked:.2f} |")
+    for name, gain in gains.items():
+        linear, ranked = (f(zeta, gain).statistic for f in (pearsonr, spearmanr))
+        print(f"| {name} | {gain.mean():.3f} | {linear:.2f} | {ranked:.2f} |")
     thirds = np.array_split(zeta.argsort(), 3)
     for name, part in (("lowest", thirds[0]), ("highest", thirds[-1])):
         print(f"{name} third in zeta: eps {low[part].mean():.3f} -> {high[part].mean():.3f} %")

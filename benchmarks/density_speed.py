@@ -87,13 +87,13 @@ def published_density(model: Any, atoms: Any, probes: Any) -> Any:
 
     device = next(model.parameters()).device
     build = KdTreeGraphConstructor(cutoff=PAPER["cutoff"], num_probes=None, disable_pbc=True)
-    found = []
+    densities = []
     with torch.no_grad():
         for part in np.array_split(probes, -(-len(probes) // BATCH)):
             graph = build(np.zeros(len(part)), atoms, part)
             batch = {key: value[None].to(device) for key, value in graph.items()}
-            found.append(model(batch).reshape(-1))
-    return torch.cat(found)
+            densities.append(model(batch).reshape(-1))
+    return torch.cat(densities)
 
 
 def ours_from(model: Any) -> Any:
@@ -204,8 +204,8 @@ def main() -> None:
     if chosen.published:
         molecule = ase.build.molecule("C6H6")
         atoms = ase.io.read(chosen.structure) if chosen.structure else molecule
-        found = compare(chosen.published, atoms, chosen.probes, chosen.device)
-        print(json.dumps(found, indent=1), flush=True)
+        report = compare(chosen.published, atoms, chosen.probes, chosen.device)
+        print(json.dumps(report, indent=1), flush=True)
     for times in filter(None, chosen.supercells.split(",")):
         print(json.dumps(scale([int(times)], chosen.memory)[0], indent=1), flush=True)
 

@@ -28,11 +28,11 @@ def batches(task: Any, steps: int) -> list[tuple[Any, Any]]:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    found = []
+    chunks = []
     for _ in range(steps):
         chosen = task.train[torch.randperm(task.size, generator=generator)[:BATCH]]
-        found.append((chosen, task.draw(chosen, PROBES, generator)[0]))
-    return found
+        chunks.append((chosen, task.draw(chosen, PROBES, generator)[0]))
+    return chunks
 
 
 def published_batch(task: Any, chosen: Any, rows: Any) -> dict[str, Any]:
@@ -68,8 +68,8 @@ class Published:
 
     def step(self, chosen: Any, rows: Any) -> float:
         """One step of Adam; the loss before it."""
-        found = self.density(chosen, rows)
-        loss = (found - self.task.grids.values[rows.reshape(-1)]).abs().mean()
+        density = self.density(chosen, rows)
+        loss = (density - self.task.grids.values[rows.reshape(-1)]).abs().mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -65,9 +65,9 @@ def prepared(network: Any, graph: Graph) -> Callable[[Tensor], Tensor]:
     edges = Edges.of(topology, graph.positions, graph.batch)
     triplets = Triplets.of(edges, graph.numbers.shape[0])
     first, second = triplets.incoming, triplets.onward  # k -> j, j -> i
-    found = i, j, i[second], j[second], j[first], first, second
+    listed = i, j, i[second], j[second], j[first], first, second
     module.radius_graph = lambda *_, **__: torch.stack((j, i))
-    module.triplets = lambda *_, **__: found
+    module.triplets = lambda *_, **__: listed
     return lambda positions: network(graph.numbers, positions, graph.batch)
 
 

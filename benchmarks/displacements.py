@@ -61,8 +61,8 @@ def main() -> None:
         print(f"{len(molecules)} molecules of {source}")
         print(f"\n| model | atoms of | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
     for name in options.models:
-        found = summary(name, molecules)
-        print(json.dumps(found) if options.json else table(found), flush=True)
+        totals = summary(name, molecules)
+        print(json.dumps(totals) if options.json else table(totals), flush=True)
 
 
 def drawn(dataset: hdf5.Dataset, split: str, count: int, seed: int) -> list[Atoms]:
@@ -81,8 +81,8 @@ def followed(model: Model, name: str, molecules: list[Atoms]) -> Iterator[Trajec
     """The paths of all molecules' points."""
     targets = tuple(model.targets)
     for first in range(0, len(molecules), TOGETHER):
-        some = molecules[first : first + TOGETHER]
-        for atoms, points in zip(some, paths(model, some), strict=True):
+        chunk = molecules[first : first + TOGETHER]
+        for atoms, points in zip(chunk, paths(model, chunk), strict=True):
             yield Trajectory("", atoms, name, targets, points, skeleton(atoms))
 
 
@@ -90,7 +90,7 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
     """What one model does, over all atoms and by element."""
     model = registry.load(name)
     check_movable(model, name)
-    each = [measures(found) for found in followed(model, name, molecules)]
+    each = [measures(trajectory) for trajectory in followed(model, name, molecules)]
     groups: dict[str, list[AtomMeasures]] = defaultdict(list)
     for row in (row for rows in each for row in rows):
         groups["all"].append(row)
@@ -151,14 +151,16 @@ COLUMNS = {
 }
 
 
-def table(found: dict[str, Any]) -> str:
+def table(report: dict[str, Any]) -> str:
     """A model's rows of the table."""
     lines = []
-    for key, group in found["groups"].items():
+    for key, group in report["groups"].items():
         cells = [form.format(**group) for form in COLUMNS.values()]
         if key == "all":
-            cells[3] += f" ± {found['outward_error']:.4f}"
-        who = f"{Path(found['model']).name}: {', '.join(found['targets'])}" if key == "all" else ""
+            cells[3] += f" ± {report['outward_error']:.4f}"
+        who = (
+            f"{Path(report['model']).name}: {', '.join(report['targets'])}" if key == "all" else ""
+        )
         lines.append(f"| {who} | {key} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

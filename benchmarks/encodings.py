@@ -62,9 +62,9 @@ def runs(data: Path, steps: dict[str, int], task_steps: int) -> list[study.Run]:
     """Every training of both parts."""
     common = ("--batch-size", 32, "--lr", 0.001, "--warmup", 200, "--clip", 2, "--ema", 0.995)
     limits = {
-        name: ("--steps", each, "--valid-every", each, *common) for name, each in steps.items()
+        name: ("--steps", count, "--valid-every", count, *common) for name, count in steps.items()
     }
-    found = [
+    runs = [
         study.Run(
             f"{network}-{encoding}",
             (
@@ -78,8 +78,8 @@ def runs(data: Path, steps: dict[str, int], task_steps: int) -> list[study.Run]:
     limit = ("--steps", task_steps, "--valid-every", task_steps)
     for task, (seed, labels) in TASKS.items():
         chosen = (*limit, *TASK, *SMOOTH, *labels, "--seed", seed)
-        found.append(study.Run(f"task-{task}", ("egnn", data, "--target", task, *chosen)))
-    return found
+        runs.append(study.Run(f"task-{task}", ("egnn", data, "--target", task, *chosen)))
+    return runs
 
 
 def report(results: study.Results) -> None:
@@ -87,9 +87,9 @@ def report(results: study.Results) -> None:
     print("| network | target | own | mlp | learned | smooth | published |")
     print("|---|---|---|---|---|---|---|")
     for network in NETWORKS:
-        found = [results.get(f"{network}-{encoding}") for encoding in ENCODINGS]
+        row = [results.get(f"{network}-{encoding}") for encoding in ENCODINGS]
         for target in TARGETS:
-            errors = [None if each is None else each["test"][target] for each in found]
+            errors = [None if result is None else result["test"][target] for result in row]
             cells = " | ".join("-" if e is None else f"{e['value']:.4g}" for e in errors)
             unit = next((e["unit"] for e in errors if e is not None), "")
             print(f"| {network} | {target}, {unit} | {cells} | {PAPER[network, target]} |")

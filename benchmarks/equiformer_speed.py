@@ -171,8 +171,11 @@ def parts(graph: Graph, rounds: int) -> None:
         for name, patch in undone.items():
             with patch:
                 times[name].append(seconds(side.train, 1))
-    for name, found in times.items():
-        print(f"train, {'' if name == 'all' else 'without '}{name}: {min(found):.2f} s", flush=True)
+    for name, seconds_each in times.items():
+        print(
+            f"train, {'' if name == 'all' else 'without '}{name}: {min(seconds_each):.2f} s",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -191,11 +194,11 @@ def main() -> None:
     if options.parts:
         parts(graph, options.rounds)
         return
-    found = neighbours(graph, graph.positions, ARGUMENTS["max_radius"])
+    listed = neighbours(graph, graph.positions, ARGUMENTS["max_radius"])
     theirs, given = published(options.published)
-    given["edges"] = found.senders, found.receivers
+    given["edges"] = listed.senders, listed.receivers
     network = registry.from_published("equiformer", theirs.state_dict(), ARGUMENTS)
-    print(f"{graph.size} molecules, {len(graph.numbers)} atoms, {len(found.senders)} edges")
+    print(f"{graph.size} molecules, {len(graph.numbers)} atoms, {len(listed.senders)} edges")
     compare(
         (
             Side(network, lambda: network.network(graph)[:, 0]),

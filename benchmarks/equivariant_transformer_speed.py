@@ -98,9 +98,9 @@ def published(checkout: Path, arguments: dict[str, Any]) -> Any:
 
 def with_self_loops(graph: Graph, cutoff: float) -> Tensor:
     """(2, E) receivers and senders, sorted, as the published list has them."""
-    found = neighbours(graph, graph.positions, cutoff)
+    listed = neighbours(graph, graph.positions, cutoff)
     own = torch.arange(len(graph.numbers))
-    edges = torch.stack((torch.cat((found.receivers, own)), torch.cat((found.senders, own))))
+    edges = torch.stack((torch.cat((listed.receivers, own)), torch.cat((listed.senders, own))))
     return edges[:, edges[0].argsort(stable=True)].contiguous()
 
 

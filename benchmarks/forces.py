@@ -45,7 +45,7 @@ def runs(data: Path, steps: int | None, seed: int) -> list[study.Run]:
     """Every training of both studies; molecules with more atoms come fewer at a time."""
     common = ("--target", "energy,forces", "--ema", 0.995, "--warmup", 100)
     small = ("--set", "hidden=64", "--set", "layers=4", "--seed", seed)
-    found = []
+    runs = []
     for molecule in MOLECULES:
         limit = steps or STEPS[molecule]
         batch = ("--batch-size", 4 if molecule == "aspirin" else 8, "--steps")
@@ -54,18 +54,18 @@ def runs(data: Path, steps: int | None, seed: int) -> list[study.Run]:
             for encoding, chosen in ENCODINGS.items():
                 extra = (*chosen, "--set", f"encoding_range={RANGES[molecule]}")
                 arguments = (network, file, *common, *small, *batch, limit, *extra)
-                found.append(study.Run(f"{molecule}-{network}-{encoding}", arguments))
+                runs.append(study.Run(f"{molecule}-{network}-{encoding}", arguments))
         for mode in POINTS:
             extra = ("--polarization", mode, "--lr", 0.001, "--clip", 10)
             arguments = (TRANSFORMER, file, *common, *small, *batch, limit // 2, *extra)
-            found.append(study.Run(f"{molecule}-{TRANSFORMER}-{mode}", arguments))
-    return found
+            runs.append(study.Run(f"{molecule}-{TRANSFORMER}-{mode}", arguments))
+    return runs
 
 
 def error(results: study.Results, name: str) -> float | None:
     """Mean absolute force error on the test set, meV/Angstrom."""
-    found = results.get(name)
-    return None if found is None else 1000 * float(found["test"]["forces"]["value"])
+    result = results.get(name)
+    return None if result is None else 1000 * float(result["test"]["forces"]["value"])
 
 
 def shown(values: list[float | None]) -> str:

@@ -90,15 +90,15 @@ def open_types(files: list[Source]) -> dict[str, int]:
 
 def imported(file: Source, modules: dict[str, Source]) -> set[str]:
     """The project's modules that a file imports anywhere in its text."""
-    found = set()
+    names = set()
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            names |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for name in node.names:
                 whole = f"{node.module}.{name.name}"
-                found.add(whole if whole in modules else node.module)
-    return {name for name in found if name in modules and name != file.module}
+                names.add(whole if whole in modules else node.module)
+    return {name for name in names if name in modules and name != file.module}
 
 
 def graph(files: list[Source]) -> dict[str, set[str]]:
@@ -220,31 +220,31 @@ def figures(checkout: Path) -> Figures:
     )
 
 
-def rows(found: Figures) -> Iterator[tuple[str, str]]:
+def rows(counted: Figures) -> Iterator[tuple[str, str]]:
     """What is counted, and how much of it there is."""
-    for top, counts in found.lines.items():
+    for top, counts in counted.lines.items():
         yield f"{top}/, lines of Python + C++", f"{counts['python']:,} + {counts['c++']:,}"
-    yield "Python files installed", str(found.files)
-    yield from ((f"`{name}`", str(count)) for name, count in found.open_types.items())
+    yield "Python files installed", str(counted.files)
+    yield from ((f"`{name}`", str(count)) for name, count in counted.open_types.items())
     yield (
         "circles of files (files in them)",
-        f"{len(found.circles)} ({sum(map(len, found.circles))})",
+        f"{len(counted.circles)} ({sum(map(len, counted.circles))})",
     )
-    yield "arrows from models into neupol_cli but errors", str(len(found.upward))
-    yield "kernel lines in models/ outside of kernels/", f"{found.kernel_lines:,}"
-    yield from ((f"files behind {way}", str(count)) for way, count in found.behind.items())
-    yield "longest file", "{} ({})".format(*found.longest_file)
-    yield "longest functions", ", ".join(f"{size} ({at})" for size, at in found.longest_functions)
+    yield "arrows from models into neupol_cli but errors", str(len(counted.upward))
+    yield "kernel lines in models/ outside of kernels/", f"{counted.kernel_lines:,}"
+    yield from ((f"files behind {way}", str(count)) for way, count in counted.behind.items())
+    yield "longest file", "{} ({})".format(*counted.longest_file)
+    yield "longest functions", ", ".join(f"{size} ({at})" for size, at in counted.longest_functions)
 
 
-def table(found: Figures, named: bool) -> Iterator[str]:
+def table(counted: Figures, named: bool) -> Iterator[str]:
     """The figures as a table in Markdown; with ``named`` the circles and wrong arrows too."""
-    yield f"| | {found.commit} |"
+    yield f"| | {counted.commit} |"
     yield "|---|---|"
-    yield from (f"| {name} | {value} |" for name, value in rows(found))
+    yield from (f"| {name} | {value} |" for name, value in rows(counted))
     if named:
-        yield from ("", "circles:", *(" ".join(group) for group in found.circles))
-        yield from ("", "arrows:", *found.upward)
+        yield from ("", "circles:", *(" ".join(group) for group in counted.circles))
+        yield from ("", "arrows:", *counted.upward)
 
 
 def main() -> None:
@@ -256,10 +256,10 @@ def main() -> None:
     parser.add_argument("--circles", action="store_true", help="name circles and wrong arrows")
     parser.add_argument("--check", action="store_true", help="fail on circles and wrong arrows")
     options = parser.parse_args()
-    found = figures(options.checkout)
-    shown = [json.dumps(asdict(found))] if options.json else table(found, options.circles)
+    counted = figures(options.checkout)
+    shown = [json.dumps(asdict(counted))] if options.json else table(counted, options.circles)
     print("\n".join(shown))
-    if options.check and (found.circles or found.upward):
+    if options.check and (counted.circles or counted.upward):
         sys.exit("circles of files, or arrows from models into neupol_cli: see --circles")
 
 

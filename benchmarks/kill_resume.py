@@ -121,13 +121,13 @@ def compared(folder: Path, options: argparse.Namespace) -> int:
         if not killed(neupol(*again, "-o", run), rng.uniform(0.0, window), at_work):
             break
         kills += 1
-        kept, reported = inspected(run)
-        lost = reported - kept
-        print(f"kill {kills:2d}: saved step {kept:5d}, last reported {reported:5d}")
-        if kept < step or lost > INTERVAL:
+        weights, reported = inspected(run)
+        lost = reported - weights
+        print(f"kill {kills:2d}: saved step {weights:5d}, last reported {reported:5d}")
+        if weights < step or lost > INTERVAL:
             print("FAILED: more than an interval was lost")
             return 1
-        step = kept
+        step = weights
     finished(neupol("fit", "--resume", "-o", run))
     files = ("last.safetensors", "best.safetensors", "state.safetensors")
     equal = {file: same(whole / file, run / file) for file in files}

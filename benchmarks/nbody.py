@@ -38,10 +38,10 @@ def report(results: study.Results) -> None:
     print("| points | test MSE, a run each | mean | best at epoch | published |")
     print("|---|---|---|---|---|")
     for mode, published in PAPER.items():
-        found = [each for name, each in results.items() if name.startswith(f"{mode}-")]
-        errors = [each["test"]["mse"]["value"] for each in found]
+        chosen = [result for name, result in results.items() if name.startswith(f"{mode}-")]
+        errors = [result["test"]["mse"]["value"] for result in chosen]
         mean = f"{statistics.mean(errors):.5f}" if errors else "-"
-        epochs = ", ".join(str(each["best_step"] // STEPS) for each in found)
+        epochs = ", ".join(str(result["best_step"] // STEPS) for result in chosen)
         shown = ", ".join(f"{error:.5f}" for error in errors)
         print(f"| {mode} | {shown} | {mean} | {epochs} | {published} |")
 

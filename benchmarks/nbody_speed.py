@@ -77,8 +77,8 @@ def their_answer(network: Any) -> Callable[..., Tensor]:
         squared = (x[rows] - x[cols]).square().sum(1, keepdim=True)
         attributes = torch.cat((q[rows] * q[cols], squared), 1)
         speeds = v.square().sum(1, keepdim=True).sqrt()
-        found: Tensor = network(speeds, x.clone(), [rows, cols], v, attributes)
-        return found.view(BATCH, PARTICLES, 3)
+        moved: Tensor = network(speeds, x.clone(), [rows, cols], v, attributes)
+        return moved.view(BATCH, PARTICLES, 3)
 
     return answer
 

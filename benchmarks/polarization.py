@@ -46,13 +46,13 @@ def report(results: study.Results) -> None:
     print("| network | target | off | frozen | movable | movable / off | published |")
     print("|---|---|---|---|---|---|---|")
     for network in NETWORKS:
-        found = [results.get(f"{network}-{mode}") for mode in MODES]
+        row = [results.get(f"{network}-{mode}") for mode in MODES]
         for target in TARGETS:
-            errors = [None if each is None else each["test"][target] for each in found]
-            values = [None if each is None else float(each["value"]) for each in errors]
+            errors = [None if result is None else result["test"][target] for result in row]
+            values = [None if result is None else float(result["value"]) for result in errors]
             cells = " | ".join("-" if value is None else f"{value:.4g}" for value in values)
             ratio = f"{values[2] / values[0]:.3f}" if values[0] and values[2] else "-"
-            unit = next((each["unit"] for each in errors if each is not None), "")
+            unit = next((result["unit"] for result in errors if result is not None), "")
             print(f"| {network} | {target}, {unit} | {cells} | {ratio} | {PAPER[target]} |")
 
 

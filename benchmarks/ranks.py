@@ -54,10 +54,10 @@ def fitted(world: int, data: Path, run: Path) -> Made:
 def density(world: int, data: Path, run: Path) -> Made:
     """Probes a second of the bundled network around aspirin."""
     aspirin, out = ROOT / "examples" / "aspirin.xyz", run.with_suffix(".h5")
-    said = neupol(
+    report = neupol(
         world, "density", aspirin, "--spacing", 0.1, "-o", out, "--json", "--device", "cpu"
     )
-    return json.loads(said)["probes_per_second"], {"density": volumetric.read(out).values}
+    return json.loads(report)["probes_per_second"], {"density": volumetric.read(out).values}
 
 
 WORK: dict[str, Callable[[int, Path, Path], Made]] = {"steps/s": fitted, "probes/s": density}

@@ -80,8 +80,8 @@ def bench_runtime(
     _check_outputs(output, plot)
     conditions = Conditions(_device(device), _memory(memory), spacing)
     molecules = chains(counts(alkanes, "--alkanes"))
-    found = _subjects(model, _crystal(structure, supercells), molecules, conditions, dft)
-    report = _timed(found, conditions, minutes, repeats, not as_json)
+    subjects = _subjects(model, _crystal(structure, supercells), molecules, conditions, dft)
+    report = _timed(subjects, conditions, minutes, repeats, not as_json)
     if output:
         write_json(output, report)
     if plot:
@@ -163,10 +163,10 @@ def _subjects(
     system = crystal() if crystal and dft else molecules
     reference = [cases.pyscf(system, conditions.spacing)] if dft else []
     names = models or BUNDLED
-    found = []
+    subjects = []
     for name in names:
-        found += cases.subjects(name, crystal, molecules, conditions)
-    return found + reference
+        subjects += cases.subjects(name, crystal, molecules, conditions)
+    return subjects + reference
 
 
 def _timed(
@@ -183,18 +183,18 @@ def _timed(
         series.append(report)
         if shown:
             _print(report)
-    found = job.crossings(series)
-    if shown and found:
+    crossings = job.crossings(series)
+    if shown and crossings:
         typer.echo()
-        for each in found:
-            typer.echo(job.meeting(each))
+        for crossing in crossings:
+            typer.echo(job.meeting(crossing))
     settings = {"minutes": minutes, "repeats": repeats, "memory_bytes": conditions.memory}
     settings["spacing_Angstrom"] = conditions.spacing
     return {
         "environment": environment,
         "settings": settings,
         "series": series,
-        "crossings": found,
+        "crossings": crossings,
     }
 
 

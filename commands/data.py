@@ -161,14 +161,14 @@ def info(
     from neupol_cli.datasets.summary import summary, tables
     from neupol_cli.io import hdf5
 
-    found = summary(hdf5.read(file))
+    description = summary(hdf5.read(file))
     if as_json:
-        typer.echo(json.dumps({"file": str(file), **found}))
+        typer.echo(json.dumps({"file": str(file), **description}))
         return
     from neupol_cli.console import stdout
 
     console = stdout()
-    for table in tables(str(file), found):
+    for table in tables(str(file), description):
         console.print(table)
 
 

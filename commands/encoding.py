@@ -56,18 +56,18 @@ def encoding(
     if plot:
         figures.check_name(plot)
     studies = study.read(checkpoints)
-    found = study.described(studies, layer)
+    description = study.described(studies, layer)
     if plot:
         draw(plot, studies, layer)
     if output:
-        write_json(output, found)
+        write_json(output, description)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(description))
     elif not output:
-        _print(found)
+        _print(description)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(description: dict[str, Any]) -> None:
     """The characteristics, and the similarities if there are any to see."""
     from rich.table import Table
 
@@ -75,19 +75,19 @@ def _print(found: dict[str, Any]) -> None:
 
     names = ("checkpoint", "targets", "encodes", "layers", *COLUMNS.values())
     table = Table(*names, box=None, pad_edge=False)
-    for each in found["checkpoints"]:
-        for tables in each["tables"]:
+    for checkpoint in description["checkpoints"]:
+        for tables in checkpoint["tables"]:
             what = f"{tables['quantity']}, {tables['size']} x {tables['bins']} bins"
-            targets = ", ".join(each["targets"])
+            targets = ", ".join(checkpoint["targets"])
             numbers = [_number(tables[key]) for key in COLUMNS]
-            table.add_row(each["label"], targets, what, str(len(tables["layers"])), *numbers)
-    baseline = found["polynomial"]
+            table.add_row(checkpoint["label"], targets, what, str(len(tables["layers"])), *numbers)
+    baseline = description["polynomial"]
     numbers = [_number(baseline[key]) for key in COLUMNS]
     table.add_row("{x, x^2, x^3}", "", f"for comparison, {baseline['bins']} bins", "", *numbers)
     stdout().print(table, highlight=False)
-    if len(found["checkpoints"]) > 1:
+    if len(description["checkpoints"]) > 1:
         stdout().print()
-        stdout().print(_similarities(found["similarity"]), highlight=False)
+        stdout().print(_similarities(description["similarity"]), highlight=False)
 
 
 def _similarities(similarity: dict[str, Any]) -> Any:

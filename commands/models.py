@@ -31,7 +31,7 @@ def models(
 def _everything() -> dict[str, Any]:
     return {
         "networks": {entry.name: _network(entry) for entry in registry.ENTRIES.values()},
-        "presets": {name: _preset(each) for name, each in presets.presets().items()},
+        "presets": {name: _preset(preset) for name, preset in presets.presets().items()},
         "bundled": {name: registry.bundled_header(name) for name in registry.bundled()},
     }
 
@@ -52,8 +52,10 @@ def _network(entry: registry.Entry) -> dict[str, Any]:
 
 def _preset(preset: presets.Preset) -> dict[str, Any]:
     """What a preset stands for, in the words of its file."""
-    found = dataclasses.asdict(preset)
-    return {key: value for key, value in found.items() if value and key not in ("name", "default")}
+    settings = dataclasses.asdict(preset)
+    return {
+        key: value for key, value in settings.items() if value and key not in ("name", "default")
+    }
 
 
 def _print_all() -> None:
@@ -96,7 +98,7 @@ def _network_lines(name: str) -> Iterator[str]:
     yield from (f"{key}: {value}" for key, value in described.items() if key != "config")
     yield "settings (--set KEY=VALUE):"
     yield from (f"  {key} = {value}" for key, value in described["config"].items())
-    known = [each.name for each in presets.presets().values() if each.network == name]
+    known = [preset.name for preset in presets.presets().values() if preset.network == name]
     if known:
         yield f"presets: {', '.join(known)}"
 
@@ -120,6 +122,6 @@ def _preset_lines(preset: presets.Preset) -> Iterator[str]:
 
 def _options(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in recipe.items():
-        for each in value if isinstance(value, list) else [value]:
-            yield f"  --{key.replace('_', '-')} {each}"
+        for item in value if isinstance(value, list) else [value]:
+            yield f"  --{key.replace('_', '-')} {item}"
     yield from (f"  --set {text}" for text in presets.texts(settings))

@@ -89,9 +89,9 @@ def _predictions(
 
     good = 0
     answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
-    for some in chunks(answerable, CHUNK * group.world_size):
-        good += len(some)
-        yield from group.map(work, some)
+    for chunk in chunks(answerable, CHUNK * group.world_size):
+        good += len(chunk)
+        yield from group.map(work, chunk)
     if not good:
         raise InputError("no structure was left to predict")
 
@@ -109,9 +109,9 @@ def _writer(output: Path | None, as_json: bool) -> Writer:
         return answers.json_lines if as_json else answers.table
     checked_target(output)
     if as_json:
-        return lambda found: answers.json_file(output, found)
+        return lambda predictions: answers.json_file(output, predictions)
     if output.suffix not in answers.FILES:
         raise UsageError(
             f"{output}: the ending is one of {', '.join(answers.FILES)} (or use --json)"
         )
-    return lambda found: answers.FILES[output.suffix](output, found)
+    return lambda predictions: answers.FILES[output.suffix](output, predictions)

@@ -184,5 +184,5 @@ def cosine_envelope(lengths: Tensor, cutoff: float) -> Tensor:
 def smoothness(model: nn.Module) -> Tensor | None:
     """L_smooth averaged over a model's learned tables, or None if it has none."""
     methods: list[Any] = [getattr(module, "smoothness", None) for module in model.modules()]
-    tables = [each() for each in methods if each is not None]
+    tables = [method() for method in methods if method is not None]
     return torch.stack(tables).mean() if tables else None

@@ -115,10 +115,10 @@ def _movable_neighbours(graph: Graph, points: Tensor, cutoff: float | None) -> N
         graph.cell,
         graph.pbc,
     )
-    found = neighbours(twice, points.index_select(0, name), cutoff)
-    receivers, senders = name[found.receivers], name[found.senders]
+    listed = neighbours(twice, points.index_select(0, name), cutoff)
+    receivers, senders = name[listed.receivers], name[listed.senders]
     order = torch.cat(((receivers < atoms).nonzero(), (receivers >= atoms).nonzero())).squeeze(1)
-    shifts = None if found.shifts is None else found.shifts[order]
+    shifts = None if listed.shifts is None else listed.shifts[order]
     return NeighbourList(receivers[order], senders[order], shifts)
 
 

@@ -52,9 +52,9 @@ class PropertyModel(Model):
 
     def _apply(self, fn: Any, recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""
-        kept = {name: getattr(self, name) for name in ("scale", "shift", "reference")}
+        units = {name: getattr(self, name) for name in ("scale", "shift", "reference")}
         super()._apply(fn, recurse)
-        for name, value in kept.items():
+        for name, value in units.items():
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
@@ -133,8 +133,10 @@ class PropertyModel(Model):
     def baseline(self, graph: Graph) -> Tensor:
         """(B, T) float64: what the answer would be if the network said zero."""
         types = self.backbone.types(graph.numbers)
-        each = self.reference.t().index_select(0, types)  # (A, T)
-        sums = each.new_zeros(graph.size, each.shape[1]).index_add(0, graph.batch, each)
+        references = self.reference.t().index_select(0, types)  # (A, T)
+        sums = references.new_zeros(graph.size, references.shape[1]).index_add(
+            0, graph.batch, references
+        )
         return sums + self.shift
 
     def forward(self, graph: Graph) -> Tensor:
@@ -177,8 +179,8 @@ class PropertyModel(Model):
     def _strained(graph: Graph, positions: Tensor, strain: Tensor) -> Graph:
         """The graph under a symmetric strain of space, x -> x (1 + e)."""
         symmetric = 0.5 * (strain + strain.transpose(1, 2))
-        each = symmetric.index_select(0, graph.batch)
-        moved = positions + torch.einsum("ax,axy->ay", positions, each)
+        strains = symmetric.index_select(0, graph.batch)
+        moved = positions + torch.einsum("ax,axy->ay", positions, strains)
         cell = None if graph.cell is None else graph.cell + graph.cell @ symmetric
         return graph.at(moved, cell)
 
@@ -224,8 +226,8 @@ class PropertyModel(Model):
         """
         self.check(structures)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
-        dear = self.config.kinds**2 * (RECORD if forces or stress else 1)
-        for batch in _batches([len(s) for s in structures], pairs // dear):
+        cost = self.config.kinds**2 * (RECORD if forces or stress else 1)
+        for batch in _batches([len(s) for s in structures], pairs // cost):
             pieces += self._predict([structures[k] for k in batch], forces, stress)
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, place].numpy() for name, place in self.columns.items()}

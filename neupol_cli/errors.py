@@ -56,5 +56,5 @@ class CheckpointError(NeupolError):
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on either kind of device."""
     text = str(error).lower()
-    said = "can't allocate memory" in text or "out of memory" in text
-    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    exhausted = "can't allocate memory" in text or "out of memory" in text
+    return exhausted or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -246,12 +246,12 @@ class EGNNDynamics(DynamicsModel):
         particles = Particles(torch.cat([x] * points), torch.cat([q] * points), v)
         kernels = nbody_kernels(particles, self.config.hidden)
         step = compiled(particles) if kernels.layers else layer_by_layer(particles, kernels)
-        path, seen = [x], particles.positions
+        path, sources = [x], particles.positions
         for layer in cast(Iterable[Layer], self.layers):
-            displacements, h = step(layer, h, seen)
+            displacements, h = step(layer, h, sources)
             path.append(path[-1] + displacements)
             if self.moves:
-                seen = torch.cat((x, path[-1])) if points == 2 else path[-1]
+                sources = torch.cat((x, path[-1])) if points == 2 else path[-1]
         return path
 
     @staticmethod

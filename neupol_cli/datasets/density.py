@@ -44,11 +44,11 @@ def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
         InputError: a damaged tar.
     """
     for path in paths:
-        found = False
+        any_density = False
         for item in _volumes_of(path):
-            found = True
+            any_density = True
             yield item
-        if not found:
+        if not any_density:
             raise UsageError(f"{path}: no cube, CHGCAR or HDF5 density in it")
 
 
@@ -207,25 +207,25 @@ class Collector:
 
     def _plausible(self, name: str, volume: Volume) -> float:
         """Electrons as stated by the file, or else the sum over the grid."""
-        found = volume.electrons
+        electrons = volume.electrons
         stated = volume.notes.get("electrons")
         protons = int(volume.atoms.numbers.sum())
         if stated is not None:
-            error = abs(found - stated) / abs(stated) if stated else float("inf")
+            error = abs(electrons - stated) / abs(stated) if stated else float("inf")
             if error > 0.25:
                 raise InputError(
-                    f"{name}: its values sum to {found:.3f} electrons, it says {stated:g}"
+                    f"{name}: its values sum to {electrons:.3f} electrons, it says {stated:g}"
                 )
             self.report.sum_errors.append(error)
             return float(stated)
-        if found <= 0 or found > 1.1 * protons + 2:
+        if electrons <= 0 or electrons > 1.1 * protons + 2:
             raise InputError(
-                f"{name}: {found:.3f} electrons on {protons} protons; the density must be in the "
+                f"{name}: {electrons:.3f} electrons on {protons} protons; the density must be in the "
                 "unit of its format (cube: e/bohr^3, CHGCAR: density x volume)"
             )
-        if abs(found - round(found)) > 0.05:
-            self.report.odd.append(f"{name}: {found:.3f} electrons, not a whole number")
-        return found
+        if abs(electrons - round(electrons)) > 0.05:
+            self.report.odd.append(f"{name}: {electrons:.3f} electrons, not a whole number")
+        return electrons
 
     def _identity(self, name: str) -> int:
         """The last number in the name, if no other structure has it; else the count."""

@@ -113,12 +113,12 @@ def free_atoms(source: Path) -> dict[str, list[float]] | None:
     path = (source if source.is_dir() else source.parent) / "atomref.txt"
     if not path.is_file():
         return None
-    found = {}
+    energies = {}
     for line in path.read_text(errors="replace").splitlines():
         words = plain(line).split()
         if words and words[0] in ELEMENTS and len(words) == 7:
             _check(words[1:], str(path), 1)
-            found[words[0]] = [float(word) for word in words[1:]]
-    if len(found) != 5:
+            energies[words[0]] = [float(word) for word in words[1:]]
+    if len(energies) != 5:
         raise InputError(f"{path}: expected six numbers for each of H, C, N, O and F")
-    return found
+    return energies

@@ -98,13 +98,13 @@ def simulate(
     Raises:
         InputError: two particles meet, so that the force is not a number.
     """
-    found: list[list[Systems]] = [[] for _ in steps]
+    chunks: list[list[Systems]] = [[] for _ in steps]
     for first in range(0, len(start.charges), CHUNK):
         chunk = start[first : first + CHUNK]
-        for place, state in zip(found, _integrate(chunk, steps), strict=True):
+        for place, state in zip(chunks, _integrate(chunk, steps), strict=True):
             place.append(state)
         tick(first + len(chunk.charges))
-    return [_joined(parts) for parts in found]
+    return [_joined(parts) for parts in chunks]
 
 
 def _joined(parts: list[Systems]) -> Systems:
@@ -124,14 +124,14 @@ def _integrate(start: Systems, steps: tuple[int, ...]) -> list[Systems]:
     products = charges[i] * charges[j]  # (pairs, S)
     to_particles = np.zeros((x.shape[1], len(i)))  # a pair pushes i, and j the other way
     to_particles[i, range(len(i))], to_particles[j, range(len(i))] = 1.0, -1.0
-    found = []
+    states = []
     for step in range(1, steps[-1] + 1):
         v += STEP * _forces(x, i, j, products, to_particles)
         x += STEP * v
         if step in steps:
-            found.append(Systems(start.charges, x.transpose(2, 1, 0), v.transpose(2, 1, 0)))
+            states.append(Systems(start.charges, x.transpose(2, 1, 0), v.transpose(2, 1, 0)))
             x, v = x.copy(), v.copy()
-    return found
+    return states
 
 
 def _forces(
@@ -146,19 +146,19 @@ def _forces(
 
 
 def _dataset(start: Systems, sizes: list[int], seed: int, tick: Tick) -> Dataset:
-    seen, later = simulate(start, (SEEN, ASKED), tick)
-    count = len(seen.charges)
+    now, later = simulate(start, (SEEN, ASKED), tick)
+    count = len(now.charges)
     ends = np.cumsum([0, *sizes])
     split = {part: np.arange(*ends[k : k + 2]) for k, part in enumerate(PARTS)}
     return Dataset(
         "nbody",
         # Particles are of no element; the format wants a number, and all of them have the first.
         numbers=np.ones(count * PARTICLES, np.int64),
-        positions=seen.positions.reshape(-1, 3),
+        positions=now.positions.reshape(-1, 3),
         offsets=np.arange(count + 1) * PARTICLES,
         targets={
-            "velocities": Target(seen.velocities.reshape(-1, 3), "1", "atom"),
-            "charges": Target(seen.charges.reshape(-1), "1", "atom"),
+            "velocities": Target(now.velocities.reshape(-1, 3), "1", "atom"),
+            "charges": Target(now.charges.reshape(-1), "1", "atom"),
             "positions_later": Target(later.positions.reshape(-1, 3), "1", "atom"),
         },
         splits={"default": split},

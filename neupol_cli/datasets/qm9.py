@@ -63,12 +63,12 @@ def from_package(limit: int | None = None, tick: Tick = lambda done: None) -> Da
         UsageError: it is not installed.
         InputError: ``file:line`` when a row is damaged.
     """
-    found = importlib.util.find_spec("qm9pack")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("qm9pack")
+    if package is None or not package.submodule_search_locations:
         raise UsageError(
             "the package qm9pack is not installed: pip install 'neupol[qm9]', or --source"
         )
-    folder = Path(found.submodule_search_locations[0]) / "data"
+    folder = Path(package.submodule_search_locations[0]) / "data"
     rows = _Table()
     for path in sorted(folder.glob("qm9_part*.csv")):
         _read_csv(path, rows, limit, tick)
@@ -151,14 +151,14 @@ class _Table:
         return positions.reshape(-1, 3)
 
 
-def _read_csv(path: Path, found: _Table, limit: int | None, tick: Tick) -> None:
+def _read_csv(path: Path, table: _Table, limit: int | None, tick: Tick) -> None:
     with path.open(newline="") as lines:
         rows = csv.reader(lines)
         where = {name: column for column, name in enumerate(next(rows, []))}
         columns = [where[column] for column, _ in COLUMNS.values()]
         index, elements, positions = where["Index"], where["Elements"], where["XYZ_Ang"]
         for row in rows:
-            if len(found.ids) == limit:
+            if len(table.ids) == limit:
                 return
             if len(row) != len(where):
                 raise InputError(f"{path}:{rows.line_num}: expected {len(where)} columns")
@@ -166,9 +166,9 @@ def _read_csv(path: Path, found: _Table, limit: int | None, tick: Tick) -> None:
             text = row[positions].replace("[", "").replace("]", "")
             if text.count(",") + 1 != 3 * len(symbols) or not NUMBERS.keys() >= set(symbols):
                 raise InputError(f"{path}:{rows.line_num}: positions and elements do not match")
-            found.add(int(row[index]), symbols, text, [row[column] for column in columns])
-            if len(found.ids) % 1000 == 0:
-                tick(len(found.ids))
+            table.add(int(row[index]), symbols, text, [row[column] for column in columns])
+            if len(table.ids) % 1000 == 0:
+                tick(len(table.ids))
 
 
 def references(atoms: dict[str, list[float]] | None = None) -> dict[str, dict[int, float]]:
@@ -180,12 +180,12 @@ def references(atoms: dict[str, list[float]] | None = None) -> dict[str, dict[in
     if atoms:
         columns = zip(*(atoms[symbol] for symbol in NUMBERS), strict=True)
         published = dict(zip(ATOMS, columns, strict=True))
-    found = {}
+    references = {}
     for name, values in published.items():
         size = units.factor(COLUMNS[name][1], TARGETS[name].unit)
         pairs = zip(NUMBERS.values(), values, strict=True)
-        found[name] = {number: size * value for number, value in pairs}
-    return found
+        references[name] = {number: size * value for number, value in pairs}
+    return references
 
 
 def paper_split(size: int, seed: int) -> dict[str, np.ndarray]:

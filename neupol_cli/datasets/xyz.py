@@ -56,7 +56,7 @@ def read(
     keys = [key for key, _ in labels.values()]
     refusal = partial(_refusal, keys)
     frames, others = (
-        list(structures.accepted(each, refusal, on_error)) for each in (frames, others)
+        list(structures.accepted(group, refusal, on_error)) for group in (frames, others)
     )
     if not frames:
         raise InputError(f"{sources[0]}: no structure with all of its labels is left")
@@ -113,17 +113,17 @@ def parse_label(text: str) -> tuple[str, tuple[str, str]]:
 
 def _labels(atoms: Atoms) -> dict[str, tuple[np.ndarray, str]]:
     """Everything numeric that is attached to a structure: name -> (values, structure or atom)."""
-    found = {}
+    labels = {}
     results = {} if atoms.calc is None else atoms.calc.results
     for name, value in (*results.items(), *atoms.info.items()):
         values = _numeric(value)
         if values is not None:
-            found[name] = (values, "atom" if name in ATOMIC else "structure")
+            labels[name] = (values, "atom" if name in ATOMIC else "structure")
     for name, value in atoms.arrays.items():
         values = _numeric(value)
         if name not in GEOMETRY and values is not None:
-            found[name] = (values, "atom")
-    return found
+            labels[name] = (values, "atom")
+    return labels
 
 
 def _numeric(value: object) -> np.ndarray | None:

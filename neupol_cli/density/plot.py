@@ -273,17 +273,17 @@ def _paint_signed(
 
 def _draw_atoms(axes: Axes, atoms: Atoms, plane: Plane) -> None:
     """Atoms in the plane by their symbols, joined by bonds; others faintly, where they project."""
-    seen = plane.seen(atoms.positions)
-    inside = np.abs(seen[:, 2]) < NEAR
+    projected = plane.seen(atoms.positions)
+    inside = np.abs(projected[:, 2]) < NEAR
     radii = covalent_radii[atoms.numbers]
     for i, j in combinations(np.flatnonzero(inside), 2):
         if np.linalg.norm(atoms.positions[i] - atoms.positions[j]) < 1.25 * (radii[i] + radii[j]):
-            axes.plot(*seen[[i, j], :2].T, color="#26303a", lw=1.0, alpha=0.55, zorder=3)
-    faint = seen[~inside & (np.abs(seen[:, 2]) < 2.0)]
+            axes.plot(*projected[[i, j], :2].T, color="#26303a", lw=1.0, alpha=0.55, zorder=3)
+    faint = projected[~inside & (np.abs(projected[:, 2]) < 2.0)]
     axes.plot(faint[:, 0], faint[:, 1], "o", ms=3, mfc="none", mec="#26303a", alpha=0.35, zorder=3)
     disc = {"boxstyle": "circle,pad=0.18", "fc": "white", "ec": "#26303a", "lw": 0.7, "alpha": 0.9}
     for index in np.flatnonzero(inside):
         symbol = chemical_symbols[atoms.numbers[index]]
-        text = axes.text(seen[index, 0], seen[index, 1], symbol, ha="center", va="center")
+        text = axes.text(projected[index, 0], projected[index, 1], symbol, ha="center", va="center")
         text.set(fontsize=8.5, fontweight="bold", color="#111820", clip_on=True, zorder=4)
         text.set_bbox(disc)

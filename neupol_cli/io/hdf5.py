@@ -89,7 +89,7 @@ class Dataset:
         """Atomic numbers that occur in some structures, ascending."""
         within = np.zeros(self.size, bool)
         within[indices] = True
-        return [int(each) for each in np.unique(self.numbers[np.repeat(within, self.counts)])]
+        return [int(number) for number in np.unique(self.numbers[np.repeat(within, self.counts)])]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -54,8 +54,8 @@ def read(
     """
     for source in sources:
         name = str(source)
-        found = _stdin(stdin) if name == "-" else _file(Path(source))
-        for index, (frame, several) in enumerate(_lookahead(found)):
+        frames = _stdin(stdin) if name == "-" else _file(Path(source))
+        for index, (frame, several) in enumerate(_lookahead(frames)):
             label = f"{name}#{index}" if several else name
             error = frame.error or _refusal(frame, name if frame.line else label)
             if error is None and frame.atoms is not None:
@@ -67,7 +67,7 @@ def read(
 
 
 def accepted(
-    found: Iterable[tuple[str, Atoms]],
+    structures: Iterable[tuple[str, Atoms]],
     refusal: Callable[[str, Atoms], InputError | None],
     on_error: str,
     report: Report = _print,
@@ -76,7 +76,7 @@ def accepted(
 
     ``on_error`` and ``report``: as in :func:`read`.
     """
-    for label, atoms in found:
+    for label, atoms in structures:
         error = refusal(label, atoms)
         if error is None:
             yield label, atoms
@@ -263,13 +263,13 @@ def _heights(vectors: np.ndarray) -> np.ndarray:
 
 def _close_pair(positions: np.ndarray, periodic: np.ndarray) -> tuple[int, int] | None:
     """Indices of two atoms nearer than CLOSEST, if there are any."""
-    points, owners = _with_images(positions, periodic)
+    points, atom_index = _with_images(positions, periodic)
     if len(points) <= FEW:
         squared = np.square(points[:, None] - points).sum(axis=-1)  # (P,P)
         np.fill_diagonal(squared, np.inf)
         row, column = divmod(int(squared.argmin()), len(points))
         close = squared[row, column] < CLOSEST**2
-        return (int(owners[row]), int(owners[column])) if close else None
+        return (int(atom_index[row]), int(atom_index[column])) if close else None
     # Two points in one small box are close for certain; afterwards no box is crowded, so that the
     # tree below stays linear even for 100,000 atoms in one place.
     boxes = np.floor(points / (CLOSEST / 2)).astype(np.int64)
@@ -277,21 +277,21 @@ def _close_pair(positions: np.ndarray, periodic: np.ndarray) -> tuple[int, int] 
     crowded = np.flatnonzero(count > 1)
     if crowded.size:
         same = np.flatnonzero((boxes == boxes[first[crowded[0]]]).all(axis=1))
-        return int(owners[same[0]]), int(owners[same[1]])
+        return int(atom_index[same[0]]), int(atom_index[same[1]])
     from scipy.spatial import cKDTree
 
     distances, nearest = cKDTree(points).query(points, k=2, distance_upper_bound=CLOSEST)
     close = np.flatnonzero(np.isfinite(distances[:, 1]))
     if not close.size:
         return None
-    return int(owners[close[0]]), int(owners[nearest[close[0], 1]])
+    return int(atom_index[close[0]]), int(atom_index[nearest[close[0], 1]])
 
 
 def _with_images(positions: np.ndarray, periodic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Atoms wrapped into the cell with images just outside its faces (P,3), and owners (P,)."""
-    owners = np.arange(len(positions))
+    atom_index = np.arange(len(positions))
     if not len(periodic):
-        return positions, owners
+        return positions, atom_index
     inverse = np.linalg.pinv(periodic)  # (3,k)
     points = positions - np.floor(positions @ inverse) @ periodic
     margins = CLOSEST / _heights(periodic)  # (k,)
@@ -301,8 +301,8 @@ def _with_images(positions: np.ndarray, periodic: np.ndarray) -> tuple[np.ndarra
         fraction = points @ inverse[:, axis]
         low, high = fraction < margins[axis], fraction > 1.0 - margins[axis]
         points = np.concatenate([points, points[low] + vector, points[high] - vector])
-        owners = np.concatenate([owners, owners[low], owners[high]])
-    return points, owners
+        atom_index = np.concatenate([atom_index, atom_index[low], atom_index[high]])
+    return points, atom_index
 
 
 def write(
@@ -316,7 +316,7 @@ def write(
     """
     from ase.io import write as ase_write
 
-    images = [_annotated(atoms, found) for atoms, found in zip(frames, results, strict=True)]
+    images = [_annotated(atoms, labels) for atoms, labels in zip(frames, results, strict=True)]
     with atomic(path) as partial:
         ase_write(partial, images, format="extxyz", write_results=False)
 

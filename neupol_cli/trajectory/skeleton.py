@@ -63,9 +63,9 @@ def skeleton(atoms: Atoms) -> Skeleton:
     from ase.neighborlist import neighbor_list
 
     radii = STRETCH * covalent_radii[atoms.numbers]
-    owners, partners, vectors = neighbor_list("ijD", atoms, list(radii))
-    order = np.lexsort((partners, owners))
-    bonds = Skeleton(owners[order], partners[order], vectors[order], [])
+    atom_index, partners, vectors = neighbor_list("ijD", atoms, list(radii))
+    order = np.lexsort((partners, atom_index))
+    bonds = Skeleton(atom_index[order], partners[order], vectors[order], [])
     flat = {}
     for walk in _rings(bonds, len(atoms)):
         members = tuple(int(bonds.owners[bond]) for bond in walk)

@@ -53,8 +53,8 @@ class FanBasis:
         projected = product(self.arriving, torch.block_diag(*by_degree))  # (S, L b)
         projected = projected.view(triplets.size * self.degrees, narrow.shape[0])
         rows = [size * self.degrees for size in triplets.sizes]
-        slots = triplets.split(triplets.arriving(t))
-        fans = zip(projected.split(rows), slots, self.angular, strict=True)
+        incoming = triplets.split(triplets.arriving(t))
+        fans = zip(projected.split(rows), incoming, self.angular, strict=True)
         return triplets.departed(torch.cat([self._summed(*fan, wide) for fan in fans]))
 
     def _summed(self, projected: Tensor, t: Tensor, angular: Tensor, wide: Tensor) -> Tensor:

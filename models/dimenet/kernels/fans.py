@@ -112,13 +112,13 @@ class FanTriplets:
         return blocks
 
 
-def _ranked(owners: Tensor, points: int) -> tuple[Tensor, Tensor]:
+def _ranked(centres: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """(P,) how many edges each point owns, and (E,) the rank of each edge among its owner's."""
-    counts = torch.bincount(owners, minlength=points)
-    order = owners.argsort(stable=True)
-    first = (counts.cumsum(0) - counts).index_select(0, owners.index_select(0, order))
-    rank = torch.empty_like(owners)
-    rank[order] = torch.arange(owners.shape[0], device=owners.device) - first
+    counts = torch.bincount(centres, minlength=points)
+    order = centres.argsort(stable=True)
+    first = (counts.cumsum(0) - counts).index_select(0, centres.index_select(0, order))
+    rank = torch.empty_like(centres)
+    rank[order] = torch.arange(centres.shape[0], device=centres.device) - first
     return counts, rank
 
 
@@ -130,9 +130,9 @@ def _slots(counts: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
     ends = [min(start + step, points) for start in range(0, points, step)]
     most = ordered[[end - 1 for end in ends]].tolist()  # ascending, so the last is the largest
     shape = [(end - k * step, n) for k, (end, n) in enumerate(zip(ends, most, strict=True))]
-    slots = counts.new_tensor([n for _, n in shape]).repeat_interleave(
+    per_point = counts.new_tensor([n for _, n in shape]).repeat_interleave(
         counts.new_tensor([a for a, _ in shape])
     )
     first = torch.empty_like(counts)
-    first[order] = slots.cumsum(0) - slots
+    first[order] = per_point.cumsum(0) - per_point
     return shape, first

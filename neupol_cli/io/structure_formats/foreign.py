@@ -33,12 +33,12 @@ def frames(path: Path, kind: str) -> Iterator[Frame]:
     from ase.io import iread
 
     with bounded(str(path), kind, path.stat().st_size), _source(path, kind) as source:
-        found = list(iread(source, format=kind, do_not_split_by_at_sign=True))
-        if not found:
+        images = list(iread(source, format=kind, do_not_split_by_at_sign=True))
+        if not images:
             raise InputError(f"{path}: holds no structure")
         if kind in WHOLE:
-            WHOLE[kind](path.read_text(errors="replace"), found, str(path))
-    yield from (Frame(atoms) for atoms in found)
+            WHOLE[kind](path.read_text(errors="replace"), images, str(path))
+    yield from (Frame(atoms) for atoms in images)
 
 
 class _Ending(io.TextIOWrapper):
@@ -77,12 +77,12 @@ def poscar(stream: TextIO, name: str) -> Iterator[Frame]:
         yield Frame(read(io.StringIO(text), format="vasp"))
 
 
-def _formula(text: str, found: list[Atoms], name: str) -> None:
+def _formula(text: str, images: list[Atoms], name: str) -> None:
     """A CIF's sites make up its ``_chemical_formula_sum`` a whole number of times."""
     formulas = re.findall(r"^_chemical_formula_sum\s+['\"]?([^'\"\n]*)", text, re.MULTILINE)
-    if len(formulas) != len(found):
+    if len(formulas) != len(images):
         return
-    for formula, atoms in zip(formulas, found, strict=True):
+    for formula, atoms in zip(formulas, images, strict=True):
         pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", formula)
         declared = {symbol: float(count or 1) for symbol, count in pairs}
         counts = Counter(atoms.get_chemical_symbols())
@@ -101,18 +101,18 @@ def _formula(text: str, found: list[Atoms], name: str) -> None:
 def _ends(*words: str) -> Callable[[str, list[Atoms], str], None]:
     """A check that one of ``words`` starts a line, as the end of such a file must."""
 
-    def check(text: str, found: list[Atoms], name: str) -> None:
+    def check(text: str, images: list[Atoms], name: str) -> None:
         if not any(line.startswith(words) for line in text.splitlines()):
             raise InputError(f"{name}: has no line '{words[0]}'; the file is truncated")
 
     return check
 
 
-def _gromacs(text: str, found: list[Atoms], name: str) -> None:
+def _gromacs(text: str, images: list[Atoms], name: str) -> None:
     """A gro file has a title, a count, that many rows and a box."""
     lines = text.splitlines()
     declared = int(lines[1].strip()[:12] or 0)
-    if len(found[-1]) != declared or len(lines) < declared + 3 or len(lines[-1].split()) < 3:
+    if len(images[-1]) != declared or len(lines) < declared + 3 or len(lines[-1].split()) < 3:
         raise InputError(
             f"{name}:{len(lines)}: declares {declared} atoms and a box; it is truncated"
         )
@@ -135,9 +135,9 @@ def bounded(name: str, kind: str, size: int) -> Iterator[None]:
     Foreign readers allocate what a file declares; a limit on memory, raised with the size of the
     file, turns a count of 10^12 into an error before it takes long.
     """
-    base, each, most = MEMORY
+    base, per_byte, most = MEMORY
     try:
-        with warnings.catch_warnings(), unpadded(), _memory(min(base + each * size, most)):
+        with warnings.catch_warnings(), unpadded(), _memory(min(base + per_byte * size, most)):
             warnings.simplefilter("ignore")
             yield
     except InputError:

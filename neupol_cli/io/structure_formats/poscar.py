@@ -27,8 +27,8 @@ def checked(text: str, name: str) -> str:
         raise InputError(f"{name}:{line + 1}: expected Direct or Cartesian")
     first = line + 1
     if len(rows) < first + count:
-        found = max(0, len(rows) - first)
-        raise InputError(f"{name}:{len(rows)}: ends after {found} of {count} atoms")
+        present = max(0, len(rows) - first)
+        raise InputError(f"{name}:{len(rows)}: ends after {present} of {count} atoms")
     for line in range(first, first + count):
         _numbers([" ".join(rows[line].split()[:3])], 0, name, (3,), line)
     if len(rows) == first + count and not text.endswith("\n"):
@@ -52,17 +52,17 @@ def _numbers(
     """The row starts with as many finite numbers as one of ``widths``; comments may follow."""
     place = f"{name}:{(line if where is None else where) + 1}"
     words = rows[line].split() if line < len(rows) else []
-    found = 0
+    count = 0
     for word in words[: max(widths)]:
         try:
             number(word)
         except ValueError as error:
-            if found in widths and not str(error).endswith("finite"):
+            if count in widths and not str(error).endswith("finite"):
                 break
             raise InputError(f"{place}: {error}") from error
-        found += 1
-    if found not in widths:
-        raise InputError(f"{place}: expected {widths[-1]} numbers, found {found}")
+        count += 1
+    if count not in widths:
+        raise InputError(f"{place}: expected {widths[-1]} numbers, found {count}")
 
 
 def _count(rows: list[str], line: int, name: str) -> int:
@@ -92,8 +92,8 @@ def _no_more(rows: list[str], line: int, count: int, name: str) -> None:
     """
     words = rows[line].split() if line < len(rows) else []
     try:
-        found = [number(word) for word in words[:3]]
+        coordinates = [number(word) for word in words[:3]]
     except ValueError:
         return
-    if found:
+    if coordinates:
         raise InputError(f"{name}:{line + 1}: a row beyond the {count} atoms that are declared")

@@ -177,10 +177,10 @@ def _atoms(block: _Block) -> Atoms:
 
 def _properties(comment: str) -> tuple[tuple[str, str, int], ...] | None:
     """(title, kind, width) of each property, or None where the comment names none."""
-    found = _PROPERTIES.search(comment)
-    if not found:
+    match = _PROPERTIES.search(comment)
+    if not match:
         return None
-    words = found[1].split(":")
+    words = match[1].split(":")
     triples = list(zip(words[::3], words[1::3], words[2::3], strict=False))
     wrong = [
         title
@@ -190,7 +190,7 @@ def _properties(comment: str) -> tuple[tuple[str, str, int], ...] | None:
     columns = tuple((title, kind, int(width)) for title, kind, width in triples if not wrong)
     titles = [title for title, _, _ in columns]
     if wrong or len(words) % 3 or len(set(titles)) < len(titles):
-        raise _Bad(-1, f"cannot understand Properties={found[1][:80]}")
+        raise _Bad(-1, f"cannot understand Properties={match[1][:80]}")
     if ("pos", "R", 3) not in columns:
         raise _Bad(-1, "Properties lacks pos:R:3")
     if ("species", "S", 1) not in columns and ("Z", "I", 1) not in columns:

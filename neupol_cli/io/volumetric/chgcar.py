@@ -148,19 +148,19 @@ def _block(lines: Lines, shape: Shape) -> np.ndarray:
 def _augmentation(lines: Lines, atoms: int) -> str | None:
     """Read past the occupancies, which come for every atom or for none; the next filled line."""
     text = lines.next_filled()
-    seen = 0
+    ions = 0
     while text is not None and text.lstrip().lower().startswith("augmentation"):
-        found = _OCCUPANCIES.search(text)
-        if found is None:
+        match = _OCCUPANCIES.search(text)
+        if match is None:
             lines.wrong(f"an ion and a length should follow, found '{text.strip()[:60]}'")
         if "imaginary" not in text:
-            seen += 1
-            if found[1] not in (str(seen), "****"):
-                lines.wrong(f"augmentation occupancies of ion {found[1]} where {seen} should come")
-        lines.numbers(int(found[2]), "augmentation occupancies")
+            ions += 1
+            if match[1] not in (str(ions), "****"):
+                lines.wrong(f"augmentation occupancies of ion {match[1]} where {ions} should come")
+        lines.numbers(int(match[2]), "augmentation occupancies")
         text = lines.next_filled()
-    if seen not in (0, atoms):
-        lines.wrong(f"augmentation occupancies for {seen} of {atoms} ions (truncated?)")
+    if ions not in (0, atoms):
+        lines.wrong(f"augmentation occupancies for {ions} of {atoms} ions (truncated?)")
     return text
 
 
@@ -168,14 +168,14 @@ def _moments(lines: Lines, text: str, atoms: int, shape: Shape) -> str:
     """Before its second block VASP 5 and 6 write a moment for every atom, over several lines."""
     if text.split() == [str(n) for n in shape]:
         return text
-    seen = 0
-    while seen < atoms:
+    moments = 0
+    while moments < atoms:
         for part in text.split():
             lines.number_of(part, "f", "an atom's magnetic moment (or grid counts)")
-            seen += 1
+            moments += 1
         text = lines.next_filled() or lines.wrong("the file ends before its second block")
-    if seen > atoms:
-        lines.wrong(f"{seen} magnetic moments for {atoms} atoms")
+    if moments > atoms:
+        lines.wrong(f"{moments} magnetic moments for {atoms} atoms")
     return text
 
 

@@ -111,11 +111,11 @@ def _notes(title: list[str]) -> dict:
     for name, pattern in _NOTES.items():
         match = pattern.search(title[1])
         try:
-            found = [float(part) for part in match.groups()] if match else []
+            numbers = [float(part) for part in match.groups()] if match else []
         except ValueError:
             continue  # free text that merely looks like a note
-        if found and np.isfinite(found).all():
-            notes[name] = np.array(found) if name == "dipole" else found[0]
+        if numbers and np.isfinite(numbers).all():
+            notes[name] = np.array(numbers) if name == "dipole" else numbers[0]
     if "energy" in notes:
         notes["energy"] *= HARTREE
     return notes

@@ -143,11 +143,11 @@ def _box(atoms: Atoms, margin: float) -> tuple[np.ndarray, np.ndarray]:
     cell = np.asarray(atoms.cell.array, dtype=np.float64)
     given = np.linalg.norm(cell, axis=1) > 0
     # A slab or a wire with a full cell keeps it: its vacuum was chosen by whoever made it.
-    kept = given if atoms.pbc.any() else np.zeros(3, dtype=bool)
-    axes = np.where(kept[:, None], cell, 0.0)
-    axes = np.eye(3) if not kept.any() else np.asarray(complete_cell(axes))
+    pbc = given if atoms.pbc.any() else np.zeros(3, dtype=bool)
+    axes = np.where(pbc[:, None], cell, 0.0)
+    axes = np.eye(3) if not pbc.any() else np.asarray(complete_cell(axes))
     fractional = atoms.positions @ np.linalg.inv(axes)  # (N, 3)
     lengths = np.linalg.norm(axes, axis=1)
-    low = np.where(kept, 0.0, fractional.min(axis=0) - margin / lengths)
-    high = np.where(kept, 1.0, fractional.max(axis=0) + margin / lengths)
+    low = np.where(pbc, 0.0, fractional.min(axis=0) - margin / lengths)
+    high = np.where(pbc, 1.0, fractional.max(axis=0) + margin / lengths)
     return low @ axes, axes * (high - low)[:, None]
