@@ -220,8 +220,8 @@ class Collector:
             return float(stated)
         if electrons <= 0 or electrons > 1.1 * protons + 2:
             raise InputError(
-                f"{name}: {electrons:.3f} electrons on {protons} protons; the density must be in the "
-                "unit of its format (cube: e/bohr^3, CHGCAR: density x volume)"
+                f"{name}: {electrons:.3f} electrons on {protons} protons; the density must be in "
+                "the unit of its format (cube: e/bohr^3, CHGCAR: density x volume)"
             )
         if abs(electrons - round(electrons)) > 0.05:
             self.report.odd.append(f"{name}: {electrons:.3f} electrons, not a whole number")
