@@ -57,7 +57,7 @@ def _inputs(
     groups, degrees = len(instructions.groups), len(outs)
     ends = 8 + groups, 8 + groups + degrees
     lists = tensors[8 : ends[0]], tensors[ends[0] : ends[1]], tensors[ends[1] :]
-    return MessageInputs(*tensors[:8], *lists)  # type: ignore[call-arg]
+    return MessageInputs(*tensors[:8], *lists)  # type: ignore[call-arg,arg-type]
 
 
 class _Tiled(torch.autograd.Function):
