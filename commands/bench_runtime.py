@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -12,11 +12,25 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from neupol_cli.runtime.cases import Conditions, Subject, System
+    from neupol_cli.runtime.job import Crossing, Report
+    from neupol_cli.runtime.timing import Environment
+
 
 ALKANES = "2,4,8,16,32,64,128"
 TIMES = "1,2,3,4"
 BUNDLED = ["density", "qm9"]
+
+
+class Timings(TypedDict):
+    """All that was timed, and under which conditions."""
+
+    environment: Environment
+    settings: dict[str, float]
+    series: list[Report]
+    crossings: list[Crossing]
 
 
 def bench_runtime(
@@ -141,7 +155,7 @@ def _crystal(structure: str | None, supercells: str | None) -> Callable[[], Syst
     return lambda: system
 
 
-def _read(structure: str) -> Any:
+def _read(structure: str) -> Atoms:
     from neupol_cli.io import structures
 
     frames = [atoms for _, atoms in structures.read([structure], "fail")]
@@ -171,7 +185,7 @@ def _subjects(
 
 def _timed(
     subjects: list[Subject], conditions: Conditions, minutes: float, repeats: int, shown: bool
-) -> dict[str, Any]:
+) -> Timings:
     """The whole report; with ``shown`` each table is printed as soon as it is there."""
     from neupol_cli.runtime import job, timing
 
@@ -188,7 +202,11 @@ def _timed(
         typer.echo()
         for crossing in crossings:
             typer.echo(job.meeting(crossing))
-    settings = {"minutes": minutes, "repeats": repeats, "memory_bytes": conditions.memory}
+    settings: dict[str, float] = {
+        "minutes": minutes,
+        "repeats": repeats,
+        "memory_bytes": conditions.memory,
+    }
     settings["spacing_Angstrom"] = conditions.spacing
     return {
         "environment": environment,
@@ -198,7 +216,7 @@ def _timed(
     }
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: Report) -> None:
     from neupol_cli.console import stdout
     from neupol_cli.runtime import job
 

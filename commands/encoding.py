@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-COLUMNS = {
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from neupol_cli.encoding.study import Description, Similarity
+
+COLUMNS: dict[Literal["nonlinearity", "nonmonotonicity", "diversity", "smoothness"], str] = {
     "nonlinearity": "non-linearity",
     "nonmonotonicity": "non-monotonicity",
     "diversity": "diversity",
@@ -67,7 +72,7 @@ def encoding(
         _print(description)
 
 
-def _print(description: dict[str, Any]) -> None:
+def _print(description: Description) -> None:
     """The characteristics, and the similarities if there are any to see."""
     from rich.table import Table
 
@@ -90,7 +95,7 @@ def _print(description: dict[str, Any]) -> None:
         stdout().print(_similarities(description["similarity"]), highlight=False)
 
 
-def _similarities(similarity: dict[str, Any]) -> Any:
+def _similarities(similarity: Similarity) -> Table:
     from rich.table import Table
 
     table = Table("similarity", *similarity["labels"], box=None, pad_edge=False)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
 import typer
+from typer.models import OptionInfo
 
 from neupol_cli.options import LARGEST_SEED, OldSplitOption, typed
+
+if TYPE_CHECKING:
+    from neupol_cli.training.fitting import Result
 
 NETWORK, DATA, LIMIT = "Network", "Data and loss", "How long"
 OPTIMISER, RUN = "Optimiser", "Run"
 
 
-def _panel(name: str, text: str, *flags: str, **more: Any) -> Any:
+class _Panel(TypedDict, total=False):
+    """What else an option may say of itself."""
+
+    min: float
+    max: float
+    show_default: str
+    metavar: str
+
+
+def _panel(name: str, text: str, *flags: str, **more: Unpack[_Panel]) -> OptionInfo:
     return typer.Option(*flags, help=text, rich_help_panel=name, **more)
 
 
@@ -163,7 +176,7 @@ def _say_how_to_go_on(what: str, output: Path) -> None:
         typer.echo(f"{what}; go on with: neupol fit --resume -o {output}", err=True)
 
 
-def _print(result: dict[str, Any], output: Path) -> None:
+def _print(result: Result, output: Path) -> None:
     """The errors as a table on stdout; where the model is, on stderr."""
     from rich.table import Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ def models(
         _print_all()
 
 
-def _everything() -> dict[str, Any]:
+def _everything() -> dict[str, object]:
     return {
         "networks": {entry.name: _network(entry) for entry in registry.ENTRIES.values()},
         "presets": {name: _preset(preset) for name, preset in presets.presets().items()},
@@ -36,7 +36,7 @@ def _everything() -> dict[str, Any]:
     }
 
 
-def _described(name: str) -> dict[str, Any]:
+def _described(name: str) -> dict[str, object]:
     if name in registry.bundled():
         return dict(registry.bundled_header(name))
     preset = presets.presets().get(name)
@@ -46,11 +46,11 @@ def _described(name: str) -> dict[str, Any]:
     return _preset(preset) | {"config": config}
 
 
-def _network(entry: registry.Entry) -> dict[str, Any]:
+def _network(entry: registry.Entry) -> dict[str, object]:
     return {"task": entry.task, "summary": entry.summary, "source": entry.source}
 
 
-def _preset(preset: presets.Preset) -> dict[str, Any]:
+def _preset(preset: presets.Preset) -> dict[str, object]:
     """What a preset stands for, in the words of its file."""
     settings = dataclasses.asdict(preset)
     return {
@@ -94,10 +94,9 @@ def _print_one(name: str) -> None:
 
 
 def _network_lines(name: str) -> Iterator[str]:
-    described = _described(name)
-    yield from (f"{key}: {value}" for key, value in described.items() if key != "config")
+    yield from (f"{key}: {value}" for key, value in _network(registry.entry(name)).items())
     yield "settings (--set KEY=VALUE):"
-    yield from (f"  {key} = {value}" for key, value in described["config"].items())
+    yield from (f"  {key} = {value}" for key, value in registry.defaults(name).items())
     known = [preset.name for preset in presets.presets().values() if preset.network == name]
     if known:
         yield f"presets: {', '.join(known)}"
@@ -120,7 +119,7 @@ def _preset_lines(preset: presets.Preset) -> Iterator[str]:
     yield from (f"  {key} = {value}" for key, value in config.items())
 
 
-def _options(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+def _options(recipe: Mapping[str, object], settings: Mapping[str, object]) -> Iterator[str]:
     for key, value in recipe.items():
         for item in value if isinstance(value, list) else [value]:
             yield f"  --{key.replace('_', '-')} {item}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from neupol_cli.errors import InputError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption
 
 if TYPE_CHECKING:
+    from neupol_cli.models.base import Model
     from neupol_cli.trajectory.paths import Trajectory
 
 
@@ -78,7 +79,7 @@ def trajectory(
         draw(plot, trajectories, magnify)
 
 
-def _models(names: list[str], device: str) -> dict[str, Any]:
+def _models(names: list[str], device: str) -> dict[str, Model]:
     """The models by the name that tells them apart.
 
     Raises:
@@ -88,7 +89,7 @@ def _models(names: list[str], device: str) -> dict[str, Any]:
     from neupol_cli.trajectory.paths import check_movable
 
     place = device_named(device)
-    models: dict[str, Any] = {}
+    models: dict[str, Model] = {}
     for source in names or [registry.bundled_for("has movable points", _is_movable)]:
         loaded = registry.load(source, place)
         check_movable(loaded, source)
@@ -101,7 +102,7 @@ def _is_movable(header: registry.Header) -> bool:
     return bool(header["config"].get("polarization") == "movable")
 
 
-def _followed(files: list[str], models: dict[str, Any], on_error: str) -> Iterator[Trajectory]:
+def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iterator[Trajectory]:
     """Every structure under every model; a structure that one model refuses is left out of all."""
     from neupol_cli.io import structures
     from neupol_cli.trajectory import paths

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +52,7 @@ class Fixed(nn.Module):
         self.key = (type(self).__name__, basis)
 
     def forward(self, edges: Edges) -> Tensor:
-        if self.key not in edges.shared:
-            edges.shared[self.key] = self.encode(edges.lengths[:, None])
-        return edges.shared[self.key]
+        return edges.once(self.key, lambda: self.encode(edges.lengths[:, None]))
 
     def encode(self, lengths: Tensor) -> Tensor:
         """(E, 1) distances -> (E, size)."""
@@ -183,6 +180,5 @@ def cosine_envelope(lengths: Tensor, cutoff: float) -> Tensor:
 
 def smoothness(model: nn.Module) -> Tensor | None:
     """L_smooth averaged over a model's learned tables, or None if it has none."""
-    methods: list[Any] = [getattr(module, "smoothness", None) for module in model.modules()]
-    tables = [method() for method in methods if method is not None]
-    return torch.stack(tables).mean() if tables else None
+    tables = [module for module in model.modules() if isinstance(module, HermiteTable)]
+    return torch.stack([table.smoothness() for table in tables]).mean() if tables else None

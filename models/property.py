@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -50,12 +50,13 @@ class PropertyModel(Model):
         species = len(self.config.species)
         self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> PropertyModel:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""
-        units = {name: getattr(self, name) for name in ("scale", "shift", "reference")}
+        scale, shift, reference = self.scale, self.shift, self.reference
         super()._apply(fn, recurse)
-        for name, value in units.items():
-            setattr(self, name, value.to(getattr(self, name).device))
+        self.scale = scale.to(self.scale.device)
+        self.shift = shift.to(self.shift.device)
+        self.reference = reference.to(self.reference.device)
         return self
 
     def standardise(self, units: Arguments) -> None:

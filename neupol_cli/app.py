@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import typer
 
@@ -157,11 +157,19 @@ def _terminated(end: SystemExit) -> int:
     return end.code if type(end.code) is int else 0
 
 
+@runtime_checkable
+class _WrongUsage(Protocol):
+    """What typer raises for a wrong command line; where the class is depends on its version."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
 def _other(error: Exception) -> int:
     """UsageError errors of typer carry their message and code; anything else is a bug of ours."""
-    message: Any = getattr(error, "format_message", None)
-    if message is not None:
-        return _say(message(), getattr(error, "exit_code", 2))
+    if isinstance(error, _WrongUsage):
+        return _say(error.format_message(), error.exit_code)
     if out_of_memory(error):
         return _say(f"out of memory: {error}; use a smaller batch or --memory", TemporaryError.code)
     if isinstance(error, typer.Abort):

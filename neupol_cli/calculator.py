@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -14,6 +14,7 @@ from neupol_cli.io import units
 
 if TYPE_CHECKING:
     import torch
+    from ase import Atoms
 
     from neupol_cli.models.property import PropertyModel
 
@@ -42,7 +43,7 @@ class NeupolCalculator(Calculator):
         model: str | PropertyModel,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> None:
         super().__init__(**settings)
         loaded = registry.load_property(model, device, dtype) if isinstance(model, str) else model
@@ -54,7 +55,7 @@ class NeupolCalculator(Calculator):
 
     def calculate(
         self,
-        atoms: Any = None,
+        atoms: Atoms | None = None,
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:

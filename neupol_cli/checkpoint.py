@@ -26,14 +26,17 @@ from torch import Tensor, nn
 
 from neupol_cli.errors import CheckpointError, StorageError
 from neupol_cli.io import files
-from neupol_cli.models.base import Header
+from neupol_cli.models.base import Header, Model
 
 FORMAT = 1
+# A training state: nested dictionaries and lists of tensors, numbers and strings. Each part of the
+# training wrote its own and knows what it reads, hence the Any.
+State = dict[str, Any]
 KEY = "neupol"
 TENSOR = "__tensor__"  # stands in the JSON for a tensor that is stored beside it
 
 
-def digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def digest(header: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over the header without its own sum, and over every tensor in name order."""
     total = hashlib.sha256()
     plain = {key: value for key, value in header.items() if key != "sha256"}
@@ -41,16 +44,18 @@ def digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        total.update(memoryview(_bytes(tensor)))
+        total.update(_bytes(tensor))
     return total.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> Any:
-    """The tensor's memory as a flat numpy array of bytes (any dtype, bfloat16 included)."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+def _bytes(tensor: Tensor) -> memoryview:
+    """The tensor's memory as flat bytes (any dtype, bfloat16 included)."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write(
+    path: Path, kind: str, header: Mapping[str, object], tensors: Mapping[str, Tensor]
+) -> None:
     """Writes one checked file atomically: a reader sees the old file or the new one, whole.
 
     Errors: StorageError when the disk refuses; the earlier file is then untouched.
@@ -65,7 +70,7 @@ def write(path: Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str
         partial.write_bytes(data)
 
 
-def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: Path, kind: str) -> tuple[dict[str, object], dict[str, Tensor]]:
     """The header and the tensors (on the CPU) of a file written by `write`.
 
     Raises:
@@ -96,7 +101,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def _header(path: Path, data: bytes) -> dict[str, Any]:
+def _header(path: Path, data: bytes) -> dict[str, object]:
     """The JSON object of a file's metadata, or CheckpointError with what the file is instead."""
     # A length, then an object: checked first, since a length may begin with any two bytes.
     size = int.from_bytes(data[:8], "little")
@@ -111,19 +116,18 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: carries no neupol header: not a checkpoint of neupol"
         ) from error
-    if not hasattr(header, "keys"):
+    if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its neupol header is not an object")
     return header
 
 
-def save(path: Path, model_name: str, model: nn.Module, meta: Mapping[str, Any]) -> None:
+def save(path: Path, model_name: str, model: Model, meta: Mapping[str, object]) -> None:
     """Writes a model's weights and what a reader must know to use them.
 
     ``meta`` may hold ``targets`` ({name: unit}), ``data`` (source and fingerprint), ``test``
     ({name: {"value", "unit"}}), ``training`` (settings) and ``text``. The config is the model's.
     """
-    config: Any = model.config
-    header = {"model": model_name, "config": dataclasses.asdict(config), **meta}
+    header = {"model": model_name, "config": dataclasses.asdict(model.config), **meta}
     write(path, "weights", header, model.state_dict())
 
 
@@ -158,7 +162,7 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path)
     model.load_state_dict(dict(tensors))
 
 
-def load_published(path: Path) -> Any:
+def load_published(path: Path) -> object:
     """What a published ``.pt`` file holds, read by torch's loader that executes nothing.
 
     Raises:
@@ -177,13 +181,13 @@ def load_published(path: Path) -> Any:
         raise CheckpointError(f"{path}: not loadable as plain weights: {reason}") from error
 
 
-def save_state(path: Path, tree: Mapping[str, Any]) -> None:
+def save_state(path: Path, tree: Mapping[str, object]) -> None:
     """Writes nested dictionaries and lists of tensors, numbers and strings, tensors bit for bit."""
     tensors: dict[str, Tensor] = {}
     write(path, "state", {"tree": _flatten(tree, "", tensors)}, tensors)
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> State:
     """The tree that `save_state` wrote (tensors on the CPU).
 
     Raises:
@@ -191,25 +195,25 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     header, tensors = read(path, "state")
     try:
-        tree: dict[str, Any] = _unflatten(header["tree"], tensors)
+        tree = cast(State, _unflatten(header["tree"], tensors))
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its tree does not agree with its tensors") from error
     return tree
 
 
-def _flatten(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _flatten(tree: object, name: str, tensors: dict[str, Tensor]) -> object:
     """A JSON copy of a tree in which each tensor became a reference to an entry of ``tensors``."""
-    if torch.is_tensor(tree):
+    if isinstance(tree, Tensor):
         tensors[name] = tree
         return {TENSOR: name}
-    if hasattr(tree, "items"):
+    if isinstance(tree, Mapping):
         return {str(k): _flatten(v, f"{name}/{k}", tensors) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
         return [_flatten(v, f"{name}/{i}", tensors) for i, v in enumerate(tree)]
     return tree
 
 
-def _unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _unflatten(tree: object, tensors: Mapping[str, Tensor]) -> object:
     """The inverse of `_flatten`."""
     if isinstance(tree, dict):
         if TENSOR in tree:

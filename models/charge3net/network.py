@@ -72,6 +72,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
 
     Config = ChargE3NetConfig
     config: ChargE3NetConfig
+    promolecule: Promolecule | None
 
     def __init__(self, config: ChargE3NetConfig) -> None:
         super().__init__()

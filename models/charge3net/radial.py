@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,20 @@ class LearnedRadial(nn.Module):
         return self.curves.table()
 
 
-def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor:
+class RadialFunctions(Protocol):
+    """A module of radial functions that are there as networks and as a table."""
+
+    def radial(self, lengths: Tensor, basis: Tensor) -> Tensor:
+        """(E,) lengths and (E, K) their basis -> (E, columns)."""
+
+    def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
+        """(bins,) distances -> (2 bins, columns) each its heights and slopes."""
+
+    def double(self) -> Self:
+        """The same in float64, as every nn.Module has it."""
+
+
+def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: float) -> Tensor:
     """A table of a radial function, made in float64, whose error was measured.
 
     Args:
@@ -120,7 +133,7 @@ def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor
         bins = 513
         while True:
             nodes = nodes_for(bins, fine)
-            table: Tensor = exact.table(nodes, fine)
+            table = exact.table(nodes, fine)
             # A table that was learned keeps its own nodes, and is the function itself.
             learned = table.shape[0] != 2 * bins
             if learned or bins > MOST_BINS or error_of(table, exact, fine) <= tolerance:
@@ -129,7 +142,7 @@ def checked_table(radial: Any, basis: GaussianBasis, tolerance: float) -> Tensor
 
 
 @torch.no_grad()
-def error_of(table: Tensor, radial: Any, basis: GaussianBasis) -> float:
+def error_of(table: Tensor, radial: RadialFunctions, basis: GaussianBasis) -> float:
     """The largest error of a table between its nodes, relative to each curve's largest value."""
     bins = table.shape[0] // 2
     nodes = nodes_for(bins, basis)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig
 from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.filter_table import FilterTables, filter_table
@@ -101,7 +102,7 @@ class DeepDFT(DensityModel[AtomFeatures]):
         raise NotImplementedError
 
     @classmethod
-    def recognise(cls, checkpoint: object) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | None:
+    def recognise(cls, checkpoint: object) -> tuple[Mapping[str, Tensor], Arguments] | None:
         """Weights and arguments if a foreign checkpoint is one of this network, else None."""
         return recognised(checkpoint, cls.MARK)
 

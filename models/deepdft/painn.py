@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig, PaiNNDensityConfig
 from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages
@@ -240,7 +241,7 @@ class PaiNNDensity(DeepDFT):
 
     @staticmethod
     def published(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+        weights: Mapping[str, Tensor], config: Arguments
     ) -> tuple[PaiNNDensityConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
         return published_painn(weights, config)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
+from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import PaiNNDensityConfig, SchNetDensityConfig
 
 EMBEDDING = "atom_model.atom_embeddings.weight"
 STEP = 0.1  # Angstrom between the published Gaussians
 
 
-def recognised(checkpoint: object, mark: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def recognised(checkpoint: object, mark: str) -> tuple[dict[str, Tensor], Arguments] | None:
     """The weights of a published checkpoint and the arguments that their shapes tell, or None.
 
     The authors' trainer keeps the state_dict under ``model``, Lightning under ``state_dict`` with
@@ -51,8 +51,8 @@ def recognised(checkpoint: object, mark: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def _common(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], names: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    weights: Mapping[str, Tensor], config: Arguments, names: Mapping[str, str]
+) -> tuple[Arguments, dict[str, Tensor]]:
     """What both networks take from published weights.
 
     Args:
@@ -83,7 +83,7 @@ def _common(
 
 
 def published_painn(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    weights: Mapping[str, Tensor], config: Arguments
 ) -> tuple[PaiNNDensityConfig, dict[str, Tensor]]:
     """The equivariant network's configuration and state from published weights and arguments.
 
@@ -116,7 +116,7 @@ def _painn_update(theirs: str, layer: str) -> dict[str, str]:
 
 
 def published_schnet(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    weights: Mapping[str, Tensor], config: Arguments
 ) -> tuple[SchNetDensityConfig, dict[str, Tensor]]:
     """The invariant network's configuration and state from published weights and arguments.
 

@@ -20,12 +20,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig, SchNetDensityConfig
 from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.schnet_probes import SchNetProbeLayer, SchNetProbes
@@ -212,7 +213,7 @@ class SchNetDensity(DeepDFT):
 
     @staticmethod
     def published(
-        weights: Mapping[str, Tensor], config: Mapping[str, Any]
+        weights: Mapping[str, Tensor], config: Arguments
     ) -> tuple[SchNetDensityConfig, dict[str, Tensor]]:
         """Published weights and arguments -> our configuration and state."""
         return published_schnet(weights, config)

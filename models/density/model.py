@@ -18,6 +18,7 @@ from neupol_cli.models.base import Model, Network, Task
 from neupol_cli.models.density.grid_tiles import Grid, GridTiles
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.tiles import Tile, scattered_tiles
+from neupol_cli.models.nn.elements import Elements
 from neupol_cli.models.nn.graph import Graph
 
 # Bytes that a density may use besides its result, unless it is told otherwise.
@@ -31,6 +32,8 @@ class DensityConfig(Protocol):
         species: atomic numbers that the network knows; others are refused.
         cutoff: Angstrom, from an atom to the probes and atoms that see it.
         spin: whether the density has two columns, total and up - down.
+        probes: drawn from each structure in a step of training.
+        sampling_exponent: they are drawn in proportion to density to this power.
     """
 
     @property
@@ -39,6 +42,20 @@ class DensityConfig(Protocol):
     def cutoff(self) -> float: ...
     @property
     def spin(self) -> bool: ...
+    @property
+    def probes(self) -> int: ...
+    @property
+    def sampling_exponent(self) -> float: ...
+
+
+class SphericalAtoms(Protocol):
+    """A density of spherical atoms, on which a network's own is added."""
+
+    def shells(self, squared: Tensor) -> Tensor:
+        """(E,) squared distances -> (E, K) Gaussians."""
+
+    def fit(self, design: Tensor, density: Tensor) -> None:
+        """Least squares for the coefficients."""
 
 
 class EncodedAtoms(Protocol):
@@ -77,6 +94,8 @@ class DensityModel(Model, Network, Generic[Features]):
     """
 
     task: ClassVar[Task] = "density"
+    promolecule: SphericalAtoms | None
+    types: Elements  # from atomic numbers to their places in the configuration
     config: DensityConfig  # type: ignore[assignment]  # a dataclass, of which a protocol cannot say
 
     @property

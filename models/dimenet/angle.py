@@ -40,7 +40,7 @@ class PerceptronAngles(nn.Module):
 class LearnedAngles(HermiteTable):
     """A learned table over [0, pi] (Gao et al. 2022, section 3.1)."""
 
-    quantity = "angle"  # for whoever studies the tables of a network
+    quantity = "angle"
 
     def __init__(self, size: int, bins: int) -> None:
         super().__init__(size, bins, 0.0, math.pi)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
+from neupol_cli.models.base import Arguments
 from neupol_cli.models.dimenet.config import DimeNetConfig
 
 # Part of a published name -> ours; what is not named here stays.
@@ -34,7 +34,7 @@ OUTPUT = {"lin_rbf": "radial", "lin_up": "up", "lins": "layers", "lin": "heads"}
 
 
 def translated(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any]
+    weights: Mapping[str, Tensor], config: Arguments
 ) -> tuple[DimeNetConfig, dict[str, Tensor]]:
     """Published weights and arguments -> our configuration and the backbone's state.
 
@@ -77,7 +77,7 @@ def _ours(name: str) -> str:
     return f"{NAMES[kind]}.{number}.{words.get(first, first)}.{tail}"
 
 
-def recognised(content: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def recognised(content: object) -> tuple[dict[str, Tensor], Arguments] | None:
     """A published state_dict and the arguments that its shapes tell; None if it is another's.
 
     Cutoff and envelope leave no trace in the weights: they are taken as published.

@@ -95,11 +95,7 @@ class Attention(nn.Module):
 
 def _products(edges: Edges, points: int) -> PairProducts:
     """Those of the edges' pairs, whose layout all layers of a pass share."""
-    key = ("pair products", points)
-    if key not in edges.shared:
-        edges.shared[key] = pair_products(edges, points)
-    products: PairProducts = edges.shared[key]
-    return products
+    return edges.once(("pair products", points), lambda: pair_products(edges, points))
 
 
 class Layer(nn.Module):

@@ -53,8 +53,8 @@ def check(config: EquiformerConfig) -> None:
     degrees = len(multiplicities(config.irreps))
     if degrees < 2:
         raise UsageError(f"irreps {config.irreps!r} have no vectors; add some, as in 16x0e+8x1e")
-    for name in ("head_irreps", "mlp_irreps"):
-        text = getattr(config, name)
+    others = {"head_irreps": config.head_irreps, "mlp_irreps": config.mlp_irreps}
+    for name, text in others.items():
         if len(multiplicities(text)) != degrees:
             raise UsageError(f"{name} {text!r} must go to the same l as irreps {config.irreps!r}")
     if config.layers < 1 or config.heads < 1:

@@ -90,11 +90,9 @@ class Geometry(nn.Module):
         self.size = int(self.basis.size)  # type: ignore[arg-type]
 
     def forward(self, edges: Edges) -> EdgeFeatures:
-        key = ("equiformer", kernels_serve(edges))
-        if key not in edges.shared:
-            edges.shared[key] = self._framed(edges) if key[1] else self._formula(edges)
-        features: EdgeFeatures = edges.shared[key]
-        return features
+        fast = kernels_serve(edges)
+        make = self._framed if fast else self._formula
+        return edges.once(("equiformer", fast), lambda: make(edges))
 
     def _formula(self, edges: Edges) -> EdgeFeatures:
         harmonics = self.frames.harmonics(edges.directions)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from neupol_cli.errors import CheckpointError
+from neupol_cli.models.base import Arguments
 from neupol_cli.models.equiformer.config import EquiformerConfig
 from neupol_cli.models.equiformer.so3 import Muls, gate_inputs, multiplicities
 from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, paths
@@ -16,7 +16,7 @@ from neupol_cli.models.equiformer.tensor_product import Path, TensorProduct, pat
 State = dict[str, Tensor]
 
 
-def config_of(given: Mapping[str, Any]) -> EquiformerConfig:
+def config_of(given: Arguments) -> EquiformerConfig:
     """Our configuration from the published arguments."""
     if given.get("basis_type", "gaussian") != "gaussian":
         raise CheckpointError(
@@ -172,9 +172,7 @@ class Translation:
             self.state[f"head.heads.0.{ours}.bias"] = self.weights[f"{theirs}.bias.0"]
 
 
-def published(
-    weights: Mapping[str, Tensor], given: Mapping[str, Any]
-) -> tuple[EquiformerConfig, State]:
+def published(weights: Mapping[str, Tensor], given: Arguments) -> tuple[EquiformerConfig, State]:
     """Our configuration and state_dict from published weights and arguments.
 
     Raises:

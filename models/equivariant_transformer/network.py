@@ -72,9 +72,7 @@ class RadialEncoding(nn.Module):
 
     def forward(self, edges: Edges, points: int) -> EdgeFeatures:
         """e and C of some edges among ``points``; worked out once for the same edges."""
-        if self not in edges.shared:
-            edges.shared[self] = self._features(edges, points)
-        return edges.shared[self]
+        return edges.once(self, lambda: self._features(edges, points))
 
     def _features(self, edges: Edges, points: int) -> EdgeFeatures:
         neighbours = UniqueEdges.of(edges)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from neupol_cli.models.kernels import compiler
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 from neupol_cli.models.nn.linear import by_weight, product
 
@@ -65,7 +65,7 @@ class _SiluOfLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, skip: Tensor | None
+        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None, skip: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         z = product(x, weight, bias)
         ctx.save_for_backward(x, weight, bias, z)
@@ -73,10 +73,11 @@ class _SiluOfLinear(torch.autograd.Function):
         return _call("value", z, skip)[0], z
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, bias, z = ctx.saved_tensors
         g, by_z = gradients
-        dz: Any = by_z if g is None else _Slope.apply(z, g, by_z)
+        dz = by_z if g is None else _Slope.apply(z, g, by_z)
+        assert dz is not None  # a gradient came by one of the two outputs
         needs = ctx.needs_input_grad
         dx = product(dz, weight.t()) if needs[0] else None
         dw = by_weight(dz, x) if needs[1] and gradient_needed(weight) else None
@@ -88,12 +89,12 @@ class _Slope(torch.autograd.Function):
     """g silu'(z) + by_z, by_z the gradient that came to z from elsewhere."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, g: Tensor, by_z: Tensor | None) -> Tensor:
+    def forward(ctx: Context, z: Tensor, g: Tensor, by_z: Tensor | None) -> Tensor:
         ctx.save_for_backward(z, g)
         return _call("first", z, g, by_z)[0]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, g = ctx.saved_tensors
         (h,) = gradients
         passed_on = h if ctx.needs_input_grad[2] else None

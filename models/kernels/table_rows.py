@@ -6,11 +6,11 @@ bags that PyTorch sums as it reads them, and the gradient by the table gathers e
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from neupol_cli.models.kernels.context import Context
 
 
 def weighted_rows(table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
@@ -30,14 +30,14 @@ def weighted_rows(table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Te
 
 class _WeightedRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
+    def forward(ctx: Context, table: Tensor, left: Tensor, weights: Tensor, bins: int) -> Tensor:
         ctx.save_for_backward(table, left, weights)
         ctx.bins = bins
         rows = 2 * left[:, None] + torch.arange(4, device=left.device)
         return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         table, left, weights = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         by_table = by_weights = None

@@ -6,10 +6,10 @@ itself; a periodic cell smaller than the cutoff joins it to its own images.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from neupol_cli.errors import InputError
 
 if TYPE_CHECKING:
     import ase
+
+Shared = TypeVar("Shared")
 
 # Above this many atoms a structure's pairs within a cutoff come from a cell list, not from all n^2.
 ALL_PAIRS = 600
@@ -124,8 +126,14 @@ class Edges:
         self.receivers = receivers
         self.senders = senders
         self.vectors = vectors
-        self.shared: dict[Hashable, Any] = {}
+        self.shared: dict[Hashable, object] = {}
         self.first_moving = 0
+
+    def once(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
+        """What several layers read of these edges, made when the first of them asks for it."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return cast(Shared, self.shared[key])
 
     @classmethod
     def of(
@@ -271,7 +279,7 @@ def cell_list(
     """
     import vesin
 
-    finder: Any = vesin.NeighborList(cutoff=cutoff, full_list=True)
+    finder = vesin.NeighborList(cutoff=cutoff, full_list=True)
     box = _completed(points, cell, pbc, cutoff)
     i, j, shifts = finder.compute(points, box, periodic=list(map(bool, pbc)), quantities="ijS")
     order = np.lexsort((j, i))

@@ -70,9 +70,11 @@ class HermiteTable(nn.Module):
     Attributes:
         heights: (bins, size).
         slopes: (bins, size), in units of a bin.
+        quantity: what x is, for whoever studies the tables of a network.
     """
 
     decays = False
+    quantity = "distance"
 
     def __init__(self, size: int, bins: int, low: float, high: float) -> None:
         super().__init__()

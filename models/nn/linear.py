@@ -8,17 +8,17 @@ idle; oneDNN, which PyTorch carries too, does not. On [30,200, 128] x [128, 128]
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.kernels.gram import gram
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 
 
-def _onednn() -> Any:
+def _onednn() -> Callable[..., Tensor] | None:
     """oneDNN's product, or None in a build of PyTorch without it."""
     if not torch.backends.mkldnn.is_available():
         return None
@@ -35,12 +35,12 @@ class _Product(torch.autograd.Function):
     """x Wᵀ + b through oneDNN; its derivatives are products of the same kind, to any order."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         return _multiplied(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         x, weight, bias = ctx.saved_tensors
         dx = product(g, weight.t()) if ctx.needs_input_grad[0] else None

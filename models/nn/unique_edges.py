@@ -45,9 +45,7 @@ class UniqueEdges:
     @classmethod
     def of(cls, edges: Edges) -> UniqueEdges:
         """The unique edges among some directed ones; worked out once for the same edges."""
-        if "unique edges" not in edges.shared:
-            edges.shared["unique edges"] = cls._select(edges)
-        return edges.shared["unique edges"]
+        return edges.once("unique edges", lambda: cls._select(edges))
 
     @classmethod
     def _select(cls, edges: Edges) -> UniqueEdges:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from neupol_cli.io.volumetric import Volume, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from pyscf.gto import Mole
 
 BLOCK = 20_000  # grid points whose orbitals are in memory at once
 
@@ -52,7 +54,7 @@ class Settings:
         return f"{self.level}, density fitting"
 
 
-def require() -> Any:
+def require() -> ModuleType:
     """PySCF, or UsageError that says how to get it."""
     try:
         return importlib.import_module("pyscf")
@@ -60,10 +62,10 @@ def require() -> Any:
         raise UsageError("PySCF is not installed: pip install 'neupol[dft]'") from trouble
 
 
-def in_time(until: float) -> Callable[[Any], None]:
+def in_time(until: float) -> Callable[[object], None]:
     """For PySCF to call in every cycle: TemporaryError once `time.monotonic` is past ``until``."""
 
-    def check(cycle: Any) -> None:
+    def check(cycle: object) -> None:
         if time.monotonic() > until:
             raise TemporaryError("took longer than the time that was left")
 
@@ -122,7 +124,7 @@ def _solve(
     return Volume(atoms, grid, up + down, spin, notes), {z: float(q) for z, q in charges}
 
 
-def _molecule(atoms: Atoms, settings: Settings) -> Any:
+def _molecule(atoms: Atoms, settings: Settings) -> Mole:
     from pyscf import gto
 
     places = zip(atoms.get_chemical_symbols(), atoms.positions / BOHR, strict=True)
@@ -137,7 +139,7 @@ def _molecule(atoms: Atoms, settings: Settings) -> Any:
     return molecule.build()
 
 
-def _on_grid(molecule: Any, matrix: np.ndarray, grid: volumetric.Grid) -> np.ndarray:
+def _on_grid(molecule: Mole, matrix: np.ndarray, grid: volumetric.Grid) -> np.ndarray:
     """Density of one density matrix, (n1, n2, n3) e/Angstrom^3."""
     values = np.empty(grid.size)
     for start in range(0, grid.size, BLOCK):

@@ -7,7 +7,7 @@ this size costs, and is the density of a large cell, not of a small one, which n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from neupol_cli.io.volumetric import Grid, Volume, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from pyscf.pbc.gto import Cell
 
 PRECISION = 1e-6  # of PySCF's lattice sums; at 1e-5 diamond's energy is wrong by a factor
 
@@ -54,7 +55,7 @@ def _solve(atoms: Atoms, settings: Settings, label: str, until: float) -> Volume
     return Volume(atoms, grid, _on_grid(cell, method.make_rdm1(), grid, until), None, notes)
 
 
-def _cell(atoms: Atoms, settings: Settings) -> Any:
+def _cell(atoms: Atoms, settings: Settings) -> Cell:
     from pyscf.pbc import gto
 
     places = zip(atoms.get_chemical_symbols(), atoms.positions / BOHR, strict=True)
@@ -64,7 +65,7 @@ def _cell(atoms: Atoms, settings: Settings) -> Any:
     return cell.build()
 
 
-def _on_grid(cell: Any, matrix: np.ndarray, grid: Grid, until: float) -> np.ndarray:
+def _on_grid(cell: Cell, matrix: np.ndarray, grid: Grid, until: float) -> np.ndarray:
     """Density of a density matrix at Gamma, (n1, n2, n3) e/Angstrom^3."""
     values, check = np.empty(grid.size), in_time(until)
     for start in range(0, grid.size, BLOCK):

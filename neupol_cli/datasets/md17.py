@@ -127,7 +127,7 @@ def _unit(archive: np.lib.npyio.NpzFile, key: str, default: str) -> str:
     if key not in archive.files:
         return default
     value = archive[key].item()
-    return units.canonical_name(value.decode() if hasattr(value, "decode") else str(value))
+    return units.canonical_name(value.decode() if isinstance(value, bytes) else str(value))
 
 
 def _check(arrays: dict[str, np.ndarray], path: str | Path) -> None:

@@ -7,8 +7,8 @@ reads those of them that reach it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from neupol_cli.models.nn.graph import Graph
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from neupol_cli.models.density.model import DensityModel, EncodedAtoms
+
+Held = TypeVar("Held")
 # (P,) e/Angstrom^3, (P, 3) and (P, 3, 3) by Angstrom.
 Derivatives = tuple[np.ndarray, np.ndarray, np.ndarray]
 # Points of a block: in larger ones more atoms reach a few points only, and take room for all.
@@ -34,7 +37,7 @@ POINTS = {"cpu": 128, "cuda": 2048}
 SAMPLE = 32
 
 
-def derivatives(model: Any, atoms: Atoms, points: np.ndarray) -> Derivatives:
+def derivatives(model: DensityModel, atoms: Atoms, points: np.ndarray) -> Derivatives:
     """Density (P,) e/Angstrom^3, gradient (P, 3) and Hessian (P, 3, 3) at points (P, 3) Angstrom.
 
     ``model(graph, probes)`` must be twice differentiable by its probes; its weights decide the
@@ -103,7 +106,7 @@ class Field:
         second: whether Hessians are wanted; they are most of the work.
     """
 
-    def __init__(self, model: Any, atoms: Atoms, memory: int, second: bool = True) -> None:
+    def __init__(self, model: DensityModel, atoms: Atoms, memory: int, second: bool = True) -> None:
         self.model, self.memory, self.second = model, memory, second
         self.cutoff: float = model.config.cutoff
         self.features = model.atom_features(atoms)
@@ -170,19 +173,27 @@ class Field:
         return max(1, taken[0] // (SAMPLE * near.slots))
 
 
-def chosen(features: Any, owners: Tensor) -> Any:
+def chosen(features: EncodedAtoms, owners: Tensor) -> EncodedAtoms:
     """A structure's features as if it had but the points ``owners`` (K,), for probes to read.
 
     Whatever has a row a point keeps the rows of these. Of movable points only the atoms have
     numbers; no probe reads those.
     """
-    points: Graph = features.points
+    assert is_dataclass(features) and not isinstance(features, type)  # as every network's are
+    points = features.points
     count = points.positions.shape[0]
 
-    def rows(held: Any) -> Any:
-        return held[owners] if torch.is_tensor(held) and held.shape[:1] == (count,) else held
+    def rows(held: Held) -> Held:
+        if isinstance(held, Tensor) and held.shape[:1] == (count,):
+            return held[owners]
+        return held
 
-    some = {name: rows(getattr(points, name)) for name in ("numbers", "positions", "batch")}
-    fewer = replace(points, **some, counts=torch.full_like(points.counts, len(owners)))
+    fewer = replace(
+        points,
+        numbers=rows(points.numbers),
+        positions=rows(points.positions),
+        batch=rows(points.batch),
+        counts=torch.full_like(points.counts, len(owners)),
+    )
     parts = {each.name: tree_map(rows, getattr(features, each.name)) for each in fields(features)}
     return replace(features, **parts | {"points": fewer})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from torch import Tensor
 
-    from neupol_cli.models.density.model import AtomFeatures, DensityModel
+    from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 
 Result = TypeVar("Result")
 
@@ -105,7 +105,7 @@ class Predicted:
     """A density and what it cost: seconds of the atoms' part and of the probes' part."""
 
     volume: Volume
-    features: AtomFeatures  # what the model's `density` takes for further probes
+    features: EncodedAtoms  # what the model's `density` takes for further probes
     atom_seconds: float
     probe_seconds: float
 
@@ -119,7 +119,7 @@ class Shard:
     memory: int
 
     def density(
-        self, model: DensityModel, features: AtomFeatures, progress: Progress
+        self, model: DensityModel, features: EncodedAtoms, progress: Progress
     ) -> np.ndarray:
         """The density on the slab, (P,) or (P, 2).
 
@@ -230,7 +230,7 @@ def as_array(values: Tensor) -> np.ndarray:
 
 
 def sampler(
-    model: DensityModel, features: AtomFeatures, factor: float
+    model: DensityModel, features: EncodedAtoms, factor: float
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The model's total density times `factor` at any points, (P, 3) Angstrom -> (P,)."""
     import torch

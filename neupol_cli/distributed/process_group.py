@@ -13,17 +13,20 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from neupol_cli.distributed import torchrun
 from neupol_cli.distributed.rendezvous import agreed_name
 from neupol_cli.errors import TemporaryError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from torch import Tensor, nn
 
 S = TypeVar("S")
 T = TypeVar("T")
+Sliced = TypeVar("Sliced", "Tensor", "np.ndarray")
 Work = Callable[[Sequence[S]], list[T]]
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)  # until all ranks are there
 EXCHANGE_TIMEOUT = timedelta(minutes=30)  # of a rank that lives, while it evaluates or saves
@@ -47,7 +50,7 @@ class ProcessGroup:
         self.is_main = rank == 0
         self._awaited = True  # whether the others wait for what to do next
 
-    def shard(self, items: Any) -> Any:
+    def shard(self, items: Sliced) -> Sliced:
         """Every ``world_size``-th of a sequence or a tensor's rows: those of this rank."""
         return items[self.rank :: self.world_size]
 
@@ -107,6 +110,7 @@ class ProcessGroup:
 
     def serve(self, work: Work[S, T]) -> None:
         """Does ``work`` of what the first rank hands out until it has no more."""
+        items: Sequence[S] | None
         while (items := self._scatter(None)) is not None:
             self._gather(work(items) if items else [])
 
@@ -125,20 +129,20 @@ class ProcessGroup:
         if self.world_size > 1 and self._awaited:
             self._scatter([None] * self.world_size)
 
-    def _scatter(self, hands: list[Any] | None) -> Any:
+    def _scatter(self, hands: list[S] | None) -> S:
         """This rank's of as many things as there are ranks, which the first one gives."""
         import torch.distributed as dist
 
-        mine = [None]
+        mine: list[S | None] = [None]
         with _lost_ranks():
             dist.scatter_object_list(mine, hands, src=0)
-        return mine[0]
+        return mine[0]  # type: ignore[return-value]  # each got one by now
 
     def _gather(self, results: list[T]) -> list[list[T]]:
         """What each rank has, in the first one; nothing in the others."""
         import torch.distributed as dist
 
-        found: list[Any] | None = [None] * self.world_size if self.is_main else None
+        found: list[list[T]] | None = [[] for _ in range(self.world_size)] if self.is_main else None
         with _lost_ranks():
             dist.gather_object(results, found, dst=0)
         return found or []
@@ -220,7 +224,7 @@ def _lost_ranks() -> Iterator[None]:
         raise LostRank(f"another process of this run has ended ({reason})") from error
 
 
-def _cpu() -> Any:
+def _cpu() -> torch.device:
     import torch
 
     return torch.device("cpu")

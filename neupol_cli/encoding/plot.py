@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from neupol_cli.encoding.study import SHOWN, UNITS, Study, Tables, matrix, princ
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 
 def draw(path: str, studies: Sequence[Study], layer: int) -> None:
@@ -45,7 +45,7 @@ def _axis(tables: Tables) -> str:
     return f"{tables.quantity} x̂ ({low:.3g} to {high:.3g} {unit})"
 
 
-def _draw_table(part: Any, study: Study, tables: Tables, layer: int) -> None:
+def _draw_table(part: FigureBase, study: Study, tables: Tables, layer: int) -> None:
     """Figs. 1 and 2: the first dimensions over the normalised quantity, and a plane of them."""
     k = min(layer, len(tables.x)) - 1
     of = f"{study.label}, {tables.quantity}, layer {k + 1} of {len(tables.x)}"
@@ -72,7 +72,7 @@ def _draw_curves(axes: Axes, tables: Tables, k: int) -> None:
 
 
 def _draw_together(
-    part: Any, studies: Sequence[Study], rows: Sequence[tuple[Study, Tables]]
+    part: FigureBase, studies: Sequence[Study], rows: Sequence[tuple[Study, Tables]]
 ) -> None:
     """Figs. 3 and 4: profiles of the derivative, and who resembles whom."""
     several = len(studies) > 1
@@ -87,7 +87,7 @@ def _draw_together(
         _draw_matrix(part, right[0], studies)
 
 
-def _draw_matrix(part: Figure, axes: Axes, studies: Sequence[Study]) -> None:
+def _draw_matrix(part: FigureBase, axes: Axes, studies: Sequence[Study]) -> None:
     values = np.array([[np.nan if v is None else v for v in row] for row in matrix(studies)])
     image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
     names = [study.label for study in studies]

@@ -17,11 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from neupol_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from neupol_cli.models.nn.hermite import HermiteTable
 
 UNITS = {"distance": "Angstrom", "angle": "rad"}
 SHOWN = 10  # dimensions of Fig. 1
@@ -45,7 +51,7 @@ class Tables:
     slopes: np.ndarray
 
     @classmethod
-    def of(cls, quantity: str, modules: Sequence[tuple[str, Any]]) -> Tables:
+    def of(cls, quantity: str, modules: Sequence[tuple[str, HermiteTable]]) -> Tables:
         """From a network's table modules of one shape."""
         found = [module for _, module in modules]
         bins = found[0].heights.shape[0]
@@ -83,6 +89,63 @@ class Study:
     model: str
     targets: tuple[str, ...]
     tables: tuple[Tables, ...]
+
+
+class Characteristics(TypedDict):
+    """Table 3; None where all is constant."""
+
+    nonlinearity: float | None
+    nonmonotonicity: float | None
+    diversity: float | None
+    smoothness: float | None
+
+
+class Polynomial(Characteristics):
+    """Those of the paper's toy encoding."""
+
+    bins: int
+
+
+class TableDescription(Characteristics):
+    """What is told of one kind of tables; curves and components are of the shown layer."""
+
+    quantity: str
+    unit: str
+    layers: list[str]
+    bins: int
+    size: int
+    low: float
+    high: float
+    profile: list[float]
+    shown_layer: int
+    curves: list[list[float]]
+    components: list[list[float]]
+    explained: list[float]
+
+
+class CheckpointDescription(TypedDict):
+    """What is told of one checkpoint."""
+
+    label: str
+    path: str
+    model: str
+    targets: list[str]
+    tables: list[TableDescription]
+
+
+class Similarity(TypedDict):
+    """Who resembles whom: every checkpoint with every one."""
+
+    labels: list[str]
+    matrix: list[list[float | None]]
+
+
+class Description(TypedDict):
+    """Everything that is told of some checkpoints."""
+
+    checkpoints: list[CheckpointDescription]
+    polynomial: Polynomial
+    similarity: Similarity
 
 
 def read(paths: Sequence[str]) -> list[Study]:
@@ -123,14 +186,14 @@ def labels(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def found_in(model: Any) -> Iterator[Tables]:
+def found_in(model: nn.Module) -> Iterator[Tables]:
     """The learned tables of a network, together by quantity and shape."""
     from neupol_cli.models.nn.hermite import HermiteTable
 
-    groups: dict[tuple[Any, ...], list[tuple[str, Any]]] = {}
+    groups: dict[tuple[str, torch.Size], list[tuple[str, HermiteTable]]] = {}
     for name, module in model.named_modules():
         if isinstance(module, HermiteTable):
-            key = (getattr(module, "quantity", "distance"), *module.heights.shape)
+            key = (module.quantity, module.heights.shape)
             groups.setdefault(key, []).append((name, module))
     for key, modules in groups.items():
         yield Tables.of(key[0], modules)
@@ -178,7 +241,7 @@ def _rest(values: np.ndarray) -> float | None:
     return None if mean is None else 1 - mean
 
 
-def characteristics(x: np.ndarray, heights: np.ndarray) -> dict[str, float | None]:
+def characteristics(x: np.ndarray, heights: np.ndarray) -> Characteristics:
     """Table 3 of (l, bins) centres and (l, bins, s) tables; None where all is constant."""
     pairs = np.triu_indices(heights.shape[2], 1)
     line = x[..., None]
@@ -195,7 +258,7 @@ def characteristics(x: np.ndarray, heights: np.ndarray) -> dict[str, float | Non
     }
 
 
-def polynomial(bins: int) -> dict[str, float | None]:
+def polynomial(bins: int) -> Characteristics:
     """The paper's toy encoding {x, x^2, x^3} over [0, 1]; with 37 bins it is .08 .00 .09 .92."""
     x = np.linspace(0, 1, bins)
     return characteristics(x[None], np.stack([x, x**2, x**3], 1)[None])
@@ -235,7 +298,7 @@ def principal(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return points * np.where(largest < 0, -1, 1), share
 
 
-def described(studies: Sequence[Study], layer: int) -> dict[str, Any]:
+def described(studies: Sequence[Study], layer: int) -> Description:
     """Everything as plain values, for JSON.
 
     Args:
@@ -262,7 +325,7 @@ def described(studies: Sequence[Study], layer: int) -> dict[str, Any]:
     }
 
 
-def _table(tables: Tables, layer: int) -> dict[str, Any]:
+def _table(tables: Tables, layer: int) -> TableDescription:
     k = min(layer, len(tables.x)) - 1
     points, share = principal(tables.heights[k])
     return {

@@ -127,8 +127,8 @@ def _file(path: Path) -> Iterator[Frame]:
 
 def _broken(path: Path, error: Exception) -> InputError:
     """The disk's trouble is raised as such; a damaged compressed file is bad input."""
-    if getattr(error, "errno", None):
-        raise StorageError(f"{path}: {getattr(error, 'strerror', error)}") from error
+    if isinstance(error, OSError) and error.errno:
+        raise StorageError(f"{path}: {error.strerror}") from error
     return InputError(f"{path}: the compressed file is not whole ({error})")
 
 

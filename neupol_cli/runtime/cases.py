@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from neupol_cli.training.presets import Preset, presets
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from neupol_cli.io.volumetric import Grid
+    from neupol_cli.models.base import Model
+    from neupol_cli.models.density.model import DensityModel, EncodedAtoms
+    from neupol_cli.models.property import PropertyModel
 
 LARGEST = 1_000_000  # points: of a larger grid only blocks are computed
 SIDE = 40  # points along each side of a block
@@ -50,7 +55,7 @@ def alkane(carbons: int) -> Atoms:
     return Atoms(numbers=[6] * carbons + [1] * (2 * carbons + 2), positions=positions)
 
 
-def sampled(grid: Any, side: int, seed: int, largest: int = LARGEST) -> list[Any]:
+def sampled(grid: Grid, side: int, seed: int, largest: int = LARGEST) -> list[Grid]:
     """The grid itself, or of a large one random blocks with about ``largest`` / 4 points in all.
 
     Args:
@@ -60,7 +65,8 @@ def sampled(grid: Any, side: int, seed: int, largest: int = LARGEST) -> list[Any
     if np.prod(grid.shape) <= largest:
         return [grid]
     rng = np.random.default_rng(seed)
-    shape = tuple(min(side, int(n)) for n in grid.shape)
+    a, b, c = (min(side, int(n)) for n in grid.shape)
+    shape = (a, b, c)
     blocks = []
     for _ in range(max(1, largest // 4 // int(np.prod(shape)))):
         corner = [rng.integers(0, n - m + 1) for n, m in zip(grid.shape, shape, strict=True)]
@@ -100,12 +106,20 @@ def alkanes(carbons: Sequence[int]) -> System:
     return System("alkanes", tuple(sorted(set(carbons))), alkane)
 
 
+class Facts(TypedDict, total=False):
+    """What a record says of a grid: its points, those computed, and whether those were fewer."""
+
+    points: int
+    computed_points: int
+    scaled: bool
+
+
 @dataclass(frozen=True)
 class Work:
     """One size, ready: ``run`` answers seconds, ``facts`` go into its record."""
 
     run: Callable[[], float]
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass
@@ -141,28 +155,32 @@ class Conditions:
     spacing: float
 
 
-def density_work(model: Any, atoms: Atoms, conditions: Conditions) -> Work:
+def density_work(model: DensityModel, atoms: Atoms, conditions: Conditions) -> Work:
     """The whole density, or blocks of it: then the probes' seconds are scaled to the whole."""
     from neupol_cli.io.volumetric import by_spacing
 
     grid = by_spacing(atoms, conditions.spacing, MARGIN)
     blocks = sampled(grid, SIDE, len(atoms))
     computed = sum(block.size for block in blocks)
-    facts = {"points": grid.size, "computed_points": computed, "scaled": computed < grid.size}
+    facts: Facts = {
+        "points": grid.size,
+        "computed_points": computed,
+        "scaled": computed < grid.size,
+    }
 
     def run() -> float:
         alone, features = timed(lambda: model.atom_features(atoms), conditions.device)
         each, _ = timed(lambda: probes(features), conditions.device)
         return alone + each * grid.size / computed
 
-    def probes(features: Any) -> None:
+    def probes(features: EncodedAtoms) -> None:
         for block in blocks:
             model.density_grid(features, block, memory=conditions.memory)
 
     return Work(run, facts)
 
 
-def property_work(model: Any, atoms: Atoms, forces: bool, device: str) -> Work:
+def property_work(model: PropertyModel, atoms: Atoms, forces: bool, device: str) -> Work:
     """All properties of one structure, with or without forces."""
     return Work(lambda: timed(lambda: model.predict([atoms], forces=forces), device)[0])
 
@@ -181,6 +199,8 @@ def subjects(
         molecules: for models that do not know the crystal's elements, or have no choice made.
     """
     from neupol_cli import registry
+    from neupol_cli.models.density.model import DensityModel
+    from neupol_cli.models.property import PropertyModel
 
     preset = None if name in registry.bundled() or _exists(name) else _untrained(name)
     if preset is not None:
@@ -193,8 +213,9 @@ def subjects(
     else:
         model = _loaded(name, conditions.device)
         system, notes = _suited(name, model, crystal() if crystal else molecules, molecules)
-    if model.task == "density":
+    if isinstance(model, DensityModel):
         return [_density(name, model, system, conditions, notes)]
+    assert isinstance(model, PropertyModel)
     return _properties(name, model, system, conditions, notes)
 
 
@@ -208,7 +229,7 @@ def _elements(system: System) -> set[int]:
     return {int(number) for number in system.make(system.sizes[0]).numbers}
 
 
-def _loaded(name: str, device: str) -> Any:
+def _loaded(name: str, device: str) -> Model:
     import torch
 
     from neupol_cli import registry
@@ -228,7 +249,7 @@ def _untrained(name: str) -> Preset | None:
     return Preset(name, name, "", "") if name in registry.ENTRIES else None
 
 
-def _random(preset: Preset, task: str, elements: set[int], device: str) -> Any:
+def _random(preset: Preset, task: str, elements: set[int], device: str) -> Model:
     """A network of a preset's size for these elements, the paper's for ChargE3Net."""
     import torch
 
@@ -238,7 +259,7 @@ def _random(preset: Preset, task: str, elements: set[int], device: str) -> Any:
         raise UsageError(
             f"{preset.name}: moves particles; neither properties nor densities to time"
         )
-    config: dict[str, Any] = {"species": sorted(elements)}
+    config: dict[str, object] = {"species": sorted(elements)}
     if task == "property":
         config |= {"targets": ["energy"], "units": ["eV"]}
     if "embedding" in registry.defaults(preset.network) and task == "density":
@@ -248,23 +269,23 @@ def _random(preset: Preset, task: str, elements: set[int], device: str) -> Any:
 
 
 def _suited(
-    name: str, model: Any, system: System, molecules: System
+    name: str, model: Model, system: System, molecules: System
 ) -> tuple[System, tuple[str, ...]]:
     """The system, or alkanes where the model does not know its elements."""
     from ase.data import chemical_symbols
 
-    strange = sorted(_elements(system) - set(model.config.species))
+    strange = sorted(_elements(system) - set(model.species))
     if not strange:
         return system, ()
     names = " ".join(chemical_symbols[z] for z in strange)
-    unknown = _elements(molecules) - set(model.config.species)
+    unknown = _elements(molecules) - set(model.species)
     if unknown:
         raise InputError(f"{name}: has not seen {names}; name a structure of elements that it has")
     return molecules, (f"alkanes, since the model has not seen {names}",)
 
 
 def _density(
-    name: str, model: Any, system: System, conditions: Conditions, notes: tuple[str, ...]
+    name: str, model: DensityModel, system: System, conditions: Conditions, notes: tuple[str, ...]
 ) -> Subject:
     notes += (f"grid step at most {conditions.spacing:g} Angstrom",)
     return Subject(
@@ -273,7 +294,7 @@ def _density(
 
 
 def _properties(
-    name: str, model: Any, system: System, conditions: Conditions, notes: tuple[str, ...]
+    name: str, model: PropertyModel, system: System, conditions: Conditions, notes: tuple[str, ...]
 ) -> list[Subject]:
     def prepared(forces: bool) -> Callable[[Atoms], Work]:
         return lambda atoms: property_work(model, atoms, forces, conditions.device)
@@ -285,7 +306,7 @@ def _properties(
     return found
 
 
-def has_energy(model: Any) -> bool:
+def has_energy(model: PropertyModel) -> bool:
     """Whether a property model can answer forces."""
     try:
         return bool(model.energy)
@@ -301,10 +322,10 @@ def pyscf(system: System, spacing: float) -> Subject:
     periodic = bool(system.make(system.sizes[0]).pbc.any())
     basis = CELL_BASIS if periodic else dft.Settings.basis
     settings = dft.Settings(basis=basis, spacing=spacing, margin=MARGIN)
-    solve: Callable[..., Any] = dft_cells.solve if periodic else dft.solve
+    solve: Callable[..., object] = dft_cells.solve if periodic else dft.solve
 
     def prepare(atoms: Atoms) -> Work:
-        def work() -> Any:
+        def work() -> object:
             return solve(atoms, settings, system.name, clock.end)
 
         return Work(lambda: timed(work, "cpu")[0])

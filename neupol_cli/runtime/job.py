@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import numpy as np
 
 from neupol_cli.errors import TemporaryError
-from neupol_cli.runtime.cases import Conditions, Subject, Work
+from neupol_cli.runtime.cases import Conditions, Facts, Subject, Work
 from neupol_cli.runtime.timing import (
+    Environment,
     Fit,
     Measured,
     attempt,
@@ -25,10 +26,73 @@ from neupol_cli.runtime.timing import (
 )
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from rich.table import Table
 
 LEAST = 50e6  # bytes: memory that grew by less says nothing of how it will grow
 HEAD = ("size", "atoms", "median", "spread", "per atom", "probes/s", "peak memory", "")
+
+
+class Size(TypedDict):
+    """A structure of a series."""
+
+    size: int
+    formula: str
+    atoms: int
+
+
+class Record(Facts):
+    """What a size took."""
+
+    seconds: list[float]
+    median_s: float
+    spread_s: float
+    per_atom_s: float
+    warmed_up: bool
+    peak_memory_bytes: int
+    probes_per_second: NotRequired[float]
+
+
+class Point(Size, Record):
+    """A size that was measured."""
+
+
+class LeftOut(Size):
+    """A size that was not, and why."""
+
+    reason: str
+
+
+class FitValues(TypedDict):
+    """The fields of :class:`Fit`."""
+
+    factor: float
+    exponent: float
+    error: float | None
+    smallest: int
+    largest: int
+
+
+class Report(TypedDict):
+    """What is told of one subject."""
+
+    model: str
+    answers: str
+    system: str
+    notes: list[str]
+    points: list[Point]
+    skipped: list[LeftOut]
+    fit: FitValues | None
+
+
+class Crossing(TypedDict):
+    """Where a model and the DFT cost the same."""
+
+    model: str
+    answers: str
+    against: str
+    atoms: float | None
+    extrapolated: bool
 
 
 class Series:
@@ -37,23 +101,27 @@ class Series:
     def __init__(self, subject: Subject, conditions: Conditions, repeats: int) -> None:
         self.subject, self.conditions, self.repeats = subject, conditions, repeats
         self.device = "cpu" if subject.answers == "density by DFT" else conditions.device
-        self.points: list[dict[str, Any]] = []
-        self.skipped: list[dict[str, Any]] = []
+        self.points: list[Point] = []
+        self.skipped: list[LeftOut] = []
         self._efforts: list[int] = []  # what the time depends on: points computed, or atoms
         self._spent: list[float] = []
         self._grown: list[float] = []
 
-    def run(self, seconds: float) -> dict[str, Any]:
+    def run(self, seconds: float) -> Report:
         """Goes through the sizes; ``seconds`` are what all of them may take."""
         end = self.subject.clock.end = time.monotonic() + seconds
         self._warm_up()
         for size, atoms in self.subject.system.structures():
-            record = {"size": size, "formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
+            name: Size = {
+                "size": size,
+                "formula": atoms.get_chemical_formula(),
+                "atoms": len(atoms),
+            }
             found, reason = attempt(partial(self._measured, atoms, end))
-            if reason:
-                self.skipped.append(record | {"reason": reason})
+            if found is None:
+                self.skipped.append({**name, "reason": reason})
             else:
-                self.points.append(record | found)
+                self.points.append({**name, **found})
         return self.report()
 
     def _warm_up(self) -> None:
@@ -80,7 +148,7 @@ class Series:
             much = f"{memory / 1e9:.1f} GB, beyond --memory {limit / 1e9:.1f} GB"
             raise TemporaryError(f"would take about {much}")
 
-    def _measured(self, atoms: Any, end: float) -> dict[str, Any]:
+    def _measured(self, atoms: Atoms, end: float) -> Record:
         """One size: its record without its name."""
         reset_peak(self.device)
         work, start, before = self.subject.prepare(atoms), time.monotonic(), peak(self.device)
@@ -96,7 +164,7 @@ class Series:
         """The power law of this subject's medians."""
         return fit(self._sizes(), [point["median_s"] for point in self.points])
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         """Everything as plain values."""
         found = self.fitted()
         return {
@@ -106,12 +174,12 @@ class Series:
             "notes": list(self.subject.notes),
             "points": self.points,
             "skipped": self.skipped,
-            "fit": None if found is None else asdict(found),
+            "fit": None if found is None else cast(FitValues, asdict(found)),
         }
 
 
-def _record(found: Measured, work: Work, atoms: int) -> dict[str, Any]:
-    record = {
+def _record(found: Measured, work: Work, atoms: int) -> Record:
+    record: Record = {
         "seconds": found.seconds,
         "median_s": found.median,
         "spread_s": found.spread,
@@ -121,12 +189,12 @@ def _record(found: Measured, work: Work, atoms: int) -> dict[str, Any]:
     }
     if "points" in work.facts:
         record["probes_per_second"] = work.facts["points"] / found.median
-    return record | work.facts
+    return {**record, **work.facts}
 
 
 def run(
     subjects: Sequence[Subject], conditions: Conditions, minutes: float, repeats: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Report]:
     """Each subject's report, as it comes. What one leaves of its share is the next ones'."""
     end = time.monotonic() + 60 * minutes
     for index, subject in enumerate(subjects):
@@ -134,14 +202,14 @@ def run(
         yield Series(subject, conditions, repeats).run(share)
 
 
-def crossings(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def crossings(reports: Sequence[Report]) -> list[Crossing]:
     """Where each model and the DFT cost the same on the same systems, by their fits.
 
     ``extrapolated`` unless both were measured on both sides of that size.
     """
     laws = [(r, Fit(**r["fit"])) for r in reports if r["fit"] is not None]
     reference = [pair for pair in laws if pair[0]["answers"] == "density by DFT"]
-    found = []
+    found: list[Crossing] = []
     for theirs, slow in reference:
         for report, fast in laws:
             if report is theirs or report["system"] != theirs["system"]:
@@ -164,7 +232,7 @@ def _measured_around(atoms: float, *laws: Fit) -> bool:
     return all(law.smallest <= atoms <= law.largest for law in laws)
 
 
-def table(report: dict[str, Any]) -> Table:
+def table(report: Report) -> Table:
     """A row a size; those that were left out say why."""
     from rich.table import Table
 
@@ -179,7 +247,7 @@ def table(report: dict[str, Any]) -> Table:
     return rows
 
 
-def _row(point: dict[str, Any]) -> Iterator[str]:
+def _row(point: Point) -> Iterator[str]:
     yield str(point["size"])
     yield f"{point['atoms']:,}"
     yield duration(point["median_s"])
@@ -209,13 +277,13 @@ def duration(value: float) -> str:
     return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
 
 
-def heading(report: dict[str, Any]) -> str:
+def heading(report: Report) -> str:
     """Who, what, on what, and what a reader must know of it."""
     notes = "".join(f"; {note}" for note in report["notes"])
     return f"{report['model']}, {report['answers']}, {report['system']}{notes}"
 
 
-def law(report: dict[str, Any]) -> str:
+def law(report: Report) -> str:
     """The exponent with its uncertainty and the sizes that it is of."""
     found = report["fit"]
     if found is None:
@@ -226,7 +294,7 @@ def law(report: dict[str, Any]) -> str:
     return f"cost ~ N^p, p = {found['exponent']:.2f}{worth}, of {between}"
 
 
-def meeting(found: dict[str, Any]) -> str:
+def meeting(found: Crossing) -> str:
     """A crossing point in words."""
     who = f"{found['model']} ({found['answers']}) and {found['against']}"
     if found["atoms"] is None:
@@ -235,7 +303,7 @@ def meeting(found: dict[str, Any]) -> str:
     return f"{who} cost the same at {found['atoms']:.3g} atoms, {how}"
 
 
-def conditions_line(environment: dict[str, Any]) -> str:
+def conditions_line(environment: Environment) -> str:
     """Where it was measured, on one line."""
     place = environment["gpu"] or environment["processor"]
     threads = f"{environment['threads']} of {environment['cores']} threads"

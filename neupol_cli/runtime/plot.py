@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neupol_cli import figures
+from neupol_cli.runtime.job import Report
 from neupol_cli.runtime.timing import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw(path: str, reports: Sequence[dict[str, Any]], conditions: str) -> None:
+def draw(path: str, reports: Sequence[Report], conditions: str) -> None:
     """Writes the picture: measured sizes as dots (hollow where scaled up), fits as lines."""
     from matplotlib.figure import Figure
 
@@ -31,7 +32,7 @@ def draw(path: str, reports: Sequence[dict[str, Any]], conditions: str) -> None:
     figures.save(figure, path, dpi=150)
 
 
-def _draw(axes: Axes, report: dict[str, Any], colour: str) -> None:
+def _draw(axes: Axes, report: Report, colour: str) -> None:
     points = report["points"]
     atoms = [point["atoms"] for point in points]
     middle = np.array([point["median_s"] for point in points])

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,25 @@ from neupol_cli.errors import InputError, TemporaryError, out_of_memory
 
 SLOW = 20.0  # seconds: a first run of this length is no warm-up, it counts
 LARGE = 8  # the exponent is of the sizes within this factor of the largest; of three at least
+
+
+Made = TypeVar("Made")
+
+
+class Environment(TypedDict):
+    """What seconds depend on besides the code."""
+
+    processor: str
+    cores: int | None
+    threads: int
+    device: str
+    gpu: str | None
+    dtype: str
+    neupol: str
+    torch: str
+    pyscf: str | None
+    python: str
+    system: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class Fit:
         return float(self.factor * atoms**self.exponent)
 
 
-def timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
+def timed(work: Callable[[], Made], device: str) -> tuple[float, Made]:
     """Seconds of the clock until the device has finished, and the result."""
     synchronise(device)
     start = time.perf_counter()
@@ -170,7 +189,7 @@ def expected(atoms: Sequence[int], amounts: Sequence[float], size: int, guess: f
     return float(amounts[-1] * (size / atoms[-1]) ** exponent(atoms, amounts, guess))
 
 
-def attempt(work: Callable[[], Any]) -> tuple[Any, str]:
+def attempt(work: Callable[[], Made]) -> tuple[Made | None, str]:
     """The result and no reason, or no result and the reason: memory, or a refusal."""
     try:
         return work(), ""
@@ -182,7 +201,7 @@ def attempt(work: Callable[[], Any]) -> tuple[Any, str]:
         return None, "out of memory"
 
 
-def environment(device: str, dtype: str) -> dict[str, Any]:
+def environment(device: str, dtype: str) -> Environment:
     """What the seconds depend on besides the code."""
     import torch
 

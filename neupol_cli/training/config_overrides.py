@@ -8,7 +8,6 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from neupol_cli import renamed_settings
 from neupol_cli.errors import UsageError
@@ -28,7 +27,7 @@ def _truth(text: str) -> bool:
     return words[text.lower()]
 
 
-CONVERTERS: dict[Any, Callable[[str], Any]] = {int: int, float: float, str: str, bool: _truth}
+CONVERTERS: dict[object, Callable[[str], object]] = {int: int, float: float, str: str, bool: _truth}
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
@@ -62,7 +61,7 @@ def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
     return found
 
 
-def config_overrides(config: type, texts: Sequence[str]) -> dict[str, Any]:
+def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
     """``--set KEY=VALUE`` for the fields of a Config dataclass, each converted to its type.
 
     Raises:
@@ -71,7 +70,7 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, Any]:
     """
     hints = typing.get_type_hints(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
-    found = {}
+    found: dict[str, object] = {}
     for key, text in renamed_settings.current(pairs(texts, "--set")).items():
         if key not in known:
             raise UsageError(
@@ -89,16 +88,16 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _each(value: Any) -> list[Any]:
+def _each(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _sensible(value: Any, least: float) -> bool:
+def _sensible(value: object, least: float) -> bool:
     """Whether a setting is no number, or one that is finite and not less than this."""
     return not isinstance(value, int | float) or (math.isfinite(value) and value >= least)
 
 
-def check_finite(options: Mapping[str, Any]) -> None:
+def check_finite(options: Mapping[str, object]) -> None:
     """Refuse what parsers let through.
 
     Raises:
@@ -111,7 +110,7 @@ def check_finite(options: Mapping[str, Any]) -> None:
             )
 
 
-def _converted(kind: Any, text: str) -> Any:
+def _converted(kind: object, text: str) -> object:
     """A value of type ``kind``: plain, ``X | None`` (the word none), or ``tuple[X, ...]`` (1,2)."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):

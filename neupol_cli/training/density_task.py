@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset, Density
+from neupol_cli.models.base import Model
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
+from neupol_cli.models.density.model import DensityModel
 from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
@@ -168,12 +170,12 @@ class DensityTask:
     metric = METRIC
 
     def __init__(
-        self, model: Any, dataset: Dataset, split: dict[str, np.ndarray], request: Request
+        self, model: DensityModel, dataset: Dataset, split: dict[str, np.ndarray], request: Request
     ) -> None:
         assert dataset.density is not None
-        self.model: Any = model
+        self.model = model
         self.config = model.config
-        like = model.readout.weight.detach()
+        like = next(model.parameters()).detach()
         self.arrays = Arrays.of(dataset, like.device, like.dtype)
         self.density = dataset.density
         self.columns = 1 + self.config.spin
@@ -220,7 +222,7 @@ class DensityTask:
         return loss + self.smoothness * rough, {"smoothness": rough}
 
     def _errors(
-        self, model: Any, grids: Grids, chosen: Tensor, rows: Tensor, graph: Graph
+        self, model: nn.Module, grids: Grids, chosen: Tensor, rows: Tensor, graph: Graph
     ) -> Tensor:
         """(B P,) or (B P, 2): what the model says less what is there."""
         found: Tensor = model(graph, grids.points(chosen, rows))
@@ -232,17 +234,18 @@ class DensityTask:
         return values[:, 0] if values.dim() == 2 and self.columns == 1 else values
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
+        self, split: str, model: Model, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
         """eps_mae in percent; see `task.Task`."""
         if not len(self.splits[split]):
             return {}
         measured = self._tested if split == "test" else self._valid
         with torch.no_grad():
-            sums = group.all_reduce(measured(group.shard(self.splits[split]), model, check))
+            indices = group.shard(self.splits[split])
+            sums = group.all_reduce(measured(indices, cast(DensityModel, model), check))
         return {METRIC: 100 * float(sums[0] / sums[1])}
 
-    def _valid(self, indices: np.ndarray, model: Any, check: Callable[[], None]) -> Tensor:
+    def _valid(self, indices: np.ndarray, model: DensityModel, check: Callable[[], None]) -> Tensor:
         """sum |rho - rho^| and sum |rho| over the fixed points of some of the validation set."""
         if self.checked is None:
             self.checked = Grids.of(
@@ -261,7 +264,9 @@ class DensityTask:
             sums += _sums(errors, self._truth(grids, rows))
         return sums
 
-    def _tested(self, indices: np.ndarray, model: Any, check: Callable[[], None]) -> Tensor:
+    def _tested(
+        self, indices: np.ndarray, model: DensityModel, check: Callable[[], None]
+    ) -> Tensor:
         """The same over whole grids, one structure in memory at a time."""
         like = self.grids.step
         sums = torch.zeros(2, dtype=torch.float64, device=like.device)
@@ -272,7 +277,8 @@ class DensityTask:
             values = torch.from_numpy(self.density.values(int(index))).to(like)
             values = values[:, 0] if values.dim() == 2 and self.columns == 1 else values
             density = self.density
-            grid = Box(density.origin[index], density.step[index], density.shape[index])
+            shape = tuple(density.shape[index].tolist())
+            grid = Box(density.origin[index], density.step[index], shape)
             found = model.density_grid(model.prepared(graph), grid)
             sums += _sums(found - values, values)
         return sums
@@ -284,7 +290,7 @@ class Box:
 
     origin: np.ndarray
     step: np.ndarray
-    shape: np.ndarray
+    shape: tuple[int, ...]
 
 
 def _sums(errors: Tensor, truth: Tensor) -> Tensor:
@@ -307,11 +313,13 @@ def fit_promolecule(task: DensityTask, seed: int) -> None:
         design.append(_shells(model, graph, task.grids.points(chosen, rows)))
         truth = task.grids.values[rows.reshape(-1)]
         density.append(truth[:, 0] if truth.dim() == 2 else truth)
+    assert model.promolecule is not None
     model.promolecule.fit(torch.cat(design), torch.cat(density))
 
 
-def _shells(model: Any, graph: Graph, probes: Tensor) -> Tensor:
+def _shells(model: DensityModel, graph: Graph, probes: Tensor) -> Tensor:
     """(B P, species x Gaussians): the shells summed over each structure's atoms of an element."""
+    assert model.promolecule is not None
     cutoff, species = model.config.cutoff, len(model.config.species)
     images = periodic_images(graph, cutoff, *fractional_bounds(graph, probes))
     edges = padded_edges(graph, images, graph.positions, probes, cutoff)
@@ -340,4 +348,5 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)
+    assert isinstance(model, DensityModel)
     return DensityTask(model, dataset, split, request)

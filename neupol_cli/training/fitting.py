@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -16,10 +15,12 @@ from neupol_cli.distributed import process_group, torchrun
 from neupol_cli.distributed.process_group import ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import files, hdf5
+from neupol_cli.models.base import Measured
 from neupol_cli.training import config_overrides, presets
 from neupol_cli.training.loop import Trainer
+from neupol_cli.training.options import ChosenOptions, Options
 from neupol_cli.training.request import Request
-from neupol_cli.training.run import Folder, Run
+from neupol_cli.training.run import Folder, Run, RunConfig
 from neupol_cli.training.runlog import Silence, reporter
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.task import Task
@@ -34,9 +35,17 @@ CHANGEABLE = {
 }  # fmt: skip
 
 
-def fit(
-    output: Path, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
-) -> dict[str, Any]:
+class Result(TypedDict):
+    """What came of a run: steps, the best one, seconds, and the errors by name."""
+
+    steps: int
+    best_step: int
+    seconds: float
+    valid: dict[str, Measured]
+    test: dict[str, Measured]
+
+
+def fit(output: Path, options: Options, given: set[str], resume: bool, force: bool) -> Result:
     """Trains and tests, alone or as one of torchrun's processes.
 
     Args:
@@ -68,35 +77,34 @@ def fit(
 
 
 def _requested(
-    folder: Folder, options: Mapping[str, Any], given: set[str], resume: bool, force: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    folder: Folder, options: Options, given: set[str], resume: bool, force: bool
+) -> tuple[ChosenOptions, RunConfig | None]:
     """The options to train with, and the configuration of the run that goes on or nothing."""
     resume = resume or folder.begun_by(torchrun.launcher())  # which starts it again, then
     folder.prepare(resume, force and not torchrun.restarts())
     if not resume:
-        return _begun(options, given), {}
+        return _begun(options, given), None
     earlier = folder.read_config()
     return _continued(earlier["options"], options, given), earlier
 
 
 def _fit(
-    folder: Folder, group: ProcessGroup, chosen: dict[str, Any], earlier: dict[str, Any]
-) -> dict[str, Any]:
+    folder: Folder, group: ProcessGroup, chosen: ChosenOptions, earlier: RunConfig | None
+) -> Result:
     dataset = hdf5.read(_required(chosen, "data"))
     _same_data(earlier, dataset)
     task = _task(chosen, dataset)
     trainer = Trainer(task, _settings(chosen), group)
     if group.is_main:
         folder.make(empty=not earlier)
-        config = {"options": chosen, "fingerprint": dataset.fingerprint}
-        mark = {"launcher": torchrun.launcher()} if torchrun.launcher() else {}
-        folder.write_config(config | mark)
+        config: RunConfig = {"options": chosen, "fingerprint": dataset.fingerprint}
+        if torchrun.launcher():
+            config["launcher"] = torchrun.launcher()
+        folder.write_config(config)
     return _run(folder, trainer, chosen, resume=bool(earlier))
 
 
-def _run(
-    folder: Folder, trainer: Trainer, options: Mapping[str, Any], resume: bool
-) -> dict[str, Any]:
+def _run(folder: Folder, trainer: Trainer, options: Options, resume: bool) -> Result:
     voice = reporter() if trainer.group.is_main else Silence()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
@@ -116,7 +124,7 @@ def _run(
     }
 
 
-def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
+def _introduction(options: Options, trainer: Trainer) -> str:
     weights = sum(p.numel() for p in trainer.parameters)
     name = options["model"] if options.get("preset") is None else options["preset"]
     text = (
@@ -134,7 +142,7 @@ def _introduction(options: Mapping[str, Any], trainer: Trainer) -> str:
     return text
 
 
-def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+def _begun(options: Options, given: set[str]) -> ChosenOptions:
     """The options of a new run: as given, then the preset's, then the defaults.
 
     Raises:
@@ -159,13 +167,11 @@ def _begun(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     return chosen
 
 
-def _targets(options: Mapping[str, Any]) -> list[str]:
+def _targets(options: Options) -> list[str]:
     return [word for text in options["target"] for word in text.split(",") if word]
 
 
-def _continued(
-    earlier: Mapping[str, Any], options: Mapping[str, Any], given: set[str]
-) -> dict[str, Any]:
+def _continued(earlier: Options, options: Options, given: set[str]) -> ChosenOptions:
     """The options of a run that goes on: its own, but for those that may change.
 
     Raises:
@@ -192,7 +198,7 @@ def _continued(
     return chosen
 
 
-def _renamed(earlier: Mapping[str, Any]) -> dict[str, Any]:
+def _renamed(earlier: Options) -> ChosenOptions:
     """The options of a run as it would be begun today; versions before called some otherwise."""
     renamed = {"partition" if name == "split" else name: earlier[name] for name in earlier}
     if "preset" not in earlier:  # --scale had no "auto" then, and "mad" meant it
@@ -200,18 +206,19 @@ def _renamed(earlier: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _required(options: Mapping[str, Any], name: str) -> Any:
-    if options[name] is None:
+def _required(options: Options, name: str) -> str:
+    value: str | None = options[name]
+    if value is None:
         raise UsageError(f"{name.upper()} is missing; see neupol fit --help")
-    return options[name]
+    return value
 
 
-def _same_data(earlier: Mapping[str, Any], dataset: hdf5.Dataset) -> None:
+def _same_data(earlier: RunConfig | None, dataset: hdf5.Dataset) -> None:
     if earlier and earlier["fingerprint"] != dataset.fingerprint:
         raise InputError("the data are not those that this run was begun with; give the same file")
 
 
-def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
+def _task(options: Options, dataset: hdf5.Dataset) -> Task:
     """The task that the options ask for."""
     name = _required(options, "model")
     kind = registry.entry(name).load().Config
@@ -229,7 +236,7 @@ def _task(options: Mapping[str, Any], dataset: hdf5.Dataset) -> Task:
     return task_for(name, dataset, request)
 
 
-def _settings(options: Mapping[str, Any]) -> Settings:
+def _settings(options: Options) -> Settings:
     """How to train, from the options of the same names."""
     steps, seconds = config_overrides.interval(options["save_every"])
     names = {field.name for field in fields(Settings)} & set(options)
@@ -238,7 +245,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     )
 
 
-def _described(options: Mapping[str, Any]) -> dict[str, Any]:
+def _described(options: Options) -> ChosenOptions:
     """What a checkpoint says about its training: the options, without paths of this machine."""
     hidden = {"data", "device", "save_every", "model"}
     return {

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+
+# As signal.signal takes and gives them.
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Interrupted(Exception):
@@ -29,7 +32,7 @@ class Interruption:
 
     def __init__(self, repeats: bool = False) -> None:
         self.repeats, self.number = repeats, 0
-        self._earlier: dict[int, Any] = {}
+        self._earlier: dict[int, Handler] = {}
 
     def __enter__(self) -> Interruption:
         for number in self.NUMBERS:

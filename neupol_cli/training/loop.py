@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from neupol_cli.checkpoint import State
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import DivergedError, TemporaryError, UsageError, out_of_memory
+from neupol_cli.models.base import Model
 from neupol_cli.training.ema import EMA, Window
 from neupol_cli.training.epoch_sampler import EpochSampler, default_generator, mixed
 from neupol_cli.training.optimizers import optimizer_for
@@ -199,7 +200,7 @@ class Trainer:
             raise TemporaryError(f"out of memory with --batch-size {size}; try {advice}") from error
 
     @contextmanager
-    def eval_mode(self) -> Iterator[nn.Module]:
+    def eval_mode(self) -> Iterator[Model]:
         """The model as it is evaluated and stored: averaged weights, eval mode."""
         self.model.eval()
         try:
@@ -254,7 +255,7 @@ class Trainer:
 
     # State.
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that `restore` needs, as nested dictionaries of tensors and numbers."""
         self.verify()
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
@@ -273,7 +274,7 @@ class Trainer:
             "size": self.task.size,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Takes up a state that `state` gave, exactly.
 
         Raises:

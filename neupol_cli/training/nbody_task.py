@@ -13,7 +13,7 @@ from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
-from neupol_cli.models.base import DynamicsModel
+from neupol_cli.models.base import DynamicsModel, Model
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
 
@@ -60,7 +60,7 @@ class NBodyTask:
 
     @torch.no_grad()
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
+        self, split: str, model: Model, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
         """Mean squared error over all coordinates; see `task.Task`."""
         indices = self.splits[split]

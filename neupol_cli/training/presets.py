@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+
+from neupol_cli.training.options import ChosenOptions, Options
 
 # Options that a user's words are added to, behind the preset's own, which they win over.
 ADDED = ("set_", "weight")
@@ -20,8 +21,8 @@ class Case:
     """What else holds where every target is among ``targets``."""
 
     targets: tuple[str, ...]
-    settings: Mapping[str, Any]
-    recipe: Mapping[str, Any]
+    settings: Mapping[str, object]
+    recipe: Options
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Preset:
     network: str
     summary: str
     source: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    recipe: Options = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     note: str = ""
     default: bool = False
 
-    def options(self, targets: Sequence[str]) -> dict[str, Any]:
+    def options(self, targets: Sequence[str]) -> ChosenOptions:
         """The options of `fit` that this preset stands for, when these targets are learnt."""
         settings, recipe = dict(self.settings), dict(self.recipe)
         for case in self.cases:
@@ -60,7 +61,7 @@ class Preset:
         return recipe | {"set_": texts(settings)}
 
 
-def texts(settings: Mapping[str, Any]) -> list[str]:
+def texts(settings: Mapping[str, object]) -> list[str]:
     """Settings as a user writes them behind ``--set``."""
     return [f"{key}={value}" for key, value in settings.items()]
 
@@ -74,7 +75,7 @@ def presets() -> dict[str, Preset]:
     return {name: _preset(name, table) for name, table in tomllib.loads(text).items()}
 
 
-def _preset(name: str, table: dict[str, Any]) -> Preset:
+def _preset(name: str, table: ChosenOptions) -> Preset:
     cases = tuple(
         Case(tuple(case["targets"]), case.get("settings", {}), case.get("recipe", {}))
         for case in table.pop("cases", [])
@@ -91,8 +92,8 @@ def chosen(name: str) -> Preset | None:
 
 
 def applied(
-    options: Mapping[str, Any], given: Iterable[str], preset: Preset, targets: Sequence[str]
-) -> dict[str, Any]:
+    options: Options, given: Iterable[str], preset: Preset, targets: Sequence[str]
+) -> ChosenOptions:
     """Options with a preset's under those that were given.
 
     Args:

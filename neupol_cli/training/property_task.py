@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import UsageError
 from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.models.base import Model
 from neupol_cli.models.nn.graph import Graph, ragged
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.targets import FORCES
@@ -208,7 +209,7 @@ class PropertyTask:
         return (predicted - reference).squeeze(1)
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
+        self, split: str, model: Model, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
         """Mean absolute errors by label in their units; see `task.Task`."""
         indices = self.splits[split]

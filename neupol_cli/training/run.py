@@ -18,15 +18,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from neupol_cli import checkpoint
 from neupol_cli.distributed.process_group import LostRank
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io import files
+from neupol_cli.models.base import Measured
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
+from neupol_cli.training.options import ChosenOptions
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
+
+
+class RunConfig(TypedDict, total=False):
+    """config.json: the options, the fingerprint of the data, and torchrun's mark where it began."""
+
+    options: ChosenOptions
+    fingerprint: str
+    launcher: str
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,12 @@ class Folder:
             return False
         return self.read_config().get("launcher") == launcher
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
+    def write_config(self, config: RunConfig) -> None:
         """Stores what was asked for."""
         with files.atomic(self["config.json"]) as partial:
             partial.write_text(json.dumps(config, indent=1) + "\n")
 
-    def read_config(self) -> dict[str, Any]:
+    def read_config(self) -> RunConfig:
         """What was asked for.
 
         Raises:
@@ -107,7 +117,7 @@ class Folder:
         """
         try:
             with files.reported(self["config.json"]):
-                config: dict[str, Any] = json.loads(self["config.json"].read_text())
+                config: RunConfig = json.loads(self["config.json"].read_text())
         except ValueError as error:
             raise InputError(f"{self['config.json']}: not JSON: {error}") from error
         if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
@@ -134,7 +144,7 @@ class Run:
         name: str,
         trainer: Trainer,
         reporter: Reporter,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
     ) -> None:
         self.folder, self.name, self.trainer, self.reporter = folder, name, trainer, reporter
         self.settings = dict(settings)
@@ -166,7 +176,7 @@ class Run:
             self.metrics.rewind(step)
         self.spoken_step = self.trainer.now.step
 
-    def _stored(self, resume: bool) -> dict[str, Any]:
+    def _stored(self, resume: bool) -> checkpoint.State:
         """The folder's state; empty where there is none yet, or a run begins."""
         path = self.folder.state
         return checkpoint.load_state(path) if resume and path.exists() else {}
@@ -243,7 +253,7 @@ class Run:
         if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
             self._draw()
 
-    def _note(self, record: Mapping[str, Any]) -> None:
+    def _note(self, record: Mapping[str, object]) -> None:
         if self.group.is_main:
             self.metrics.append(record)
 
@@ -253,7 +263,7 @@ class Run:
         names = [self.trainer.task.metric, *(n for n in errors if n != self.trainer.task.metric)]
         return ", ".join(f"{n} {errors[n]:.5g} {units.get(n, '')}".strip() for n in names[:13])
 
-    def with_units(self, errors: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    def with_units(self, errors: Mapping[str, float]) -> dict[str, Measured]:
         """``{name: {"value", "unit"}}`` of errors by name."""
         units = self.trainer.task.units
         return {name: {"value": v, "unit": units.get(name, "")} for name, v in errors.items()}
@@ -271,7 +281,7 @@ class Run:
             checkpoint.save_state(self.folder.state, self.trainer.state())
         self.saved_at = time.monotonic()
 
-    def _save_weights(self, path: Path, more: Mapping[str, Any]) -> None:
+    def _save_weights(self, path: Path, more: Mapping[str, object]) -> None:
         self.trainer.verify()
         if not self.group.is_main:
             return

@@ -7,13 +7,21 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict, cast
 
 from neupol_cli import figures
 from neupol_cli.io import files
 
 QUIET_SECONDS = 30.0  # between two plain progress lines
 PICTURE_SECONDS = 60.0  # between two drawings of loss.png
+
+
+class Line(TypedDict, total=False):
+    """A line of metrics.jsonl: of a step, of its training loss or of its validation."""
+
+    step: int
+    loss: float
+    valid: dict[str, float]
 
 
 class Metrics:
@@ -33,16 +41,16 @@ class Metrics:
         with files.atomic(self.path) as partial:
             partial.write_text(text)
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         """Adds one line."""
         with files.reported(self.path), self.path.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[Line]:
         """All whole lines."""
         if not self.path.exists():
             return []
-        found = []
+        found: list[Line] = []
         for line in self.path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
@@ -50,7 +58,7 @@ class Metrics:
                 break
             if not isinstance(record, dict) or "step" not in record:
                 break
-            found.append(record)
+            found.append(cast(Line, record))
         return found
 
 

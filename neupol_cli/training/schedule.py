@@ -8,9 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from neupol_cli.errors import UsageError
+
+
+class ScheduleState(TypedDict):
+    """What a schedule remembers: falls so far, validations since the best one, and that one."""
+
+    falls: int
+    waiting: int
+    best: float
 
 
 @dataclass(frozen=True)
@@ -116,10 +124,10 @@ class Schedule:
         if self.kind == "plateau" and self.waiting > self.number:
             self.falls, self.waiting = self.falls + 1, 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> ScheduleState:
         """What `restore` needs."""
         return {"falls": self.falls, "waiting": self.waiting, "best": self.best}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: ScheduleState) -> None:
         """Takes up a state that `state` gave."""
         self.falls, self.waiting, self.best = state["falls"], state["waiting"], state["best"]

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.models.base import Model
 
 
 class Task(Protocol):
@@ -23,7 +24,7 @@ class Task(Protocol):
     """
 
     @property
-    def model(self) -> nn.Module: ...
+    def model(self) -> Model: ...
 
     size: int
     metric: str
@@ -37,7 +38,7 @@ class Task(Protocol):
         """
 
     def evaluate(
-        self, split: str, model: nn.Module, check: Callable[[], None], group: ProcessGroup = ALONE
+        self, split: str, model: Model, check: Callable[[], None], group: ProcessGroup = ALONE
     ) -> dict[str, float]:
         """Errors on ``valid`` or ``test``; empty if there is no such split.
 

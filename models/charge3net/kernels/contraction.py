@@ -9,11 +9,11 @@ W_p, the largest of all these, is made again instead of being kept, and all path
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from neupol_cli.models.kernels.context import Context
 
 
 def contracted(symbols: Tensor, sent: Tensor, weights: Tensor, widths: list[int]) -> list[Tensor]:
@@ -30,7 +30,7 @@ class _Contract(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, symbols: Tensor, sent: Tensor, weights: Tensor, widths: list[int]
+        ctx: Context, symbols: Tensor, sent: Tensor, weights: Tensor, widths: list[int]
     ) -> Tensor:
         ctx.save_for_backward(symbols, sent, weights)
         ctx.widths = widths
@@ -47,7 +47,7 @@ class _Contract(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         symbols, sent, weights = ctx.saved_tensors
         dsymbols, dweighted = _contracted_gradients(
             symbols, sent, weights, ctx.widths, gradient, ctx.needs_input_grad[0]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neupol_cli.models.deepdft.kernels.pointers import pointer, threads
+from neupol_cli.models.kernels.context import Context
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def compiled_messages(
 class _Messages(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, filters: Tensor, offers: Tensor, ends: Ends, library: ctypes.CDLL
+        ctx: Context, filters: Tensor, offers: Tensor, ends: Ends, library: ctypes.CDLL
     ) -> tuple[Tensor, Tensor]:
         filters, offers = filters.contiguous(), offers.contiguous()
         out = offers.new_zeros(ends.count, 4, offers.shape[2])
@@ -57,7 +57,7 @@ class _Messages(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         filters, offers = ctx.saved_tensors
         by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
         by_filters, by_offers = torch.empty_like(filters), torch.zeros_like(offers)

@@ -12,7 +12,6 @@ through all the steps while it is in the cache, and two tensors wait. Derivative
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 from neupol_cli.models.egnn import messages
 from neupol_cli.models.egnn.messages import MessageInputs
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 from neupol_cli.models.nn.linear import product
@@ -36,7 +36,7 @@ def summed_messages(p: MessageInputs, receivers: Tensor, senders: Tensor) -> Ten
 class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, recorded: bool, receivers: Tensor, senders: Tensor, *inputs: Tensor | None
+        ctx: Context, recorded: bool, receivers: Tensor, senders: Tensor, *inputs: Tensor | None
     ) -> Tensor:
         p = MessageInputs(*inputs)  # type: ignore[arg-type]
         edges, hidden = receivers.shape[0], p.weight.shape[0]
@@ -63,7 +63,7 @@ class _Summed(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         receivers, senders, first, second, *inputs = ctx.saved_tensors
         p = MessageInputs(*inputs)
         wanted = ctx.needs_input_grad[3:]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neupol_cli.models.kernels import compiler
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.nn.linear import Perceptron
 
 SOURCE = Path(__file__).with_name("nbody_step.cpp")
@@ -39,7 +39,7 @@ class Sizes:
 
 
 @cache
-def _numbers(sizes: Sizes) -> Any:
+def _numbers(sizes: Sizes) -> ctypes.Array[ctypes.c_long]:
     """For the library, with the systems in a tile."""
     pairs = (sizes.points - sizes.first) * (sizes.points - 1)
     tile = max(1, min(PAIRS // pairs, -(-sizes.systems // sizes.threads)))
@@ -90,7 +90,7 @@ def weights(
     return ordered + [w for linear in after for w in (linear.weight, linear.bias)]
 
 
-def _pointers(tensors: Sequence[Tensor]) -> Any:
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*[x.data_ptr() for x in tensors])
 
 
@@ -109,7 +109,7 @@ def _loaded(h: Tensor) -> ctypes.CDLL:
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sizes: Sizes, constants: Constants, h: Tensor, x: Tensor, *weights: Tensor
+        ctx: Context, sizes: Sizes, constants: Constants, h: Tensor, x: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         loops, numbers = _loaded(h), _numbers(sizes)
         saved = h.new_empty(loops.kept(numbers))
@@ -124,7 +124,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         h, x, saved, *weights = ctx.saved_tensors
         by_displacements, by_out = (g if g is None else g.contiguous() for g in gradients)
         by_h, by_x = torch.empty_like(h), torch.zeros_like(x)

@@ -10,13 +10,14 @@ a sum over an axis. Only what stands before each silu waits for the backward pas
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.nn.linear import Perceptron, product
 
 
@@ -83,7 +84,9 @@ def messages_and_phi_x(p: PairInputs, senders: Tensor, first: int) -> tuple[Tens
 
 class _MessagesAndPhiX(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, senders: Tensor, first: int, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Context, senders: Tensor, first: int, *inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         p = PairInputs(*inputs)
         shape = (*p.squared.shape[:3], p.weight.shape[0])  # R, P - 1, B, H
         numbers = torch.cat((p.squared, p.attributes), -1).flatten(0, 2)
@@ -100,7 +103,7 @@ class _MessagesAndPhiX(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         senders, numbers, both, second, third, *inputs = ctx.saved_tensors
         p, hidden = PairInputs(*inputs), both.shape[-1]
         by_sum, by_phi = gradients

@@ -103,9 +103,7 @@ class Frames:
     def __call__(self, edges: Edges) -> FramedEdges:
         """The pairs of these edges."""
         key = ("edge frames", self.lmax)
-        if key not in edges.shared:
-            edges.shared[key] = self._pairs(edges)
-        return edges.shared[key]
+        return edges.once(key, lambda: self._pairs(edges))
 
     def _pairs(self, edges: Edges) -> FramedEdges:
         first, second = paired(edges)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs, p
 from neupol_cli.models.equiformer.kernels.tile import alpha_of, mixed_tile, write_values
 from neupol_cli.models.equiformer.kernels.tile_gradient import TileGradient
 from neupol_cli.models.equiformer.so3 import Muls
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 
@@ -49,18 +50,20 @@ def _flat(p: MessageInputs) -> tuple[Tensor, ...]:
     return *p[:8], *p.matrices, *p.values, *p.coincident
 
 
-def _inputs(tensors: Sequence[Any], instructions: FrameInstructions, outs: Muls) -> MessageInputs:
+def _inputs(
+    tensors: Sequence[Tensor], instructions: FrameInstructions, outs: Muls
+) -> MessageInputs:
     """The inverse of :func:`_flat`."""
     groups, degrees = len(instructions.groups), len(outs)
     ends = 8 + groups, 8 + groups + degrees
     lists = tensors[8 : ends[0]], tensors[ends[0] : ends[1]], tensors[ends[1] :]
-    return MessageInputs(*tensors[:8], *lists)  # type: ignore[call-arg]
+    return MessageInputs(*tensors[:8], *lists)  # type: ignore[call-arg,arg-type]
 
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         framed_edges: FramedEdges,
         instructions: FrameInstructions,
         outs: Muls,
@@ -72,19 +75,19 @@ class _Tiled(torch.autograd.Function):
         sizes = [(2 * degree + 1, out) for degree, out in enumerate(outs)]
         values = [p.source.new_empty(edges, *size) for size in sizes]
         scores = p.source.new_empty(edges, p.attention.shape[0])
-        ctx.tiles = []
+        kept_tiles = []
         for tile in framed_edges.tiles:
             kept = mixed_tile(p, framed_edges, instructions, tile)
             scores[tile.edges] = attention_logits(alpha_of(kept, p)[:, 0], p.attention)
             write_values(kept, p, framed_edges, tile, instructions, values)
             if keep:
-                ctx.tiles.append(kept)
+                kept_tiles.append(kept)
         ctx.save_for_backward(*tensors)
-        ctx.given = framed_edges, instructions, outs
+        ctx.tiles, ctx.given = kept_tiles, (framed_edges, instructions, outs)
         return scores, *values
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         framed_edges, instructions, outs = ctx.given
         wanted = ctx.needs_input_grad[4:]
         saved = ctx.saved_tensors

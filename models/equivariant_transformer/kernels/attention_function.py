@@ -8,7 +8,7 @@ come from the plain formula.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from neupol_cli.models.equivariant_transformer.attention import (
     attention,
 )
 from neupol_cli.models.equivariant_transformer.kernels.second_derivative import second_derivative
+from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 from neupol_cli.models.nn.unique_edges import UniqueEdges
 
@@ -43,14 +44,14 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loops: Loops, edges: UniqueEdges, shape: AttentionShape, *inputs: Tensor
+        ctx: Context, loops: Loops, edges: UniqueEdges, shape: AttentionShape, *inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.loops, ctx.edges, ctx.shape = loops, edges, shape
         ctx.save_for_backward(*inputs)
         return loops.sums(MessageInputs(*inputs), edges, shape)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         common = ctx.loops, ctx.edges, ctx.shape, _gradients_needed(ctx, 3)
         return None, None, None, *AttentionGradient.apply(*common, *gradients, *ctx.saved_tensors)
 
@@ -60,7 +61,7 @@ class AttentionGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         loops: Loops,
         edges: UniqueEdges,
         shape: AttentionShape,
@@ -75,7 +76,7 @@ class AttentionGradient(torch.autograd.Function):
         return _needed_only(total, needed)
 
     @staticmethod
-    def backward(ctx: Any, *rates: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *rates: Tensor | None) -> tuple[Tensor | None, ...]:
         by_x, by_y, *inputs = ctx.saved_tensors
         p, g, weight = MessageInputs(*inputs), (by_x, by_y), MessageInputs._fields.index("weight")
         if torch.is_grad_enabled() or any(r is not None for r in rates[weight : weight + 2]):
@@ -90,7 +91,7 @@ class AttentionGradient(torch.autograd.Function):
         return None, None, None, None, *by, *_needed_only(total, needed)
 
 
-def _gradients_needed(ctx: Any, skip: int) -> MessageInputs:
+def _gradients_needed(ctx: Context, skip: int) -> MessageInputs:
     """For each input, whether the backward pass under way wants its derivative."""
     inputs = ctx.saved_tensors[-len(MessageInputs._fields) :]
     needed = ctx.needs_input_grad[skip:]

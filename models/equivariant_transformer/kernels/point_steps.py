@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from neupol_cli.models.equivariant_transformer.attention import scaled, updated
 from neupol_cli.models.equivariant_transformer.kernels.second_derivative import second_derivative
 from neupol_cli.models.kernels import compiler
+from neupol_cli.models.kernels.context import Context
 
 SOURCE = Path(__file__).with_name("vector_update.cpp")
 
@@ -42,7 +42,7 @@ class Unpacked(torch.autograd.Function):
     """Scalars and vectors of a state; its derivative is :class:`Packed`."""
 
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Context, library: ctypes.CDLL, state: Tensor) -> tuple[Tensor, Tensor]:
         ctx.library, hidden = library, state.shape[1] // 4
         s = state.new_empty(len(state), hidden)
         v = state.new_empty(len(state), 3, hidden)
@@ -50,7 +50,7 @@ class Unpacked(torch.autograd.Function):
         return s, v
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[None, Tensor]:
         return None, Packed.apply(ctx.library, *gradients)
 
 
@@ -58,14 +58,14 @@ class Packed(torch.autograd.Function):
     """The state of scalars and vectors; its derivative is :class:`Unpacked`."""
 
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, s: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Context, library: ctypes.CDLL, s: Tensor, v: Tensor) -> Tensor:
         ctx.library = library
         state = s.new_empty(len(s), 4 * s.shape[1])
         _call(library.pack, state=state, s=s, y=v)
         return state
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return None, *Unpacked.apply(ctx.library, gradients[0])
 
 
@@ -73,7 +73,7 @@ class Scaled(torch.autograd.Function):
     """v f; its derivative is :class:`_ScaledGradient`."""
 
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, v: Tensor, f: Tensor) -> Tensor:
+    def forward(ctx: Context, library: ctypes.CDLL, v: Tensor, f: Tensor) -> Tensor:
         ctx.library = library
         ctx.save_for_backward(v, f)
         y = _new(v)
@@ -81,7 +81,7 @@ class Scaled(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return None, *_ScaledGradient.apply(ctx.library, *gradients, *ctx.saved_tensors)
 
 
@@ -90,7 +90,7 @@ class _ScaledGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, library: ctypes.CDLL, gradient: Tensor, v: Tensor, f: Tensor
+        ctx: Context, library: ctypes.CDLL, gradient: Tensor, v: Tensor, f: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.library = library
         ctx.save_for_backward(gradient, v, f)
@@ -99,7 +99,7 @@ class _ScaledGradient(torch.autograd.Function):
         return by_v, by_f
 
     @staticmethod
-    def backward(ctx: Any, *rates: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *rates: Tensor) -> tuple[Tensor | None, ...]:
         gradient, v, f = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *second_derivative(scaled, (gradient,), (v, f), rates)
@@ -114,7 +114,7 @@ class Updated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, library: ctypes.CDLL, state: Tensor, o: Tensor, w: Tensor, y: Tensor
+        ctx: Context, library: ctypes.CDLL, state: Tensor, o: Tensor, w: Tensor, y: Tensor
     ) -> Tensor:
         ctx.library = library
         ctx.save_for_backward(o, w, y)
@@ -123,7 +123,7 @@ class Updated(torch.autograd.Function):
         return after
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         by_parts = _UpdateGradient.apply(ctx.library, *gradients, *ctx.saved_tensors)
         return None, *gradients, *by_parts
 
@@ -133,7 +133,7 @@ class _UpdateGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, library: ctypes.CDLL, gradient: Tensor, o: Tensor, w: Tensor, y: Tensor
+        ctx: Context, library: ctypes.CDLL, gradient: Tensor, o: Tensor, w: Tensor, y: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.library = library
         ctx.save_for_backward(gradient, o, w, y)
@@ -143,7 +143,7 @@ class _UpdateGradient(torch.autograd.Function):
         return by_o, by_w, by_y
 
     @staticmethod
-    def backward(ctx: Any, *rates: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *rates: Tensor) -> tuple[Tensor | None, ...]:
         gradient, o, w, y = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs = (torch.zeros_like(gradient), o, w, y)  # the state itself only passes through

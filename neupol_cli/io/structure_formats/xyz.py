@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from ase import Atoms
@@ -275,7 +275,7 @@ def _element(word: str, index: int) -> int:
     return known
 
 
-def _comment(comment: str) -> tuple[np.ndarray | None, list[bool] | bool, dict[str, Any]]:
+def _comment(comment: str) -> tuple[np.ndarray | None, list[bool] | bool, dict[str, object]]:
     """Cell (3,3), periodicity, and everything else that the comment says."""
     text = _PROPERTIES.sub("", comment).strip()
     if _original_qm9(comment):
@@ -302,7 +302,7 @@ def _cell(text: str) -> np.ndarray:
     return np.array([_real("Lattice", word, -1) for word in words]).reshape(3, 3)
 
 
-def _info(text: str) -> dict[str, Any]:
+def _info(text: str) -> dict[str, object]:
     """``key=value`` pairs with their types; free text is kept as ``comment``."""
     if "=" not in text:
         return {"comment": text} if text else {}
