@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.elements import check_elements
 from neupol_cli.models.nn.graph import Edges, Graph
 
@@ -285,5 +286,12 @@ class Backbone(Network):
         return ("scalar",) * len(self.config.targets)
 
     def projection(self) -> nn.Module:
-        """pi_t of Neural Polarization: (A, dim) state -> (A, 3) displacement in Angstrom."""
-        raise NotImplementedError
+        """pi_t of Neural Polarization: (A, dim) state -> (A, 3) displacement in Angstrom.
+
+        Raises:
+            UsageError: this network has no vectors by which points could move.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has nothing that moves points: leave polarization off, or "
+            "choose egnn, equivariant-transformer or equiformer"
+        )

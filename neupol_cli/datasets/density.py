@@ -49,7 +49,8 @@ def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
             any_density = True
             yield item
         if not any_density:
-            raise UsageError(f"{path}: no cube, CHGCAR or HDF5 density in it")
+            known = volumetric.names_of(tuple(f for f in volumetric.FORMATS if f.readable))
+            raise UsageError(f"{path}: no density in it; a file of one must end in {known}")
 
 
 def _volumes_of(path: Path) -> Iterator[tuple[str, Opener]]:

@@ -29,8 +29,7 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
     wanted = list(dict.fromkeys(request.targets)) or usual
     for name in wanted:
         if name not in learnable:
-            known = ", ".join(learnable) or "none"
-            raise InputError(f"no label {name!r} to learn in the data; there are: {known}")
+            raise InputError(_unlearnable(dataset, name, learnable))
     forces = FORCES in wanted
     names = tuple(name for name in wanted if name != FORCES)
     if not names:
@@ -46,6 +45,20 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
             "with neupol data xyz --energy-key"
         )
     return names, forces
+
+
+def _unlearnable(dataset: Dataset, name: str, learnable: list[str]) -> str:
+    """Why a label is not learnt: it is not there, or no network answers its sort."""
+    known = ", ".join(learnable) or "none"
+    if name not in dataset.targets:
+        return f"no label {name!r} to learn in the data; there are: {known}"
+    label = dataset.targets[name]
+    numbers = " x ".join(map(str, label.values.shape[1:]))
+    sort = f"{numbers} numbers" if numbers else "a number"
+    return (
+        f"label {name!r} is {sort} per {label.per}; networks learn numbers and dipoles per "
+        f"structure, and forces; learnable here: {known}"
+    )
 
 
 def is_vector(dataset: Dataset, name: str) -> bool:

@@ -159,8 +159,11 @@ def test_damaged_tars_are_refused(molecules, tmp_path: Path) -> None:
 
 def test_what_holds_no_density_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no cube, CHGCAR or HDF5"):
+    with pytest.raises(UsageError, match="no density in it") as refusal:
         density.collect([tmp_path / "empty"], tmp_path / "set.h5")
+    readable = [item for item in volumetric.FORMATS if item.readable]
+    assert all((*item.suffixes, item.name)[0] in str(refusal.value) for item in readable)
+    assert ".xsf" not in str(refusal.value)
     with pytest.raises(InputError, match="no such file"):
         density.collect([tmp_path / "nowhere.tar"], tmp_path / "set.h5")
     (tmp_path / "a.txt").write_text("x")

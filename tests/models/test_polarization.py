@@ -10,8 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
+from neupol_cli.models.base import Backbone, PropertyConfig
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.polarization import movable_edges
+from neupol_cli.models.property import PropertyModel
 from tests.contracts.conftest import MODES, SMALL
 
 MOVERS = [name for name, modes in MODES.items() if "movable" in modes]
@@ -97,3 +99,30 @@ def test_doubled_neighbours_equal_brute_force() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(UsageError, match="off, frozen, movable"):
         registry.build("egnn", {"polarization": "sideways"})
+
+
+@pytest.mark.parametrize("mode", ["frozen", "movable"])
+def test_a_network_without_vectors_is_refused(mode: str) -> None:
+    class Invariant(Backbone):
+        """A network that only says what every one must."""
+
+        def __init__(self, config: PropertyConfig) -> None:
+            super().__init__(config)
+            self.layers = torch.nn.ModuleList((torch.nn.Identity(), torch.nn.Identity()))
+
+    with pytest.raises(UsageError, match="Invariant has nothing that moves points"):
+        PropertyModel(Invariant(PropertyConfig(polarization=mode)))
+
+
+OTHER_MODES = [
+    (name, mode)
+    for name, modes in MODES.items()
+    for mode in ("off", "frozen", "movable")
+    if mode not in modes
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), OTHER_MODES)
+def test_a_mode_without_contracts_is_refused(name: str, mode: str) -> None:
+    with pytest.raises(UsageError):
+        registry.build(name, SMALL[name] | {"polarization": mode})

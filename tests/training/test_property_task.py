@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
+from neupol_cli.targets import TARGETS
 from neupol_cli.training import config_overrides
 from neupol_cli.training.property_task import property_task
 from neupol_cli.training.request import Request
@@ -186,6 +188,26 @@ def test_labels_that_do_not_fit(
 ) -> None:
     with pytest.raises(error, match=message):
         task(dataset, *targets)
+
+
+def test_labels_of_a_sort_that_nothing_answers_say_so(dataset: hdf5.Dataset) -> None:
+    labels = {
+        "charges": hdf5.Target(np.zeros(len(dataset.numbers)), "e", "atom"),
+        "stress": hdf5.Target(np.zeros((dataset.size, 3, 3)), "eV/Angstrom^3"),
+    }
+    odd = replace(dataset, targets=dataset.targets | labels)
+    with pytest.raises(InputError, match=r"label 'charges' is a number per atom; .*: energy"):
+        task(odd, "charges")
+    with pytest.raises(InputError, match=r"label 'stress' is 3 x 3 numbers per structure"):
+        task(odd, "stress")
+
+
+def test_a_number_needs_no_record_to_be_learnt(dataset: hdf5.Dataset) -> None:
+    label = hdf5.Target(np.arange(float(dataset.size)), "bohr^3")
+    made = task(
+        replace(dataset, targets={"polarizability": label}, references={}), "polarizability"
+    )
+    assert "polarizability" not in TARGETS and made.units == {"polarizability": "bohr^3"}
 
 
 def test_other_things_that_do_not_fit(dataset: hdf5.Dataset) -> None:
