@@ -89,11 +89,6 @@ def test_its_length_is_what_the_head_of_mu_says() -> None:
     np.testing.assert_allclose(length.predict(frames)["mu"], lengths, rtol=1e-5)
 
 
-def test_networks_without_vectors_say_so() -> None:
-    with pytest.raises(UsageError, match="egnn answers with numbers; dipole is a vector"):
-        task_for("egnn", dataset("mu"), replace(REQUEST, config={}))
-
-
 def test_a_number_that_is_called_dipole_stays_a_number() -> None:
     assert registry.build(ET, SMALL | {"targets": ("dipole",)}).backbone.readouts == ("scalar",)
 

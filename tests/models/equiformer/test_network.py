@@ -134,7 +134,7 @@ def test_published_weights_give_everything_on_the_way(published, reference, monk
             state = layer(state, edges)
             if k < len(network.layers):
                 agrees(state, reference[f"node_features/{k}"])
-        feature = network.head.feature(state[:, : network.muls[0]])
+        feature = network.head.feature(unpacked(state, network.muls))
         agrees(feature, reference[f"node_features/{k}"])
         (normed,) = network.head.norm([feature[:, None]])
         agrees(normed[:, 0], reference["final_norm"])
