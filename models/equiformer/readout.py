@@ -47,8 +47,11 @@ class ScalarHead(nn.Module):
 
     def forward(self, x: Sequence[Tensor], graph: Graph) -> Tensor:
         """(A, 2l + 1, mul) a degree -> (B, 1)."""
-        by_atom = self.second(SILU * functional.silu(self.first(x[0].squeeze(1))))  # (A, 1)
-        return segment_sum(by_atom, graph.batch, graph.size)
+        return segment_sum(self.by_atom(x), graph.batch, graph.size)
+
+    def by_atom(self, x: Sequence[Tensor]) -> Tensor:
+        """(A, 2l + 1, mul) a degree -> (A, 1)."""
+        return self.second(SILU * functional.silu(self.first(x[0].squeeze(1))))
 
 
 class VectorHead(nn.Module):

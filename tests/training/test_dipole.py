@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.errors import UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.request import Request
