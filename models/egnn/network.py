@@ -1,18 +1,18 @@
 """EGNN (Satorras, Hoogeboom and Welling 2021), the QM9 network, with movable points if wanted.
 
     f_i  = one-hot(Z_i) x (1, Z_i/scale, (Z_i/scale)^2)
-    h    = L(f)
-    m_ij = silu(L(silu(L[h_i, h_j, e(r_ij)])))          phi_e; published: e(r) = r^2
+    h    = L(f)                                         EGNN.embed
+    m_ij = silu(L(silu(L[h_i, h_j, e(r_ij)])))          phi_e, messages.py; published: e(r) = r^2
     m_ij = sigmoid(w m_ij + b) m_ij                     attention; C(r_ij) m_ij with a cutoff
-    h_i += L(silu(L[h_i, sum_j m_ij]))                  phi_h
+    h_i += L(silu(L[h_i, sum_j m_ij]))                  phi_h, Layer
     g_i  = L(silu(L h_i))                               one readout g, y a target
-    y    = L(silu(L(sum_i g_i)))                        a number
+    y    = L(silu(L(sum_i g_i)))                        a number, Readout
 
 Molecules' coordinates stay where they are. Movable points (Neural Polarization) go by EGNN's own
 coordinate update in every layer but the last:
 
-    x_i += mean_j (x_i - x_j) phi_x(m_ij)               phi_x = w . silu(L m)
-    y    = sum_i phi(h_i) (x~_i - x_i)                  a vector, phi = w . silu(L h) + b
+    x_i += mean_j (x_i - x_j) phi_x(m_ij)               phi_x = w . silu(L m), CoordinateUpdate
+    y    = sum_i phi(h_i) (x~_i - x_i)                  a vector, VectorReadout
 
 phi_e stands in messages.py; kernels/choice.py says what sums it. The published code also computes
 padded and self pairs and multiplies them by zero; here there are none.

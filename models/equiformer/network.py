@@ -1,5 +1,6 @@
 """Equiformer (Liao and Smidt 2023): graph attention with nonlinear messages, even irreps.
 
+    Y_l     of x_j - x_i, |Y_l|^2 = 2 l + 1                                geometry, nn/harmonics.py
     e_k(r)  learned Gaussians of r / r_c, or Bessel functions              radial.py
     Rad(e)  = W silu(LN(L(silu(LN(L(e)))))) + offset                       radial.RadialNetwork
     Lin     out_l = W_l in_l, a bias on l = 0                              so3.EquivariantLinear
@@ -8,17 +9,20 @@
     EqLN    l = 0 centred; each l / root mean square, scaled; l = 0 + b    so3.EquivariantLayerNorm
     h       = Lin(one-hot) + sum_j Lin(DTP(Lin(1), Y; Rad e)) / sqrt(degree)    DegreeEmbedding
     y       = EqLN(h);  M = Lin y_j + Lin y_i;  D = DTP(M, Y; Rad(e))      Attention.formula
-    b       = a . f(Lin_alpha D_0),  f(x) = 1.531 (0.6 x + 0.4 x (2 sigmoid(x) - 1))
+    b       = a . f(Lin_alpha D_0)                                         attention_logits
+              f(x) = 1.531 (0.6 x + 0.4 x (2 sigmoid(x) - 1))
     v       = Lin(DTP'(Gate(Lin D), Y)), weights that all edges share      attention.Values
     a_ij    = softmax_j b_ij;   h += Lin_proj sum_j a_ij v_ij              attention.attended
-    h       += Lin(Gate(Lin(EqLN h)))                                      FeedForward
+    h       += Lin(Gate(Lin(EqLN h)))                                      so3.FeedForward
     last    feature = shortcut(h) + Lin(Gate(Lin(EqLN h)))                 Readout.feature
-    out     = sum_i Lin(1.679 silu(Lin(EqLN feature_i))) / sqrt(atoms)     Readout, Head
+    out     = sum_i Lin(1.679 silu(Lin(EqLN feature_i))) / sqrt(atoms)     readout.ScalarHead
+    vector  sum_i (q_i (x_i - c) + u_i) / sqrt(atoms), ours                readout.VectorHead
+    pi      x~_i += w (Gate(Lin EqLN h_i) x Lin EqLN h_i)_1, ours          displacement.py
 
 All irreps are even, so that vectors and pseudovectors are one and the same: the network follows
 rotations, translations and permutations, and not mirror images. There is no envelope at the
 cutoff; both as published. What the published code computes and nobody reads is left out: products
-of the degree embedding's zeros, and l > 0 behind the last attention.
+of the degree embedding's zeros, and what no head reads of l > 0 behind the last attention.
 """
 
 from __future__ import annotations

@@ -25,7 +25,10 @@ from neupol_cli.models.nn.linear import Linear, Perceptron
 
 
 class Gated(nn.Module):
-    """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only."""
+    """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only.
+
+    (s, g) = L(silu(L[s, |W V|])),   V = g W' V
+    """
 
     def __init__(self, hidden: int, out: int, vectors: bool) -> None:
         super().__init__()
