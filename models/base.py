@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.elements import check_elements
 from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.targets import readouts_of
 
 if TYPE_CHECKING:
     import ase
@@ -217,12 +218,15 @@ class PropertyConfig:
         targets: names of the properties, one number a structure each, or a vector.
         units: the unit of each target.
         polarization: ``off``, ``frozen`` or ``movable``.
+        outputs: how each target is read out, one of ``READOUTS`` (models/targets.py) that the
+            network has. If empty, every target is a number, read out in the network's own way.
     """
 
     species: tuple[int, ...] = (1, 6, 7, 8, 9)
     targets: tuple[str, ...] = ("prediction",)
     units: tuple[str, ...] = ("",)
     polarization: str = "off"
+    outputs: tuple[str, ...] = ()
 
     @property
     def points_per_atom(self) -> int:
@@ -240,7 +244,8 @@ class Backbone(Network):
 
     A subclass sets ``cutoff``, ``irreps`` (of its state, one flat tensor (points, dim)) and
     ``layers`` (each ``layer(state, edges) -> state``), and implements :meth:`embed`,
-    :meth:`readout` and, if its points can move, :meth:`projection`.
+    :meth:`readout` and, if its points can move, :meth:`projection`. One that reads out more than
+    scalars says so in :meth:`known_readouts`, and finds in ``readouts`` what each target wants.
     """
 
     Config: ClassVar[type[PropertyConfig]] = PropertyConfig
@@ -248,11 +253,13 @@ class Backbone(Network):
     cutoff: float | None = None
     irreps: str
     layers: nn.ModuleList
+    readouts: tuple[str, ...]
     index: Tensor
 
     def __init__(self, config: PropertyConfig) -> None:
         super().__init__()
         self.config = config
+        self.readouts = readouts_of(config.targets, config.outputs, self.known_readouts(config))
         self.species_count = len(config.species)
         index = torch.full((120,), -1)
         index[torch.tensor(config.species)] = torch.arange(len(config.species))
@@ -280,10 +287,14 @@ class Backbone(Network):
         """(A, dim) last state -> (B, T) all targets' numbers in the network's own units."""
         raise NotImplementedError
 
-    @property
-    def readouts(self) -> tuple[str, ...]:
-        """How each target is read out, by its name in models/targets.py."""
-        return ("scalar",) * len(self.config.targets)
+    @classmethod
+    def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:
+        """Which of ``READOUTS`` (models/targets.py) the network has with these settings.
+
+        The one place where a network says whether it has vectors: what trains, checks and refuses
+        asks here.
+        """
+        return ("scalar",)
 
     def projection(self) -> nn.Module:
         """pi_t of Neural Polarization: (A, dim) state -> (A, 3) displacement in Angstrom.

@@ -107,7 +107,10 @@ class Bessel(Fixed):
 
 
 class ExpNormal(Fixed):
-    """exp(-beta_k (exp(-alpha r) - mu_k)^2), alpha = 5/high (Unke and Meuwly 2019, eq. 7)."""
+    """exp(-beta_k (exp(-alpha r) - mu_k)^2), alpha = 5/high (Unke and Meuwly 2019, eq. 7).
+
+    mu_k go evenly from exp(-high) to 1; beta = (2 / size (1 - exp(-high)))^-2.
+    """
 
     means: Tensor
     betas: Tensor

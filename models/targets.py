@@ -6,7 +6,10 @@ A new one is a record here; a new way of reading it out, a head of the network t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from neupol_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,31 @@ QM9 = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", 
 def target(name: str) -> Target:
     """The record of a target; one that nobody has described is a number a structure."""
     return TARGETS.get(name, Target(name, ""))
+
+
+def readout_of_number(name: str, known: Collection[str]) -> str:
+    """How a network with these readouts reads out a target that is one number a structure."""
+    record = target(name)
+    return record.readout if not record.shape and record.readout in known else "scalar"
+
+
+def readouts_of(
+    targets: Sequence[str], outputs: Sequence[str], known: Collection[str]
+) -> tuple[str, ...]:
+    """How each target is read out.
+
+    Args:
+        targets: their names.
+        outputs: one of ``READOUTS`` for each of them; none at all where every target is a number.
+        known: those that the network has.
+
+    Raises:
+        UsageError: another number of them, or one that the network does not have.
+    """
+    if not outputs:
+        return tuple(readout_of_number(name, known) for name in targets)
+    if len(outputs) != len(targets) or not set(outputs) <= set(known):
+        raise UsageError(
+            f"outputs takes one of {', '.join(known)} for each of the targets {', '.join(targets)}"
+        )
+    return tuple(outputs)

@@ -2,6 +2,7 @@
 
     rbf_n = env(r / c) sin(f_n r / c)                      bases.RadialBasis, bases.envelope
     sbf   = env R_ln(r_kj) F_l(angle_kji)                  bases, angle.py, spherical_basis.py
+            angle = atan2(|a x b|, a . b), a = x_i - x_j, b = x_j - x_k    triplets.py
     m_ji  = silu(L[h_i, h_j, silu(L rbf_ji)])              Embedding; h one of the element
     t_kj  = silu(W (silu(L m_kj) * W W rbf_kj))            Interaction
     t_ji  = sum_k t_kj * W W sbf_kji                       TripletBasis.turned

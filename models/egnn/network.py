@@ -1,17 +1,18 @@
 """EGNN (Satorras, Hoogeboom and Welling 2021), the QM9 network, with movable points if wanted.
 
     f_i  = one-hot(Z_i) x (1, Z_i/scale, (Z_i/scale)^2)
-    h    = L(f)
-    m_ij = silu(L(silu(L[h_i, h_j, e(r_ij)])))          phi_e; published: e(r) = r^2
+    h    = L(f)                                         EGNN.embed
+    m_ij = silu(L(silu(L[h_i, h_j, e(r_ij)])))          phi_e, messages.py; published: e(r) = r^2
     m_ij = sigmoid(w m_ij + b) m_ij                     attention; C(r_ij) m_ij with a cutoff
-    h_i += L(silu(L[h_i, sum_j m_ij]))                  phi_h
+    h_i += L(silu(L[h_i, sum_j m_ij]))                  phi_h, Layer
     g_i  = L(silu(L h_i))                               one readout g, y a target
-    y    = L(silu(L(sum_i g_i)))
+    y    = L(silu(L(sum_i g_i)))                        a number, Readout
 
 Molecules' coordinates stay where they are. Movable points (Neural Polarization) go by EGNN's own
 coordinate update in every layer but the last:
 
-    x_i += mean_j (x_i - x_j) phi_x(m_ij)               phi_x = w . silu(L m)
+    x_i += mean_j (x_i - x_j) phi_x(m_ij)               phi_x = w . silu(L m), CoordinateUpdate
+    y    = sum_i phi(h_i) (x~_i - x_i)                  a vector, VectorReadout
 
 phi_e stands in messages.py; kernels/choice.py says what sums it. The published code also computes
 padded and self pairs and multiplies them by zero; here there are none.
@@ -19,29 +20,41 @@ padded and self pairs and multiplies them by zero; here there are none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.base import Arguments, Backbone
+from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.egnn.config import EGNNConfig
 from neupol_cli.models.egnn.kernels.choice import kernels
 from neupol_cli.models.egnn.messages import MessageInputs, messages
 from neupol_cli.models.egnn.published import published_egnn
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
-from neupol_cli.models.nn.linear import Linear, product
+from neupol_cli.models.nn.linear import Linear, Perceptron, product
+
+
+def state_widths(config: EGNNConfig) -> list[int]:
+    """What a point's state is made of.
+
+    Returns:
+        H of the features; where there are movable points, 3 of how far the last step went; between
+        the two, where a vector is read out, 3 of how far the point is from its atom.
+    """
+    steps = [] if config.polarization == "off" else [3]
+    return [config.hidden, *([3] if "vector" in config.outputs else []), *steps]
 
 
 class Layer(nn.Module):
     """One step of message passing; where points move it also answers each one's displacement.
 
-    State (P, H) or, with a displacement behind the scalars, (P, H + 3). The names of its parts are
-    those of checkpoints: ``first``, ``second`` and ``attention`` make phi_e, ``update`` is phi_h
-    and ``push`` phi_x.
+    State (P, H) or, with this step's displacement behind the scalars, (P, H + 3), or (P, H + 6)
+    with how far the point is from its atom in between, where a vector is read out of it. The names
+    of its parts are those of checkpoints: ``first``, ``second`` and ``attention`` make phi_e,
+    ``update`` is phi_h and ``push`` phi_x.
     """
 
     def __init__(self, config: EGNNConfig, has_phi_x: bool) -> None:
@@ -49,6 +62,7 @@ class Layer(nn.Module):
         hidden = config.hidden
         # The ablation of frozen points keeps the parameters of pi and never reads it.
         self.moves = has_phi_x and config.polarization == "movable"
+        self.widths = state_widths(config)
         basis = RadialBasisConfig(
             config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins
         )
@@ -61,16 +75,17 @@ class Layer(nn.Module):
         self.push = CoordinateUpdate(hidden) if has_phi_x else nn.Identity()
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        """(P, H) or (P, H + 3) -> the same shape after phi_e, phi_h and, where it moves, phi_x."""
-        h = state[:, : self.hidden]
+        """(P, dim) -> the same shape after phi_e, phi_h and, where it moves, phi_x."""
+        h, *offsets = state.split(self.widths, 1)
         inputs = self.message_inputs(h, edges)
         if self.moves:
             summed, displacements = self.sum_and_displacements(inputs, edges)
         else:
             summed = kernels().summed_messages(inputs, edges.receivers, edges.senders)
-            displacements = functional.pad(h[:, :0], (0, state.shape[1] - self.hidden))
+            displacements = torch.zeros_like(offsets[-1]) if offsets else h[:, :0]
         h = h + self.phi_h(torch.cat((h, summed), 1))
-        return torch.cat((h, displacements), 1)
+        travelled = [offset + displacements for offset in offsets[:-1]]  # x~ - x, where it is kept
+        return torch.cat((h, *travelled, displacements), 1)
 
     def phi_h(self, h_and_sum: Tensor) -> Tensor:
         """(P, 2 H) [h_i, sum_j m_ij] -> (P, H)."""
@@ -158,34 +173,62 @@ class Readout(nn.Module):
         self.atom = nn.ModuleList((Linear(hidden, hidden), Linear(hidden, hidden)))
         self.molecule = nn.Sequential(Linear(hidden, hidden), nn.SiLU(), Linear(hidden, 1))
 
-    def forward(self, h: Tensor, batch: Tensor, atoms: Tensor) -> Tensor:
-        """(A, H) atoms' features and (B, 1) their number in each structure -> (B, 1)."""
+    def forward(self, state: Sequence[Tensor], graph: Graph) -> Tensor:
+        """(A, H) atoms' features, and what else there is of their state -> (B, 1)."""
         second = cast(Linear, self.atom[1])
-        pooled = segment_sum(functional.silu(self.atom[0](h)), batch, atoms.shape[0])  # (B, H)
-        summed = product(pooled, second.weight) + atoms * second.bias  # sum_i g_i
+        pooled = segment_sum(functional.silu(self.atom[0](state[0])), graph.batch, graph.size)
+        atoms = graph.counts[:, None].to(pooled)
+        summed = product(pooled, second.weight) + atoms * second.bias  # (B, H) sum_i g_i
         return self.molecule(summed)
 
 
+class VectorReadout(nn.Module):
+    """One vector, sum_i phi(h_i) (x~_i - x_i) with phi(h) = w . silu(L h) + b.
+
+    EGNN's only vectors are differences of positions. A molecule's own would be those of all pairs;
+    a movable point's from its atom is one an atom, and neither turns nor shifts the wrong way. That
+    we read it out, and so, is a choice of ours: the papers answer with numbers.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.phi = Perceptron(hidden, hidden, 1)
+
+    def forward(self, state: Sequence[Tensor], graph: Graph) -> Tensor:
+        """(A, H) atoms' features, (A, 3) x~ - x, and what the last layer added -> (B, 3)."""
+        h, offset, *_ = state
+        return segment_sum(self.phi(h) * offset, graph.batch, graph.size)
+
+
+HEADS: dict[str, type[nn.Module]] = {"scalar": Readout, "vector": VectorReadout}
+
+
 class EGNN(Backbone):
-    """The backbone; state ``Hx0e``, or ``Hx0e+1x1o`` where points move."""
+    """The backbone; state ``Hx0e``, ``Hx0e+1x1o`` where points move, ``Hx0e+2x1o`` for vectors."""
 
     Config = EGNNConfig
     config: EGNNConfig
     charges: Tensor
 
+    @classmethod
+    def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:
+        """Only points that have left their atoms make vectors."""
+        return ("scalar", "vector") if config.polarization == "movable" else ("scalar",)
+
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__(config)
         moves = config.polarization != "off"
         self.hidden, self.cutoff = config.hidden, config.cutoff
-        self.irreps = f"{config.hidden}x0e" + ("+1x1o" if moves else "")
-        self.width = config.hidden + (3 if moves else 0)
+        self.widths = state_widths(config)
+        offsets = len(self.widths) - 1
+        self.irreps = f"{config.hidden}x0e" + (f"+{offsets}x1o" if offsets else "")
         powers = config.charge_power + 1
         self.embedding = Linear(
             config.points_per_atom * len(config.species) * powers, config.hidden
         )
         last = config.layers - 1
         self.layers = nn.ModuleList(Layer(config, moves and t < last) for t in range(config.layers))
-        self.heads = nn.ModuleList(Readout(config.hidden) for _ in config.targets)
+        self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.readouts)
         # Whole numbers are exact in every type of float; their quotients are taken when needed.
         charges = torch.tensor(
             config.species * config.points_per_atom, dtype=torch.get_default_dtype()
@@ -198,12 +241,11 @@ class EGNN(Backbone):
         inputs = (self.charges / self.config.charge_scale)[:, None] ** powers  # (types, powers)
         weight = self.embedding.weight.view(self.hidden, *inputs.shape)
         table = (weight * inputs).sum(-1).t() + self.embedding.bias  # (types, H)
-        return functional.pad(table, (0, self.width - self.hidden)).index_select(0, types)
+        return functional.pad(table, (0, sum(self.widths[1:]))).index_select(0, types)
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
-        h = state[:, : self.hidden]
-        atoms = segment_sum(torch.ones_like(h[:, :1]), graph.batch, graph.size)
-        return torch.cat([head(h, graph.batch, atoms) for head in self.heads], 1)
+        pieces = state.split(self.widths, 1)
+        return torch.cat([head(pieces, graph) for head in self.heads], 1)
 
     def projection(self) -> nn.Module:
         return LastThree()

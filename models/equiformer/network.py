@@ -1,5 +1,6 @@
 """Equiformer (Liao and Smidt 2023): graph attention with nonlinear messages, even irreps.
 
+    Y_l     of x_j - x_i, |Y_l|^2 = 2 l + 1                                geometry, nn/harmonics.py
     e_k(r)  learned Gaussians of r / r_c, or Bessel functions              radial.py
     Rad(e)  = W silu(LN(L(silu(LN(L(e)))))) + offset                       radial.RadialNetwork
     Lin     out_l = W_l in_l, a bias on l = 0                              so3.EquivariantLinear
@@ -8,45 +9,47 @@
     EqLN    l = 0 centred; each l / root mean square, scaled; l = 0 + b    so3.EquivariantLayerNorm
     h       = Lin(one-hot) + sum_j Lin(DTP(Lin(1), Y; Rad e)) / sqrt(degree)    DegreeEmbedding
     y       = EqLN(h);  M = Lin y_j + Lin y_i;  D = DTP(M, Y; Rad(e))      Attention.formula
-    b       = a . f(Lin_alpha D_0),  f(x) = 1.531 (0.6 x + 0.4 x (2 sigmoid(x) - 1))
+    b       = a . f(Lin_alpha D_0)                                         attention_logits
+              f(x) = 1.531 (0.6 x + 0.4 x (2 sigmoid(x) - 1))
     v       = Lin(DTP'(Gate(Lin D), Y)), weights that all edges share      attention.Values
     a_ij    = softmax_j b_ij;   h += Lin_proj sum_j a_ij v_ij              attention.attended
-    h       += Lin(Gate(Lin(EqLN h)))                                      FeedForward
+    h       += Lin(Gate(Lin(EqLN h)))                                      so3.FeedForward
     last    feature = shortcut(h) + Lin(Gate(Lin(EqLN h)))                 Readout.feature
-    out     = sum_i Lin(1.679 silu(Lin(EqLN feature_i))) / sqrt(atoms)     Readout, Head
+    out     = sum_i Lin(1.679 silu(Lin(EqLN feature_i))) / sqrt(atoms)     readout.ScalarHead
+    vector  sum_i (q_i (x_i - c) + u_i) / sqrt(atoms), ours                readout.VectorHead
+    pi      x~_i += w (Gate(Lin EqLN h_i) x Lin EqLN h_i)_1, ours          displacement.py
 
 All irreps are even, so that vectors and pseudovectors are one and the same: the network follows
 rotations, translations and permutations, and not mirror images. There is no envelope at the
 cutoff; both as published. What the published code computes and nobody reads is left out: products
-of the degree embedding's zeros, and l > 0 behind the last attention.
+of the degree embedding's zeros, and what no head reads of l > 0 behind the last attention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from neupol_cli.models.base import Arguments, Backbone
-from neupol_cli.models.distance import RadialBasisConfig
+from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.equiformer.attention import Values, attended, attention_logits
 from neupol_cli.models.equiformer.config import EquiformerConfig, check
 from neupol_cli.models.equiformer.displacement import Displacement
-from neupol_cli.models.equiformer.kernels.choice import kernels_serve
-from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges, Frames
+from neupol_cli.models.equiformer.geometry import EdgeFeatures, Geometry
 from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions
 from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs
 from neupol_cli.models.equiformer.kernels.tiles import messages
 from neupol_cli.models.equiformer.kernels.value_matrices import value_bias, value_matrices
 from neupol_cli.models.equiformer.published import published as translated
-from neupol_cli.models.equiformer.radial import RadialNetwork, radial_basis
+from neupol_cli.models.equiformer.radial import RadialNetwork
+from neupol_cli.models.equiformer.readout import HEADS, Readout, degrees_read
 from neupol_cli.models.equiformer.so3 import (
     EquivariantLayerNorm,
     EquivariantLinear,
+    FeedForward,
     Muls,
+    add,
     gate_inputs,
     gated,
     multiplicities,
@@ -54,55 +57,7 @@ from neupol_cli.models.equiformer.so3 import (
     unpacked,
 )
 from neupol_cli.models.equiformer.tensor_product import TensorProduct, paths_read
-from neupol_cli.models.nn.activation import SILU
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
-from neupol_cli.models.nn.linear import Linear
-
-
-@dataclass(frozen=True)
-class EdgeFeatures:
-    """What all layers read of E edges.
-
-    Attributes:
-        receivers, senders: (E,).
-        harmonics: (E, (lmax + 1)^2) Y of sender minus receiver.
-        basis: (H, size) e(r) of the lengths that differ.
-        rows: (E,) each edge's row of ``basis``.
-        frames: the same edges as the kernels read them; None where the formulas serve.
-    """
-
-    receivers: Tensor
-    senders: Tensor
-    harmonics: Tensor
-    basis: Tensor
-    rows: Tensor
-    frames: FramedEdges | None = None
-
-
-class Geometry(nn.Module):
-    """Harmonics and the radial basis of edges: what all layers read, computed once."""
-
-    def __init__(self, config: EquiformerConfig, lmax: int) -> None:
-        super().__init__()
-        self.frames = Frames(lmax)
-        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
-        self.basis = radial_basis(config.encoding, basis)
-        self.size = int(self.basis.size)  # type: ignore[arg-type]
-
-    def forward(self, edges: Edges) -> EdgeFeatures:
-        fast = kernels_serve(edges)
-        make = self._framed if fast else self._formula
-        return edges.once(("equiformer", fast), lambda: make(edges))
-
-    def _formula(self, edges: Edges) -> EdgeFeatures:
-        harmonics = self.frames.harmonics(edges.directions)
-        rows = torch.arange(edges.receivers.shape[0], device=edges.receivers.device)
-        return EdgeFeatures(edges.receivers, edges.senders, harmonics, self.basis(edges), rows)
-
-    def _framed(self, edges: Edges) -> EdgeFeatures:
-        pairs = self.frames(edges)
-        ends = pairs.receivers, pairs.senders
-        return EdgeFeatures(*ends, pairs.harmonics, self.basis(pairs.half), pairs.halves, pairs)
 
 
 class DegreeEmbedding(nn.Module):
@@ -209,19 +164,6 @@ class Attention(nn.Module):
         )
 
 
-class FeedForward(nn.Module):
-    """Lin Gate(Lin x) from one set of irreps to another, without what the latter does not read."""
-
-    def __init__(self, muls: Muls, hidden: Muls, outs: Muls) -> None:
-        super().__init__()
-        self.hidden = hidden[: len(outs)]
-        self.first = EquivariantLinear(muls[: len(outs)], gate_inputs(self.hidden))
-        self.second = EquivariantLinear(self.hidden, outs)
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        return self.second(gated(self.first(features), self.hidden))
-
-
 class Block(nn.Module):
     """Attention, then the feed-forward network."""
 
@@ -242,82 +184,39 @@ class Block(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """The last attention, for the scalars alone; l > 0 stays as it came, since nobody reads it.
+    """The last attention, for the degrees that the readout reads; the others stay as they came.
 
     Its feed-forward network, which leads out of the state, is the readout's.
+
+    Args:
+        config: sizes.
+        geometry: of the edges.
+        kept: how many degrees the readout reads.
     """
 
-    def __init__(self, config: EquiformerConfig, geometry: Geometry) -> None:
+    def __init__(self, config: EquiformerConfig, geometry: Geometry, kept: int) -> None:
         super().__init__()
         muls = multiplicities(config.irreps)
-        self.muls, self.geometry = muls, (geometry,)
+        self.muls, self.geometry, self.kept = muls, (geometry,), kept
         self.norm_1 = EquivariantLayerNorm(muls)
-        self.attention = Attention(config, muls, geometry.size, 1)
+        self.attention = Attention(config, muls, geometry.size, kept)
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         """(P, dim) -> (P, dim)."""
         h = unpacked(state, self.muls)
-        (change,) = self.attention(self.norm_1(h), self.geometry[0](edges))
-        scalars = self.muls[0]
-        return torch.cat((state[:, :scalars] + change.squeeze(1), state[:, scalars:]), 1)
-
-
-def add(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
-    """a + b, degree by degree."""
-    return [x + y for x, y in zip(a, b, strict=True)]
-
-
-class Readout(nn.Module):
-    """The last block's step to ``feature`` scalars, shared by all targets, and a head for each."""
-
-    def __init__(self, config: EquiformerConfig) -> None:
-        super().__init__()
-        scalars = multiplicities(config.irreps)[:1]
-        hidden = multiplicities(config.mlp_irreps)[:1]
-        feature = (config.feature,)
-        self.scale = config.average_nodes**-0.5
-        self.norm_2 = EquivariantLayerNorm(scalars)
-        self.ffn = FeedForward(scalars, hidden, feature)
-        self.shortcut = EquivariantLinear(scalars, feature)
-        self.norm = EquivariantLayerNorm(feature)
-        self.heads = nn.ModuleList(Head(config.feature) for _ in config.targets)
-
-    def feature(self, scalars: Tensor) -> Tensor:
-        """(A, mul of 0e) -> (A, feature)."""
-        h = [scalars[:, None]]
-        return add(self.shortcut(h), self.ffn(self.norm_2(h)))[0].squeeze(1)
-
-    def forward(self, scalars: Tensor, batch: Tensor, size: int) -> Tensor:
-        """(A, mul of 0e) -> (size, targets)."""
-        (x,) = self.norm([self.feature(scalars)[:, None]])
-        each = torch.cat([head(x.squeeze(1)) for head in self.heads], 1)  # (A, targets)
-        return segment_sum(each, batch, size) * self.scale
-
-
-class Head(nn.Module):
-    """One target: Lin silu(Lin x), the silu scaled as e3nn scales it."""
-
-    def __init__(self, feature: int) -> None:
-        super().__init__()
-        self.first, self.second = scaled_linear(feature, feature), scaled_linear(feature, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(A, feature) -> (A, 1)."""
-        return self.second(SILU * functional.silu(self.first(x)))
-
-
-def scaled_linear(ins: int, outs: int) -> Linear:
-    """Weights N(0, 1/in), no bias at the start."""
-    linear = Linear(ins, outs)
-    nn.init.normal_(linear.weight, std=ins**-0.5)
-    nn.init.zeros_(linear.bias)
-    return linear
+        change = self.attention(self.norm_1(h), self.geometry[0](edges))
+        read = packed(add(h[: self.kept], change))
+        return torch.cat((read, state[:, read.shape[1] :]), 1)
 
 
 class Equiformer(Backbone):
     """The backbone; its state has the irreps of the configuration."""
 
     Config = EquiformerConfig
+
+    @classmethod
+    def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:
+        return tuple(HEADS)
 
     def __init__(self, config: EquiformerConfig) -> None:
         super().__init__(config)
@@ -330,8 +229,9 @@ class Equiformer(Backbone):
         self.geometry = Geometry(config, len(self.muls) - 1)
         self.degree = DegreeEmbedding(config, self.muls, self.geometry.size)
         blocks: list[nn.Module] = [Block(config, self.geometry) for _ in range(config.layers - 1)]
-        self.layers = nn.ModuleList([*blocks, LastBlock(config, self.geometry)])
-        self.head = Readout(config)
+        last = LastBlock(config, self.geometry, degrees_read(self.readouts))
+        self.layers = nn.ModuleList([*blocks, last])
+        self.head = Readout(config, self.readouts)
 
     def embed(self, types: Tensor, edges: Edges) -> Tensor:
         atoms = self.embedding.index_select(0, types) + self.embedding_bias
@@ -339,7 +239,7 @@ class Equiformer(Backbone):
         return packed([atoms[:, None] + scalars, *rest])
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
-        return self.head(state[:, : self.muls[0]], graph.batch, graph.size)
+        return self.head(unpacked(state, self.muls), graph)
 
     def projection(self) -> nn.Module:
         return Displacement(self.muls)

@@ -1,7 +1,7 @@
-"""Equivariant parts over features of even parity, l = 0..lmax: linear maps, gate, layer norm.
+"""Equivariant parts over features of even parity: linear maps, gate, layer norm, feed-forward.
 
-A state is flat, in e3nn's layout [mul, 2l + 1] with l ascending. In between, features are a list,
-one tensor (P, 2l + 1, mul) a degree: every step is then contiguous over the channels.
+A state is flat, in e3nn's layout [mul, 2l + 1] with l = 0..lmax ascending. In between, features are
+a list, one tensor (P, 2l + 1, mul) a degree: every step is then contiguous over the channels.
 """
 
 from __future__ import annotations
@@ -114,3 +114,21 @@ class EquivariantLayerNorm(nn.Module):
             for each, weight in zip(centred, self.weights, strict=False)
         ]
         return [found[0] + self.bias, *found[1:]]
+
+
+class FeedForward(nn.Module):
+    """Lin Gate(Lin x) from one set of irreps to another, without what the latter does not read."""
+
+    def __init__(self, muls: Muls, hidden: Muls, outs: Muls) -> None:
+        super().__init__()
+        self.hidden = hidden[: len(outs)]
+        self.first = EquivariantLinear(muls[: len(outs)], gate_inputs(self.hidden))
+        self.second = EquivariantLinear(self.hidden, outs)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        return self.second(gated(self.first(features), self.hidden))
+
+
+def add(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+    """a + b, degree by degree."""
+    return [x + y for x, y in zip(a, b, strict=True)]

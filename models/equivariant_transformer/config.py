@@ -11,6 +11,9 @@ from neupol_cli.models.base import PropertyConfig
 class EquivariantTransformerConfig(PropertyConfig):
     """The equivariant transformer's sizes; the defaults are the published QM9 network.
 
+    Without ``outputs`` targets are read out as published: mu is the length of a dipole, r2 a
+    spatial extent, all others are scalars.
+
     Attributes:
         hidden: width H of scalars and vectors.
         layers: attention layers.
@@ -20,9 +23,6 @@ class EquivariantTransformerConfig(PropertyConfig):
         encoding_size, encoding_bins: its resolution over [0, cutoff].
         vector_cutoff: whether the cutoff's envelope multiplies the vector messages too, so that
             energies are continuous; the paper's own numbers were made without.
-        outputs: what each target is read out as: ``scalar``, ``vector``, ``dipole`` (its length) or
-            ``extent``. If empty, as published: mu is the length of a dipole, r2 a spatial extent,
-            all others are scalars.
     """
 
     hidden: int = 256
@@ -33,4 +33,3 @@ class EquivariantTransformerConfig(PropertyConfig):
     encoding_size: int = 64
     encoding_bins: int = 64
     vector_cutoff: bool = True
-    outputs: tuple[str, ...] = ()

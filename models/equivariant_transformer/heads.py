@@ -5,26 +5,30 @@
     dipole   y = |sum_i q_i (x_i - c) + u_i|          its length
     extent   y = sum_i q_i |x_i - c|^2
 
-c is the centre of mass. q_i and the vectors u_i are two gated equivariant blocks of s_i and V_i
-(Schutt et al. 2021); the extent's q_i = L(silu(L(s_i))). As TorchMD-NET's output modules have it;
-with Neural Polarization, states are the movable points' and x_i is where their atoms are.
+c is the centre of mass (nn/dipole.py). q_i and the vectors u_i are two gated equivariant blocks of
+s_i and V_i (Schutt et al. 2021); the extent's q_i = L(silu(L(s_i))). As TorchMD-NET's output
+modules have it; with Neural Polarization, states are the movable points' and x_i is where their
+atoms are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ase.data
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.nn.dipole import arms, dipole
 from neupol_cli.models.nn.graph import Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron
 
 
 class Gated(nn.Module):
-    """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only."""
+    """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only.
+
+    (s, g) = L(silu(L[s, |W V|])),   V = g W' V
+    """
 
     def __init__(self, hidden: int, out: int, vectors: bool) -> None:
         super().__init__()
@@ -72,7 +76,7 @@ class VectorHead(ScalarHead):
     def forward(self, s: Tensor, v: Tensor, graph: Graph) -> Tensor:
         """(A, H), (A, 3, H) -> (B, 3)."""
         charges, own = self.blocks(s, v)
-        return segment_sum(charges * arms(graph) + own[:, :, 0], graph.batch, graph.size)
+        return dipole(charges, own[:, :, 0], graph)
 
 
 class DipoleHead(VectorHead):
@@ -104,15 +108,6 @@ HEADS: dict[str, type[ScalarHead] | type[ExtentHead]] = {
     "dipole": DipoleHead,
     "extent": ExtentHead,
 }
-
-
-def arms(graph: Graph) -> Tensor:
-    """(A, 3) from the centre of mass of each structure to its atoms, Angstrom."""
-    by_element = torch.as_tensor(ase.data.atomic_masses).to(graph.positions)
-    masses = by_element.index_select(0, graph.numbers)[:, None]  # (A, 1)
-    weighted = segment_sum(masses * graph.positions, graph.batch, graph.size)
-    centres = weighted / segment_sum(masses, graph.batch, graph.size)  # (B, 3)
-    return graph.positions - centres.index_select(0, graph.batch)
 
 
 def norm(v: Tensor) -> Tensor:

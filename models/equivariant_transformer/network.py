@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.errors import UsageError
-from neupol_cli.models.base import Arguments, Backbone
+from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
 from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
@@ -41,7 +41,7 @@ from neupol_cli.models.equivariant_transformer.published import (
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.linear import Linear
 from neupol_cli.models.nn.unique_edges import UniqueEdges
-from neupol_cli.models.targets import READOUTS, target
+from neupol_cli.models.targets import READOUTS
 
 
 class EdgeFeatures(NamedTuple):
@@ -185,6 +185,10 @@ class EquivariantTransformer(Backbone):
     Config = EquivariantTransformerConfig
     mean: Tensor
 
+    @classmethod
+    def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:
+        return tuple(HEADS)
+
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__(config)
         if config.hidden % config.heads:
@@ -202,10 +206,10 @@ class EquivariantTransformer(Backbone):
             Layer(config, self.radial, t == 0) for t in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.hidden)
-        self.outputs = _outputs(config)
-        self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.outputs)
+        self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.readouts)
         # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
-        self.register_buffer("mean", torch.zeros(sum(READOUTS[name].size for name in self.outputs)))
+        columns = sum(READOUTS[name].size for name in self.readouts)
+        self.register_buffer("mean", torch.zeros(columns))
 
     def embed(self, types: Tensor, edges: Edges) -> Tensor:
         features = self.radial(edges, types.shape[0])
@@ -216,10 +220,6 @@ class EquivariantTransformer(Backbone):
         s, v = kernels(state, self.shape).unpacked(state)  # (A, H), (A, 3, H)
         s = self.norm(s)
         return torch.cat([head(s, v, graph) for head in self.heads], 1) + self.mean
-
-    @property
-    def readouts(self) -> tuple[str, ...]:
-        return self.outputs
 
     def projection(self) -> nn.Module:
         return Projection(self.hidden)
@@ -241,20 +241,3 @@ class EquivariantTransformer(Backbone):
     def recognise(content: object) -> tuple[Mapping[str, Tensor], Arguments] | None:
         """A published checkpoint's weights and arguments, or None if it is another network's."""
         return recognised(content)
-
-
-def _outputs(config: EquivariantTransformerConfig) -> tuple[str, ...]:
-    """The head of each target.
-
-    Raises:
-        UsageError: another number of them, or a name that is none.
-    """
-    if not config.outputs:
-        records = [target(name) for name in config.targets]
-        # A network of three numbers a target says so in its outputs.
-        return tuple("scalar" if record.shape else record.readout for record in records)
-    unknown = [name for name in config.outputs if name not in HEADS]
-    if unknown or len(config.outputs) != len(config.targets):
-        targets, known = ", ".join(config.targets), ", ".join(HEADS)
-        raise UsageError(f"outputs takes one of {known} for each of the targets {targets}")
-    return config.outputs

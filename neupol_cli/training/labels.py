@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from neupol_cli import registry
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.io.hdf5 import Dataset
+from neupol_cli.models.base import Backbone, PropertyConfig
+from neupol_cli.models.targets import readout_of_number
 from neupol_cli.targets import ENERGIES, FORCES, TARGETS, target
 from neupol_cli.training.request import Request
 
@@ -92,19 +94,38 @@ def label_columns(dataset: Dataset, name: str) -> np.ndarray:
     return np.pad(columns, ((0, 0), (0, 2))) if learnt_by_length(dataset, name) else columns
 
 
-def outputs_of(network: str, dataset: Dataset, names: tuple[str, ...]) -> dict[str, list[str]]:
+def outputs_of(
+    network: str, dataset: Dataset, names: tuple[str, ...], settings: Mapping[str, object]
+) -> dict[str, list[str]]:
     """What a network's Config says about how targets are read out; nothing where all are numbers.
 
     Raises:
-        UsageError: the network has no way to read out a vector.
+        UsageError: the network has no vectors with these settings; the message says what has.
     """
-    vectors = [name for name in names if is_vector(dataset, name)]
+    vectors = {name: target(name).readout for name in names if is_vector(dataset, name)}
     if not vectors:
         return {}
-    if "outputs" not in {field.name for field in fields(registry.entry(network).load().Config)}:
-        raise UsageError(
-            f"{network} answers with numbers; {vectors[0]} is a vector: equivariant-transformer "
-            "has one"
-        )
-    numbers = {name: "scalar" if target(name).shape else target(name).readout for name in names}
-    return {"outputs": [target(n).readout if n in vectors else numbers[n] for n in names]}
+    known = known_readouts(network, settings)
+    for name, readout in vectors.items():
+        if readout not in known:
+            raise UsageError(_no_vectors(network, settings, name, readout))
+    return {"outputs": [vectors.get(name) or readout_of_number(name, known) for name in names]}
+
+
+def known_readouts(network: str, settings: Mapping[str, object]) -> tuple[str, ...]:
+    """The ways in which a property network with these settings reads out targets."""
+    backbone, config = registry.entry(network).load(), registry.configure(network, settings)
+    assert issubclass(backbone, Backbone) and isinstance(config, PropertyConfig)  # as it is asked
+    return backbone.known_readouts(config)
+
+
+def _no_vectors(network: str, settings: Mapping[str, object], name: str, readout: str) -> str:
+    others = [
+        entry.name
+        for entry in registry.ENTRIES.values()
+        if entry.task == "property" and readout in known_readouts(entry.name, {})
+    ]
+    advice = f"train {' or '.join(others)}"
+    if readout in known_readouts(network, {**settings, "polarization": "movable"}):
+        advice = f"add --polarization movable, or {advice}"
+    return f"{network} has no vectors here to read {name} from: {advice}"

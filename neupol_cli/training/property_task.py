@@ -277,7 +277,7 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     names, forces = chosen_targets(dataset, request)
     split = chosen_partition(dataset, request)
     config = {
-        **outputs_of(name, dataset, names),
+        **outputs_of(name, dataset, names, request.config),
         **request.config,
         "species": chosen_species(dataset, request),
         "targets": list(names),

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.errors import UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.request import Request
@@ -87,11 +86,6 @@ def test_its_length_is_what_the_head_of_mu_says() -> None:
     frames = molecules()[:4]
     lengths = np.linalg.norm(vector.predict(frames)["dipole"], axis=1)
     np.testing.assert_allclose(length.predict(frames)["mu"], lengths, rtol=1e-5)
-
-
-def test_networks_without_vectors_say_so() -> None:
-    with pytest.raises(UsageError, match="egnn answers with numbers; dipole is a vector"):
-        task_for("egnn", dataset("mu"), replace(REQUEST, config={}))
 
 
 def test_a_number_that_is_called_dipole_stays_a_number() -> None:

@@ -134,11 +134,11 @@ def test_published_weights_give_everything_on_the_way(published, reference, monk
             state = layer(state, edges)
             if k < len(network.layers):
                 agrees(state, reference[f"node_features/{k}"])
-        feature = network.head.feature(state[:, : network.muls[0]])
-        agrees(feature, reference[f"node_features/{k}"])
-        (normed,) = network.head.norm([feature[:, None]])
-        agrees(normed[:, 0], reference["final_norm"])
-        agrees(network.head.heads[0](normed[:, 0]), reference["atom_outputs"])
+        feature = network.head.feature(unpacked(state, network.muls))
+        agrees(packed(feature), reference[f"node_features/{k}"])
+        normed = network.head.norm(feature)
+        agrees(packed(normed), reference["final_norm"])
+        agrees(network.head.heads[0].by_atom(normed), reference["atom_outputs"])
 
 
 def test_another_published_basis_is_refused(reference):
@@ -334,10 +334,10 @@ def test_dropout_is_for_training_alone():
     assert (model.raw(made) - still).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_tiles_and_the_plain_formula_agree(mode, monkeypatch):
+@pytest.mark.parametrize(("mode", "output"), [*((m, "scalar") for m in MODES), ("off", "vector")])
+def test_tiles_and_the_plain_formula_agree(mode, output, monkeypatch):
     monkeypatch.setattr(edge_frame, "TILE", 5)  # several tiles, the last one not full
-    model, graph = small(polarization=mode), graph_of(molecules())
+    model, graph = small(polarization=mode, outputs=(output,)), graph_of(molecules())
     found = []
     for kernels, function in (
         ("0", tiles.messages),

@@ -179,7 +179,7 @@ def test_published_dipoles_with_a_mean_are_refused() -> None:
 @pytest.mark.parametrize("polarization", ["off", "frozen", "movable"])
 def test_dipoles_and_extents_do_not_depend_on_the_frame(polarization: str) -> None:
     network = model(polarization=polarization, targets=("mu", "r2", "zpve"), units=("",) * 3)
-    assert network.backbone.outputs == ("dipole", "extent", "scalar")
+    assert network.backbone.readouts == ("dipole", "extent", "scalar")
     one, two = molecule(), molecule(1, 5)
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     order = np.random.default_rng(4).permutation(len(one))

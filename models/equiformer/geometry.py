@@ -1,0 +1,61 @@
+"""What all layers of Equiformer read of the edges: harmonics and the radial basis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neupol_cli.models.distance import RadialBasisConfig
+from neupol_cli.models.equiformer.config import EquiformerConfig
+from neupol_cli.models.equiformer.kernels.choice import kernels_serve
+from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges, Frames
+from neupol_cli.models.equiformer.radial import radial_basis
+from neupol_cli.models.nn.graph import Edges
+
+
+@dataclass(frozen=True)
+class EdgeFeatures:
+    """What all layers read of E edges.
+
+    Attributes:
+        receivers, senders: (E,).
+        harmonics: (E, (lmax + 1)^2) Y of sender minus receiver.
+        basis: (H, size) e(r) of the lengths that differ.
+        rows: (E,) each edge's row of ``basis``.
+        frames: the same edges as the kernels read them; None where the formulas serve.
+    """
+
+    receivers: Tensor
+    senders: Tensor
+    harmonics: Tensor
+    basis: Tensor
+    rows: Tensor
+    frames: FramedEdges | None = None
+
+
+class Geometry(nn.Module):
+    """Harmonics and the radial basis of edges: what all layers read, computed once."""
+
+    def __init__(self, config: EquiformerConfig, lmax: int) -> None:
+        super().__init__()
+        self.frames = Frames(lmax)
+        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
+        self.basis = radial_basis(config.encoding, basis)
+        self.size = int(self.basis.size)  # type: ignore[arg-type]
+
+    def forward(self, edges: Edges) -> EdgeFeatures:
+        fast = kernels_serve(edges)
+        make = self._framed if fast else self._formula
+        return edges.once(("equiformer", fast), lambda: make(edges))
+
+    def _formula(self, edges: Edges) -> EdgeFeatures:
+        harmonics = self.frames.harmonics(edges.directions)
+        rows = torch.arange(edges.receivers.shape[0], device=edges.receivers.device)
+        return EdgeFeatures(edges.receivers, edges.senders, harmonics, self.basis(edges), rows)
+
+    def _framed(self, edges: Edges) -> EdgeFeatures:
+        pairs = self.frames(edges)
+        ends = pairs.receivers, pairs.senders
+        return EdgeFeatures(*ends, pairs.harmonics, self.basis(pairs.half), pairs.halves, pairs)
