@@ -209,7 +209,7 @@ def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
         (["--schedule", "nonsense"], 2, "cosine"),
         (["--optimizer", "nonsense"], 2, "adamw"),
         (["--steps", "3", "--epochs", "3"], 2, "choose one of --epochs and --steps"),
-        (["--partition", "nonsense"], 65, "the file has: "),
+        (["--partition", "nonsense"], 65, "there are: default"),
         (["--epochs", "inf"], 2, "--epochs: inf is not a finite number"),
         (["--lr", "inf"], 2, "--lr: inf is not a finite number"),
         (["--schedule", "waves:inf"], 2, "is not finite"),
