@@ -172,7 +172,7 @@ def test_what_does_not_fit_together_is_one_line(
 def test_an_option_of_old_says_what_replaces_it(words: list[str], instead: str, capsys) -> None:
     assert app._run(["density", *words]) == 2
     err = capsys.readouterr().err
-    assert f"a command of its own: neupol {instead}" in err and err.count("\n") == 1
+    assert f"is no longer an option; use neupol {instead}" in err and err.count("\n") == 1
 
 
 def test_sizes_are_read() -> None:
