@@ -208,7 +208,7 @@ def test_terminated_writer_cleans_up(tmp_path: Path) -> None:
         time.sleep(0.02)
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 143
+    assert process.wait(timeout=120) == 143
     assert os.listdir(tmp_path) == []
 
 
