@@ -30,7 +30,7 @@ def main() -> None:
     scripts = {"a parser of one option": BARE}
     for command in ("", *app.COMMANDS, *app.GROUPS):
         words = [command, "--help"] if command else ["--help"]
-        call = f"from neupol_cli import app\ntry:\n    app.main({words})\nexcept SystemExit: pass"
+        call = f"from neupol_cli import app\napp.run({words})"
         scripts[f"neupol {' '.join(words)}"] = call
     for name, script in scripts.items():
         print(f"{min(seconds(script) for _ in range(5)):.2f} s  {name}", flush=True)

@@ -6,6 +6,7 @@ every ``--help`` answers at once.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
@@ -14,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 
@@ -96,19 +97,24 @@ def neupol(
         torchrun.alone(f"neupol {ctx.invoked_subcommand}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits with the code that fits what happened."""
+def main() -> NoReturn:
+    """The command line, as a process of its own."""
+    code = run(sys.argv[1:])
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    # An interpreter that tidies up after torch takes two thirds of the time that importing it took,
+    # and the threads of torch's exchanges do not always outlive that.
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line; the exit code that fits what happened."""
     signal.signal(signal.SIGTERM, _terminate)
     _stand_in()
     from neupol_cli.allocator import keep_large_blocks
 
     keep_large_blocks()
-    code = _flushed(_run(sys.argv[1:] if arguments is None else arguments))
-    if _rank():
-        # The threads of torch's exchanges do not always outlive an interpreter that tidies up.
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    return _flushed(_run(arguments))
 
 
 class _Closed(io.TextIOBase):

@@ -29,7 +29,7 @@ def test_help_imports_next_to_nothing(command: str | None) -> None:
     arguments = [command, "--help"] if command else ["--help"]
     script = (
         "import sys\nfrom neupol_cli import app\n"
-        f"try:\n    app.main({arguments})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"assert app.run({arguments}) == 0\n"
         "heavy = {'torch', 'h5py', 'ase', 'e3nn', 'matplotlib', 'numpy', 'scipy', 'safetensors'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "print(sum(name.startswith('neupol_cli') for name in sys.modules), file=sys.stderr)\n"

@@ -7,6 +7,7 @@ imports are saved a command, nothing else differs.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -100,6 +101,7 @@ if __name__ == "__main__":
     for module in pkgutil.walk_packages(neupol_cli.__path__, "neupol_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    gc.freeze()  # a child that collects would copy every page of it
     requested, answering = map(int, sys.argv[1:])
     with os.fdopen(requested) as requests:
         _serve(requests, answering)

@@ -23,7 +23,7 @@ from neupol_cli.models.charge3net.irreps import Irrep, ProbeIrreps, natural, pro
 from neupol_cli.models.charge3net.layers import MakeRadial, ProbeLayer
 from neupol_cli.models.charge3net.linear import Features
 from neupol_cli.models.charge3net.radial import GaussianBasis
-from neupol_cli.models.nn.harmonics import wigner_3j
+from neupol_cli.models.nn.wigner import wigner_3j
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from neupol_cli.models.charge3net.kernels import contraction
 from neupol_cli.models.charge3net.kernels.choice import kernels
 from neupol_cli.models.charge3net.linear import Features
 from neupol_cli.models.charge3net.neighbourhoods import Neighbourhoods
-from neupol_cli.models.nn.harmonics import Constant, wigner_3j
+from neupol_cli.models.nn.harmonics import Constant
+from neupol_cli.models.nn.wigner import wigner_3j
 
 # Atoms at a time, where no gradient needs them together.
 BLOCK = 64

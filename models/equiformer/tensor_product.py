@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.equiformer.so3 import Muls
-from neupol_cli.models.nn.harmonics import Constant, wigner_3j
+from neupol_cli.models.nn.harmonics import Constant
+from neupol_cli.models.nn.wigner import wigner_3j
 
 
 @dataclass(frozen=True)

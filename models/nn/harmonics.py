@@ -7,18 +7,11 @@ Y_1 = sqrt3 (x, y, z); l ascending, m from -l to l.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-
-@lru_cache(maxsize=512)
-def wigner_3j(l1: int, l2: int, l3: int) -> Tensor:
-    """The real Wigner 3j symbol (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), sum of squares 1, float64."""
-    from e3nn.o3 import wigner_3j as symbol
-
-    return symbol(l1, l2, l3, dtype=torch.float64).clone()
+from neupol_cli.models.nn.wigner import wigner_3j
 
 
 class Constant:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from neupol_cli.models.equiformer.tensor_product import Path
 from neupol_cli.models.nn.graph import Edges
-from neupol_cli.models.nn.harmonics import Constant, Harmonics, wigner_3j
+from neupol_cli.models.nn.harmonics import Constant, Harmonics
+from neupol_cli.models.nn.wigner import wigner_3j
 
 
 @lru_cache(maxsize=512)

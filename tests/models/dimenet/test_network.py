@@ -19,12 +19,12 @@ from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 
 
-@pytest.fixture(basis="module")
+@pytest.fixture(scope="module")
 def stored(parity):
     return parity("dimenetpp")
 
 
-@pytest.fixture(basis="module")
+@pytest.fixture(scope="module")
 def published(stored):
     return stored.model("dimenet")
 
