@@ -90,12 +90,12 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
     """What one model does, over all atoms and by element."""
     model = registry.load(name)
     check_movable(model, name)
-    each = [measures(trajectory) for trajectory in followed(model, name, molecules)]
+    molecules_rows = [measures(trajectory) for trajectory in followed(model, name, molecules)]
     groups: dict[str, list[AtomMeasures]] = defaultdict(list)
-    for row in (row for rows in each for row in rows):
+    for row in (row for rows in molecules_rows for row in rows):
         groups["all"].append(row)
         groups[row["element"]].append(row)
-    means = [np.mean(outward) for outward in map(outwards, each) if len(outward)]
+    means = [np.mean(outward) for outward in map(outwards, molecules_rows) if len(outward)]
     return {
         "model": name,
         "targets": list(model.targets),

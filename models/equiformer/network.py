@@ -97,15 +97,15 @@ class Attention(nn.Module):
         config: sizes.
         muls: of the state.
         basis: size of the radial basis.
-        kept: how many degrees of the result somebody reads.
+        degrees: how many degrees of the result somebody reads.
     """
 
-    def __init__(self, config: EquiformerConfig, muls: Muls, basis: int, kept: int) -> None:
+    def __init__(self, config: EquiformerConfig, muls: Muls, basis: int, degrees: int) -> None:
         super().__init__()
         head = multiplicities(config.head_irreps)
         self.muls, self.drop = muls, config.alpha_drop
-        self.product = TensorProduct(muls, paths_read(muls, kept))
-        self.instructions = FrameInstructions(muls, kept)
+        self.product = TensorProduct(muls, paths_read(muls, degrees))
+        self.instructions = FrameInstructions(muls, degrees)
         self.source = EquivariantLinear(muls, muls)
         self.target = EquivariantLinear(muls, muls, bias=False)
         self.radial = RadialNetwork(basis, config.radial, self.product.weights)
@@ -115,12 +115,12 @@ class Attention(nn.Module):
         self.alpha = EquivariantLinear(widths[:1], (head[0] * config.heads,))
         reach = (6 / (config.heads + head[0])) ** 0.5  # glorot
         self.alpha_dot = nn.Parameter(torch.empty(config.heads, head[0]).uniform_(-reach, reach))
-        self.outs = tuple(mul * config.heads for mul in head[:kept])
+        self.outs = tuple(mul * config.heads for mul in head[:degrees])
         self.values = Values(muls, self.outs)
-        self.proj = EquivariantLinear(self.outs, muls[:kept])
+        self.proj = EquivariantLinear(self.outs, muls[:degrees])
 
     def forward(self, y: Sequence[Tensor], edges: EdgeFeatures) -> list[Tensor]:
-        """(P, 2l + 1, mul) normalised states -> the kept degrees of the change."""
+        """(P, 2l + 1, mul) normalised states -> that many degrees of the change."""
         if edges.frames is None:
             logits, *values = self.formula(y, edges)
         else:
@@ -134,7 +134,7 @@ class Attention(nn.Module):
         """The messages as published.
 
         Returns:
-            (E, heads) logits, then for each kept l (E, 2l + 1, heads x head) values.
+            (E, heads) logits, then for each of these l (E, 2l + 1, heads x head) values.
         """
         sources, targets = self.source(y), self.target(y)
         merged = [  # M, (E, 2l + 1, mul) a degree
@@ -151,8 +151,8 @@ class Attention(nn.Module):
     def _inputs(self, y: Sequence[Tensor], basis: Tensor) -> MessageInputs:
         scalars = torch.cat((self.lin.weights[0], self.alpha.weights[0]))
         return MessageInputs(
-            torch.cat([each.flatten(1) for each in self.source(y)], 1),
-            torch.cat([each.flatten(1) for each in self.target(y)], 1),
+            torch.cat([part.flatten(1) for part in self.source(y)], 1),
+            torch.cat([part.flatten(1) for part in self.target(y)], 1),
             self.radial.hidden(basis),
             self.radial.last,
             self.radial.offset,
@@ -191,21 +191,21 @@ class LastBlock(nn.Module):
     Args:
         config: sizes.
         geometry: of the edges.
-        kept: how many degrees the readout reads.
+        degrees: how many degrees the readout reads.
     """
 
-    def __init__(self, config: EquiformerConfig, geometry: Geometry, kept: int) -> None:
+    def __init__(self, config: EquiformerConfig, geometry: Geometry, degrees: int) -> None:
         super().__init__()
         muls = multiplicities(config.irreps)
-        self.muls, self.geometry, self.kept = muls, (geometry,), kept
+        self.muls, self.geometry, self.degrees = muls, (geometry,), degrees
         self.norm_1 = EquivariantLayerNorm(muls)
-        self.attention = Attention(config, muls, geometry.size, kept)
+        self.attention = Attention(config, muls, geometry.size, degrees)
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         """(P, dim) -> (P, dim)."""
         h = unpacked(state, self.muls)
         change = self.attention(self.norm_1(h), self.geometry[0](edges))
-        read = packed(add(h[: self.kept], change))
+        read = packed(add(h[: self.degrees], change))
         return torch.cat((read, state[:, read.shape[1] :]), 1)
 
 

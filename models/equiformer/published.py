@@ -66,20 +66,20 @@ class Translation:
         ours: str,
         ins: Sequence[int],
         outs: Sequence[int],
-        kept: int | None = None,
+        degrees: int | None = None,
     ) -> None:
         """One LinearRS, its first ``kept`` degrees."""
         for degree, matrix in enumerate(
-            matrices(self.weights[f"{theirs}.tp.weight"], ins, outs)[:kept]
+            matrices(self.weights[f"{theirs}.tp.weight"], ins, outs)[:degrees]
         ):
             self.state[f"{ours}.weights.{degree}"] = matrix
         if f"{theirs}.bias.0" in self.weights:
             self.state[f"{ours}.bias"] = self.weights[f"{theirs}.bias.0"]
 
-    def norm(self, theirs: str, ours: str, muls: Sequence[int], kept: int | None = None) -> None:
+    def norm(self, theirs: str, ours: str, muls: Sequence[int], degrees: int | None = None) -> None:
         """One layer norm."""
         for degree, weight in enumerate(
-            self.weights[f"{theirs}.affine_weight"].split(list(muls))[:kept]
+            self.weights[f"{theirs}.affine_weight"].split(list(muls))[:degrees]
         ):
             self.state[f"{ours}.weights.{degree}"] = weight
         self.state[f"{ours}.bias"] = self.weights[f"{theirs}.affine_bias"]
@@ -113,14 +113,14 @@ class Translation:
             name = f"degree.proj.weights.{degree}"
             self.state[name] = self.state[name][:, :channels]
 
-    def attention(self, block: int, kept: int | None) -> None:
+    def attention(self, block: int, degrees: int | None) -> None:
         """Attention of one block, of which ``kept`` degrees are read."""
         theirs, ours = f"blocks.{block}.ga", f"layers.{block}.attention"
         widths = self.product.widths
         self.norm(f"blocks.{block}.norm_1", f"layers.{block}.norm_1", self.muls)
         self.linear(f"{theirs}.merge_src", f"{ours}.source", self.muls, self.muls)
         self.linear(f"{theirs}.merge_dst", f"{ours}.target", self.muls, self.muls)
-        product = self.product if kept is None else TensorProduct(self.muls, self._even())
+        product = self.product if degrees is None else TensorProduct(self.muls, self._even())
         rows = [torch.arange(self.product.weights)[self.product.places[p]] for p in product.paths]
         self.radial(f"{theirs}.sep_act.dtp_rad", f"{ours}.radial", torch.cat(rows))
         self.linear(f"{theirs}.sep_act.lin", f"{ours}.lin", widths, gate_inputs(self.muls))
@@ -131,19 +131,21 @@ class Translation:
             self.state[name] = self.state[name][:, columns]
         self.linear(f"{theirs}.sep_alpha", f"{ours}.alpha", widths[:1], self.values[:1])
         self.state[f"{ours}.alpha_dot"] = self.weights[f"{theirs}.alpha_dot"][0]
-        self.path_weights(f"{theirs}.sep_value.dtp.tp.weight", f"{ours}.values.path_weights", kept)
-        self.linear(f"{theirs}.sep_value.lin", f"{ours}.values.lin", widths, self.values, kept)
-        self.linear(f"{theirs}.proj", f"{ours}.proj", self.values, self.muls, kept)
+        self.path_weights(
+            f"{theirs}.sep_value.dtp.tp.weight", f"{ours}.values.path_weights", degrees
+        )
+        self.linear(f"{theirs}.sep_value.lin", f"{ours}.values.lin", widths, self.values, degrees)
+        self.linear(f"{theirs}.proj", f"{ours}.proj", self.values, self.muls, degrees)
 
     def _even(self) -> list[Path]:
         """The paths that somebody reads where only scalars leave the attention."""
         return [path for path in self.product.paths if path.even]
 
-    def path_weights(self, theirs: str, ours: str, kept: int | None) -> None:
+    def path_weights(self, theirs: str, ours: str, degrees: int | None) -> None:
         """The value's path weights, of paths to the kept degrees."""
         every = paths(len(self.muls) - 1)
         pieces = self.weights[theirs].flatten().split([self.muls[p.l1] for p in every])
-        limit = len(self.muls) if kept is None else kept
+        limit = len(self.muls) if degrees is None else degrees
         mine = [piece for piece, path in zip(pieces, every, strict=True) if path.l3 < limit]
         self.state[ours] = torch.cat(mine)
 

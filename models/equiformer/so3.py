@@ -27,10 +27,10 @@ def multiplicities(irreps: str) -> Muls:
         UsageError: not a list of even irreps with l = 0, 1, ... in this order.
     """
     terms = [re.fullmatch(r"\s*(\d+)x(\d+)e\s*", term) for term in irreps.split("+")]
-    found = [(int(term[1]), int(term[2])) for term in terms if term]
-    if len(found) != len(terms) or [degree for _, degree in found] != list(range(len(found))):
+    pairs = [(int(term[1]), int(term[2])) for term in terms if term]
+    if len(pairs) != len(terms) or [degree for _, degree in pairs] != list(range(len(pairs))):
         raise UsageError(f"irreps are written like 128x0e+64x1e+32x2e, l ascending; not {irreps!r}")
-    return tuple(mul for mul, _ in found)
+    return tuple(mul for mul, _ in pairs)
 
 
 def unpacked(state: Tensor, muls: Muls) -> list[Tensor]:
@@ -44,7 +44,7 @@ def unpacked(state: Tensor, muls: Muls) -> list[Tensor]:
 
 def packed(features: Sequence[Tensor]) -> Tensor:
     """The inverse of :func:`unpacked`."""
-    return torch.cat([each.transpose(1, 2).flatten(1) for each in features], 1)
+    return torch.cat([part.transpose(1, 2).flatten(1) for part in features], 1)
 
 
 class EquivariantLinear(nn.Module):
@@ -66,8 +66,8 @@ class EquivariantLinear(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """(P, 2l + 1, in) a degree -> (P, 2l + 1, out) a degree; spare inputs are not read."""
         return [
-            product(each, weight, self.bias if degree == 0 else None)
-            for degree, (each, weight) in enumerate(zip(features, self.weights, strict=False))
+            product(part, weight, self.bias if degree == 0 else None)
+            for degree, (part, weight) in enumerate(zip(features, self.weights, strict=False))
         ]
 
 
@@ -85,8 +85,8 @@ def gated(features: Sequence[Tensor], muls: Muls) -> list[Tensor]:
     """
     scalars, *gates = features[0].split(muls, 2)
     return [SILU * functional.silu(scalars)] + [
-        each * (SIGMOID * torch.sigmoid(gate))
-        for each, gate in zip(features[1:], gates, strict=True)
+        part * (SIGMOID * torch.sigmoid(gate))
+        for part, gate in zip(features[1:], gates, strict=True)
     ]
 
 
@@ -109,11 +109,11 @@ class EquivariantLayerNorm(nn.Module):
         """(P, 2l + 1, mul) a degree -> the same; degrees without a weight are not read."""
         scalars = features[0]
         centred = [scalars - scalars.mean(2, keepdim=True), *features[1:]]
-        found = [
-            each * (each.square().mean((1, 2), keepdim=True) + self.epsilon).rsqrt() * weight
-            for each, weight in zip(centred, self.weights, strict=False)
+        scaled = [
+            part * (part.square().mean((1, 2), keepdim=True) + self.epsilon).rsqrt() * weight
+            for part, weight in zip(centred, self.weights, strict=False)
         ]
-        return [found[0] + self.bias, *found[1:]]
+        return [scaled[0] + self.bias, *scaled[1:]]
 
 
 class FeedForward(nn.Module):

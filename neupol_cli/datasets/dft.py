@@ -229,8 +229,8 @@ def collect(
 def _found_or_made(
     store: Store, atoms: Atoms, settings: Settings, label: str
 ) -> tuple[Volume, dict[int, float]]:
-    found = store.find(atoms)
-    if found is None:
-        found = solve(atoms, settings, label)
-        store.keep(*found)
-    return found
+    solution = store.find(atoms)
+    if solution is None:
+        solution = solve(atoms, settings, label)
+        store.keep(*solution)
+    return solution

@@ -72,6 +72,6 @@ def _on_grid(cell: Cell, matrix: np.ndarray, grid: Grid, until: float) -> np.nda
         check({})
         points = grid.points(start, min(start + BLOCK, grid.size)) / BOHR
         orbitals = cell.pbc_eval_gto("GTOval", points)  # (P, O)
-        found = np.einsum("po,po->p", orbitals @ matrix, orbitals)
-        values[start : start + BLOCK] = found.real
+        density = np.einsum("po,po->p", orbitals @ matrix, orbitals)
+        values[start : start + BLOCK] = density.real
     return values.reshape(grid.shape) / BOHR**3

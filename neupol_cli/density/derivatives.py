@@ -46,7 +46,7 @@ def derivatives(model: DensityModel, atoms: Atoms, points: np.ndarray) -> Deriva
     like = next(model.parameters())
     graph = Graph.from_atoms([atoms], like.dtype, like.device)
     probes = torch.as_tensor(points, device=like.device, dtype=like.dtype)
-    return _derivatives(lambda some: model(graph, some), probes)
+    return _derivatives(lambda probes: model(graph, probes), probes)
 
 
 def _derivatives(
@@ -54,8 +54,8 @@ def _derivatives(
 ) -> Derivatives:
     """Of a function of probes (1, P, 3), at points (P, 3); Hessians are 0 unless ``second``."""
     probes = points[None].detach().requires_grad_(True)
-    found = density_at(probes)
-    density = found if found.dim() == 1 else found[:, 0]
+    density = density_at(probes)
+    density = density if density.dim() == 1 else density[:, 0]
     slope = _gradient(density.sum(), probes, second)
     hessian = slope.new_zeros(len(slope), 3, 3)
     if second:
@@ -69,8 +69,8 @@ def _gradient(value: Tensor, probes: Tensor, more: bool) -> Tensor:
     """(P, 3): the slope of a sum over probes, to be differentiated again where ``more``."""
     if not value.requires_grad:  # every probe is out of every atom's reach
         return torch.zeros_like(probes[0])
-    (found,) = torch.autograd.grad(value, probes, create_graph=more, materialize_grads=True)
-    return found[0]
+    (gradient,) = torch.autograd.grad(value, probes, create_graph=more, materialize_grads=True)
+    return gradient[0]
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,22 @@ class Near:
     """Who reaches a block of points.
 
     Attributes:
-        owners: (K,) points of the structure an image of which may reach the block, ascending.
-        slots: K times the most images that one of them has there.
+        atom_index: (K,) points of the structure an image of which may reach the block, ascending.
+        padded_images: K times the most images that one of them has there.
     """
 
-    owners: Tensor
-    slots: int
+    atom_index: Tensor
+    padded_images: int
 
     @classmethod
-    def to(cls, probes: Tensor, seen: Images, among: Tensor, cutoff: float) -> Near:
+    def to(cls, probes: Tensor, images: Images, among: Tensor, cutoff: float) -> Near:
         """Of the images ``among`` (N,) those within the cutoff of the box around (P, 3) probes."""
-        low, high, places = probes.amin(0), probes.amax(0), seen.points[among]
+        low, high, places = probes.amin(0), probes.amax(0), images.points[among]
         apart = torch.maximum(low - places, places - high).clamp(min=0)
         # The margin: rounding must not hide an image that just reaches a probe.
         met = among[apart.square().sum(1) < cutoff**2 * (1 + 1e-9)]
-        owners, counts = seen.atom_index[met].unique(return_counts=True)
-        return cls(owners, len(owners) * int(counts.max()) if len(owners) else 0)
+        atom_index, counts = images.atom_index[met].unique(return_counts=True)
+        return cls(atom_index, len(atom_index) * int(counts.max()) if len(atom_index) else 0)
 
 
 class Field:
@@ -123,9 +123,9 @@ class Field:
             TemporaryError: not even small parts of a block fit in memory.
         """
         corners = grid.origin + np.indices((2, 2, 2)).reshape(3, -1).T @ grid.box
-        seen = self._seen(torch.from_numpy(corners))
+        images = self._seen(torch.from_numpy(corners))
         size = POINTS.get(self.points.positions.device.type, POINTS["cpu"])
-        for done, tile in GridTiles(grid, seen, self.cutoff, size, 1):
+        for done, tile in GridTiles(grid, images, self.cutoff, size, 1):
             if tile is not None:
                 yield done, tile.rows, self._block(tile)
 
@@ -134,21 +134,21 @@ class Field:
 
         def within(memory: int) -> Derivatives:
             self.memory = memory  # what is too much for this block is so for the next one
-            most = max(1, memory // (self.slot * max(1, near.slots)))
-            parts = [self._part(probes, near.owners) for probes in tile.probes.split(most)]
+            most = max(1, memory // (self.slot * max(1, near.padded_images)))
+            parts = [self._part(probes, near.atom_index) for probes in tile.probes.split(most)]
             density, slope, hessian = map(np.concatenate, zip(*parts, strict=True))
             return density, slope, hessian
 
         return within_memory(within, self.memory)
 
-    def _part(self, probes: Tensor, owners: Tensor) -> Derivatives:
-        """Derivatives at (P, 3) probes that only the owners (K,) reach."""
-        if not len(owners):
-            density, slope, hessian = (each.repeat(len(probes), 0) for each in self.empty)
+    def _part(self, probes: Tensor, atom_index: Tensor) -> Derivatives:
+        """Derivatives at (P, 3) probes that only the atom_index (K,) reach."""
+        if not len(atom_index):
+            density, slope, hessian = (array.repeat(len(probes), 0) for array in self.empty)
             return density, slope, hessian
-        features = chosen(self.features, owners)
+        features = chosen(self.features, atom_index)
         points = probes.to(self.points.positions.dtype)
-        return _derivatives(lambda some: self.model.at(features, some), points, self.second)
+        return _derivatives(lambda at: self.model.at(features, at), points, self.second)
 
     def _seen(self, probes: Tensor) -> Images:
         """Whatever may reach the box around (M, 3) probes."""
@@ -160,21 +160,21 @@ class Field:
     def _slot(self) -> int:
         """Bytes that an image takes at a point that it reaches: all that derivatives keep."""
         probes = self.points.positions[:1].double().expand(SAMPLE, 3)
-        seen = self._seen(probes)
-        every = torch.arange(len(seen.atom_index), device=probes.device)
-        near, taken = Near.to(probes, seen, every, self.cutoff), [0]
+        images = self._seen(probes)
+        every = torch.arange(len(images.atom_index), device=probes.device)
+        near, taken = Near.to(probes, images, every, self.cutoff), [0]
 
-        def note(kept: Tensor) -> Tensor:
-            taken[0] += kept.nbytes
-            return kept
+        def note(saved: Tensor) -> Tensor:
+            taken[0] += saved.nbytes
+            return saved
 
-        with saved_tensors_hooks(note, lambda kept: kept):
-            self._part(probes, near.owners)
-        return max(1, taken[0] // (SAMPLE * near.slots))
+        with saved_tensors_hooks(note, lambda saved: saved):
+            self._part(probes, near.atom_index)
+        return max(1, taken[0] // (SAMPLE * near.padded_images))
 
 
-def chosen(features: EncodedAtoms, owners: Tensor) -> EncodedAtoms:
-    """A structure's features as if it had but the points ``owners`` (K,), for probes to read.
+def chosen(features: EncodedAtoms, atom_index: Tensor) -> EncodedAtoms:
+    """A structure's features as if it had but the points ``atom_index`` (K,), for probes to read.
 
     Whatever has a row a point keeps the rows of these. Of movable points only the atoms have
     numbers; no probe reads those.
@@ -185,7 +185,7 @@ def chosen(features: EncodedAtoms, owners: Tensor) -> EncodedAtoms:
 
     def rows(held: Held) -> Held:
         if isinstance(held, Tensor) and held.shape[:1] == (count,):
-            return held[owners]
+            return held[atom_index]
         return held
 
     fewer = replace(
@@ -193,7 +193,9 @@ def chosen(features: EncodedAtoms, owners: Tensor) -> EncodedAtoms:
         numbers=rows(points.numbers),
         positions=rows(points.positions),
         batch=rows(points.batch),
-        counts=torch.full_like(points.counts, len(owners)),
+        counts=torch.full_like(points.counts, len(atom_index)),
     )
-    parts = {each.name: tree_map(rows, getattr(features, each.name)) for each in fields(features)}
+    parts = {
+        field.name: tree_map(rows, getattr(features, field.name)) for field in fields(features)
+    }
     return replace(features, **parts | {"points": fewer})

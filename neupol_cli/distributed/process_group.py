@@ -73,8 +73,8 @@ class ProcessGroup:
         values = torch.tensor(numbers, dtype=torch.float64)
         with _lost_ranks():
             dist.all_reduce(values, dist.ReduceOp.MAX)
-        found: list[float] = values.tolist()
-        return found
+        total: list[float] = values.tolist()
+        return total
 
     def broadcast(self, value: T | None) -> T:
         """What the first rank has for ``value``; the others' is not looked at."""
@@ -104,9 +104,9 @@ class ProcessGroup:
             return work(items)
         self._awaited = False
         mine = self._scatter([items[k :: self.world_size] for k in range(self.world_size)])
-        found = self._gather(work(mine))
+        gathered = self._gather(work(mine))
         self._awaited = True
-        return [found[k % self.world_size][k // self.world_size] for k in range(len(items))]
+        return [gathered[k % self.world_size][k // self.world_size] for k in range(len(items))]
 
     def serve(self, work: Work[S, T]) -> None:
         """Does ``work`` of what the first rank hands out until it has no more."""
@@ -142,10 +142,12 @@ class ProcessGroup:
         """What each rank has, in the first one; nothing in the others."""
         import torch.distributed as dist
 
-        found: list[list[T]] | None = [[] for _ in range(self.world_size)] if self.is_main else None
+        gathered: list[list[T]] | None = (
+            [[] for _ in range(self.world_size)] if self.is_main else None
+        )
         with _lost_ranks():
-            dist.gather_object(results, found, dst=0)
-        return found or []
+            dist.gather_object(results, gathered, dst=0)
+        return gathered or []
 
 
 ALONE = ProcessGroup()

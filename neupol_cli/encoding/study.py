@@ -53,16 +53,16 @@ class Tables:
     @classmethod
     def of(cls, quantity: str, modules: Sequence[tuple[str, HermiteTable]]) -> Tables:
         """From a network's table modules of one shape."""
-        found = [module for _, module in modules]
-        bins = found[0].heights.shape[0]
-        x = np.stack([np.linspace(each.low, each.high, bins) for each in found])
-        steps = np.array([each.step for each in found])[:, None, None]
+        tables = [module for _, module in modules]
+        bins = tables[0].heights.shape[0]
+        x = np.stack([np.linspace(table.low, table.high, bins) for table in tables])
+        steps = np.array([table.step for table in tables])[:, None, None]
         return cls(
             quantity,
             tuple(name for name, _ in modules),
             x,
-            np.stack([each.heights.detach().double().cpu().numpy() for each in found]),
-            np.stack([each.slopes.detach().double().cpu().numpy() for each in found]) / steps,
+            np.stack([table.heights.detach().double().cpu().numpy() for table in tables]),
+            np.stack([table.slopes.detach().double().cpu().numpy() for table in tables]) / steps,
         )
 
     def at(self, x: np.ndarray) -> np.ndarray:
@@ -180,9 +180,9 @@ def labels(paths: Sequence[str]) -> list[str]:
 
     longest = max((len(Path(path).parts) for path in paths), default=1)
     for parts in range(1, longest + 1):
-        found = [short(path, parts) for path in paths]
-        if len(set(found)) == len(found):
-            return found
+        names = [short(path, parts) for path in paths]
+        if len(set(names)) == len(names):
+            return names
     return list(paths)
 
 
@@ -208,7 +208,7 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns:
         (..., s, r); NaN where a column is constant.
     """
-    a, b = (_standard(each) for each in (a, b))
+    a, b = (_standard(curve) for curve in (a, b))
     return np.square(np.swapaxes(a, -1, -2) @ b)
 
 

@@ -170,8 +170,8 @@ def density_work(model: DensityModel, atoms: Atoms, conditions: Conditions) -> W
 
     def run() -> float:
         alone, features = timed(lambda: model.atom_features(atoms), conditions.device)
-        each, _ = timed(lambda: probes(features), conditions.device)
-        return alone + each * grid.size / computed
+        seconds, _ = timed(lambda: probes(features), conditions.device)
+        return alone + seconds * grid.size / computed
 
     def probes(features: EncodedAtoms) -> None:
         for block in blocks:
@@ -299,11 +299,11 @@ def _properties(
     def prepared(forces: bool) -> Callable[[Atoms], Work]:
         return lambda atoms: property_work(model, atoms, forces, conditions.device)
 
-    found = [Subject(name, "properties", system, prepared(False), 2.0, notes)]
+    subjects = [Subject(name, "properties", system, prepared(False), 2.0, notes)]
     if has_energy(model):
         answers = "properties, forces"
-        found.append(Subject(name, answers, system, prepared(True), 2.0, notes))
-    return found
+        subjects.append(Subject(name, answers, system, prepared(True), 2.0, notes))
+    return subjects
 
 
 def has_energy(model: PropertyModel) -> bool:

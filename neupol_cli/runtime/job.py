@@ -117,11 +117,11 @@ class Series:
                 "formula": atoms.get_chemical_formula(),
                 "atoms": len(atoms),
             }
-            found, reason = attempt(partial(self._measured, atoms, end))
-            if found is None:
+            record, reason = attempt(partial(self._measured, atoms, end))
+            if record is None:
                 self.skipped.append({**name, "reason": reason})
             else:
-                self.points.append({**name, **found})
+                self.points.append({**name, **record})
         return self.report()
 
     def _warm_up(self) -> None:
@@ -154,11 +154,13 @@ class Series:
         work, start, before = self.subject.prepare(atoms), time.monotonic(), peak(self.device)
         effort = work.facts.get("computed_points", len(atoms))
         self._check(len(atoms), effort, end - start)
-        found = measure(work.run, self.repeats, end - start, self.device)
+        measured = measure(work.run, self.repeats, end - start, self.device)
         self._efforts.append(effort)
-        self._spent.append((time.monotonic() - start) / (len(found.seconds) + found.warmed_up))
-        self._grown.append(max(found.peak_bytes - before, 1))
-        return _record(found, work, len(atoms))
+        self._spent.append(
+            (time.monotonic() - start) / (len(measured.seconds) + measured.warmed_up)
+        )
+        self._grown.append(max(measured.peak_bytes - before, 1))
+        return _record(measured, work, len(atoms))
 
     def fitted(self) -> Fit | None:
         """The power law of this subject's medians."""
@@ -166,7 +168,7 @@ class Series:
 
     def report(self) -> Report:
         """Everything as plain values."""
-        found = self.fitted()
+        fit = self.fitted()
         return {
             "model": self.subject.label,
             "answers": self.subject.answers,
@@ -174,21 +176,21 @@ class Series:
             "notes": list(self.subject.notes),
             "points": self.points,
             "skipped": self.skipped,
-            "fit": None if found is None else cast(FitValues, asdict(found)),
+            "fit": None if fit is None else cast(FitValues, asdict(fit)),
         }
 
 
-def _record(found: Measured, work: Work, atoms: int) -> Record:
+def _record(measured: Measured, work: Work, atoms: int) -> Record:
     record: Record = {
-        "seconds": found.seconds,
-        "median_s": found.median,
-        "spread_s": found.spread,
-        "per_atom_s": found.median / atoms,
-        "warmed_up": found.warmed_up,
-        "peak_memory_bytes": found.peak_bytes,
+        "seconds": measured.seconds,
+        "median_s": measured.median,
+        "spread_s": measured.spread,
+        "per_atom_s": measured.median / atoms,
+        "warmed_up": measured.warmed_up,
+        "peak_memory_bytes": measured.peak_bytes,
     }
     if "points" in work.facts:
-        record["probes_per_second"] = work.facts["points"] / found.median
+        record["probes_per_second"] = work.facts["points"] / measured.median
     return {**record, **work.facts}
 
 
@@ -209,14 +211,14 @@ def crossings(reports: Sequence[Report]) -> list[Crossing]:
     """
     laws = [(r, Fit(**r["fit"])) for r in reports if r["fit"] is not None]
     reference = [pair for pair in laws if pair[0]["answers"] == "density by DFT"]
-    found: list[Crossing] = []
+    crossings: list[Crossing] = []
     for theirs, slow in reference:
         for report, fast in laws:
             if report is theirs or report["system"] != theirs["system"]:
                 continue
             atoms = crossing(fast, slow)
             inside = atoms is not None and _measured_around(atoms, fast, slow)
-            found.append(
+            crossings.append(
                 {
                     "model": report["model"],
                     "answers": report["answers"],
@@ -225,7 +227,7 @@ def crossings(reports: Sequence[Report]) -> list[Crossing]:
                     "extrapolated": not inside,
                 }
             )
-    return found
+    return crossings
 
 
 def _measured_around(atoms: float, *laws: Fit) -> bool:
@@ -285,22 +287,22 @@ def heading(report: Report) -> str:
 
 def law(report: Report) -> str:
     """The exponent with its uncertainty and the sizes that it is of."""
-    found = report["fit"]
-    if found is None:
+    fit = report["fit"]
+    if fit is None:
         return "cost ~ N^p: two sizes at least are needed for p"
-    error = found["error"]
+    error = fit["error"]
     worth = f" ± {error:.2f}" if error is not None else " (two sizes: no uncertainty)"
-    between = f"{found['smallest']:,} to {found['largest']:,} atoms"
-    return f"cost ~ N^p, p = {found['exponent']:.2f}{worth}, of {between}"
+    between = f"{fit['smallest']:,} to {fit['largest']:,} atoms"
+    return f"cost ~ N^p, p = {fit['exponent']:.2f}{worth}, of {between}"
 
 
-def meeting(found: Crossing) -> str:
+def meeting(crossing: Crossing) -> str:
     """A crossing point in words."""
-    who = f"{found['model']} ({found['answers']}) and {found['against']}"
-    if found["atoms"] is None:
+    who = f"{crossing['model']} ({crossing['answers']}) and {crossing['against']}"
+    if crossing["atoms"] is None:
         return f"{who}: by the fits they cost the same at no size of one atom or more"
-    how = "extrapolated from the two fits" if found["extrapolated"] else "between measured sizes"
-    return f"{who} cost the same at {found['atoms']:.3g} atoms, {how}"
+    how = "extrapolated from the two fits" if crossing["extrapolated"] else "between measured sizes"
+    return f"{who} cost the same at {crossing['atoms']:.3g} atoms, {how}"
 
 
 def conditions_line(environment: Environment) -> str:

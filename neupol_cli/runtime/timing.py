@@ -109,10 +109,10 @@ def measure(work: Callable[[], float], repeats: int, seconds: float, device: str
     whole = time.monotonic() - start
     if whole > SLOW or time.monotonic() + whole > end:
         return Measured([first], False, peak(device))
-    found = [work()]
-    while len(found) < repeats and time.monotonic() + whole < end:
-        found.append(work())
-    return Measured(found, True, peak(device))
+    seconds_each = [work()]
+    while len(seconds_each) < repeats and time.monotonic() + whole < end:
+        seconds_each.append(work())
+    return Measured(seconds_each, True, peak(device))
 
 
 def reset_peak(device: str) -> None:

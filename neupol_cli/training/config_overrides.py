@@ -36,13 +36,13 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     Raises:
         UsageError: where there is no ``=``.
     """
-    found = {}
+    pairs_read = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise UsageError(f"{option} {text}: write KEY=VALUE")
-        found[key.strip()] = value.strip()
-    return found
+        pairs_read[key.strip()] = value.strip()
+    return pairs_read
 
 
 def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
@@ -52,13 +52,13 @@ def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
         UsageError.
     """
     try:
-        found = {key: float(value) for key, value in pairs(texts, option).items()}
+        numbers = {key: float(value) for key, value in pairs(texts, option).items()}
     except ValueError as error:
         raise UsageError(f"{option}: {error}; write NAME=NUMBER") from error
-    for key, value in found.items():
+    for key, value in numbers.items():
         if not _sensible(value, 0.0):
             raise UsageError(f"{option} {key}={value}: has to be finite and not negative")
-    return found
+    return numbers
 
 
 def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
@@ -70,22 +70,22 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
     """
     hints = typing.get_type_hints(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
-    found: dict[str, object] = {}
+    settings: dict[str, object] = {}
     for key, text in renamed_settings.current(pairs(texts, "--set")).items():
         if key not in known:
             raise UsageError(
                 f"--set {key}: this model has no such setting; it has {', '.join(known)}"
             )
         try:
-            found[key] = _converted(hints[key], text)
+            settings[key] = _converted(hints[key], text)
         except (ValueError, KeyError) as error:
             name = getattr(hints[key], "__name__", None) or str(hints[key])
             raise UsageError(f"--set {key}={text}: {text!r} is no {name}") from error
         least = 0.0 if key in MAY_BE_ZERO else SMALLEST
-        if not all(_sensible(each, least) for each in _each(found[key])):
+        if not all(_sensible(value, least) for value in _each(settings[key])):
             above = "not negative" if key in MAY_BE_ZERO else "above zero"
             raise UsageError(f"--set {key}={text}: has to be finite and {above}")
-    return found
+    return settings
 
 
 def _each(value: object) -> list[object]:

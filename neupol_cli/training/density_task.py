@@ -116,13 +116,13 @@ def _held(
     places = np.empty(rows, np.int64) if thinned else None
     for index in np.flatnonzero(np.diff(offsets)):
         here = slice(int(offsets[index]), int(offsets[index + 1]))
-        found, size = density.values(int(index)), here.stop - here.start
-        kept: np.ndarray | slice = slice(None)
-        if size < len(found):
-            kept = np.sort(rng.choice(len(found), size, replace=False))
-        values[here] = found[kept]
+        every, size = density.values(int(index)), here.stop - here.start
+        chosen: np.ndarray | slice = slice(None)
+        if size < len(every):
+            chosen = np.sort(rng.choice(len(every), size, replace=False))
+        values[here] = every[chosen]
         if places is not None:
-            places[here] = np.arange(len(found))[kept]
+            places[here] = np.arange(len(every))[chosen]
     return values, places
 
 
@@ -138,8 +138,8 @@ class Draw:
         self.sums: Tensor | None = None
         if exponent:
             total = grids.values if grids.values.dim() == 1 else grids.values[:, 0]
-            each = (total.clamp(min=0).double() + FLOOR) ** exponent
-            self.sums = torch.cat((each.new_zeros(1), each.cumsum(0)))
+            weights = (total.clamp(min=0).double() + FLOOR) ** exponent
+            self.sums = torch.cat((weights.new_zeros(1), weights.cumsum(0)))
 
     def __call__(
         self, structures: Tensor, count: int, generator: torch.Generator
@@ -225,8 +225,8 @@ class DensityTask:
         self, model: nn.Module, grids: Grids, chosen: Tensor, rows: Tensor, graph: Graph
     ) -> Tensor:
         """(B P,) or (B P, 2): what the model says less what is there."""
-        found: Tensor = model(graph, grids.points(chosen, rows))
-        return found - self._truth(grids, rows)
+        predicted: Tensor = model(graph, grids.points(chosen, rows))
+        return predicted - self._truth(grids, rows)
 
     def _truth(self, grids: Grids, rows: Tensor) -> Tensor:
         """(B, P) rows -> (B P,) or (B P, 2), as many columns as the model has."""
@@ -279,8 +279,8 @@ class DensityTask:
             density = self.density
             shape = tuple(density.shape[index].tolist())
             grid = Box(density.origin[index], density.step[index], shape)
-            found = model.density_grid(model.prepared(graph), grid)
-            sums += _sums(found - values, values)
+            predicted = model.density_grid(model.prepared(graph), grid)
+            sums += _sums(predicted - values, values)
         return sums
 
 

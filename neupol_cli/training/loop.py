@@ -232,19 +232,19 @@ class Trainer:
             DivergedError: the error is not finite; also what ``check`` raises.
         """
         self.verify()
-        found = self.evaluate_split("valid", check)
+        errors = self.evaluate_split("valid", check)
         now = self.now
-        now.evaluated, now.valid = now.step, found
-        if not found:
+        now.evaluated, now.valid = now.step, errors
+        if not errors:
             return False
-        metric = found[self.task.metric]
+        metric = errors[self.task.metric]
         if not math.isfinite(metric):
             raise self.diverged(f"the validation error ({self.task.metric})")
         self.schedule.observe(metric)
         better = metric < now.best
         now.stale = 0 if better else now.stale + 1
         if better:
-            now.best, now.best_step, now.best_valid = metric, now.step, found
+            now.best, now.best_step, now.best_valid = metric, now.step, errors
         return better
 
     def evaluation_due(self) -> bool:
@@ -297,5 +297,5 @@ class Trainer:
         self.window.sums = state["window"]["sums"].to(self.device)
         self.window.count = state["window"]["count"]
         counters = state["counters"]
-        self.now = Counters(**{each.name: counters[each.name] for each in fields(Counters)})
+        self.now = Counters(**{field.name: counters[field.name] for field in fields(Counters)})
         self.agreed, self.begun = self.now.elapsed, time.monotonic()

@@ -87,7 +87,7 @@ def chosen(name: str) -> Preset | None:
     """The preset of that name, or the one that a network's own name stands for, or None."""
     if name in presets():
         return presets()[name]
-    fitting = (each for each in presets().values() if each.default and each.network == name)
+    fitting = (preset for preset in presets().values() if preset.default and preset.network == name)
     return next(fitting, None)
 
 
@@ -102,7 +102,7 @@ def applied(
         preset: whose settings and recipe are taken.
         targets: the labels that were asked for; empty for the preset's own.
     """
-    found = preset.options(targets or preset.recipe.get("target", ()))
-    own = {key: value for key, value in found.items() if key in ADDED or key not in given}
+    recipe = preset.options(targets or preset.recipe.get("target", ()))
+    own = {key: value for key, value in recipe.items() if key in ADDED or key not in given}
     added = {key: [*own[key], *options[key]] for key in ADDED if key in own}
     return {**options, **own, **added, "model": preset.network, "preset": preset.name}

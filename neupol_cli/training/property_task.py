@@ -152,7 +152,7 @@ class PropertyTask:
             name: np.array([table.get(int(z), 0.0) for z in species])
             for name, table in dataset.references.items()
         }
-        found = normalization_of(
+        normalization = normalization_of(
             values[train],
             counts[train],
             tuple(n for n, place in self.columns.items() for _ in range(place.stop - place.start)),
@@ -163,22 +163,24 @@ class PropertyTask:
         )
         for place in self.columns.values():
             if place.stop - place.start > 1:  # a scale an axis would turn with no structure
-                found.scale[place] = vector_scale(values[train, place], self.request.scale)
+                normalization.scale[place] = vector_scale(values[train, place], self.request.scale)
         if self.forces is None or self.request.scale != "auto":
-            return found
+            return normalization
         rows, _ = ragged(torch.from_numpy(dataset.offsets), torch.from_numpy(np.asarray(train)))
         size = float(np.sqrt(np.square(dataset.targets[FORCES].values[rows.numpy()]).mean()))
         return TargetNormalization(
-            found.references, found.shift, np.full_like(found.scale, size or 1.0)
+            normalization.references,
+            normalization.shift,
+            np.full_like(normalization.scale, size or 1.0),
         )
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.splits["train"][indices]
         errors = self._errors(chosen, training=True)
-        each = torch.stack([self.penalty(error).mean() for error in errors])  # (T,)
-        loss = (each * self.weights).sum() / self.weights.sum()
-        parts = dict(zip(self.labels, each.unbind(), strict=True)) if len(self.labels) > 1 else {}
+        losses = torch.stack([self.penalty(error).mean() for error in errors])  # (T,)
+        loss = (losses * self.weights).sum() / self.weights.sum()
+        parts = dict(zip(self.labels, losses.unbind(), strict=True)) if len(self.labels) > 1 else {}
         if self.request.smoothness:
             rough = self.model.smoothness()
             assert rough is not None  # there is a learned encoding
@@ -229,18 +231,19 @@ class PropertyTask:
         scales = torch.from_numpy(self.normalization.scale)[starts]
         if self.forces is not None:
             scales = scales[:1].expand(len(self.labels))
-        found = dict(zip(self.labels, (means * scales).tolist(), strict=True))
+        by_label = dict(zip(self.labels, (means * scales).tolist(), strict=True))
         if len(self.labels) > 1:
             weights = self.weights.cpu().double()
-            found[TOGETHER] = float((means * weights).sum() / weights.sum())
-        return found
+            by_label[TOGETHER] = float((means * weights).sum() / weights.sum())
+        return by_label
 
     def _evaluation_batch(self) -> int:
         atoms = EVALUATION_ATOMS * (1 if self.values.device.type == "cpu" else 8)
-        each = self.arrays.numbers.shape[0] / (self.arrays.offsets.shape[0] - 1)
-        kept = 4 if self.forces is not None else 1  # a record of every step, where forces are made
+        atoms_each = self.arrays.numbers.shape[0] / (self.arrays.offsets.shape[0] - 1)
+        # A record of every step, where forces are made.
+        copies = 4 if self.forces is not None else 1
         pairs = self.kinds**2  # twice the points have four times the pairs
-        return max(1, int(atoms / each / kept / pairs))
+        return max(1, int(atoms / atoms_each / copies / pairs))
 
 
 def _store(model: PropertyModel, normalization: TargetNormalization) -> None:
@@ -262,10 +265,10 @@ def _weights(labels: list[str], request: Request, forces: bool, dtype: torch.dty
         if name not in labels:
             raise UsageError(f"--weight {name}: is not trained here; there are {', '.join(labels)}")
     default = dict.fromkeys(labels, 0.2) | {FORCES: 0.8} if forces else {}
-    each = [request.weights.get(name, default.get(name, 1.0)) for name in labels]
-    if not any(each):
+    weights = [request.weights.get(name, default.get(name, 1.0)) for name in labels]
+    if not any(weights):
         raise UsageError("--weight: with weights of zero alone there is nothing to learn")
-    return torch.tensor(each, dtype=dtype)
+    return torch.tensor(weights, dtype=dtype)
 
 
 def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask:

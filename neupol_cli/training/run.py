@@ -309,17 +309,17 @@ class Run:
             checkpoint.load_file(source) if self.group.is_main else None
         )
         with trainer.eval_mode() as model:
-            kept = {name: value.clone() for name, value in model.state_dict().items()}
+            weights = {name: value.clone() for name, value in model.state_dict().items()}
             checkpoint.restore(model, tensors, source)
             try:
-                found = trainer.task.evaluate("test", model, self.interruption.check, self.group)
+                errors = trainer.task.evaluate("test", model, self.interruption.check, self.group)
             except (RuntimeError, MemoryError) as error:
                 trainer.explain(error)
                 raise
             finally:
-                model.load_state_dict(kept)
+                model.load_state_dict(weights)
         plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}
-        header = {**plain, "test": self.with_units(found)}
+        header = {**plain, "test": self.with_units(errors)}
         if self.group.is_main:
             checkpoint.write(self.folder.best, "weights", header, tensors)
-        return found
+        return errors

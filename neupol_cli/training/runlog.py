@@ -36,8 +36,8 @@ class Metrics:
 
     def rewind(self, step: int) -> None:
         """Keeps the lines up to ``step``, atomically; a run that starts anew rewinds to -1."""
-        kept = [line for line in self.lines() if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        lines = [line for line in self.lines() if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
         with files.atomic(self.path) as partial:
             partial.write_text(text)
 
@@ -50,7 +50,7 @@ class Metrics:
         """All whole lines."""
         if not self.path.exists():
             return []
-        found: list[Line] = []
+        lines: list[Line] = []
         for line in self.path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
@@ -58,8 +58,8 @@ class Metrics:
                 break
             if not isinstance(record, dict) or "step" not in record:
                 break
-            found.append(cast(Line, record))
-        return found
+            lines.append(cast(Line, record))
+        return lines
 
 
 def picture(metrics: Metrics, path: Path, metric: str, unit: str) -> None:

@@ -66,10 +66,10 @@ def half_bonds(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     Relative to the molecule's centre, Angstrom.
     """
     atoms, bonds = trajectory.atoms, trajectory.bonds
-    owners = (atoms.positions - atoms.positions.mean(0))[bonds.owners]
+    ends = (atoms.positions - atoms.positions.mean(0))[bonds.owners]
     directions = bonds.vectors / bonds.lengths[:, None]
-    starts = owners + 0.9 * radii_of(atoms)[bonds.owners, None] * directions
-    return starts, owners + 0.51 * bonds.vectors  # no seam
+    starts = ends + 0.9 * radii_of(atoms)[bonds.owners, None] * directions
+    return starts, ends + 0.51 * bonds.vectors  # no seam
 
 
 def title(trajectory: Trajectory) -> str:

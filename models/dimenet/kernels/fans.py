@@ -86,13 +86,13 @@ class FanTriplets:
         empty = values.new_zeros(self.size, *values.shape[1:])
         return empty.index_copy(0, self.departure, values)
 
-    def split(self, slots: Tensor) -> Sequence[Tensor]:
+    def split(self, values: Tensor) -> Sequence[Tensor]:
         """(S, ...) -> the rows of each fan."""
-        return slots.split(self.sizes)
+        return values.split(self.sizes)
 
-    def departed(self, slots: Tensor) -> Tensor:
+    def departed(self, values: Tensor) -> Tensor:
         """(S, ...) by slot of the edge j -> i -> (E, ...) by edge."""
-        return slots.index_select(0, self.departure)
+        return values.index_select(0, self.departure)
 
     @torch.no_grad()
     def _distinct(self, shape: Sequence[tuple[int, int]]) -> list[Tensor]:

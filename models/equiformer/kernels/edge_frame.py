@@ -136,7 +136,7 @@ class Frames:
         directions = edges.directions.index_select(0, index)
         ends = (edges.receivers, edges.senders, edges.vectors)
         return FramedEdges(
-            Edges(*(each.index_select(0, first) for each in ends)),
+            Edges(*(end.index_select(0, first) for end in ends)),
             torch.cat(halves),
             edges.receivers.index_select(0, index),
             edges.senders.index_select(0, index),
@@ -159,10 +159,10 @@ class Frames:
         scaled = axis / (1 + side * n[:, 1:2])  # axis . axis = 2 (1 + |n_y|)
         turn = scaled[:, :, None] * axis[:, None, :] - torch.eye(3).to(n)
         flip = torch.cat((torch.ones_like(side), side, side), 1)  # half turn about x
-        found = [flip[:, :, None] * turn]
+        rotations = [flip[:, :, None] * turn]
         for degree, raising in enumerate(self.raising, 2):
-            found.append(self._raised(found[-1], found[0], raising.like(n), degree))
-        return found
+            rotations.append(self._raised(rotations[-1], rotations[0], raising.like(n), degree))
+        return rotations
 
     @staticmethod
     def _raised(last: Tensor, first: Tensor, raising: Tensor, degree: int) -> Tensor:

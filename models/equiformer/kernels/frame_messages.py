@@ -72,11 +72,11 @@ def plain(
     Returns:
         (E, heads) logits, then for each l (E, 2l + 1, out) values.
     """
-    found = [
+    by_degree = [
         _plain(p, framed_edges, instructions, outs, span, apart)
         for span, apart in framed_edges.spans()
     ]
-    return [torch.cat(column) for column in zip(*found, strict=True)] or _nothing(p, outs)
+    return [torch.cat(column) for column in zip(*by_degree, strict=True)] or _nothing(p, outs)
 
 
 def _nothing(p: MessageInputs, outs: Muls) -> list[Tensor]:
@@ -105,8 +105,8 @@ def _plain(
     mixed = mix(turned, weights, p, instructions)
     scalars, *gates, alpha = mixed[0][0].split([*instructions.muls, p.attention.numel()], 2)
     opened = [{0: SILU * functional.silu(scalars)}] + [
-        {m: each[m] * (SIGMOID * torch.sigmoid(gate)) for m in each}
-        for each, gate in zip(mixed[1:], gates, strict=True)
+        {m: degree_values[m] * (SIGMOID * torch.sigmoid(gate)) for m in degree_values}
+        for degree_values, gate in zip(mixed[1:], gates, strict=True)
     ]
     values = framed_values(opened, p.values if apart else p.coincident, p.value_bias, outs)
     back = [rotation.transpose(1, 2) for rotation in rotations]
@@ -157,7 +157,7 @@ def framed_values(
     """G -> the values, still in the edges' frames: for each l (E, 2l + 1, out)."""
     by_degree: list[dict[int, Tensor]] = [{} for _ in outs]
     for m, matrix in enumerate(matrices):
-        even = torch.cat([each[m] for each in opened[m:]], 2)
+        even = torch.cat([rows[m] for rows in opened[m:]], 2)
         if m == 0:
             made = product(even, matrix, bias)
         else:
@@ -166,10 +166,10 @@ def framed_values(
             by_degree[degree][m] = piece
     return [
         torch.cat(
-            [each[m][:, :1] for m in reversed(range(1, len(each)))]
-            + [each[0]]
-            + [each[m][:, 1:] for m in range(1, len(each))],
+            [rows[m][:, :1] for m in reversed(range(1, len(rows)))]
+            + [rows[0]]
+            + [rows[m][:, 1:] for m in range(1, len(rows))],
             1,
         )
-        for each in by_degree
+        for rows in by_degree
     ]

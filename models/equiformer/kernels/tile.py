@@ -49,16 +49,16 @@ def mixed_tile(
         first,
         *(torch.bmm(r[tile.edges], v) for r, v in zip(framed_edges.rotations, rest, strict=True)),
     ]
-    kept = TileState(
+    state = TileState(
         path_weights(p, tile.half, instructions, tile.apart),
-        [each.unflatten(0, (tile.sides, -1)) for each in turned],
+        [features.unflatten(0, (tile.sides, -1)) for features in turned],
         [],
     )
-    swapped = swapped_rows(kept.turned)
+    swapped = swapped_rows(state.turned)
     for group, matrix in zip(instructions.groups, p.matrices, strict=True):
         bias = p.bias if group.l3 == 0 else None
-        kept.mixed.append(product(columns(kept, swapped, group), matrix, bias))
-    return kept
+        state.mixed.append(product(columns(state, swapped, group), matrix, bias))
+    return state
 
 
 Swapped = dict[tuple[int, int], Tensor]
@@ -67,20 +67,20 @@ Swapped = dict[tuple[int, int], Tensor]
 def swapped_rows(turned: Sequence[Tensor]) -> Swapped:
     """For l and m > 0 (s, h, 2, mul): what odd paths read."""
     return {
-        (degree, m): odd(rows(each, m))
-        for degree, each in enumerate(turned)
+        (degree, m): odd(rows(features, m))
+        for degree, features in enumerate(turned)
         for m in range(1, degree + 1)
     }
 
 
-def columns(kept: TileState, swapped: Swapped, group: Group) -> Tensor:
+def columns(state: TileState, swapped: Swapped, group: Group) -> Tensor:
     """(n, rows, K) the numbers of D in a group."""
-    sides, half = kept.turned[0].shape[:2]
+    sides, half = state.turned[0].shape[:2]
     count = 1 if group.m == 0 else 2
-    columns = kept.weights.new_empty(sides, half, count, group.width)
-    weights, at = kept.weights[:, None], 0
+    columns = state.weights.new_empty(sides, half, count, group.width)
+    weights, at = state.weights[:, None], 0
     for term in group.terms:
-        source = source_rows(kept.turned, swapped, term.path.l1, group.m, term.path.even)
+        source = source_rows(state.turned, swapped, term.path.l1, group.m, term.path.even)
         out = columns[..., at : at + term.width]
         torch.mul(source, weights[..., term.place], out=out)
         at += term.width
@@ -92,24 +92,24 @@ def source_rows(turned: Sequence[Tensor], swapped: Swapped, l1: int, m: int, eve
     return rows(turned[l1], m) if even else swapped[l1, m]
 
 
-def alpha_of(kept: TileState, p: MessageInputs) -> Tensor:
+def alpha_of(state: TileState, p: MessageInputs) -> Tensor:
     """(n, 1, heads a) the part of Lin's scalars that the logits are made of."""
-    return kept.mixed[0][..., -p.attention.numel() :]
+    return state.mixed[0][..., -p.attention.numel() :]
 
 
-def gates_of(kept: TileState, muls: Muls) -> list[Tensor]:
+def gates_of(state: TileState, muls: Muls) -> list[Tensor]:
     """For each l > 0 (n, 1, mul) the gates."""
-    pieces = kept.mixed[0].narrow(2, 0, sum(muls)).split(list(muls), 2)
+    pieces = state.mixed[0].narrow(2, 0, sum(muls)).split(list(muls), 2)
     return [SIGMOID * torch.sigmoid(piece) for piece in pieces[1:]]
 
 
 def opened_rows(
-    kept: TileState, gates: Sequence[Tensor], m: int, instructions: FrameInstructions
+    state: TileState, gates: Sequence[Tensor], m: int, instructions: FrameInstructions
 ) -> Tensor:
     """(n, 1, in) G of m = 0, or (n, 2, in) components -m and m of G and what odd paths read."""
     muls = instructions.muls
     width = sum(muls[m:])
-    first = kept.mixed[instructions.index[m, m]]
+    first = state.mixed[instructions.index[m, m]]
     opened = first.new_empty(first.shape[0], 1 if m == 0 else 2, width * (1 if m == 0 else 2))
     at = 0
     for degree in range(m, len(muls)):
@@ -118,7 +118,7 @@ def opened_rows(
         if degree == 0:
             torch.mul(functional.silu(first[..., : muls[0]]), SILU, out=out)
         else:
-            torch.mul(kept.mixed[instructions.index[degree, m]], gates[degree - 1], out=out)
+            torch.mul(state.mixed[instructions.index[degree, m]], gates[degree - 1], out=out)
     if m > 0:
         torch.neg(opened[:, 1, :width], out=opened[:, 0, width:])
         opened[:, 1, width:] = opened[:, 0, :width]
@@ -126,7 +126,7 @@ def opened_rows(
 
 
 def write_values(
-    kept: TileState,
+    state: TileState,
     p: MessageInputs,
     framed_edges: FramedEdges,
     tile: Tile,
@@ -134,26 +134,28 @@ def write_values(
     values: Sequence[Tensor],
 ) -> None:
     """Writes the tile's rows of the values."""
-    framed = framed_values(kept, p, tile, instructions, [each.shape[2] for each in values])
+    framed = framed_values(state, p, tile, instructions, [output.shape[2] for output in values])
     values[0][tile.edges] = framed[0]
-    for value, rotation, each in zip(values[1:], framed_edges.rotations, framed[1:], strict=False):
-        value[tile.edges] = torch.bmm(rotation[tile.edges].transpose(1, 2), each)
+    for value, rotation, output in zip(
+        values[1:], framed_edges.rotations, framed[1:], strict=False
+    ):
+        value[tile.edges] = torch.bmm(rotation[tile.edges].transpose(1, 2), output)
 
 
 def framed_values(
-    kept: TileState,
+    state: TileState,
     p: MessageInputs,
     tile: Tile,
     instructions: FrameInstructions,
     widths: Sequence[int],
 ) -> list[Tensor]:
     """The values in the edges' frames: for each l (n, 2l + 1, out)."""
-    gates = gates_of(kept, instructions.muls)
-    mixed = kept.mixed[0]
+    gates = gates_of(state, instructions.muls)
+    mixed = state.mixed[0]
     framed = [mixed.new_empty(len(mixed), 2 * k + 1, width) for k, width in enumerate(widths)]
     for m, matrix in enumerate(p.values if tile.apart else p.coincident):
         made = product(
-            opened_rows(kept, gates, m, instructions), matrix, p.value_bias if m == 0 else None
+            opened_rows(state, gates, m, instructions), matrix, p.value_bias if m == 0 else None
         )
         for degree, piece in enumerate(made.split(list(widths[m:]), 2), m):
             rows(framed[degree], m).copy_(piece)

@@ -35,19 +35,19 @@ class TileGradient:
         framed_edges: FramedEdges,
         instructions: FrameInstructions,
         tile: Tile,
-        kept: TileState,
+        state: TileState,
         learns: bool,
     ) -> None:
         self.learns = learns
-        self.p, self.total, self.framed_edges, self.tile, self.kept = (
+        self.p, self.total, self.framed_edges, self.tile, self.state = (
             p,
             total,
             framed_edges,
             tile,
-            kept,
+            state,
         )
         self.muls, self.instructions = instructions.muls, instructions
-        self.mixed = [torch.empty_like(each) for each in kept.mixed]
+        self.mixed = [torch.empty_like(block) for block in state.mixed]
 
     def run(self, gradients: Sequence[Tensor], turns: Sequence[Tensor]) -> None:
         """From the gradients of logits and values (all edges) to those of the parts.
@@ -64,21 +64,22 @@ class TileGradient:
 
     def _values(self, gradients: Sequence[Tensor]) -> None:
         """Through turning, Lin and gates: fills ``mixed`` but for its alpha part."""
-        edges, kept = self.tile.edges, self.kept
+        edges, state = self.tile.edges, self.state
         rotations = [None, *self.framed_edges.rotations]
         framed = [
             g[edges] if r is None else torch.bmm(r[edges], g[edges])
             for g, r in zip(gradients, rotations, strict=False)
         ]
-        gates = gates_of(kept, self.muls)
+        gates = gates_of(state, self.muls)
         by_gate: list[Tensor | None] = [None for _ in gates]
         chosen, total = (
-            (each.values if self.tile.apart else each.coincident) for each in (self.p, self.total)
+            (block.values if self.tile.apart else block.coincident)
+            for block in (self.p, self.total)
         )
         for m, matrix in enumerate(chosen):
-            g = torch.cat([rows(each, m) for each in framed[m:]], 2)
+            g = torch.cat([rows(block, m) for block in framed[m:]], 2)
             if self.learns:
-                _outer(total[m], g, opened_rows(kept, gates, m, self.instructions))
+                _outer(total[m], g, opened_rows(state, gates, m, self.instructions))
             if self.learns and m == 0:
                 self.total.value_bias.add_(g.sum((0, 1)))
             self._opened(_folded(product(g, matrix.t()), m), m, gates, by_gate)
@@ -89,30 +90,30 @@ class TileGradient:
     ) -> None:
         """From G's components -m and m to Lin's, and a sum for the gates."""
         for degree, piece in enumerate(inner.split(list(self.muls[m:]), 2), m):
-            mixed = self.kept.mixed[self.instructions.index[degree, m]]
+            mixed = self.state.mixed[self.instructions.index[degree, m]]
             if degree == 0:
                 scalars = mixed[..., : self.muls[0]]
                 out = self.mixed[0][..., : self.muls[0]]
                 torch.mul(torch.ops.aten.silu_backward(piece, scalars), SILU, out=out)
                 continue
             torch.mul(piece, gates[degree - 1], out=self.mixed[self.instructions.index[degree, m]])
-            found = (piece * mixed).sum(1, keepdim=True)
+            gate_gradient = (piece * mixed).sum(1, keepdim=True)
             before = by_gate[degree - 1]
-            by_gate[degree - 1] = found if before is None else before.add_(found)
+            by_gate[degree - 1] = gate_gradient if before is None else before.add_(gate_gradient)
 
     def _gates(self, gates: Sequence[Tensor], by_gate: Sequence[Tensor | None]) -> None:
         """sigmoid' = sigmoid (1 - sigmoid)."""
         at = self.muls[0]
-        for gate, found in zip(gates, by_gate, strict=True):
+        for gate, gate_gradient in zip(gates, by_gate, strict=True):
             out = self.mixed[0][..., at : at + gate.shape[2]]
-            if found is not None:
-                torch.mul(found.mul_(gate), 1 - gate / SIGMOID, out=out)
+            if gate_gradient is not None:
+                torch.mul(gate_gradient.mul_(gate), 1 - gate / SIGMOID, out=out)
             at += gate.shape[2]
 
     def _logits(self, g: Tensor) -> None:
         """f(x) = x (0.2 + 0.8 s), f' = 0.2 + 0.8 s + 0.8 x s (1 - s), s = sigmoid(x)."""
         shape = self.p.attention.shape
-        alpha = alpha_of(self.kept, self.p)[:, 0]
+        alpha = alpha_of(self.state, self.p)[:, 0]
         s = torch.sigmoid(alpha)
         slope = 0.2 + 0.8 * s
         if self.learns:
@@ -124,30 +125,32 @@ class TileGradient:
 
     def _products(self) -> tuple[list[Tensor], Tensor]:
         """Through Lin and the weighted products: gradients of ``turned`` and of the weights."""
-        kept, p, total = self.kept, self.p, self.total
-        swapped = swapped_rows(kept.turned)
+        state, p, total = self.state, self.p, self.total
+        swapped = swapped_rows(state.turned)
         turned = [
-            torch.zeros_like(each, memory_format=torch.contiguous_format) for each in kept.turned
+            torch.zeros_like(block, memory_format=torch.contiguous_format) for block in state.turned
         ]
-        back = {key: torch.zeros_like(each) for key, each in swapped.items()}
-        weights = torch.zeros_like(kept.weights)
+        back = {key: torch.zeros_like(block) for key, block in swapped.items()}
+        weights = torch.zeros_like(state.weights)
         if self.learns:
             total.bias.add_(self.mixed[0].sum((0, 1)))
         for k, group in enumerate(self.instructions.groups):
             g = self.mixed[k]
             if self.learns:
-                _outer(total.matrices[k], g, columns(kept, swapped, group))
+                _outer(total.matrices[k], g, columns(state, swapped, group))
             pieces = product(g, p.matrices[k].t()).unflatten(0, (self.tile.sides, -1))
             at = 0
             for term in group.terms:
                 piece = pieces[..., at : at + term.width]
                 at += term.width
                 where = (term.path.l1, group.m, term.path.even)
-                source_rows(turned, back, *where).addcmul_(piece, kept.weights[:, None, term.place])
-                source = source_rows(kept.turned, swapped, *where)
+                source_rows(turned, back, *where).addcmul_(
+                    piece, state.weights[:, None, term.place]
+                )
+                source = source_rows(state.turned, swapped, *where)
                 _add_products(weights[:, term.place], piece, source)
-        for (degree, m), each in back.items():
-            rows(turned[degree], m).sub_(odd(each))
+        for (degree, m), block in back.items():
+            rows(turned[degree], m).sub_(odd(block))
         return turned, weights
 
     def _weights(self, g: Tensor) -> None:
@@ -163,12 +166,12 @@ class TileGradient:
     def _ends(self, turned: Sequence[Tensor]) -> None:
         """Turns back, and adds to senders and receivers."""
         edges = self.tile.edges
-        first, *rest = (each.flatten(0, 1) for each in turned)
+        first, *rest = (block.flatten(0, 1) for block in turned)
         back = [
-            torch.bmm(r[edges].transpose(1, 2), each)
-            for r, each in zip(self.framed_edges.rotations, rest, strict=True)
+            torch.bmm(r[edges].transpose(1, 2), block)
+            for r, block in zip(self.framed_edges.rotations, rest, strict=True)
         ]
-        both = torch.cat([each.flatten(1) for each in (first, *back)], 1)
+        both = torch.cat([block.flatten(1) for block in (first, *back)], 1)
         self.total.source.index_add_(0, self.framed_edges.senders[edges], both)
         self.total.target.index_add_(0, self.framed_edges.receivers[edges], both)
 
@@ -178,12 +181,12 @@ class TileGradient:
         """t = D v, so g_D = g_t vᵀ with v = Dᵀ t; and values Dᵀ f, so g_D += f gᵀ."""
         edges = self.tile.edges
         for turn, rotation, g, t in zip(
-            turns, self.framed_edges.rotations, turned[1:], self.kept.turned[1:], strict=True
+            turns, self.framed_edges.rotations, turned[1:], self.state.turned[1:], strict=True
         ):
             joined = torch.bmm(g.flatten(0, 1), t.flatten(0, 1).transpose(1, 2))
             turn[edges] = torch.bmm(joined, rotation[edges])
         widths = [g.shape[2] for g in gradients]
-        framed = framed_values(self.kept, self.p, self.tile, self.instructions, widths)
+        framed = framed_values(self.state, self.p, self.tile, self.instructions, widths)
         for turn, f, g in zip(turns, framed[1:], gradients[1:], strict=False):
             turn[edges] += torch.bmm(f, g[edges].transpose(1, 2))
 

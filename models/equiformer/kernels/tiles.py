@@ -77,11 +77,11 @@ class _Tiled(torch.autograd.Function):
         scores = p.source.new_empty(edges, p.attention.shape[0])
         kept_tiles = []
         for tile in framed_edges.tiles:
-            kept = mixed_tile(p, framed_edges, instructions, tile)
-            scores[tile.edges] = attention_logits(alpha_of(kept, p)[:, 0], p.attention)
-            write_values(kept, p, framed_edges, tile, instructions, values)
+            state = mixed_tile(p, framed_edges, instructions, tile)
+            scores[tile.edges] = attention_logits(alpha_of(state, p)[:, 0], p.attention)
+            write_values(state, p, framed_edges, tile, instructions, values)
             if keep:
-                kept_tiles.append(kept)
+                kept_tiles.append(state)
         ctx.save_for_backward(*tensors)
         ctx.tiles, ctx.given = kept_tiles, (framed_edges, instructions, outs)
         return scores, *values
@@ -105,12 +105,12 @@ class _Tiled(torch.autograd.Function):
         turns = [torch.zeros_like(r) for r in framed_edges.rotations] if wanted[0] else []
         total = _inputs([torch.zeros_like(t) for t in _flat(p)], instructions, outs)
         learns = any(
-            gradient_needed(each) for each in _flat(p)[3:]
+            gradient_needed(tensor) for tensor in _flat(p)[3:]
         )  # by a weight, not only by a position
-        for tile, kept in zip(framed_edges.tiles, ctx.tiles, strict=True):
-            TileGradient(p, total, framed_edges, instructions, tile, kept, learns).run(
+        for tile, state in zip(framed_edges.tiles, ctx.tiles, strict=True):
+            TileGradient(p, total, framed_edges, instructions, tile, state, learns).run(
                 gradients, turns
             )
         every = (*(turns or framed_edges.rotations), *_flat(total))
-        found = zip(every, wanted, strict=True)
-        return None, None, None, None, *(each if want else None for each, want in found)
+        pairs = zip(every, wanted, strict=True)
+        return None, None, None, None, *(tensor if want else None for tensor, want in pairs)

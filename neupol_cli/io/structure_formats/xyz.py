@@ -286,10 +286,10 @@ def _comment(comment: str) -> tuple[np.ndarray | None, list[bool] | bool, dict[s
         raise _Bad(-1, "cannot understand Lattice")
     pbc: list[bool] | bool = cell is not None
     if periodic:
-        said = next(filter(None, periodic.groups()[1:]), "")
-        flags = [_truth(word, -1) for word in said.replace(",", " ").split()]
+        value = next(filter(None, periodic.groups()[1:]), "")
+        flags = [_truth(word, -1) for word in value.replace(",", " ").split()]
         if len(flags) not in (1, 3):
-            raise _Bad(-1, f"pbc wants one or three of T and F, not '{said}'")
+            raise _Bad(-1, f"pbc wants one or three of T and F, not '{value}'")
         pbc = flags if len(flags) == 3 else flags[0]
     text = _PBC.sub("", _LATTICE.sub("", text)).strip()
     return cell, pbc, _info(text)
