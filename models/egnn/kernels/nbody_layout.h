@@ -13,13 +13,14 @@ constexpr long H = HIDDEN, SQUARE = H * H, WIDE = 2 * H + 3;
 struct Sizes {
     long points, systems, first, fixed, update, pulled, threads, tile;
     long receivers() const { return points - first; }
-    long going() const { return points - fixed; }
+    long movable() const { return points - fixed; }
     long pairs() const { return receivers() * (points - 1); }  // of one system
-    long pushes() const { return going() * (points - 1); }
+    long position_messages() const { return movable() * (points - 1); }
     long tiles() const { return (systems + tile - 1) / tile; }
-    // numbers kept of one system: z1, z2; z3, phi; the drift's; the update's and the sums
-    long kept() const {
-        return 2 * pairs() * H + pushes() * (H + 1) + going() * H + (update ? 2 * points * H : 0);
+    // numbers saved of one system: z1, z2; z3, phi; phi_v's; the update's and the sums
+    long saved() const {
+        const long updates = update ? 2 * points * H : 0;
+        return 2 * pairs() * H + position_messages() * (H + 1) + movable() * H + updates;
     }
 };
 
@@ -28,16 +29,16 @@ struct Inputs {
     const REAL *h, *now, *start, *charges, *velocities;
 };
 struct Weights {
-    REAL *message, *message_bias, *second, *second_bias, *push, *push_bias, *last;
-    REAL *drift, *drift_bias, *speed, *speed_bias;
+    REAL *message, *message_bias, *second, *second_bias, *phi_x, *phi_x_bias, *last;
+    REAL *phi_v, *phi_v_bias, *speed, *speed_bias;
     REAL *update, *update_bias, *out, *out_bias;
 };
 
-struct Kept {
-    REAL *z1, *z2, *z3, *phi, *drift, *sums, *inner;
-    Kept(REAL *at, const Sizes &n, long S) {
+struct Saved {
+    REAL *z1, *z2, *z3, *phi, *phi_v, *sums, *inner;
+    Saved(REAL *at, const Sizes &n, long S) {
         z1 = at, z2 = z1 + n.pairs() * S * H, z3 = z2 + n.pairs() * S * H;
-        drift = z3 + n.pushes() * S * H, sums = drift + n.going() * S * H;
+        phi_v = z3 + n.position_messages() * S * H, sums = phi_v + n.movable() * S * H;
         inner = sums + (n.update ? n.points * S * H : 0);
         phi = inner + (n.update ? n.points * S * H : 0);
     }
@@ -90,13 +91,13 @@ void columns(const Weights &w, REAL *three) {
 // The systems ``from`` to ``from + S``, and where their rows begin.
 struct Tile {
     const Sizes &n;
-    long from, S, points, receivers, going, pairs, pushes;
-    long ahead, fixed, still;  // numbers before the first receiver, point that goes, push
+    long from, S, points, receivers, movable, pairs, position_messages;
+    long ahead, fixed, to_fixed;  // numbers before the first receiver, point that goes, phi_x
     Tile(const Sizes &n, long index) : n(n), from(index * n.tile) {
         S = n.tile < n.systems - from ? n.tile : n.systems - from;
-        points = n.points * S, receivers = n.receivers() * S, going = n.going() * S;
-        pairs = n.pairs() * S, pushes = n.pushes() * S;
-        ahead = n.first * S * H, fixed = n.fixed * S * H, still = (pairs - pushes) * H;
+        points = n.points * S, receivers = n.receivers() * S, movable = n.movable() * S;
+        pairs = n.pairs() * S, position_messages = n.position_messages() * S;
+        ahead = n.first * S * H, fixed = n.fixed * S * H, to_fixed = (pairs - position_messages) * H;
     }
     // where the x of the k-th row of points that go is in (P - fixed, B, 3)
     long place(long k) const { return (k / S * n.systems + from + k % S) * 3; }
@@ -105,10 +106,10 @@ struct Tile {
 // Weights as products of rows need them, shared by the threads.
 struct Transposed {
     Work work;
-    REAL *received, *sent, *second, *push, *drift, *own, *of_sum, *out, *three;
+    REAL *received, *sent, *second, *phi_x, *phi_v, *own, *of_sum, *out, *three;
     Transposed(const Weights &w, bool update) : work(8 * SQUARE + 3 * H) {
         received = turned(w.message, WIDE), sent = turned(w.message + H, WIDE);
-        second = turned(w.second, H), push = turned(w.push, H), drift = turned(w.drift, H);
+        second = turned(w.second, H), phi_x = turned(w.phi_x, H), phi_v = turned(w.phi_v, H);
         own = update ? turned(w.update, 2 * H) : nullptr;
         of_sum = update ? turned(w.update + H, 2 * H) : nullptr;
         out = update ? turned(w.out, H) : nullptr;

@@ -30,7 +30,7 @@ struct Forward {
         free = work.rows(points), m = work.rows(pairs), y = work.rows(pairs);
     }
 
-    void messages(const Tile &t, Kept &kept) {
+    void messages(const Tile &t, Saved &saved) {
         const long S = t.S;
         rows(t.receivers, h + t.ahead, by.received, w.message_bias, received + t.ahead);
         rows(t.points, h, by.sent, nullptr, sent);
@@ -38,36 +38,36 @@ struct Forward {
             const REAL *a = received + (pair.i * S + pair.s) * H;
             const REAL *b = sent + (pair.j * S + pair.s) * H;
             const REAL *c = pair.numbers, *three = by.three;
-            REAL *z = kept.z1 + row * H, *value = y + row * H;
+            REAL *z = saved.z1 + row * H, *value = y + row * H;
             for (long k = 0; k < H; k += W) {
                 V sum = load(a + k) + load(b + k) + c[0] * load(three + k) +
                         c[1] * load(three + H + k) + c[2] * load(three + 2 * H + k);
                 store(z + k, sum), store(value + k, silu(sum));
             }
         });
-        rows(t.pairs, y, by.second, w.second_bias, kept.z2);
-        activate(t.pairs * H, kept.z2, m);
+        rows(t.pairs, y, by.second, w.second_bias, saved.z2);
+        activate(t.pairs * H, saved.z2, m);
     }
 
-    void drifts(const Tile &t, Kept &kept) {
-        rows(t.going, h + t.fixed, by.drift, w.drift_bias, kept.drift);
-        for (long k = 0; k < t.going; ++k) {
+    void velocity_shifts(const Tile &t, Saved &saved) {
+        rows(t.movable, h + t.fixed, by.phi_v, w.phi_v_bias, saved.phi_v);
+        for (long k = 0; k < t.movable; ++k) {
             V sum{};
             for (long c = 0; c < H; c += W)
-                sum += silu(load(kept.drift + k * H + c)) * load(w.speed + c);
+                sum += silu(load(saved.phi_v + k * H + c)) * load(w.speed + c);
             const REAL psi = total(sum) + w.speed_bias[0];
             for (long at = t.place(k), c = 0; c < 3; ++c)
                 moved[at + c] = psi * in.velocities[at + c];
         }
     }
 
-    void pushes(const Tile &t, Kept &kept) {
-        rows(t.pushes, m + t.still, by.push, w.push_bias, kept.z3);
+    void position_messages(const Tile &t, Saved &saved) {
+        rows(t.position_messages, m + t.to_fixed, by.phi_x, w.phi_x_bias, saved.z3);
         each_pair(n, in, t.from, t.S, n.fixed, [&](long row, const Pair &pair) {
-            const REAL *z = kept.z3 + row * H, *last = w.last;
+            const REAL *z = saved.z3 + row * H, *last = w.last;
             V sum{};
             for (long k = 0; k < H; k += W) sum += silu(load(z + k)) * load(last + k);
-            const REAL phi = kept.phi[row] = total(sum);
+            const REAL phi = saved.phi[row] = total(sum);
             REAL *to = moved + ((pair.i - n.fixed) * n.systems + t.from + pair.s) * 3;
             for (int c = 0; c < 3; ++c) {
                 REAL far = pair.apart[c] * phi;
@@ -77,24 +77,24 @@ struct Forward {
         });
     }
 
-    void update(const Tile &t, Kept &kept) {
+    void update(const Tile &t, Saved &saved) {
         const long S = t.S, others = n.points - 1;
-        memset(kept.sums, 0, t.points * H * sizeof(REAL));
+        memset(saved.sums, 0, t.points * H * sizeof(REAL));
         for (long i = 0; i < n.points; ++i)
             for (long k = 0; k < others; ++k)
-                add(S * H, kept.sums + i * S * H, m + (i * others + k) * S * H);
-        rows(t.points, h, by.own, w.update_bias, kept.inner);
-        product(t.points, H, H, kept.sums, H, 1, by.of_sum, H, kept.inner, H, kept.inner, H);
-        activate(t.points * H, kept.inner, free);
+                add(S * H, saved.sums + i * S * H, m + (i * others + k) * S * H);
+        rows(t.points, h, by.own, w.update_bias, saved.inner);
+        product(t.points, H, H, saved.sums, H, 1, by.of_sum, H, saved.inner, H, saved.inner, H);
+        activate(t.points * H, saved.inner, free);
         rows(t.points, free, by.out, w.out_bias, received);
         add(t.points * H, received, h);
         scatter(n, received, t.from, S, out);
     }
 
-    void operator()(const Tile &t, Kept kept) {
+    void operator()(const Tile &t, Saved saved) {
         gather(n, in.h, t.from, t.S, h);
-        messages(t, kept), drifts(t, kept), pushes(t, kept);
-        if (n.update) update(t, kept);
+        messages(t, saved), velocity_shifts(t, saved), position_messages(t, saved);
+        if (n.update) update(t, saved);
     }
 
     static void rows(long M, const REAL *x, const REAL *turned, const REAL *bias, REAL *to) {
@@ -115,13 +115,13 @@ struct Backward {
     Backward(const Sizes &n, const Inputs &in, const Weights &w, const Weights &g,
              const REAL *by_moved, const REAL *by_out, REAL *by_h, REAL *by_now)
         : n(n), in(in), w(w), g(g), by_moved(by_moved), by_out(by_out), by_h(by_h), by_now(by_now),
-          work(6 * H + (6 * n.points * H + n.pairs() * (3 * H + 3) + n.pushes()) * n.tile) {
+          work(6 * H + (6 * n.points * H + n.pairs() * (3 * H + 3) + n.position_messages()) * n.tile) {
         const long points = n.points * n.tile * H, pairs = n.pairs() * n.tile * H;
         three = work.rows(3 * H), by_three = work.rows(3 * H);
         h = work.rows(points), pulled = work.rows(points), gh = work.rows(points);
         g_received = work.rows(points), g_sent = work.rows(points), by_sums = work.rows(points);
         a = work.rows(pairs), b = work.rows(pairs), slope = work.rows(pairs);
-        numbers = work.rows(3 * n.pairs() * n.tile), by_phi = work.rows(n.pushes() * n.tile);
+        numbers = work.rows(3 * n.pairs() * n.tile), by_phi = work.rows(n.position_messages() * n.tile);
         columns(w, three);
         memset(by_three, 0, 3 * H * sizeof(REAL));
     }
@@ -143,39 +143,39 @@ struct Backward {
         product(M, H, H, by_y, H, 1, weight, stride, start, H, by_x, H);
     }
 
-    void update(const Tile &t, Kept &kept) {
+    void update(const Tile &t, Saved &saved) {
         REAL *inner = g_received, *slopes = g_sent;  // both are free until the end
         gather(n, by_out, t.from, t.S, gh);
         pull(t.points, gh, w.out, H, nullptr, pulled);
-        activate(t.points * H, kept.inner, inner, slopes);
+        activate(t.points * H, saved.inner, inner, slopes);
         multiply(t.points * H, pulled, slopes);
         learn(t.points, gh, inner, g.out, H, g.out_bias);
         learn(t.points, pulled, h, g.update, 2 * H, g.update_bias);
-        learn(t.points, pulled, kept.sums, g.update + H, 2 * H, nullptr);
+        learn(t.points, pulled, saved.sums, g.update + H, 2 * H, nullptr);
         pull(t.points, pulled, w.update, 2 * H, gh, gh);
         pull(t.points, pulled, w.update + H, 2 * H, nullptr, by_sums);
     }
 
-    void drifts(const Tile &t, Kept &kept) {
-        for (long k = 0; k < t.going; ++k) {
+    void velocity_shifts(const Tile &t, Saved &saved) {
+        for (long k = 0; k < t.movable; ++k) {
             REAL sum = 0;
             for (long at = t.place(k), c = 0; c < 3; ++c)
                 sum += by_moved[at + c] * in.velocities[at + c];
             g.speed_bias[0] += sum;
             for (long c = 0; c < H; c += W) {
-                V slope, value = silu(load(kept.drift + k * H + c), slope);
+                V slope, value = silu(load(saved.phi_v + k * H + c), slope);
                 store(g.speed + c, load(g.speed + c) + sum * value);
                 store(pulled + k * H + c, sum * load(w.speed + c) * slope);
             }
         }
-        learn(t.going, pulled, h + t.fixed, g.drift, H, g.drift_bias);
-        pull(t.going, pulled, w.drift, H, gh + t.fixed, gh + t.fixed);
+        learn(t.movable, pulled, h + t.fixed, g.phi_v, H, g.phi_v_bias);
+        pull(t.movable, pulled, w.phi_v, H, gh + t.fixed, gh + t.fixed);
     }
 
     // Leaves the derivative by z3 in ``a``.
-    void pushes(const Tile &t, Kept &kept) {
+    void position_messages(const Tile &t, Saved &saved) {
         each_pair(n, in, t.from, t.S, n.fixed, [&](long row, const Pair &pair) {
-            const REAL phi = kept.phi[row];
+            const REAL phi = saved.phi[row];
             const long to = pair.i * n.systems + t.from + pair.s;
             const long of = pair.j * n.systems + t.from + pair.s;
             REAL sum = 0;
@@ -189,30 +189,30 @@ struct Backward {
                 by_now[3 * of + c] -= g / (n.points - 1) * phi;
             }
             by_phi[row] = sum;
-            const REAL *z = kept.z3 + row * H, *last = w.last;
+            const REAL *z = saved.z3 + row * H, *last = w.last;
             REAL *by_z = a + row * H, *values = b + row * H;
             for (long k = 0; k < H; k += W) {
                 V slope, value = silu(load(z + k), slope);
                 store(values + k, value), store(by_z + k, sum * load(last + k) * slope);
             }
         });
-        product(1, H, t.pushes, by_phi, 1, 1, b, H, g.last, H, g.last, H);
+        product(1, H, t.position_messages, by_phi, 1, 1, b, H, g.last, H, g.last, H);
     }
 
     // Takes the derivative by z3 in ``a`` and leaves that by silu(z1).
-    void messages(const Tile &t, Kept &kept) {
+    void messages(const Tile &t, Saved &saved) {
         const long S = t.S, others = n.points - 1;
-        activate(t.pairs * H, kept.z2, b, slope);
-        learn(t.pushes, a, b + t.still, g.push, H, g.push_bias);
-        memset(b, 0, t.still * sizeof(REAL));
-        pull(t.pushes, a, w.push, H, nullptr, b + t.still);
+        activate(t.pairs * H, saved.z2, b, slope);
+        learn(t.position_messages, a, b + t.to_fixed, g.phi_x, H, g.phi_x_bias);
+        memset(b, 0, t.to_fixed * sizeof(REAL));
+        pull(t.position_messages, a, w.phi_x, H, nullptr, b + t.to_fixed);
         if (!n.update) multiply(t.pairs * H, b, slope);
         for (long i = 0; i < n.points && n.update; ++i)
             for (long k = 0; k < others; ++k) {
                 const long at = (i * others + k) * S * H;
                 add_multiply(S * H, b + at, by_sums + i * S * H, slope + at);
             }
-        activate(t.pairs * H, kept.z1, a, slope);
+        activate(t.pairs * H, saved.z1, a, slope);
         learn(t.pairs, b, a, g.second, H, g.second_bias);
         pull(t.pairs, b, w.second, H, nullptr, a);
     }
@@ -249,13 +249,13 @@ struct Backward {
         scatter(n, gh, t.from, S, by_h);
     }
 
-    void operator()(const Tile &t, Kept kept) {
+    void operator()(const Tile &t, Saved saved) {
         gather(n, in.h, t.from, t.S, h);
         if (n.update)
-            update(t, kept);
+            update(t, saved);
         else
             memset(gh, 0, t.points * H * sizeof(REAL));
-        drifts(t, kept), pushes(t, kept), messages(t, kept), points(t);
+        velocity_shifts(t, saved), position_messages(t, saved), messages(t, saved), points(t);
     }
 
     void finish() {
@@ -266,12 +266,12 @@ struct Backward {
 
 }  // namespace
 
-extern "C" long kept(const long *sizes) {
+extern "C" long saved(const long *sizes) {
     const Sizes &n = *(const Sizes *)sizes;
-    return n.kept() * n.systems;
+    return n.saved() * n.systems;
 }
 
-// moved (going, B, 3), out (P, B, H); what the derivative needs goes to ``keep``.
+// moved (movable, B, 3), out (P, B, H); what the derivative needs goes to ``keep``.
 extern "C" void forward(const long *sizes, REAL **inputs, REAL **weights, REAL *keep, REAL *moved,
                         REAL *out) {
     const Sizes &n = *(const Sizes *)sizes;
@@ -283,7 +283,7 @@ extern "C" void forward(const long *sizes, REAL **inputs, REAL **weights, REAL *
         Forward tile(n, in, w, by, moved, out);
 #pragma omp for schedule(static)
         for (long k = 0; k < n.tiles(); ++k)
-            tile(Tile(n, k), Kept(keep + k * n.tile * n.kept(), n, Tile(n, k).S));
+            tile(Tile(n, k), Saved(keep + k * n.tile * n.saved(), n, Tile(n, k).S));
     }
 }
 
@@ -301,7 +301,7 @@ extern "C" void backward(const long *sizes, REAL **inputs, REAL **weights, REAL 
         const Weights &g = *(const Weights *)(by_weights + share * count);
         Backward tile(n, in, w, g, by_moved, by_out, by_h, by_now);
         for (long k = n.tiles() * share / n.threads; k < n.tiles() * (share + 1) / n.threads; ++k)
-            tile(Tile(n, k), Kept(keep + k * n.tile * n.kept(), n, Tile(n, k).S));
+            tile(Tile(n, k), Saved(keep + k * n.tile * n.saved(), n, Tile(n, k).S));
         tile.finish();
     }
 }

@@ -102,7 +102,7 @@ def _loaded(h: Tensor) -> ctypes.CDLL:
     """The library, where kernels/choice.py has seen that there is one."""
     loops = library(h, h.shape[-1])
     assert loops is not None
-    loops.kept.restype = ctypes.c_long
+    loops.saved.restype = ctypes.c_long
     return loops
 
 
@@ -112,7 +112,7 @@ class _Step(torch.autograd.Function):
         ctx: Context, sizes: Sizes, constants: Constants, h: Tensor, x: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         loops, numbers = _loaded(h), _numbers(sizes)
-        saved = h.new_empty(loops.kept(numbers))
+        saved = h.new_empty(loops.saved(numbers))
         displacements, out = torch.empty_like(constants[2]), None
         if sizes.update:
             out = torch.empty_like(h)

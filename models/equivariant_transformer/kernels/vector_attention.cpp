@@ -27,7 +27,7 @@ static void filters(const Tile &t, std::int64_t pair, Heads heads, Rows &r) {
 }
 
 template <bool V>
-static void messages_way(const Tile &t, const Way &w, Heads heads, const F *__restrict f) {
+static void messages_along(const Tile &t, const EdgeDirection &w, Heads heads, const F *__restrict f) {
     const F *__restrict q = t.points + w.i * t.stride, *__restrict s = t.points + w.j * t.stride + H;
     const F *__restrict v = t.vectors + w.j * 3 * H;
     F *__restrict out = t.sum_x + w.i * H, *__restrict y = t.sum_y + w.i * 3 * H;
@@ -62,7 +62,7 @@ static void messages_of(const Tile &t, Heads heads, int) {
     for (std::int64_t pair = 0; pair < t.pairs; ++pair) {
         filters<V>(t, pair, heads, r);
         for (int way = 0; way < t.ways; ++way)
-            messages_way<V>(t, Way(t, pair, way, false), heads, r.filter);
+            messages_along<V>(t, EdgeDirection(t, pair, way, false), heads, r.filter);
     }
 }
 
@@ -85,7 +85,7 @@ static void filters_and_slopes(const Tile &t, std::int64_t pair, Heads heads, Ro
 }
 
 // The part of the scalar messages: q, k, dk and v0, dv0.
-static void first_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
+static void first_scalars(const Tile &t, const EdgeDirection &w, Heads heads, Rows &r) {
     const F *__restrict q = t.points + w.i * t.stride, *__restrict g = t.gradient_x + w.i * H;
     const F *__restrict k = t.points + w.j * t.stride + H, *__restrict v = k + H;
     const F *__restrict dk = r.filter, *__restrict dv = r.filter + H;
@@ -122,7 +122,7 @@ static void first_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
 
 // The part of the vector messages: v2, dv2, u and w, dv1.
 template <bool V>
-static void first_vectors(const Tile &t, const Way &w, Heads heads, Rows &r) {
+static void first_vectors(const Tile &t, const EdgeDirection &w, Heads heads, Rows &r) {
     const F *__restrict v2 = t.points + w.j * t.stride + 3 * H, *__restrict d2 = r.filter + 2 * H;
     const F *__restrict v = t.vectors + w.j * 3 * H, *__restrict d1 = r.filter + 3 * H;
     const F *__restrict g = t.gradient_y + w.i * 3 * H;
@@ -162,7 +162,7 @@ static void first_of(const Tile &t, Heads heads, int thread) {
         filters_and_slopes<V>(t, pair, heads, r);
         F by_u[2][3] = {};
         for (int k = 0; k < t.ways; ++k) {
-            const Way way(t, pair, k, false);
+            const EdgeDirection way(t, pair, k, false);
             first_scalars(t, way, heads, r);
             first_vectors<V>(t, way, heads, r);
             const F *g = t.gradient_y + way.i * 3 * H, *v2 = t.points + way.j * t.stride + 3 * H;

@@ -55,10 +55,10 @@ struct Rows {
 };
 
 // For each way through a pair: who receives, who sends, and the direction.
-struct Way {
+struct EdgeDirection {
     std::int64_t i, j;
     F u[3], u_t[3];
-    Way(const Tile &t, std::int64_t pair, int way, bool moving) {
+    EdgeDirection(const Tile &t, std::int64_t pair, int way, bool moving) {
         i = way ? t.second[pair] : t.first[pair];
         j = way ? t.first[pair] : t.second[pair];
         for (int c = 0; c < 3; ++c) {

@@ -27,7 +27,7 @@ static void moving_filters(const Tile &t, std::int64_t pair, Heads heads, Rows &
 }
 
 // The part of the scalar messages: q, k, dk and v0, dv0.
-static void second_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
+static void second_scalars(const Tile &t, const EdgeDirection &w, Heads heads, Rows &r) {
     const F *__restrict q = t.points + w.i * t.stride, *__restrict q_t = t.points_t + w.i * t.stride_t;
     const F *__restrict k = t.points + w.j * t.stride + H, *__restrict v = k + H;
     const F *__restrict k_t = t.points_t + w.j * t.stride_t + H, *__restrict v_t = k_t + H;
@@ -82,7 +82,7 @@ static void second_scalars(const Tile &t, const Way &w, Heads heads, Rows &r) {
 
 // The part of the vector messages: v2, dv2, u and w, dv1.
 template <bool V>
-static void second_vectors(const Tile &t, const Way &w, Heads heads, Rows &r) {
+static void second_vectors(const Tile &t, const EdgeDirection &w, Heads heads, Rows &r) {
     const F *__restrict v2 = t.points + w.j * t.stride + 3 * H;
     const F *__restrict v2_t = t.points_t + w.j * t.stride_t + 3 * H;
     const F *__restrict v = t.vectors + w.j * 3 * H, *__restrict v_t = t.vectors_t + w.j * 3 * H;
@@ -147,7 +147,7 @@ static void second_of(const Tile &t, Heads heads, int thread) {
         moving_filters<V>(t, pair, heads, r);
         F by_u[2][3] = {};
         for (int k = 0; k < t.ways; ++k) {
-            const Way way(t, pair, k, true);
+            const EdgeDirection way(t, pair, k, true);
             second_scalars(t, way, heads, r);
             second_vectors<V>(t, way, heads, r);
             if (!t.by_directions) continue;
