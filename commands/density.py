@@ -12,7 +12,14 @@ from neupol_cli.density import options
 from neupol_cli.distributed import process_group as ranks
 from neupol_cli.distributed import torchrun as launch
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, replaced_option
+from neupol_cli.options import (
+    ChargeOption,
+    DeviceOption,
+    OnError,
+    OnErrorOption,
+    StrictOption,
+    replaced_option,
+)
 
 if TYPE_CHECKING:
     from neupol_cli.density.job import Job
@@ -57,6 +64,8 @@ def density(
     dtype: options.DtypeOption = "float32",
     as_json: options.JsonOption = False,
     on_error: OnErrorOption = OnError.fail,
+    charge: ChargeOption = None,
+    strict: StrictOption = False,
     analyse: Annotated[
         str | None, replaced_option("--analyse", "neupol density-compare FILE")
     ] = None,
@@ -87,6 +96,7 @@ def density(
         difference=difference,
         plot=plot,
         dtype=dtype,
+        strict=strict,
     )
     load = cache(partial(_load, model, device, dtype))
     launch.once("neupol density")
@@ -95,7 +105,7 @@ def density(
             process_group.serve(partial(predict_shards, load))
             return
         with process_group.leading():
-            _run(Job(settings, load, process_group), structure, on_error.value, as_json)
+            _run(Job(settings, load, process_group), structure, charge, on_error.value, as_json)
 
 
 def _load(model: str | None, device: str, dtype: str) -> DensityModel:
@@ -104,13 +114,14 @@ def _load(model: str | None, device: str, dtype: str) -> DensityModel:
     return load_model(model, device, dtype)
 
 
-def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
+def _run(job: Job, structure: str, charge: int | None, on_error: str, as_json: bool) -> None:
     """Every structure in turn, each with its report on stdout."""
     import json
 
     from neupol_cli.density.job import frames
+    from neupol_cli.domain.charges import charged
 
-    labelled = list(frames(structure, on_error))
+    labelled = list(charged(frames(structure, on_error), charge))
     if not labelled:
         raise InputError(f"{structure}: holds no structure that could be read")
     job.options.check_outputs(len(labelled))

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, replaced_option
+from neupol_cli.options import (
+    ChargeOption,
+    DeviceOption,
+    OnError,
+    OnErrorOption,
+    StrictOption,
+    replaced_option,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,6 +52,8 @@ def predict(
     forces: Annotated[bool, typer.Option(help="Forces, too, as -dE/dx of the energy.")] = False,
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
     on_error: OnErrorOption = OnError.fail,
+    charge: ChargeOption = None,
+    strict: StrictOption = False,
     device: DeviceOption = "auto",
     errors: Annotated[bool, replaced_option("--errors", EVALUATE)] = False,
     part: Annotated[str, replaced_option("--part", EVALUATE)] = "",
@@ -72,7 +81,8 @@ def predict(
         refusal = partial(committee.refusal, stress=stress)
         with group.leading():
             write = _writer(output, as_json)
-            write(_predictions(group, work, refusal, files, on_error.value))
+            predictions = _predictions(group, work, refusal, files, charge, on_error.value)
+            write(_told(predictions, strict, on_error.value))
 
 
 def _predictions(
@@ -80,20 +90,39 @@ def _predictions(
     work: Work[Named, Prediction],
     refusal: Callable[[str, Atoms], InputError | None],
     files: list[str],
+    charge: int | None,
     on_error: str,
 ) -> Iterator[Prediction]:
     """Predictions in the order of the structures, a chunk for each of the group at a time."""
+    from neupol_cli.domain.charges import charged
     from neupol_cli.errors import InputError
     from neupol_cli.io import structures
     from neupol_cli.prediction.committee import CHUNK, chunks
 
     good = 0
-    answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
+    every = charged(structures.read(files, on_error), charge)
+    answerable = structures.accepted(every, refusal, on_error)
     for chunk in chunks(answerable, CHUNK * group.world_size):
         good += len(chunk)
         yield from group.map(work, chunk)
     if not good:
         raise InputError("no structure was left to predict")
+
+
+def _told(predictions: Iterator[Prediction], strict: bool, on_error: str) -> Iterator[Prediction]:
+    """The same, with doubts said as they come; ``strict`` takes the doubtful for bad structures."""
+    from neupol_cli.domain import doubts
+    from neupol_cli.errors import InputError
+
+    for prediction in predictions:
+        try:
+            doubts.told(prediction.label, prediction.doubts, strict)
+        except InputError as error:
+            if on_error == "fail":
+                raise
+            typer.echo(f"neupol: {error} (skipped)", err=True)
+            continue
+        yield prediction
 
 
 Writer = Callable[[Iterator["Prediction"]], None]

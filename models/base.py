@@ -47,6 +47,23 @@ class Measured(TypedDict):
     unit: str
 
 
+class FactsRecord(TypedDict):
+    """What training structures were like, as neupol_cli/domain/facts.py describes it."""
+
+    structures: int
+    atoms: list[int]
+    parts: int
+    charges: list[int]
+    multiplicities: list[int]
+    odd: bool
+    molecules: bool
+    periodic: bool
+    surroundings: list[str]
+    bonds: dict[str, list[float]]
+    contacts: dict[str, float]
+    ranges: dict[str, list[float]]
+
+
 class Header(TypedDict, total=False):
     """What a checkpoint says of itself; a model that was built and never saved says nothing.
 
@@ -59,6 +76,7 @@ class Header(TypedDict, total=False):
         valence: of a density's pseudopotentials, element -> electrons.
         source: the file of a published network.
         text: what its authors say.
+        domain: what its training data were like.
     """
 
     model: str
@@ -71,6 +89,7 @@ class Header(TypedDict, total=False):
     valence: dict[str, float]
     source: str
     text: str
+    domain: FactsRecord
 
 
 class Network(nn.Module):

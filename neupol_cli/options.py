@@ -25,6 +25,14 @@ OnErrorOption = Annotated[
         "--on-error", help="A bad structure stops everything, or is reported and left out."
     ),
 ]
+ChargeOption = Annotated[
+    int | None,
+    typer.Option("--charge", help="Total charge of the structures; else what the file says."),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="A doubtful answer is an error (65), as a bad structure is."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What every `neupol data` command takes.

@@ -17,6 +17,9 @@ from neupol_cli.density import measures
 from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predict
 from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.domain import doubts
+from neupol_cli.domain.charges import total_charge
+from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import structures, volumetric
 from neupol_cli.io.volumetric import Grid, Volume
@@ -72,6 +75,7 @@ class DensityOptions:
         difference: file for predicted minus reference.
         plot: file for slices.
         dtype: float32 or float64.
+        strict: whether a doubtful density is a bad structure.
     """
 
     choice: GridChoice
@@ -83,6 +87,7 @@ class DensityOptions:
     difference: str | None = None
     plot: str | None = None
     dtype: str = "float32"
+    strict: bool = False
 
     def check_outputs(self, count: int) -> None:
         """Before any work: can the files of ``count`` structures be written?
@@ -162,10 +167,13 @@ class Job:
         charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
         expected = None
         if whole:
-            expected = measures.expected_electrons(charges, self.options.electrons)
+            charge = total_charge(atoms, label) or 0
+            expected = measures.expected_electrons(charges, self.options.electrons, charge)
         with counted("probes", grid.size) as tick:
             predicted = predict(self.model, atoms, grid, tile_memory, tick, self.process_group)
         report = DensityReport.of(label, predicted, charges, expected)
+        report.doubts = self._doubts(atoms, report)
+        doubts.told(label, report.doubts, self.options.strict)
         if self.options.normalize:
             report.factor = measures.normalization(predicted.volume, expected)
             measures.scale(predicted.volume.values, report.factor)
@@ -173,6 +181,13 @@ class Job:
         self._put_out(report, index, predicted, reference)
         report.seconds = time.perf_counter() - start
         return report
+
+    def _doubts(self, atoms: Atoms, report: DensityReport) -> list[str] | None:
+        """Reasons not to trust the density; None where the model does not know its domain."""
+        domain = Domain.of(self.model.header)
+        if domain is None:
+            return None
+        return [*domain.doubts(atoms, {}), *doubts.of_electrons(*report.electron_count())]
 
     def _reference(self, grid: Grid, atoms: Atoms) -> Volume | None:
         """The reference: same grid, atoms and places, or the comparison would mean nothing."""

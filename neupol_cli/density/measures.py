@@ -130,13 +130,15 @@ def charges_of(atoms: Atoms, valence: Mapping[int, float]) -> np.ndarray | None:
     return np.array([valence[int(number)] for number in atoms.numbers])
 
 
-def expected_electrons(charges: np.ndarray | None, given: float | None) -> float | None:
-    """What the density should integrate to: as given, or of the neutral structure."""
+def expected_electrons(
+    charges: np.ndarray | None, given: float | None, charge: int = 0
+) -> float | None:
+    """What the density should integrate to: as given, or of the structure with that charge."""
     if given is not None:
         if not (np.isfinite(given) and given > 0):
             raise UsageError(f"--electrons must be a positive number, not {given}")
         return given
-    return None if charges is None else float(charges.sum())
+    return None if charges is None else float(charges.sum()) - charge
 
 
 def normalization(volume: Volume, electrons: float | None) -> float:

@@ -40,6 +40,7 @@ class DensityReport:
     eps_mae_percent: float | None = None
     output: str = ""
     plot: str | None = None
+    doubts: list[str] | None = None
     seconds: float = 0.0
 
     @classmethod
@@ -87,6 +88,10 @@ class DensityReport:
         self.dipole_D = [float(component) for component in dipole]
         self.dipole_norm_D = float(np.linalg.norm(dipole))
         self.dipole_grid_error_D = _finite(dipole_error)
+
+    def electron_count(self) -> tuple[float, float | None, float]:
+        """Electrons on the grid, those expected, and what the grid itself may be off."""
+        return self.electrons_sum, self.electrons_expected, self.electrons_grid_error or 0.0
 
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""

@@ -46,16 +46,21 @@ def table(predictions: Predictions) -> None:
 def _rows(predictions: Predictions) -> Iterator[list[str]]:
     """A header with units, then a row a structure."""
     first = next(predictions)
-    yield ["structure", "formula", *(f"{name} [{t.unit}]" for name, t in _numbers(first).items())]
+    heads = [f"{name} [{t.unit}]" for name, t in _numbers(first).items()]
+    known = first.doubts is not None
+    yield ["structure", "formula", *heads, *(["doubts"] if known else [])]
     for prediction in chain([first], predictions):
         numbers = (f"{float(t.values):.10g}" for t in _numbers(prediction).values())
-        yield [prediction.label, prediction.atoms.get_chemical_formula(), *numbers]
+        doubts = ["; ".join(prediction.doubts or ())] if known else []
+        yield [prediction.label, prediction.atoms.get_chemical_formula(), *numbers, *doubts]
 
 
 def _numbers(prediction: Prediction) -> dict[str, Target]:
     """One number a structure; of forces the largest, since a row has no room for all."""
     numbers: dict[str, Target] = {}
     for name, target in prediction.targets().items():
+        if name == "doubts":
+            continue
         if target.values.ndim == 0:
             numbers[name] = target
         elif target.per == "structure" and target.values.shape == (3,):

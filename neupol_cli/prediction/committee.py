@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
 
@@ -28,6 +29,7 @@ class Prediction:
 
     ``values`` and ``spread`` are by property name; a spread (the sample standard deviation) is
     there where several models answered. ``forces`` (n, 3) and ``stress`` (3, 3) where asked for.
+    ``doubts`` are reasons not to trust the answer; None where no model knows its domain.
     """
 
     label: str
@@ -36,6 +38,7 @@ class Prediction:
     spread: dict[str, float] = field(default_factory=dict)
     forces: Target | None = None
     stress: Target | None = None
+    doubts: tuple[str, ...] | None = None
 
     def record(self) -> dict[str, object]:
         """The prediction as one JSON object."""
@@ -49,6 +52,7 @@ class Prediction:
             "atoms": len(self.atoms),
             "properties": properties,
             **{name: _record(target) for name, target in derivatives.items() if target is not None},
+            **({} if self.doubts is None else {"doubts": list(self.doubts)}),
         }
 
     def targets(self) -> dict[str, Target]:
@@ -60,6 +64,8 @@ class Prediction:
             targets["forces"] = self.forces
         if self.stress is not None:
             targets["stress"] = self.stress
+        if self.doubts is not None:
+            targets["doubts"] = Target(np.asarray(len(self.doubts)), "")
         return targets
 
 
@@ -75,6 +81,8 @@ class Committee:
         self.models = models
         self.names = names
         self.units = self._units()
+        domains = [Domain.of(model.header) for model in models]
+        self.domains = [domain for domain in domains if domain is not None]
 
     def _units(self) -> dict[str, str]:
         """The unit of each property; models that name different ones cannot be averaged."""
@@ -108,7 +116,22 @@ class Committee:
                 model.check([atoms], [label])
             except InputError as error:
                 return error
+        return self._uncharged(label, atoms)
+
+    def _uncharged(self, label: str, atoms: Atoms) -> InputError | None:
+        """A charge or multiplicity that a model could only ignore."""
+        for domain in self.domains:
+            try:
+                domain.check(atoms, label)
+            except InputError as error:
+                return error
         return None
+
+    def _doubts(self, atoms: Atoms, values: dict[str, Target]) -> tuple[str, ...] | None:
+        """Reasons of all models that know their domain, each once."""
+        numbers = {n: float(t.values) for n, t in values.items() if t.values.ndim == 0}
+        reasons = [reason for d in self.domains for reason in d.doubts(atoms, numbers)]
+        return tuple(dict.fromkeys(reasons)) if self.domains else None
 
     def predict(self, named: Sequence[Named], forces: bool, stress: bool) -> list[Prediction]:
         """A prediction for each of some structures, at least one.
@@ -133,7 +156,10 @@ class Committee:
             if stress:
                 tensors = [answer["stress"][k] for answer in answers]
                 stress_tensor = Target(np.mean(tensors, 0), f"{unit}/Angstrom^3")
-            predictions.append(Prediction(label, atoms, values, spread, force, stress_tensor))
+            doubts = self._doubts(atoms, values)
+            predictions.append(
+                Prediction(label, atoms, values, spread, force, stress_tensor, doubts)
+            )
         return predictions
 
     def _combined(

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset, Density
-from neupol_cli.models.base import Model
+from neupol_cli.models.base import FactsRecord, Model
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
 from neupol_cli.models.density.padded_edges import padded_edges
@@ -173,7 +174,7 @@ class DensityTask:
         self, model: DensityModel, dataset: Dataset, split: dict[str, np.ndarray], request: Request
     ) -> None:
         assert dataset.density is not None
-        self.model = model
+        self.model, self.dataset = model, dataset
         self.config = model.config
         like = next(model.parameters()).detach()
         self.arrays = Arrays.of(dataset, like.device, like.dtype)
@@ -204,6 +205,10 @@ class DensityTask:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
         if model.promolecule is not None:
             fit_promolecule(self, request.seed)
+
+    def domain(self, check: Callable[[], None]) -> FactsRecord:
+        """See `task.Task`."""
+        return facts_of_dataset(self.dataset, self.splits["train"], check).record()
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""

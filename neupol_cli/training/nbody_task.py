@@ -53,6 +53,9 @@ class NBodyTask:
         """(b, n, 3) positions later of the systems ``chosen`` (b,)."""
         return model(self.positions[chosen], self.velocities[chosen], self.charges[chosen])
 
+    def domain(self, check: Callable[[], None]) -> None:
+        """See `task.Task`: particles are no atoms."""
+
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.splits["train"][indices]

@@ -17,9 +17,10 @@ from torch import Tensor
 from neupol_cli import registry
 from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import UsageError
 from neupol_cli.io.hdf5 import Dataset
-from neupol_cli.models.base import Model
+from neupol_cli.models.base import FactsRecord, Model
 from neupol_cli.models.nn.graph import Graph, ragged
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.targets import FORCES
@@ -109,7 +110,7 @@ class PropertyTask:
         split: dict[str, np.ndarray],
         request: Request,
     ) -> None:
-        self.model = model
+        self.model, self.dataset = model, dataset
         self.species: tuple[int, ...] = model.config.species
         self.kinds: int = model.config.kinds  # points an atom
         self.offsets: tuple[bool, ...] = model.offsets
@@ -143,6 +144,10 @@ class PropertyTask:
         }
         if request.smoothness and model.smoothness() is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
+
+    def domain(self, check: Callable[[], None]) -> FactsRecord:
+        """See `task.Task`."""
+        return facts_of_dataset(self.dataset, self.splits["train"].cpu().numpy(), check).record()
 
     def _standardise(
         self, dataset: Dataset, counts: np.ndarray, values: np.ndarray, train: np.ndarray

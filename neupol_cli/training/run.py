@@ -24,7 +24,7 @@ from neupol_cli import checkpoint
 from neupol_cli.distributed.process_group import LostRank
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io import files
-from neupol_cli.models.base import Measured
+from neupol_cli.models.base import FactsRecord, Measured
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions
@@ -150,6 +150,7 @@ class Run:
         self.settings = dict(settings)
         self.group = trainer.group
         self.metrics = Metrics(folder["metrics.jsonl"])
+        self.facts: FactsRecord | None = None
         self.interruption = Interruption(repeats=self.group.world_size > 1)
         self.saved_at = self.drawn_at = time.monotonic()
         self.spoken_step, self.spoken_at = 0, time.monotonic()
@@ -244,7 +245,9 @@ class Run:
         better = trainer.evaluate(self.interruption.check)
         now = trainer.now
         if better:
-            self._save_weights(self.folder.best, {"valid": self.with_units(now.valid)})
+            self._save_weights(
+                self.folder.best, {"valid": self.with_units(now.valid), **self._domain()}
+            )
         if now.valid:
             record = {"step": now.step, "seconds": round(trainer.elapsed(), 2), "valid": now.valid}
             self._note(record)
@@ -252,6 +255,12 @@ class Run:
         self._save()
         if time.monotonic() - self.drawn_at > PICTURE_SECONDS:
             self._draw()
+
+    def _domain(self) -> dict[str, FactsRecord]:
+        """What a checkpoint says of the training structures; looked at once."""
+        if self.facts is None and self.group.is_main:
+            self.facts = self.trainer.task.domain(self.interruption.check)
+        return {} if self.facts is None else {"domain": self.facts}
 
     def _note(self, record: Mapping[str, object]) -> None:
         if self.group.is_main:
@@ -319,7 +328,7 @@ class Run:
             finally:
                 model.load_state_dict(weights)
         plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}
-        header = {**plain, "test": self.with_units(errors)}
+        header = {**plain, **self._domain(), "test": self.with_units(errors)}
         if self.group.is_main:
             checkpoint.write(self.folder.best, "weights", header, tensors)
         return errors

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
-from neupol_cli.models.base import Model
+from neupol_cli.models.base import FactsRecord, Model
 
 
 class Task(Protocol):
@@ -44,4 +44,10 @@ class Task(Protocol):
 
         ``model`` is in eval mode. ``check()`` is to be called between batches: it raises where the
         run was asked to stop. Each of the ``group`` looks at its share and has the errors of all.
+        """
+
+    def domain(self, check: Callable[[], None]) -> FactsRecord | None:
+        """What the training structures were like; None where they are no atoms.
+
+        ``check``: as for :meth:`evaluate`.
         """

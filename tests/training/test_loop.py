@@ -64,6 +64,9 @@ class ToyTask:
         self.trouble: Callable[[Tensor], Tensor] = lambda loss: loss
         self.scores: list[float] = []
 
+    def domain(self, check: Callable[[], None]) -> None:
+        """It has no atoms."""
+
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         noise = torch.randn(len(indices), generator=generator, dtype=torch.float64)
         x = self.x[indices]

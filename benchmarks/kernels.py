@@ -1,0 +1,221 @@
+"""What each kernel brings: a network's work with it and with what would serve without it, in turns.
+
+    OMP_NUM_THREADS=1 python benchmarks/kernels.py [KERNEL ...] [--rounds 5]
+
+One process, one thread, the same weights and structures; processor seconds. ``ratio`` is the time
+without the kernel over that with it, the median of the rounds and their range; ``apart`` is the
+largest difference of the results, relative to the largest result.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from checkouts import density_case, property_case
+from harness import in_turns
+
+from neupol_cli.allocator import keep_large_blocks
+
+Work = Callable[[], Any]
+MODELS = "neupol_cli.models"
+OFF = SimpleNamespace(enabled=lambda: False)  # in place of models/kernels/compiler.py
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel, some work that uses it, and what takes it away."""
+
+    kernel: str
+    work: str
+    make: Callable[[], Work]
+    without: Callable[[], AbstractContextManager[Any]]
+
+
+def replaced(place: str, **values: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """The choice that ``place`` ("module.name") makes, but for some of its fields."""
+    module_name, name = f"{MODELS}.{place}".rsplit(".", 1)
+    choose = getattr(import_module(module_name), name)
+
+    def chosen(*inputs: Any) -> Any:
+        return choose(*inputs)._replace(**values)
+
+    return lambda: patch(f"{module_name}.{name}", chosen)
+
+
+def instead(place: str, value: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """Something else in the place of a name."""
+    return lambda: patch(f"{MODELS}.{place}", value)
+
+
+@contextmanager
+def without_point_steps() -> Iterator[None]:
+    """The equivariant transformer with its attention's loops, but none for single points."""
+    with patch(f"{MODELS}.equivariant_transformer.kernels.point_steps.library", lambda state: None):
+        yield
+
+
+def particles() -> Work:
+    """A training step's gradients of the n-body network."""
+    from neupol_cli import registry
+
+    torch.manual_seed(0)
+    network: Any = registry.build("egnn-nbody", {}).network
+    inputs = torch.randn(100, 5, 3), torch.randn(100, 5, 3), torch.randn(100, 5, 1)
+    weights = [p for p in network.parameters() if p.requires_grad]
+
+    def work() -> Any:
+        gradients = torch.autograd.grad(network(*inputs).square().mean(), weights)
+        return torch.stack([g.square().sum() for g in gradients])
+
+    return work
+
+
+def affine(backward: bool) -> Work:
+    """One map of 128 to 128 features at 30,200 pairs, or its derivative by the weights."""
+    from neupol_cli.models.nn.linear import Linear
+
+    torch.manual_seed(0)
+    layer, x = Linear(128, 128), torch.randn(30200, 128)
+
+    def work() -> Any:
+        if backward:
+            return torch.autograd.grad(layer(x).sum(), layer.weight)[0]
+        with torch.no_grad():
+            return layer(x)
+
+    return work
+
+
+def of(name: str, what: str) -> Callable[[], Work]:
+    """A network's work, as in checkouts.py."""
+    make = density_case if what in ("grid", "training") and name in DENSITY else property_case
+    return lambda: make(name, what)
+
+
+DENSITY = ("charge3net", "deepdft-schnet", "deepdft-painn")
+ET, EGNN, DEEP = "equivariant-transformer", "egnn", "deepdft"
+TRANSFORMER = "equivariant_transformer.kernels"
+
+
+def cases() -> Iterator[Case]:
+    """Every kernel with each kind of work that it serves."""
+
+    def each(kernel: str, name: str, works: str, without: Any) -> Iterator[Case]:
+        for what in works.split():
+            yield Case(kernel, f"{name} {what}", of(name, what), without)
+
+    every, density = "inference training forces", "grid training"
+    tables = replaced("charge3net.network.kernels", tables=False)
+    yield from each("charge3net tables", "charge3net", density, tables)
+    contraction = replaced("charge3net.tensor_product.kernels", contraction=False)
+    yield from each("charge3net contraction", "charge3net", "training", contraction)
+    filters = replaced("deepdft.network.kernels", tables=False)
+    yield from each("deepdft tables", "deepdft-painn", "grid", filters)
+    yield from each("deepdft tables", "deepdft-schnet", density, _schnet_without_tables)
+    loops = replaced("deepdft.painn.kernels", library=None)
+    yield from each("deepdft loops of atoms", "deepdft-painn", "training", loops)
+    sums = replaced("deepdft.kernels.probe_sums.kernels", library=None)
+    yield from each("deepdft loops of probes", "deepdft-painn", density, sums)
+    yield from each("deepdft loops of probes", "deepdft-schnet", density, sums)
+    fans = instead("dimenet.kernels.choice.compiler", OFF)
+    yield from each("dimenet fans", "dimenet", every, fans)
+    blocks = instead("distance_transformer.kernels.choice.compiler", OFF)
+    yield from each("distance transformer blocks", "distance-transformer", every, blocks)
+    plain = import_module(f"{MODELS}.egnn.messages").summed_messages
+    tiles = replaced("egnn.network.kernels", summed_messages=plain)
+    yield from each("egnn message tiles", EGNN, every, tiles)
+    layers = replaced("egnn.nbody.nbody_kernels", layers=False)
+    yield Case("egnn n-body loops", "egnn-nbody training", particles, layers)
+    yield Case("egnn n-body pair messages", "egnn-nbody training", particles, _without_nbody)
+    frames = instead("equiformer.geometry.kernels_serve", lambda edges: False)
+    yield from each("equiformer frames and tiles", "equiformer", every, frames)
+    attention = instead(f"{TRANSFORMER}.attention_compiled.library", lambda state, shape: None)
+    yield from each("transformer attention, compiled", ET, every, attention)
+    yield from each("transformer attention, tiles", ET, every, _without_attention)
+    yield from each("transformer point steps", ET, every, without_point_steps)
+    silu = instead("nn.activation._kernel_serves", lambda layer, x: False)
+    yield from each("silu of an affine map", EGNN, "training forces", silu)
+    onednn = instead("nn.linear._onednn", lambda: None)
+    yield Case("affine map by oneDNN", "30,200 x 128 x 128", lambda: affine(False), onednn)
+    gram = instead("nn.linear.gram", lambda g, x: None)
+    yield Case("gradients of weights", "30,200 x 128 x 128", lambda: affine(True), gram)
+
+
+@contextmanager
+def _schnet_without_tables() -> Iterator[None]:
+    tables = [replaced(f"deepdft.{file}.kernels", tables=False) for file in ("network", "schnet")]
+    with tables[0](), tables[1]():
+        yield
+
+
+@contextmanager
+def _without_nbody() -> Iterator[None]:
+    """Neither loops nor pair messages, against the latter alone: see `pair_messages_alone`."""
+    with replaced("egnn.nbody.nbody_kernels", messages=False, layers=False)():
+        yield
+
+
+@contextmanager
+def _without_attention() -> Iterator[None]:
+    """The plain formulas of attention, against tiles alone."""
+    plain = import_module(f"{MODELS}.equivariant_transformer.attention").attention
+    with replaced("equivariant_transformer.network.kernels", attention=plain)():
+        yield
+
+
+# Kernels that serve only where a better one does not: both sides go without that one.
+SECOND_BEST = {
+    "egnn n-body pair messages": replaced("egnn.nbody.nbody_kernels", layers=False),
+    "transformer attention, tiles": instead(
+        f"{TRANSFORMER}.attention_compiled.library", lambda state, shape: None
+    ),
+}
+
+
+def within(enter: Callable[[], AbstractContextManager[Any]], work: Work) -> Work:
+    """The work as it is done there."""
+
+    def entered() -> Any:
+        with enter():
+            return work()
+
+    return entered
+
+
+def row(case: Case, rounds: int) -> str:
+    """Measures a case; its row of the table."""
+    torch.manual_seed(0)
+    work = case.make()
+    best = SECOND_BEST.get(case.kernel)
+    sides = {"without": within(case.without, work), "with": within(best, work) if best else work}
+    turns = in_turns(sides, rounds)
+    old, new = (turns.results[side].detach().double() for side in sides)
+    apart = float((old - new).abs().max() / old.abs().max())
+    milliseconds = " | ".join(f"{1e3 * turns.median(side):.1f}" for side in sides)
+    ratio = turns.ratio_line("without", "with")
+    return f"| {case.kernel} | {case.work} | {milliseconds} | {ratio} | {apart:.0e} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kernels", nargs="*", help="first words of kernels; all without any")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    print("| kernel | work | without, ms | with, ms | ratio | apart |\n|---|---|---|---|---|---|")
+    for case in cases():
+        if not options.kernels or case.kernel.startswith(tuple(options.kernels)):
+            print(row(case, options.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Reasons not to trust an answer: what a structure, or the answer itself, has that no training
+structure had.
+
+Each is a few words for a line on stderr; none at all is what an answer wants.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ase import Atoms
+
+from neupol_cli.domain.bonds import Bonds, bond_name, contact_name
+from neupol_cli.domain.charges import electrons, multiplicity, total_charge
+from neupol_cli.domain.facts import Facts
+from neupol_cli.errors import InputError
+from neupol_cli.targets import target
+
+# How far beyond its range a length may be, Angstrom: for a bond, and for two that are not bonded.
+BOND, CONTACT = 0.03, 0.1
+UNKNOWN = 2.0  # Angstrom: where a contact begins, of elements that training had not that near
+WIDER = 0.05  # of a target's range, on either side
+ELECTRONS = 0.005  # of all, that a density may miss; good ones miss a tenth of that
+SHOWN = 3  # reasons that a line has room for
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A sum of targets (eV) whose value is known, and how far a good answer may miss it."""
+
+    terms: dict[str, int]
+    value: float
+    tolerance: float
+
+    def miss(self, values: Mapping[str, float]) -> float | None:
+        """How far off the values are; None where a target is missing or it is near enough."""
+        if not set(self.terms) <= set(values):
+            return None
+        apart = sum(sign * values[key] for key, sign in self.terms.items()) - self.value
+        return apart if abs(apart) > self.tolerance else None
+
+
+RT = 8.617333262e-5 * 298.15  # eV, H - U of an ideal gas
+IDENTITIES = {
+    "H - U": Identity({"H": 1, "U": -1}, RT, 0.25),
+    "gap - (lumo - homo)": Identity({"gap": 1, "lumo": -1, "homo": 1}, 0.0, 0.5),
+}
+POSITIVE = ("mu", "alpha", "r2", "zpve", "Cv", "gap")
+
+
+def of_charge(facts: Facts, atoms: Atoms, label: str = "") -> list[str]:
+    """A charge or multiplicity that is stated and that no training structure had.
+
+    Raises:
+        InputError: it is not a whole number.
+    """
+    charge, spin = total_charge(atoms, label), multiplicity(atoms, label)
+    reasons = []
+    if charge is not None and charge not in facts.charges:
+        known = ", ".join(f"{q:+d}" if q else "0" for q in facts.charges)
+        reasons.append(f"has charge {charge:+d}, the model was trained on {known}")
+    usual = sorted({1, *facts.multiplicities})
+    if spin is not None and spin not in usual:
+        known = ", ".join(map(str, usual))
+        reasons.append(f"has multiplicity {spin}, the model was trained on {known}")
+    return reasons
+
+
+def of_structure(facts: Facts, atoms: Atoms) -> list[str]:
+    """What a structure has that no training structure had."""
+    bonds = Bonds.of(atoms)
+    reasons = [*of_charge(facts, atoms), *_overall(facts, atoms, bonds), *_lengths(facts, bonds)]
+    strange = [s for s in dict.fromkeys(bonds.surroundings()) if s not in facts.surroundings]
+    return [*reasons, *(f"no training structure has an atom {name}" for name in strange)]
+
+
+def _overall(facts: Facts, atoms: Atoms, bonds: Bonds) -> Iterator[str]:
+    fewest, most = facts.atoms
+    if not fewest <= len(atoms) <= most:
+        yield f"{len(atoms)} atoms, where training structures had {fewest} to {most}"
+    if not facts.odd and electrons(atoms, total_charge(atoms)) % 2:
+        yield "an odd number of electrons"
+    periodic = bool(atoms.pbc.any())
+    if not (facts.periodic if periodic else facts.molecules):
+        yield "periodic" if periodic else "not periodic"
+    parts = bonds.parts()
+    if parts > facts.parts:
+        yield f"in {parts} parts that no bond joins"
+
+
+def _lengths(facts: Facts, bonds: Bonds) -> Iterator[str]:
+    """Bonds outside their range, and contacts nearer than ever; the farthest out of each kind."""
+    worst: dict[str, tuple[float, str]] = {}
+    for code, length in zip(*bonds.lengths_by_type(), strict=True):
+        name = bond_name(int(code))
+        if name not in facts.bonds:
+            continue  # its ends' surroundings are unknown then, too
+        low, high = facts.bonds[name]
+        beyond = max(low - length, length - high)
+        if beyond > max(BOND, worst.get(name, (0.0, ""))[0]):
+            text = f"a bond {name} of {length:.2f} Angstrom (training: {low:.2f} to {high:.2f})"
+            worst[name] = beyond, text
+    for code, length in zip(*bonds.contacts(), strict=True):
+        name = contact_name(int(code))
+        nearest = facts.contacts.get(name, UNKNOWN)
+        beyond = nearest - length
+        if beyond > max(CONTACT, worst.get(name, (0.0, ""))[0]):
+            text = f"{name} only {length:.2f} Angstrom apart (training: {nearest:.2f})"
+            worst[name] = beyond, text
+    yield from (text for _, text in sorted(worst.values(), reverse=True))
+
+
+def of_answer(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> list[str]:
+    """What numbers no training structure had, or no molecule can have.
+
+    Args:
+        facts: of the training data.
+        atoms: the structure.
+        values: target -> the answer, in the unit of the training data.
+    """
+    return [*_impossible(values), *_out_of_range(facts, atoms, values)]
+
+
+def _impossible(values: Mapping[str, float]) -> Iterator[str]:
+    for name in POSITIVE:
+        if values.get(name, 0.0) < 0:
+            yield f"{name} = {values[name]:.3g} is negative"
+    for name, identity in IDENTITIES.items():
+        miss = identity.miss(values)
+        if miss is not None:
+            yield f"{name} is {identity.value + miss:.3f} eV, and should be {identity.value:.3f}"
+
+
+def _out_of_range(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> Iterator[str]:
+    for name, value in values.items():
+        if name not in facts.ranges:
+            continue
+        low, high = facts.ranges[name]
+        scale = len(atoms) if target(name).extensive else 1
+        margin = WIDER * (high - low)
+        if not low - margin <= value / scale <= high + margin:
+            whole = f"{name} = {value:.4g} is outside of what training structures had"
+            yield f"{whole} ({low:.4g} to {high:.4g}{' an atom' if scale > 1 else ''})"
+
+
+def of_electrons(electrons: float, expected: float | None, grid_error: float) -> list[str]:
+    """Electrons that a density has too many or too few of.
+
+    Args:
+        electrons: its integral.
+        expected: of the structure with its charge; None where nobody knows.
+        grid_error: what the sum over the grid may be off.
+    """
+    if expected is None or abs(electrons - expected) <= ELECTRONS * expected + 2 * grid_error:
+        return []
+    return [f"{electrons:.3f} of {expected:g} electrons"]
+
+
+def line(reasons: Sequence[str]) -> str:
+    """The reasons of a structure in one line."""
+    more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+    return "; ".join(reasons[:SHOWN]) + more
+
+
+def told(label: str, reasons: Sequence[str] | None, strict: bool) -> None:
+    """Says a structure's doubts on stderr, in one line.
+
+    Raises:
+        InputError: it is the same line, if ``strict``.
+    """
+    if not reasons:
+        return
+    text = f"{label}: doubtful: {line(reasons)}"
+    if strict:
+        raise InputError(text)
+    print(f"neupol: {text}", file=sys.stderr)

@@ -1,0 +1,156 @@
+"""What a model's training data were like: kept in its checkpoint, looked at for every structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from ase import Atoms
+
+from neupol_cli.domain.bonds import Bonds, bond_name, contact_name
+from neupol_cli.domain.charges import electrons, multiplicity, total_charge
+from neupol_cli.models.base import FactsRecord
+
+CHUNK = 1024
+Range = list[float]
+Coded = tuple[np.ndarray, np.ndarray]  # codes, and Angstrom
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was there, over all training structures.
+
+    Attributes:
+        structures: how many.
+        atoms: fewest and most of a structure.
+        parts: the most pieces, not bonded to each other, of a structure.
+        charges, multiplicities: those that were stated; 0 and nothing where none was.
+        odd: whether a structure had an odd number of electrons.
+        molecules, periodic: whether there were any.
+        surroundings: of atoms, such as ``C4(C4 H1 H1 H1)``.
+        bonds: ``C4-H1`` -> shortest and longest, Angstrom.
+        contacts: ``C..H`` -> nearest of two that are not bonded, Angstrom.
+        ranges: target -> lowest and highest; of an extensive one, divided by the number of atoms.
+    """
+
+    structures: int
+    atoms: list[int]
+    parts: int
+    charges: list[int]
+    multiplicities: list[int]
+    odd: bool
+    molecules: bool
+    periodic: bool
+    surroundings: frozenset[str]
+    bonds: dict[str, Range]
+    contacts: dict[str, float]
+    ranges: dict[str, Range]
+
+    def record(self) -> FactsRecord:
+        """As plain values of JSON, lengths to the thousandth of an Angstrom."""
+        return {
+            "structures": self.structures,
+            "atoms": self.atoms,
+            "parts": self.parts,
+            "charges": self.charges,
+            "multiplicities": self.multiplicities,
+            "odd": self.odd,
+            "molecules": self.molecules,
+            "periodic": self.periodic,
+            "surroundings": sorted(self.surroundings),
+            "bonds": {key: [round(x, 3) for x in ends] for key, ends in self.bonds.items()},
+            "contacts": {key: round(x, 3) for key, x in self.contacts.items()},
+            "ranges": self.ranges,
+        }
+
+    @classmethod
+    def read(cls, record: FactsRecord) -> Facts:
+        """The inverse of :meth:`record`."""
+        known = {key: value for key, value in record.items() if key != "surroundings"}
+        return cls(**known, surroundings=frozenset(record["surroundings"]))  # type: ignore[arg-type]
+
+
+def facts_of(structures: Iterable[Atoms], ranges: Mapping[str, Range]) -> Facts:
+    """What is to be kept of training structures.
+
+    Args:
+        structures: at least one.
+        ranges: of the targets, see :class:`Facts`.
+    """
+    tally = Tally()
+    rest = iter(structures)
+    while chunk := list(islice(rest, CHUNK)):
+        tally.add(chunk)
+    return tally.facts(dict(ranges))
+
+
+class Tally:
+    """Counts structures, a chunk at a time."""
+
+    def __init__(self) -> None:
+        self.structures, self.parts = 0, 0
+        self.atoms: set[int] = set()
+        self.charges: set[int] = set()
+        self.multiplicities: set[int] = set()
+        self.odd: set[bool] = set()
+        self.periodic: set[bool] = set()
+        self.surroundings: set[str] = set()
+        self.shortest: dict[int, float] = {}
+        self.longest: dict[int, float] = {}
+        self.nearest: dict[int, float] = {}
+
+    def add(self, structures: Sequence[Atoms]) -> None:
+        """Some more structures."""
+        bonds, contacts = zip(*(self._one(atoms) for atoms in structures), strict=True)
+        codes, lengths = _joined(bonds)
+        _least(self.shortest, codes, lengths)
+        _least(self.longest, codes, -lengths)
+        _least(self.nearest, *_joined(contacts))
+
+    def _one(self, atoms: Atoms) -> tuple[Coded, Coded]:
+        charge, spin = total_charge(atoms) or 0, multiplicity(atoms)
+        bonds = Bonds.of(atoms)
+        self.structures += 1
+        self.parts = max(self.parts, bonds.parts())
+        self.atoms.add(len(atoms))
+        self.charges.add(charge)
+        self.multiplicities.update(() if spin is None else (spin,))
+        self.odd.add(bool(electrons(atoms, charge) % 2))
+        self.periodic.add(bool(atoms.pbc.any()))
+        self.surroundings.update(bonds.surroundings())
+        return bonds.lengths_by_type(), bonds.contacts()
+
+    def facts(self, ranges: dict[str, Range]) -> Facts:
+        """What has been counted."""
+        bonds = {bond_name(k): [low, -self.longest[k]] for k, low in sorted(self.shortest.items())}
+        return Facts(
+            structures=self.structures,
+            atoms=[min(self.atoms), max(self.atoms)],
+            parts=self.parts,
+            charges=sorted(self.charges),
+            multiplicities=sorted(self.multiplicities),
+            odd=True in self.odd,
+            molecules=False in self.periodic,
+            periodic=True in self.periodic,
+            surroundings=frozenset(self.surroundings),
+            bonds=bonds,
+            contacts={contact_name(k): low for k, low in sorted(self.nearest.items())},
+            ranges=ranges,
+        )
+
+
+def _least(known: dict[int, float], codes: np.ndarray, lengths: np.ndarray) -> None:
+    """Takes the lowest length of each code into what is known."""
+    order = np.lexsort((lengths, codes))
+    codes, lengths = codes[order], lengths[order]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    for code, length in zip(codes[first].tolist(), lengths[first].tolist(), strict=True):
+        known[code] = min(length, known.get(code, length))
+
+
+def _joined(pairs: Sequence[Coded]) -> Coded:
+    """Codes and lengths of several structures."""
+    codes, lengths = zip(*pairs, strict=True)
+    return np.concatenate(codes), np.concatenate(lengths)
