@@ -1,0 +1,122 @@
+"""Checks of what ASE read against a rule of its own: how many records, in which unit, which sites.
+
+Each check gets the file's text (decompressed), the images that ASE found, and the file's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from neupol_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Check = Callable[[str, "list[Atoms]", str], None]
+
+# What stands once a structure in a file that may hold several.
+RECORDS = {
+    "cif": r"(?mi)^\s*_atom_site_(?:fract|cartn)_x\b",
+    "vasp-xdatcar": r"(?mi)^\s*direct configuration\s*=",
+    "vasp-xml": r"<calculation>",
+    "vasp-out": r"(?m)^\s*POSITION\s+TOTAL-FORCE",
+    "lammps-dump-text": r"(?m)^ITEM: TIMESTEP",
+    "dmol-arc": r"(?m)^!DATE",
+    "xsf": r"(?mi)^\s*(?:PRIMCOORD|ATOMS)\b",
+}
+# Words that change what the numbers mean, in formats of which ASE's reader passes over them.
+UNREAD = {
+    "gaussian-in": (r"(?mi)^\s*#[^\n]*\bunits?\s*[=(][^\n]*\b(?:au|bohr|radian)", "units=au"),
+    "nwchem-in": (r"(?mi)^\s*geometry\b[^\n]*\bunits\s+(?!an)\S+", "units other than Angstrom"),
+    "gamess-us-in": (r"(?mi)\bunits\s*=\s*bohr", "units=bohr"),
+}
+SEVERAL = {"gaussian-in": r"(?mi)^\s*--link1--"}  # where ASE reads one
+
+
+def check(kind: str, text: str, images: list[Atoms], name: str) -> None:
+    """Every rule for ``kind``, ASE's name of the format.
+
+    Raises:
+        InputError: records, sites or the file's end are missing, or a unit was passed over.
+    """
+    if kind in UNREAD and re.search(UNREAD[kind][0], text):
+        raise InputError(f"{name}: says {UNREAD[kind][1]}, which is not supported; use Angstrom")
+    if kind in SEVERAL and re.search(SEVERAL[kind], text):
+        raise InputError(f"{name}: holds several jobs, of which one would be read; split it")
+    if kind in RECORDS:
+        _count(len(re.findall(RECORDS[kind], text)), len(images), name)
+    if kind in CHECKS:
+        CHECKS[kind](text, images, name)
+
+
+def _count(records: int, images: int, name: str) -> None:
+    if records > images:
+        raise InputError(f"{name}: holds {records} structures, of which {images} could be read")
+
+
+def _cif(text: str, images: list[Atoms], name: str) -> None:
+    """Sites are wholly occupied and make up ``_chemical_formula_sum`` a whole number of times."""
+    for atoms in images:
+        _occupied(atoms, name)
+    formulas = re.findall(r"^_chemical_formula_sum\s+['\"]?([^'\"\n]*)", text, re.MULTILINE)
+    if len(formulas) != len(images):
+        return
+    for formula, atoms in zip(formulas, images, strict=True):
+        _formula(formula, atoms, name)
+
+
+def _occupied(atoms: Atoms, name: str) -> None:
+    for sites in atoms.info.get("occupancy", {}).values():
+        partly = [
+            f"{symbol} {share:g}" for symbol, share in sites.items() if not 0.995 < share < 1.005
+        ]
+        if partly or len(sites) > 1:
+            raise InputError(
+                f"{name}: a site is partly occupied ({', '.join(partly)}); an ordered structure is "
+                "needed"
+            )
+
+
+def _formula(formula: str, atoms: Atoms, name: str) -> None:
+    declared: Counter[str] = Counter()
+    for symbol, count in re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", formula):
+        declared["H" if symbol in ("D", "T") else symbol] += float(count or 1)  # type: ignore[assignment]
+    counts = Counter(atoms.get_chemical_symbols())
+    units = sum(counts.values()) / (sum(declared.values()) or 1)
+    symbols = declared.keys() | counts.keys()
+    whole = round(units) >= 1 and abs(units - round(units)) < 0.01
+    if not whole or any(
+        abs(counts[s] - units * declared.get(s, 0)) > 0.02 * units + 1e-6 for s in symbols
+    ):
+        raise InputError(
+            f"{name}: its sites are {atoms.get_chemical_formula()}, its formula is {formula}; "
+            "sites are missing or partly occupied"
+        )
+
+
+def _gromacs(text: str, images: list[Atoms], name: str) -> None:
+    """A gro file has a title, a count, that many rows and a box; ASE reads the first frame."""
+    lines = text.splitlines()
+    declared = int(lines[1].strip()[:12] or 0)
+    if (
+        len(images[-1]) != declared
+        or len(lines) < declared + 3
+        or not _numbers(lines[declared + 2])
+    ):
+        raise InputError(
+            f"{name}:{len(lines)}: declares {declared} atoms and a box; it is truncated"
+        )
+    if any(line.strip() for line in lines[declared + 3 :]):
+        raise InputError(f"{name}: holds several frames, of which one would be read; split it")
+
+
+def _numbers(line: str) -> bool:
+    """Whether a line is a box: three numbers or more."""
+    words = line.split()
+    return len(words) >= 3 and all(re.fullmatch(r"[+-]?\d*\.?\d+", word) for word in words)
+
+
+CHECKS: dict[str, Check] = {"cif": _cif, "gromacs": _gromacs}
