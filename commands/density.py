@@ -12,24 +12,37 @@ from neupol_cli.density import options
 from neupol_cli.distributed import process_group as ranks
 from neupol_cli.distributed import torchrun as launch
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, replaced_option
+from neupol_cli.options import (
+    AcceptOption,
+    AltlocOption,
+    DeviceOption,
+    OnError,
+    OnErrorOption,
+    PbcOption,
+    SpeciesOption,
+    reading_of,
+    replaced_option,
+)
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from neupol_cli.density.job import Job
+    from neupol_cli.io.structure_formats.frame import Reading
     from neupol_cli.models.density.model import DensityModel
 
 
 def density(
     structure: Annotated[str, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")],
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o",
             "--output",
             help="rho.cube, CHGCAR, rho.xsf (.gz after these), rho.npz or rho.h5; "
             "with several structures .h5, or a name with {} for their numbers.",
         ),
-    ],
+    ] = None,
     model: options.ModelOption = None,
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,
@@ -52,6 +65,10 @@ def density(
     plot: Annotated[
         str | None, typer.Option(metavar="F.png", help="Draw slices (png, pdf or svg).")
     ] = None,
+    accept: AcceptOption = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
     dtype: options.DtypeOption = "float32",
@@ -87,7 +104,9 @@ def density(
         difference=difference,
         plot=plot,
         dtype=dtype,
+        accept=accept,
     )
+    reading = reading_of(altloc, species, pbc)
     load = cache(partial(_load, model, device, dtype))
     launch.once("neupol density")
     with ranks.joined(device, ranks.SERVING_TIMEOUT) as process_group:
@@ -95,7 +114,8 @@ def density(
             process_group.serve(partial(predict_shards, load))
             return
         with process_group.leading():
-            _run(Job(settings, load, process_group), structure, on_error.value, as_json)
+            labelled = _structures(structure, on_error.value, reading)
+            _run(Job(settings, load, process_group), labelled, on_error.value, as_json)
 
 
 def _load(model: str | None, device: str, dtype: str) -> DensityModel:
@@ -104,15 +124,20 @@ def _load(model: str | None, device: str, dtype: str) -> DensityModel:
     return load_model(model, device, dtype)
 
 
-def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
+def _structures(source: str, on_error: str, reading: Reading) -> list[tuple[str, Atoms]]:
+    """Every structure that can be read; InputError where there is none."""
+    from neupol_cli.density.job import frames
+
+    labelled = list(frames(source, on_error, reading))
+    if not labelled:
+        raise InputError(f"{source}: holds no structure that could be read")
+    return labelled
+
+
+def _run(job: Job, labelled: list[tuple[str, Atoms]], on_error: str, as_json: bool) -> None:
     """Every structure in turn, each with its report on stdout."""
     import json
 
-    from neupol_cli.density.job import frames
-
-    labelled = list(frames(structure, on_error))
-    if not labelled:
-        raise InputError(f"{structure}: holds no structure that could be read")
     job.options.check_outputs(len(labelled))
     done = 0
     with job:
@@ -127,4 +152,4 @@ def _run(job: Job, structure: str, on_error: str, as_json: bool) -> None:
             typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
             done += 1
     if not done:
-        raise InputError(f"{structure}: no density was made of any of its structures")
+        raise InputError(f"{labelled[0][0]}: no density was made of any of the structures")

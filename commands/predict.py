@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, replaced_option
+from neupol_cli.options import (
+    AltlocOption,
+    DeviceOption,
+    OnError,
+    OnErrorOption,
+    PbcOption,
+    SpeciesOption,
+    reading_of,
+    replaced_option,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -44,6 +53,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
     forces: Annotated[bool, typer.Option(help="Forces, too, as -dE/dx of the energy.")] = False,
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
     errors: Annotated[bool, replaced_option("--errors", EVALUATE)] = False,
@@ -59,8 +71,10 @@ def predict(
     from neupol_cli import registry
     from neupol_cli.devices import device_named
     from neupol_cli.distributed import process_group, torchrun
+    from neupol_cli.io import structures
     from neupol_cli.prediction.committee import Committee
 
+    reading = reading_of(altloc, species, pbc)
     place = device_named(device)
     committee = Committee([registry.load_property(name, place) for name in model], model)
     torchrun.once("neupol predict")
@@ -72,14 +86,15 @@ def predict(
         refusal = partial(committee.refusal, stress=stress)
         with group.leading():
             write = _writer(output, as_json)
-            write(_predictions(group, work, refusal, files, on_error.value))
+            read = structures.read(files, on_error.value, reading=reading)
+            write(_predictions(group, work, refusal, read, on_error.value))
 
 
 def _predictions(
     group: ProcessGroup,
     work: Work[Named, Prediction],
     refusal: Callable[[str, Atoms], InputError | None],
-    files: list[str],
+    frames: Iterator[tuple[str, Atoms]],
     on_error: str,
 ) -> Iterator[Prediction]:
     """Predictions in the order of the structures, a chunk for each of the group at a time."""
@@ -88,7 +103,7 @@ def _predictions(
     from neupol_cli.prediction.committee import CHUNK, chunks
 
     good = 0
-    answerable = structures.accepted(structures.read(files, on_error), refusal, on_error)
+    answerable = structures.accepted(frames, refusal, on_error)
     for chunk in chunks(answerable, CHUNK * group.world_size):
         good += len(chunk)
         yield from group.map(work, chunk)

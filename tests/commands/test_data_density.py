@@ -120,7 +120,7 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(molecules, tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     assert "1 densities" in result.stderr and "3 could not be used" in result.stderr
     assert "b.cube:" in result.stderr and "truncated" in result.stderr
-    assert "67." in result.stderr and "electrons on 14 protons" in result.stderr
+    assert "67." in result.stderr and "10 (valence) to 14 (all)" in result.stderr
     assert "it says 20" in result.stderr
     strict = neupol("data", "density", *files, "-o", "no.h5", "--on-error", "fail", cwd=tmp_path)
     assert strict.returncode == 65 and strict.stderr.startswith("neupol: b.cube:")
@@ -181,7 +181,7 @@ def test_lz4_without_its_package_says_what_to_do(molecules, monkeypatch, tmp_pat
 
 def test_spin_is_kept_when_asked_for(tmp_path: Path) -> None:
     volumetric.write(tmp_path / "a.h5", volume("H2O", spin=True), "t")
-    density.collect([tmp_path / "a.h5"], tmp_path / "set.h5", spin=True)
+    density.collect([tmp_path / "a.h5"], tmp_path / "set.h5", choices=density.Choices(spin=True))
     found = volume_of(hdf5.read(tmp_path / "set.h5"), 0)
     assert found.spin is not None
     np.testing.assert_allclose(found.spin, found.values * 0.1, rtol=0, atol=1e-6)

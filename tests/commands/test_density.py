@@ -22,12 +22,12 @@ from torch import Tensor
 
 from neupol_cli import app, registry
 from neupol_cli.density import measures, plot
-from neupol_cli.density.job import fills_cell
 from neupol_cli.density.on_grid import predict
 from neupol_cli.errors import TemporaryError
 from neupol_cli.io import hdf5, volumetric
 from neupol_cli.io.units import BOHR, DEBYE
 from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
+from neupol_cli.io.volumetric.coverage import fills_cell
 from neupol_cli.io.volumetric.h5 import volume_of
 from neupol_cli.models.density.model import DensityModel
 
