@@ -1,4 +1,4 @@
-"""Cubes do not say whether they are periodic: told from them, or by the user; and what a grid holds."""
+"""Cubes do not say whether they are periodic; grids may not hold a density, nor values be one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from ase import Atoms
 from neupol_cli.errors import InputError
 from neupol_cli.io import structures, volumetric
 from neupol_cli.io.structure_formats.frame import Reading
-from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing, coverage, periodicity
-from neupol_cli.io.volumetric import plausible
+from neupol_cli.io.volumetric import (
+    Grid,
+    Volume,
+    by_counts,
+    by_spacing,
+    coverage,
+    periodicity,
+    plausible,
+)
 from tests.volumes import crystal, molecule, parse, text_of
 
 PWSCF = b"Cubefile created from PWScf calculation\n Contains the selected quantity on a FFT grid\n"
@@ -81,9 +88,9 @@ def test_a_whole_molecule_in_a_wide_box_may_leave_it() -> None:
 
     atoms = read(12.0, 5.0)
     assert not atoms.pbc.any() and not atoms.cell.array.any()
-    with pytest.raises(InputError, match="4.00 Angstrom from another one's image"):
+    with pytest.raises(InputError, match=r"4\.00 Angstrom from another one's image"):
         read(5.0, 5.0)
-    with pytest.raises(InputError, match="1.00 Angstrom from another one's image"):
+    with pytest.raises(InputError, match=r"1\.00 Angstrom from another one's image"):
         read(12.0, 17.0)  # cut by the box's face
 
 
