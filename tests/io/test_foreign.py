@@ -140,6 +140,10 @@ def test_every_block_of_a_cif_is_read_or_missed(tmp_path: Path) -> None:
 
 
 COM = "#p {}\n\ntitle\n\n0 1\nO 0.0 0.0 0.0\nH 0.0 0.0 1.0\n\n"
+DUMP = (
+    "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n0 9\n"
+    "ITEM: ATOMS {}\n{}\n"
+)
 GRO = "title\n1\n    1WAT     OW    1   0.100   0.100   0.100\n   1.00000   1.00000   1.00000\n"
 
 
@@ -149,6 +153,7 @@ GRO = "title\n1\n    1WAT     OW    1   0.100   0.100   0.100\n   1.00000   1.00
         ("a.com", COM.format("hf units=au"), "says units=au"),
         ("a.com", COM.format("hf") + "--Link1--\n" + COM.format("mp2"), "holds several jobs"),
         ("a.gro", GRO * 2, "several frames"),
+        ("a.dump", DUMP.format("id type x y z", "1 1 0 0 0"), "names types, not elements"),
     ],
 )
 def test_what_ase_passes_over_is_refused(name: str, text: str, reason: str, tmp_path: Path) -> None:

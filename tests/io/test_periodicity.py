@@ -148,6 +148,7 @@ def water(scale: float = 1.0, title: str = "density") -> Volume:
         (water(), None),
         (water(1.25), None),  # all electrons
         (water(title="GTH pseudopotential, PBE"), None),
+        (water(title="homo.xyz electron density by neupol"), None),
         (water(title="HARTREE POTENTIAL"), "its title says 'POTENTIAL'"),
         (water(title="ELF of water"), "its title says 'ELF'"),
         (water(title="spin density"), "its title says 'spin density'"),

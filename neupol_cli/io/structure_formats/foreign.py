@@ -28,13 +28,12 @@ BEYOND = 1000  # times that it may ask for a line after the last one
 def frames(path: Path, kind: str) -> Iterator[Frame]:
     """Every image that ASE finds in a file of the format that it calls ``kind``."""
     from ase.io import iread
-    from ase.io.formats import ioformats
 
     with bounded(str(path), kind, path.stat().st_size), _source(path, kind) as source:
         images = list(iread(source, format=kind, do_not_split_by_at_sign=True))
         if not images:
             raise InputError(f"{path}: holds no structure")
-        if not ioformats[kind].isbinary or kind == "cif":
+        if records.known(kind):
             with open_text(path) as stream:
                 records.check(kind, stream.read(), images, str(path))
     yield from (Frame(atoms) for atoms in images)

@@ -15,11 +15,11 @@ from neupol_cli.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
+_SITES = re.compile(r"(?mi)^\s*_atom_site_(?:fract|cartn)_x\b")
 Check = Callable[[str, "list[Atoms]", str], None]
 
 # What stands once a structure in a file that may hold several.
 RECORDS = {
-    "cif": r"(?mi)^\s*_atom_site_(?:fract|cartn)_x\b",
     "vasp-xdatcar": r"(?mi)^\s*direct configuration\s*=",
     "vasp-xml": r"<calculation>",
     "vasp-out": r"(?m)^\s*POSITION\s+TOTAL-FORCE",
@@ -29,21 +29,40 @@ RECORDS = {
 }
 # Words that change what the numbers mean, in formats of which ASE's reader passes over them.
 UNREAD = {
-    "gaussian-in": (r"(?mi)^\s*#[^\n]*\bunits?\s*[=(][^\n]*\b(?:au|bohr|radian)", "units=au"),
-    "nwchem-in": (r"(?mi)^\s*geometry\b[^\n]*\bunits\s+(?!an)\S+", "units other than Angstrom"),
-    "gamess-us-in": (r"(?mi)\bunits\s*=\s*bohr", "units=bohr"),
+    "gaussian-in": (
+        r"(?mi)^\s*#[^\n]*\bunits?\s*[=(][^\n]*\b(?:au|bohr|radian)",
+        "says units=au, which is not supported; use Angstrom",
+    ),
+    "nwchem-in": (
+        r"(?mi)^\s*geometry\b[^\n]*\bunits\s+(?!an)\S+",
+        "has other units than Angstrom, which is not supported",
+    ),
+    "gamess-us-in": (
+        r"(?mi)\bunits\s*=\s*bohr",
+        "says units=bohr, which is not supported; use Angstrom",
+    ),
+    # ASE takes the number of a type for an atomic number.
+    "lammps-dump-text": (
+        r"(?m)^ITEM: ATOMS(?![^\n]*\belement\b)",
+        "names types, not elements; dump 'element', too (dump_modify element)",
+    ),
 }
 SEVERAL = {"gaussian-in": r"(?mi)^\s*--link1--"}  # where ASE reads one
 
 
+def known(kind: str) -> bool:
+    """Whether there is a rule for ``kind``, ASE's name of a format."""
+    return any(kind in table for table in (UNREAD, SEVERAL, RECORDS, CHECKS))
+
+
 def check(kind: str, text: str, images: list[Atoms], name: str) -> None:
-    """Every rule for ``kind``, ASE's name of the format.
+    """Every rule for ``kind``.
 
     Raises:
         InputError: records, sites or the file's end are missing, or a unit was passed over.
     """
     if kind in UNREAD and re.search(UNREAD[kind][0], text):
-        raise InputError(f"{name}: says {UNREAD[kind][1]}, which is not supported; use Angstrom")
+        raise InputError(f"{name}: {UNREAD[kind][1]}")
     if kind in SEVERAL and re.search(SEVERAL[kind], text):
         raise InputError(f"{name}: holds several jobs, of which one would be read; split it")
     if kind in RECORDS:
@@ -58,7 +77,10 @@ def _count(records: int, images: int, name: str) -> None:
 
 
 def _cif(text: str, images: list[Atoms], name: str) -> None:
-    """Sites are wholly occupied and make up ``_chemical_formula_sum`` a whole number of times."""
+    """Every block with sites was read; sites are wholly occupied and make up
+    ``_chemical_formula_sum`` a whole number of times."""
+    blocks = re.split(r"(?mi)^data_", text)
+    _count(sum(_SITES.search(block) is not None for block in blocks), len(images), name)
     for atoms in images:
         _occupied(atoms, name)
     formulas = re.findall(r"^_chemical_formula_sum\s+['\"]?([^'\"\n]*)", text, re.MULTILINE)

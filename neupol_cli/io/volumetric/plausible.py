@@ -21,6 +21,7 @@ OTHERS = re.compile(
     r"\bkinetic energy density\b|\bpsi\s*(?:\d|\^2|\*\*2)",
     re.I,
 )
+OURS = re.compile(r".*electron density by neupol")  # behind the name of a structure's file
 NEGATIVE = 0.01  # of the sum of all magnitudes; ringing at coarse steps stays below a thousandth
 DEEPEST = 0.05  # of the highest value
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
@@ -32,7 +33,8 @@ def reason_against(volume: Volume) -> str | None:
 
 
 def _titled(volume: Volume) -> str | None:
-    match = OTHERS.search(str(volume.notes.get("titles", volume.notes.get("title", ""))))
+    title = str(volume.notes.get("titles", volume.notes.get("title", "")))
+    match = OTHERS.search(OURS.sub("", title))
     return f"its title says '{match[0]}'" if match else None
 
 
