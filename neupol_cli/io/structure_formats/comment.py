@@ -171,8 +171,9 @@ def _from_json(text: str) -> object:
 
 def _matrix(rows: list[str], text: str) -> object:
     """(R,C) numbers; text where they are none."""
-    numbers = [_numbers(_WORD.findall(row)) for row in rows]
-    if any(row is None for row in numbers) or len({np.shape(row) for row in numbers}) > 1:
+    found = [_numbers(_WORD.findall(row)) for row in rows]
+    numbers = [row for row in found if row is not None]
+    if len(numbers) < len(found) or len({len(row) for row in numbers}) > 1:
         return text
     return np.array(numbers)
 

@@ -42,7 +42,7 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
     if words and words[0] == "frac":
         if count == 0:
             raise rows.bad(head, "fractions of a cell that is not there")
-        places = np.array(positions) @ np.where(cell.any(axis=1)[:, None], cell, np.eye(3) * BOHR)
+        places = np.array(positions) @ _with_lengths(cell)
     else:
         places = np.array(positions) * _unit(rows, head, words)
     atoms = Atoms(numbers, places, cell=cell if count else None, pbc=np.arange(3) < count)
@@ -118,6 +118,12 @@ def _cell(rows: Rows, sections: dict[str, Section]) -> tuple[np.ndarray, int]:
     if count:
         raise rows.bad(said[0] if said else 0, "$periodic without $lattice or $cell")
     return cell, 0
+
+
+def _with_lengths(cell: np.ndarray) -> np.ndarray:
+    """The cell, with a bohr along the directions that have no vector: there, places are bohr."""
+    missing = np.linalg.norm(cell, axis=1) == 0.0
+    return np.where(missing[:, None], BOHR * np.eye(3), cell)
 
 
 def _from_lengths(rows: Rows, section: Section, count: int) -> np.ndarray:
