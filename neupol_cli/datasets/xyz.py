@@ -115,14 +115,15 @@ def _similar(name: str, there: Iterable[str]) -> list[str]:
 
 def _close(name: str, there: Iterable[str]) -> str:
     similar = _similar(name, there)
-    option = {"energy": "--energy-key", "forces": "--forces-key"}.get(name, "--target")
-    return f"; did you mean {option} {' or '.join(similar[:3])}?" if similar else ""
+    option = {"energy": "--energy-key ", "forces": "--forces-key "}.get(name, "")
+    return f"; did you mean {option}{' or '.join(similar[:3])}?" if similar else ""
 
 
 def _shares(frames: Sequence[tuple[str, Atoms]], keys: Sequence[str]) -> dict[str, str]:
-    """For messages: how many frames have each label."""
+    """For messages: how many frames have each label, where any has."""
     counts = Counter(key for _, atoms in frames for key in _labels(atoms) if key in keys)
-    return {key: f"{counts[key]} of {len(frames)} structures have it" for key in keys}
+    some = "{} of {} structures have it; --missing skip leaves out the others"
+    return {key: f" ({some.format(counts[key], len(frames))})" * (counts[key] > 0) for key in keys}
 
 
 def _refusal(
@@ -133,8 +134,8 @@ def _refusal(
     for key in keys:
         if key not in there:
             return InputError(
-                f"{label}: has no label '{key}'; it has {_names(there)} ({shares[key]}; "
-                f"--missing skip leaves out the others){_close(key, there)}"
+                f"{label}: has no label '{key}'; it has {_names(there)}{shares[key]}"
+                f"{_close(key, there)}"
             )
         if not np.isfinite(there[key][0]).all():
             return InputError(f"{label}: the label '{key}' has values that are not finite")

@@ -219,6 +219,7 @@ READERS: dict[str, Reader] = {
     "mol2": mol2.frames,
     "proteindatabank": pdb.frames,
     "turbomole": turbomole.frames,
+    "gromacs": foreign.gromacs,
 }
 
 

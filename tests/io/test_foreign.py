@@ -152,7 +152,8 @@ GRO = "title\n1\n    1WAT     OW    1   0.100   0.100   0.100\n   1.00000   1.00
     [
         ("a.com", COM.format("hf units=au"), "says units=au"),
         ("a.com", COM.format("hf") + "--Link1--\n" + COM.format("mp2"), "holds several jobs"),
-        ("a.gro", GRO * 2, "several frames"),
+        ("a.gro", GRO + GRO[:-40], "a.gro:7: the file ends where the box behind 1 atoms"),
+        ("a.gro", GRO.replace("1\n", "9\n", 1), "a.gro:4: the file ends where the box behind 9"),
         ("a.dump", DUMP.format("id type x y z", "1 1 0 0 0"), "names types, not elements"),
     ],
 )
@@ -160,6 +161,13 @@ def test_what_ase_passes_over_is_refused(name: str, text: str, reason: str, tmp_
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=reason):
         list(structures.read([tmp_path / name]))
+
+
+def test_every_frame_of_a_gro_file(tmp_path: Path) -> None:
+    (tmp_path / "a.gro").write_text(GRO + GRO.replace("0.100\n", "0.200\n"))
+    found = [atoms for _, atoms in structures.read([tmp_path / "a.gro"])]
+    assert [atoms.positions[0, 2] for atoms in found] == pytest.approx([1.0, 2.0])  # nm
+    assert found[0].cell.lengths() == pytest.approx([10.0] * 3)
 
 
 @pytest.mark.parametrize("name", ["XDATCAR", "XDATCAR.gz"])

@@ -19,7 +19,8 @@ from neupol_cli.errors import InputError
 from neupol_cli.io.compressed import open_bytes, open_text
 from neupol_cli.io.structure_formats import poscar as poscar_text
 from neupol_cli.io.structure_formats import records
-from neupol_cli.io.structure_formats.frame import Frame, Reading
+from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
+from neupol_cli.io.structure_formats.numerals import cut_short
 
 MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
 BEYOND = 1000  # times that it may ask for a line after the last one
@@ -75,6 +76,26 @@ def poscar(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
     text = poscar_text.checked(stream.read(), name, reading.species)
     with bounded(name, "POSCAR", len(text)):
         yield Frame(read(io.StringIO(text), format="vasp"))
+
+
+def gromacs(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
+    """Every frame of a gro file, each a title, a count, that many rows and a box."""
+    from ase.io import read
+
+    rows = Rows(stream.read(), name)
+    start = 0
+    while start < len(rows) and any(row.strip() for row in rows.rows[start:]):
+        word = rows.get(start + 1, "a number of atoms").strip()
+        if not (word.isascii() and word.isdecimal()):
+            raise rows.bad(start + 1, f"expected a number of atoms, found '{word[:40]}'")
+        end = start + int(word[:12]) + 3
+        box = rows.get(end - 1, f"the box behind {word[:12]} atoms").split()
+        if len(box) not in (3, 9) or (end == len(rows) and not rows.ended and cut_short(box)):
+            raise rows.bad(end - 1, f"expected a box of 3 or 9 numbers, found {len(box)}")
+        text = "\n".join(rows.rows[start:end]) + "\n"
+        with bounded(name, "gromacs", len(text)):
+            yield Frame(read(io.StringIO(text), format="gromacs"), start + 3)
+        start = end
 
 
 @contextmanager

@@ -119,26 +119,4 @@ def _formula(formula: str, atoms: Atoms, name: str) -> None:
         )
 
 
-def _gromacs(text: str, images: list[Atoms], name: str) -> None:
-    """A gro file has a title, a count, that many rows and a box; ASE reads the first frame."""
-    lines = text.splitlines()
-    declared = int(lines[1].strip()[:12] or 0)
-    if (
-        len(images[-1]) != declared
-        or len(lines) < declared + 3
-        or not _numbers(lines[declared + 2])
-    ):
-        raise InputError(
-            f"{name}:{len(lines)}: declares {declared} atoms and a box; it is truncated"
-        )
-    if any(line.strip() for line in lines[declared + 3 :]):
-        raise InputError(f"{name}: holds several frames, of which one would be read; split it")
-
-
-def _numbers(line: str) -> bool:
-    """Whether a line is a box: three numbers or more."""
-    words = line.split()
-    return len(words) >= 3 and all(re.fullmatch(r"[+-]?\d*\.?\d+", word) for word in words)
-
-
-CHECKS: dict[str, Check] = {"cif": _cif, "gromacs": _gromacs}
+CHECKS: dict[str, Check] = {"cif": _cif}
