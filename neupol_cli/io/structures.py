@@ -17,9 +17,18 @@ import numpy as np
 
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import hdf5, units
-from neupol_cli.io.compressed import ENDINGS, LENIENT, open_text, plain_name
+from neupol_cli.io.compressed import LENIENT, open_text
 from neupol_cli.io.files import atomic
-from neupol_cli.io.structure_formats import foreign, isolated, mdl, mol2, pdb, turbomole, xyz
+from neupol_cli.io.structure_formats import (
+    detection,
+    foreign,
+    isolated,
+    mdl,
+    mol2,
+    pdb,
+    turbomole,
+    xyz,
+)
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Reader, Reading
 
 if TYPE_CHECKING:
@@ -151,7 +160,7 @@ def _open(path: Path, reading: Reading) -> Iterator[Frame]:
     if is_dataset(path):
         yield from _stored(path)
         return
-    kind = _format(path)
+    kind = detection.kind_of(path)
     reader = READERS.get(kind)
     if kind == "cube":
         yield _cube(path, reading)
@@ -185,31 +194,6 @@ def _stored(path: Path) -> Iterator[Frame]:
         yield Frame(dataset.atoms(index))
 
 
-def _format(path: Path) -> str:
-    """ASE's name of the file's format; a text that starts with a number is taken for xyz."""
-    ending = next((word for word in SUFFIXES if plain_name(path).endswith(word)), None)
-    if ending is not None:
-        return SUFFIXES[ending]
-    from ase.io.formats import UnknownFileTypeError, filetype
-
-    try:
-        return str(filetype(str(path), read=True))
-    except UnknownFileTypeError:
-        with open_text(path) as stream:
-            if stream.readline(xyz.LONGEST).strip().isdecimal():
-                return "xyz"
-    packed = " once it is decompressed" if path.name.lower().endswith(ENDINGS) else ""
-    raise InputError(
-        f"{path}: is in no format that ASE knows{packed}; try xyz, extxyz, CIF or POSCAR"
-    )
-
-
-# Formats with readers of our own: ASE's modules, which cost time, are not asked about these.
-SUFFIXES = {
-    ".xyz": "extxyz", ".extxyz": "extxyz", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf",
-    ".mol2": "mol2", ".pdb": "proteindatabank", ".ent": "proteindatabank",
-    ".cube": "cube", ".cub": "cube",
-}  # fmt: skip
 READERS: dict[str, Reader] = {
     "xyz": xyz.frames,
     "extxyz": xyz.frames,
