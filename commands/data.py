@@ -10,12 +10,15 @@ import typer
 from neupol_cli.commands import data_density
 from neupol_cli.options import (
     LARGEST_SEED,
+    AltlocOption,
     DatasetOutput,
     OldSplitOption,
     OnError,
     OnErrorOption,
     PartitionOption,
     SeedOption,
+    SpeciesOption,
+    reading_of,
 )
 
 app = typer.Typer(
@@ -106,11 +109,17 @@ def xyz(
     partition: PartitionOption = None,
     split: OldSplitOption = None,
     seed: SeedOption = 0,
+    missing: Annotated[
+        OnError, typer.Option(help="A structure that lacks a label of others.")
+    ] = OnError.fail,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.fail,
 ) -> None:
     """Labelled structures in any format of ASE; a label that is not there is an error.
 
-    Without a key, the labels "energy" and "forces" are taken where there are any.
+    Without a key, the labels "energy" and "forces" are taken where any structure has them. A stress
+    or virial of six numbers is in Voigt's order: xx yy zz yz xz xy.
     """
     from neupol_cli.datasets import splits, xyz
     from neupol_cli.io import hdf5
@@ -125,7 +134,10 @@ def xyz(
     counts = splits.parse(partition) if partition else None
     units = (energy_unit, forces_unit)
     with atomic(output) as partial, counted("reading frames", None) as tick:
-        dataset = xyz.read(frames, labels, units, test or (), counts, seed, on_error.value, tick)
+        dataset = xyz.read(
+            frames, labels, units, test or (), counts, seed, on_error.value, missing.value, tick,
+            reading_of(altloc, species, None),
+        )  # fmt: skip
         hdf5.save(partial, dataset)
 
 

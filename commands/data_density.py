@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neupol_cli.options import (
+    AcceptOption,
     DatasetOutput,
     OldSplitOption,
     OnError,
     OnErrorOption,
     PartitionOption,
+    PbcOption,
     SeedOption,
 )
 
 if TYPE_CHECKING:
     from neupol_cli.datasets.density import Report
 
-SHOWN = 10  # how many of the failed or odd files are named
+SHOWN = 10  # how many of the odd files are named
 
 
 Spin = Annotated[bool, typer.Option("--spin", help="Store up minus down as well.")]
@@ -35,12 +37,15 @@ def density(
     split: OldSplitOption = None,
     seed: SeedOption = 0,
     spin: Spin = False,
+    pbc: PbcOption = None,
+    accept: AcceptOption = False,
     on_error: OnErrorOption = OnError.skip,
 ) -> None:
     """Electron densities from files: cube, CHGCAR/CHG/AECCAR, HDF5, folders and tars.
 
     Members may be plain, .gz, .zz (zlib) or .lz4. Each density is checked: counts, widths, finite
-    values, and that its electrons are what the file says, or what its atoms can have.
+    values, and that it is one: its title, its lowest values, and that its electrons are what the
+    file says, and what its atoms can have.
     Without --partition at most 50 structures are held out for testing and 40 for validation.
     """
     from neupol_cli.datasets import density, splits
@@ -54,9 +59,12 @@ def density(
             nonlocal done
             done += 1
             bar(done)
+            if trouble:
+                typer.echo(f"neupol: {trouble} (skipped)", err=True)
 
         skip = on_error is OnError.skip
-        report = density.collect(files, output, counts, seed, skip, spin, tick)
+        choices = density.Choices(spin, pbc, accept)
+        report = density.collect(files, output, counts, seed, skip, choices, tick)
     _tell(report, output)
 
 
@@ -121,10 +129,13 @@ def _tell(report: Report, output: Path) -> None:
         table = " ".join(f"{chemical_symbols[z]} {n:g}" for z, n in sorted(report.valence.items()))
         lines.append(f"electrons an atom brings: {table}")
     lines += report.odd[:SHOWN]
+    for kind, names in report.guessed.items():
+        other = "--no-pbc" if kind == "periodic" else "--pbc"
+        lines.append(
+            f"{len(names)} cubes do not say whether they are periodic and were taken for {kind} "
+            f"({Path(names[0]).name} ...); {other} if they are not"
+        )
     if report.failed:
-        lines.append(f"{len(report.failed)} could not be used:")
-        lines += [f"  {trouble}" for trouble in report.failed[:SHOWN]]
-    if len(report.failed) > SHOWN:
-        lines.append(f"  and {len(report.failed) - SHOWN} more")
+        lines.append(f"{len(report.failed)} could not be used")
     for line in lines:
         typer.echo(line, err=True)

@@ -13,30 +13,38 @@ from neupol_cli.distributed import process_group as ranks
 from neupol_cli.distributed import torchrun as launch
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import (
+    AcceptOption,
+    AltlocOption,
     ChargeOption,
     DeviceOption,
     OnError,
     OnErrorOption,
+    PbcOption,
+    SpeciesOption,
     StrictOption,
+    reading_of,
     replaced_option,
 )
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from neupol_cli.density.job import Job
+    from neupol_cli.io.structure_formats.frame import Reading
     from neupol_cli.models.density.model import DensityModel
 
 
 def density(
     structure: Annotated[str, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")],
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o",
             "--output",
             help="rho.cube, CHGCAR, rho.xsf (.gz after these), rho.npz or rho.h5; "
             "with several structures .h5, or a name with {} for their numbers.",
         ),
-    ],
+    ] = None,
     model: options.ModelOption = None,
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,
@@ -59,6 +67,10 @@ def density(
     plot: Annotated[
         str | None, typer.Option(metavar="F.png", help="Draw slices (png, pdf or svg).")
     ] = None,
+    accept: AcceptOption = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
     dtype: options.DtypeOption = "float32",
@@ -97,7 +109,9 @@ def density(
         plot=plot,
         dtype=dtype,
         strict=strict,
+        accept=accept,
     )
+    reading = reading_of(altloc, species, pbc)
     load = cache(partial(_load, model, device, dtype))
     launch.once("neupol density")
     with ranks.joined(device, ranks.SERVING_TIMEOUT) as process_group:
@@ -105,7 +119,8 @@ def density(
             process_group.serve(partial(predict_shards, load))
             return
         with process_group.leading():
-            _run(Job(settings, load, process_group), structure, charge, on_error.value, as_json)
+            labelled = _structures(structure, on_error.value, reading, charge)
+            _run(Job(settings, load, process_group), labelled, on_error.value, as_json)
 
 
 def _load(model: str | None, device: str, dtype: str) -> DensityModel:
@@ -114,16 +129,23 @@ def _load(model: str | None, device: str, dtype: str) -> DensityModel:
     return load_model(model, device, dtype)
 
 
-def _run(job: Job, structure: str, charge: int | None, on_error: str, as_json: bool) -> None:
-    """Every structure in turn, each with its report on stdout."""
-    import json
-
+def _structures(
+    source: str, on_error: str, reading: Reading, charge: int | None
+) -> list[tuple[str, Atoms]]:
+    """Every structure that can be read; InputError where there is none."""
     from neupol_cli.density.job import frames
     from neupol_cli.domain.charges import charged
 
-    labelled = list(charged(frames(structure, on_error), charge))
+    labelled = list(charged(frames(source, on_error, reading), charge))
     if not labelled:
-        raise InputError(f"{structure}: holds no structure that could be read")
+        raise InputError(f"{source}: holds no structure that could be read")
+    return labelled
+
+
+def _run(job: Job, labelled: list[tuple[str, Atoms]], on_error: str, as_json: bool) -> None:
+    """Every structure in turn, each with its report on stdout."""
+    import json
+
     job.options.check_outputs(len(labelled))
     done = 0
     with job:
@@ -138,4 +160,4 @@ def _run(job: Job, structure: str, charge: int | None, on_error: str, as_json: b
             typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
             done += 1
     if not done:
-        raise InputError(f"{structure}: no density was made of any of its structures")
+        raise InputError(f"{labelled[0][0]}: no density was made of any of the structures")

@@ -9,7 +9,7 @@ import typer
 
 from neupol_cli.density import options
 from neupol_cli.errors import UsageError
-from neupol_cli.options import DeviceOption
+from neupol_cli.options import AcceptOption, DeviceOption, PbcOption
 
 
 def density_compare(
@@ -22,6 +22,8 @@ def density_compare(
         str | None,
         typer.Option("-m", "--model", help="Or a model whose errors on FILE are wanted: eps_mae."),
     ] = None,
+    accept: AcceptOption = False,
+    pbc: PbcOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
     dtype: options.DtypeOption = "float32",
@@ -40,13 +42,14 @@ def density_compare(
     bytes_of_memory = parse_memory(memory)
     if reference is not None and model is not None:
         raise UsageError("compare with --reference or with -m, not with both")
-    compare = None if reference is None else comparison.with_file(reference)
+    compare = None if reference is None else comparison.with_file(reference, accept)
     if model is not None:
         from neupol_cli.density.loading import load_model
 
-        compare = comparison.with_model(load_model(model, device, dtype), bytes_of_memory)
+        loaded = load_model(model, device, dtype)
+        compare = comparison.with_model(loaded, bytes_of_memory, accept)
     reports = []
-    for report in comparison.reports(file, compare):
+    for report in comparison.reports(file, compare, pbc):
         typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
         reports.append(report)
     for summary in comparison.summaries(reports):

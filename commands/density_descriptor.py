@@ -8,7 +8,13 @@ import typer
 
 from neupol_cli.density import options
 from neupol_cli.errors import UsageError
-from neupol_cli.options import DeviceOption
+from neupol_cli.options import (
+    AltlocOption,
+    DeviceOption,
+    PbcOption,
+    SpeciesOption,
+    reading_of,
+)
 
 
 def density_descriptor(
@@ -25,6 +31,9 @@ def density_descriptor(
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
     margin: options.MarginOption = options.MARGIN,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -44,7 +53,7 @@ def density_descriptor(
     choice = GridChoice(spacing, parse_counts(grid), grid_from, margin)
     bytes_of_memory = parse_memory(memory)
     descriptor_job.outputs_of(name, output)
-    labelled = list(frames(structure, "fail"))
+    labelled = list(frames(structure, "fail", reading_of(altloc, species, pbc)))
     if len(labelled) != 1:
         raise UsageError(f"{structure}: one structure is needed here, this holds {len(labelled)}")
     report = descriptor_job.describe(

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neupol_cli.options import (
+    AltlocOption,
     ChargeOption,
     DeviceOption,
     OnError,
     OnErrorOption,
+    PbcOption,
+    SpeciesOption,
     StrictOption,
+    reading_of,
     replaced_option,
 )
 
@@ -51,6 +55,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
     forces: Annotated[bool, typer.Option(help="Forces, too, as -dE/dx of the energy.")] = False,
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.fail,
     charge: ChargeOption = None,
     strict: StrictOption = False,
@@ -68,8 +75,11 @@ def predict(
     from neupol_cli import registry
     from neupol_cli.devices import device_named
     from neupol_cli.distributed import process_group, torchrun
+    from neupol_cli.domain.charges import charged
+    from neupol_cli.io import structures
     from neupol_cli.prediction.committee import Committee
 
+    reading = reading_of(altloc, species, pbc)
     place = device_named(device)
     committee = Committee([registry.load_property(name, place) for name in model], model)
     torchrun.once("neupol predict")
@@ -81,7 +91,8 @@ def predict(
         refusal = partial(committee.refusal, stress=stress)
         with group.leading():
             write = _writer(output, as_json)
-            predictions = _predictions(group, work, refusal, files, charge, on_error.value)
+            read = charged(structures.read(files, on_error.value, reading=reading), charge)
+            predictions = _predictions(group, work, refusal, read, on_error.value)
             write(_told(predictions, strict, on_error.value))
 
 
@@ -89,19 +100,16 @@ def _predictions(
     group: ProcessGroup,
     work: Work[Named, Prediction],
     refusal: Callable[[str, Atoms], InputError | None],
-    files: list[str],
-    charge: int | None,
+    frames: Iterator[tuple[str, Atoms]],
     on_error: str,
 ) -> Iterator[Prediction]:
     """Predictions in the order of the structures, a chunk for each of the group at a time."""
-    from neupol_cli.domain.charges import charged
     from neupol_cli.errors import InputError
     from neupol_cli.io import structures
     from neupol_cli.prediction.committee import CHUNK, chunks
 
     good = 0
-    every = charged(structures.read(files, on_error), charge)
-    answerable = structures.accepted(every, refusal, on_error)
+    answerable = structures.accepted(frames, refusal, on_error)
     for chunk in chunks(answerable, CHUNK * group.world_size):
         good += len(chunk)
         yield from group.map(work, chunk)

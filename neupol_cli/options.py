@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.models import OptionInfo
 
 from neupol_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from neupol_cli.io.structure_formats.frame import Reading
 
 
 class OnError(StrEnum):
@@ -33,6 +36,45 @@ StrictOption = Annotated[
     bool,
     typer.Option("--strict", help="A doubtful answer is an error (65), as a bad structure is."),
 ]
+# What files do not say of their structures, or say twice; `reading_of` puts it together.
+AltlocOption = Annotated[
+    str | None,
+    typer.Option("--altloc", metavar="A", help="Of a PDB's alternate locations, this one."),
+]
+SpeciesOption = Annotated[
+    str | None,
+    typer.Option("--species", metavar="Si,O", help="Elements of a POSCAR that does not name them."),
+]
+PbcOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pbc/--no-pbc",
+        help="Cubes are periodic, or not [default: told from them]; --no-pbc also takes one whole "
+        "molecule in a wide box as a molecule.",
+        show_default=False,
+    ),
+]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept", help="Take values for a density whatever speaks against it.")
+]
+
+
+def reading_of(altloc: str | None, species: str | None, pbc: bool | None) -> Reading:
+    """What the user says of files, for `io.structures.read`.
+
+    Raises:
+        UsageError: no elements.
+    """
+    from neupol_cli.io.structure_formats.elements import SYMBOLS
+    from neupol_cli.io.structure_formats.frame import Reading
+
+    words = species.replace(",", " ").split() if species is not None else []
+    unknown = [word for word in words if word.lower() not in SYMBOLS]
+    if unknown or (species is not None and not words):
+        raise UsageError(f"--species takes elements such as Si,O, not '{species}'")
+    return Reading(altloc, tuple(words), pbc)
+
+
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What every `neupol data` command takes.

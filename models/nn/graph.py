@@ -228,7 +228,10 @@ def check_pairs(atoms: int, periodic: bool, label: str = "a structure") -> None:
         InputError: a periodic structure, or one of more than COMPLETE_LIMIT atoms.
     """
     if periodic:
-        raise InputError(f"{label}: is periodic, and this model has no cutoff; choose one that has")
+        raise InputError(
+            f"{label}: is periodic, and this model has no cutoff; choose one that has, or --no-pbc "
+            "for a whole molecule in a wide box"
+        )
     if atoms > COMPLETE_LIMIT:
         raise InputError(
             f"{label}: {atoms} atoms are too many for a model without a cutoff, which joins all "

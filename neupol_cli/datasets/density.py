@@ -24,7 +24,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import structures, volumetric
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.hdf5 import read as read_hdf5
-from neupol_cli.io.volumetric import Volume
+from neupol_cli.io.volumetric import Volume, periodicity, plausible
 from neupol_cli.io.volumetric.format import StreamReader
 from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
 from neupol_cli.io.volumetric.text import open_text
@@ -34,10 +34,11 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 Opener = Callable[[], Volume]
 
 
-def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
+def volumes(paths: Iterable[Path], pbc: bool | None = None) -> Iterator[tuple[str, Opener]]:
     """Every density in files, folders, tars and density HDF5 files: its name, and how to read it.
 
-    Each must be read, or left, before the next one is asked for (a tar is a stream).
+    Each must be read, or left, before the next one is asked for (a tar is a stream). ``pbc``:
+    whether those that do not say it are periodic.
 
     Raises:
         UsageError: a path that holds no density.
@@ -45,7 +46,7 @@ def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
     """
     for path in paths:
         any_density = False
-        for item in _volumes_of(path):
+        for item in _volumes_of(path, pbc):
             any_density = True
             yield item
         if not any_density:
@@ -53,20 +54,20 @@ def volumes(paths: Iterable[Path]) -> Iterator[tuple[str, Opener]]:
             raise UsageError(f"{path}: no density in it; a file of one must end in {known}")
 
 
-def _volumes_of(path: Path) -> Iterator[tuple[str, Opener]]:
+def _volumes_of(path: Path, pbc: bool | None) -> Iterator[tuple[str, Opener]]:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         for child in sorted(path.rglob("*")):
             if child.is_file() and _stream_reader(child.name) is not None:
-                yield str(child), _file_opener(child)
+                yield str(child), _file_opener(child, pbc)
     elif path.name.lower().endswith(TARS):
-        yield from _members(path)
+        yield from _members(path, pbc)
     elif path.suffix in (".h5", ".hdf5"):
         yield from _structures(path)
     else:
         volumetric.format_of(_unpacked(path.name))  # Usage when the name says nothing
-        yield str(path), _file_opener(path)
+        yield str(path), _file_opener(path, pbc)
 
 
 def _unpacked(name: str) -> str:
@@ -81,17 +82,17 @@ def _stream_reader(name: str) -> StreamReader | None:
         return None
 
 
-def _file_opener(path: Path) -> Opener:
+def _file_opener(path: Path, pbc: bool | None) -> Opener:
     def read() -> Volume:
         if not path.name.endswith((".zz", ".lz4")):
-            return volumetric.read(path)
+            return volumetric.read(path, pbc)
         with open_text(path)[0] as stream:
-            return _read_packed(stream, path.name, str(path))
+            return _read_packed(stream, path.name, str(path), pbc)
 
     return read
 
 
-def _members(path: Path) -> Iterator[tuple[str, Opener]]:
+def _members(path: Path, pbc: bool | None) -> Iterator[tuple[str, Opener]]:
     try:
         _check_end(path)
         with tarfile.open(path, "r|*") as archive:
@@ -99,7 +100,7 @@ def _members(path: Path) -> Iterator[tuple[str, Opener]]:
                 if member.isfile() and _stream_reader(member.name) is not None:
                     stream = archive.extractfile(member)
                     assert stream is not None  # isfile
-                    yield member.name, _member_opener(stream, path, member.name)
+                    yield member.name, _member_opener(stream, path, member.name, pbc)
     except (tarfile.TarError, EOFError, zlib.error) as trouble:
         raise InputError(f"{path}: the tar is damaged or cut short ({trouble})") from trouble
 
@@ -114,11 +115,11 @@ def _check_end(path: Path) -> None:
             raise InputError(f"{path}: the tar is cut short (no end mark)")
 
 
-def _member_opener(stream: IO[bytes], path: Path, name: str) -> Opener:
-    return lambda: _read_packed(stream, name, f"{path}({name})")
+def _member_opener(stream: IO[bytes], path: Path, name: str, pbc: bool | None) -> Opener:
+    return lambda: _read_packed(stream, name, f"{path}({name})", pbc)
 
 
-def _read_packed(stream: IO[bytes], name: str, label: str) -> Volume:
+def _read_packed(stream: IO[bytes], name: str, label: str, pbc: bool | None) -> Volume:
     """The density in a stream that may be compressed; `label` is for messages."""
     unpack = {".gz": _gunzip, ".zz": _inflate, ".lz4": _unlz4}.get(Path(name).suffix)
     try:
@@ -128,7 +129,8 @@ def _read_packed(stream: IO[bytes], name: str, label: str) -> Volume:
     text = content if unpack is None else unpack(content, label)
     read = _stream_reader(name)
     assert read is not None  # only such names come here
-    return read(io.BytesIO(text), label, len(text))
+    volume = read(io.BytesIO(text), label, len(text))
+    return volumetric.format_of(_unpacked(Path(name).name)).as_told(volume, pbc)
 
 
 def _gunzip(content: bytes, label: str) -> bytes:
@@ -175,6 +177,7 @@ class Report:
     read: int = 0
     failed: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    guessed: dict[str, list[str]] = field(default_factory=dict)  # periodicity -> names
     sum_errors: list[float] = field(default_factory=list)  # |sum - electrons| / electrons
     valence: dict[int, float] = field(default_factory=dict)
     split: dict[str, int] = field(default_factory=dict)
@@ -183,8 +186,9 @@ class Report:
 class Collector:
     """Puts volumes into a density file, one at a time, and keeps what the file must say of them."""
 
-    def __init__(self, writer: DensityWriter) -> None:
+    def __init__(self, writer: DensityWriter, accept: bool = False) -> None:
         self.writer = writer
+        self.accept = accept  # whatever speaks against a density
         self.report = Report()
         self.numbers: list[np.ndarray] = []
         self.electrons: list[float] = []
@@ -205,28 +209,36 @@ class Collector:
         self.electrons.append(electrons)
         self.notes.append(volume.notes | {"electrons": electrons})
         self.report.read += 1
+        self._note_guess(name, volume)
 
     def _plausible(self, name: str, volume: Volume) -> float:
         """Electrons as stated by the file, or else the sum over the grid."""
         electrons = volume.electrons
         stated = volume.notes.get("electrons")
-        protons = int(volume.atoms.numbers.sum())
+        if not self.accept:
+            self._check(name, volume)
         if stated is not None:
-            error = abs(electrons - stated) / abs(stated) if stated else float("inf")
-            if error > 0.25:
-                raise InputError(
-                    f"{name}: its values sum to {electrons:.3f} electrons, it says {stated:g}"
-                )
-            self.report.sum_errors.append(error)
+            self.report.sum_errors.append(abs(electrons - stated) / max(abs(stated), 1e-12))
             return float(stated)
-        if electrons <= 0 or electrons > 1.1 * protons + 2:
-            raise InputError(
-                f"{name}: {electrons:.3f} electrons on {protons} protons; the density must be in "
-                "the unit of its format (cube: e/bohr^3, CHGCAR: density x volume)"
-            )
         if abs(electrons - round(electrons)) > 0.05:
             self.report.odd.append(f"{name}: {electrons:.3f} electrons, not a whole number")
         return electrons
+
+    def _check(self, name: str, volume: Volume) -> None:
+        electrons, stated = volume.electrons, volume.notes.get("electrons")
+        if stated is not None and not abs(electrons - stated) <= 0.25 * abs(stated):
+            raise InputError(
+                f"{name}: its values sum to {electrons:.3f} electrons, it says {stated:g}"
+            )
+        reason = plausible.reason_against(volume)
+        if reason is not None:
+            raise InputError(f"{name}: is no electron density: {reason}; --accept takes it")
+
+    def _note_guess(self, name: str, volume: Volume) -> None:
+        """Remember what a file does not say and had to be told from it."""
+        if periodicity.GUESSED in volume.notes:
+            kind = "periodic" if volume.atoms.pbc.any() else "molecules"
+            self.report.guessed.setdefault(kind, []).append(name)
 
     def _identity(self, name: str) -> int:
         """The last number in the name, if no other structure has it; else the count."""
@@ -244,7 +256,8 @@ class Collector:
     ) -> Report:
         """Store labels, valences (as `known`, or else found from the counts) and the split."""
         if not self.report.read:
-            raise InputError(f"{self.writer.path}: not one density could be read")
+            count = len(self.report.failed)
+            raise InputError(f"{self.writer.path}: none of {count} densities could be used")
         targets = labels(self.notes)
         self.report.valence = known or valence(self.numbers, np.array(self.electrons))
         self.writer.label(targets, {"electrons": self.report.valence})
@@ -278,13 +291,28 @@ def valence(numbers: list[np.ndarray], electrons: np.ndarray) -> dict[int, float
     return {int(element): float(n) for element, n in np.stack([elements, whole], axis=1)}
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the user says of the files.
+
+    Attributes:
+        spin: store up minus down as well; every file must have it.
+        pbc: whether cubes are periodic, where somebody knows.
+        accept: take values for densities whatever speaks against it.
+    """
+
+    spin: bool = False
+    pbc: bool | None = None
+    accept: bool = False
+
+
 def collect(
     paths: Iterable[Path],
     output: Path,
     counts: tuple[int, ...] | None = None,
     seed: int = 0,
     skip: bool = True,
-    spin: bool = False,
+    choices: Choices = Choices(),
     tick: Callable[[str, str | None], None] = lambda name, trouble: None,
 ) -> Report:
     """Write the density file `output` from every density in `paths`, one at a time.
@@ -293,12 +321,13 @@ def collect(
     raised and no file is written. ``tick`` hears of every structure and of its trouble, if any.
     """
     names = [str(path) for path in paths]
-    with DensityWriter(output, source=", ".join(Path(n).name for n in names), spin=spin) as writer:
-        collector = Collector(writer)
-        for name, opener in volumes(Path(n) for n in names):
+    source = ", ".join(Path(n).name for n in names)
+    with DensityWriter(output, source=source, spin=choices.spin) as writer:
+        collector = Collector(writer, choices.accept)
+        for name, opener in volumes((Path(n) for n in names), choices.pbc):
             trouble = None
             try:
-                collector.add(name, opener())
+                collector.add(name, _with_spin(name, opener(), choices.spin))
             except InputError as error:
                 if not skip:
                     raise
@@ -306,3 +335,10 @@ def collect(
                 collector.report.failed.append(trouble)
             tick(name, trouble)
         return collector.finish(counts, seed)
+
+
+def _with_spin(name: str, volume: Volume, needed: bool) -> Volume:
+    """The volume; a spin density that is not known is not zero."""
+    if needed and volume.spin is None:
+        raise InputError(f"{name}: holds no spin density for --spin to store")
+    return volume

@@ -5,7 +5,10 @@ Labels are looked for in the comment line, in the columns, and in what ASE keeps
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import structures, units
 from neupol_cli.io.hdf5 import Dataset, Target, from_atoms
+from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
 from neupol_cli.progress import Tick
 
 GEOMETRY = ("numbers", "positions")
@@ -31,32 +35,35 @@ def read(
     counts: tuple[int, ...] | None = None,
     seed: int = 0,
     on_error: str = "fail",
+    missing: str = "fail",
     tick: Tick = lambda done: None,
+    reading: Reading = AS_WRITTEN,
 ) -> Dataset:
     """A dataset of all frames with their labels: target -> (key in the file, unit).
 
-    ``energy`` and ``forces`` are taken where the first frame has them, in ``units_of``, if
-    ``labels`` does not say where else they are. Values are stored in neupol's unit of the same
-    dimension (kcal/mol become eV). The split is that of ``splits.with_test``.
+    ``energy`` and ``forces`` are taken where any frame has them, in ``units_of``, if ``labels``
+    does not say where else they are. Values are stored in neupol's unit of the same dimension
+    (kcal/mol become eV). The split is that of ``splits.with_test``.
 
     Raises:
-        InputError: a frame without a label, naming those it has, unless ``on_error`` is ``skip``,
-            and for a unit that is none of an energy or of a force.
+        InputError: a frame without a label, naming those it has, unless ``missing`` or ``on_error``
+            is ``skip``, and for a unit that is none of an energy or of a force.
     """
     for unit, usual in zip(units_of, UNITS, strict=True):
         units.factor(unit, usual)
-    frames = list(_counted(structures.read(list(sources), on_error), tick))
-    others = list(structures.read(list(test), on_error))
+    frames = list(_counted(structures.read(list(sources), on_error, reading=reading), tick))
+    others = list(structures.read(list(test), on_error, reading=reading))
     if not frames:
         raise InputError(f"{sources[0]}: no structure is left")
-    labels = _usual_labels(*frames[0], units_of, labels) | labels
+    labels = _usual_labels([*frames, *others], units_of, labels) | labels
     for name, unit, usual in zip(("energy", "forces"), units_of, UNITS, strict=True):
         if unit != usual and name not in labels:
             raise InputError(f"{frames[0][0]}: has no label '{name}' that could be in {unit}")
     keys = [key for key, _ in labels.values()]
-    refusal = partial(_refusal, keys)
+    refusal = partial(_refusal, keys, _shares([*frames, *others], keys))
+    leave_out = "skip" if "skip" in (missing, on_error) else "fail"
     frames, others = (
-        list(structures.accepted(group, refusal, on_error)) for group in (frames, others)
+        list(structures.accepted(group, refusal, leave_out)) for group in (frames, others)
     )
     if not frames:
         raise InputError(f"{sources[0]}: no structure with all of its labels is left")
@@ -79,25 +86,57 @@ def _counted(frames: Iterator[tuple[str, Atoms]], tick: Tick) -> Iterator[tuple[
 
 
 def _usual_labels(
-    label: str, atoms: Atoms, units_of: tuple[str, str], named: dict[str, tuple[str, str]]
+    frames: Sequence[tuple[str, Atoms]],
+    units_of: tuple[str, str],
+    named: dict[str, tuple[str, str]],
 ) -> dict[str, tuple[str, str]]:
     """Energy and forces where they usually are; InputError if there is nothing else either."""
-    there = _labels(atoms)
+    there: set[str] = set()
+    for _, atoms in frames:
+        there |= _labels(atoms).keys()
     if "energy" not in there and not named:
         raise InputError(
-            f"{label}: has no label 'energy'; it has {_names(there)}: "
-            "name yours with --energy-key, --forces-key or --target KEY=UNIT"
+            f"{frames[0][0]}: has no label 'energy'; it has {_names(there)}: "
+            f"name yours with --energy-key, --forces-key or --target KEY=UNIT"
+            f"{_close('energy', there)}"
         )
+    if "forces" not in there and "forces" not in named and _similar("forces", there):
+        print(f"neupol: no label 'forces' is there{_close('forces', there)}", file=sys.stderr)
     pairs = zip(("energy", "forces"), units_of, strict=True)
     return {name: (name, unit) for name, unit in pairs if name in there}
 
 
-def _refusal(keys: Sequence[str], label: str, atoms: Atoms) -> InputError | None:
+def _similar(name: str, there: Iterable[str]) -> list[str]:
+    """Labels that may be the one that is missed: REF_energy, Energy, force."""
+    stem = name.removesuffix("s")
+    near = get_close_matches(name, there, cutoff=0.75)
+    return sorted({*near, *(label for label in there if stem in label.lower())})
+
+
+def _close(name: str, there: Iterable[str]) -> str:
+    similar = _similar(name, there)
+    option = {"energy": "--energy-key ", "forces": "--forces-key "}.get(name, "")
+    return f"; did you mean {option}{' or '.join(similar[:3])}?" if similar else ""
+
+
+def _shares(frames: Sequence[tuple[str, Atoms]], keys: Sequence[str]) -> dict[str, str]:
+    """For messages: how many frames have each label, where any has."""
+    counts = Counter(key for _, atoms in frames for key in _labels(atoms) if key in keys)
+    some = "{} of {} structures have it; --missing skip leaves out the others"
+    return {key: f" ({some.format(counts[key], len(frames))})" * (counts[key] > 0) for key in keys}
+
+
+def _refusal(
+    keys: Sequence[str], shares: dict[str, str], label: str, atoms: Atoms
+) -> InputError | None:
     """Why a frame is of no use: a label that is not there, or not finite."""
     there = _labels(atoms)
     for key in keys:
         if key not in there:
-            return InputError(f"{label}: has no label '{key}'; it has {_names(there)}")
+            return InputError(
+                f"{label}: has no label '{key}'; it has {_names(there)}{shares[key]}"
+                f"{_close(key, there)}"
+            )
         if not np.isfinite(there[key][0]).all():
             return InputError(f"{label}: the label '{key}' has values that are not finite")
     return None
@@ -144,5 +183,5 @@ def _target(frames: Sequence[tuple[str, Atoms]], key: str, unit: str) -> Target:
     return Target(units.convert(np.concatenate(rows), unit, inside), inside, per)
 
 
-def _names(labels: dict[str, tuple[np.ndarray, str]]) -> str:
+def _names(labels: Iterable[str]) -> str:
     return ", ".join(sorted(labels)) or "none"

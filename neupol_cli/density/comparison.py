@@ -3,6 +3,7 @@ with their angular variation."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neupol_cli.density import measures, on_grid
+from neupol_cli.density import measures, on_grid, references
 from neupol_cli.density.analysis import angular_variation
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
-from neupol_cli.io.volumetric import Entry
+from neupol_cli.io.volumetric import Entry, periodicity
 
 if TYPE_CHECKING:
     from neupol_cli.models.density.model import DensityModel
@@ -75,47 +76,62 @@ class ComparedDensity:
 Compare = Callable[[Entry, ComparedDensity], None]
 
 
-def reports(path: Path, compare: Compare | None = None) -> Iterator[ComparedDensity]:
+def reports(
+    path: Path, compare: Compare | None = None, pbc: bool | None = None
+) -> Iterator[ComparedDensity]:
     """A report of every density of a file.
 
     Args:
         path: a file of one density or of many.
         compare: what adds errors to each, from `with_file` or `with_model`.
+        pbc: whether a cube is periodic, where the user knows.
 
     Raises:
         UsageError: a name of no format.
         InputError: a damaged file, or one that does not fit the reference or the model.
     """
-    for entry in volumetric.entries(path):
+    for entry in volumetric.entries(path, pbc):
+        note = periodicity.note(entry.name, entry.volume)
+        if note:
+            print(f"neupol: {note}", file=sys.stderr)
         report = ComparedDensity.of(entry)
         if compare is not None:
             compare(entry, report)
         yield report
 
 
-def with_file(reference: Path) -> Compare:
+def with_file(reference: Path, accept: bool = False) -> Compare:
     """eps_mae against the true densities of a file, same structures in the same order, and their
-    zeta."""
+    zeta. ``accept``: take them for densities whatever speaks against it."""
     others = volumetric.entries(reference)
 
     def compare(entry: Entry, report: ComparedDensity) -> None:
         other = next(others, None)
         if other is None:
             raise InputError(f"{reference}: holds fewer densities than the file to compare")
-        if not np.array_equal(entry.volume.atoms.numbers, other.volume.atoms.numbers):
-            raise InputError(f"{other.name}: holds other atoms than {entry.name}")
+        references.check_atoms(entry.volume.atoms, other.volume.atoms, other.name)
+        if not accept:
+            references.check_density(other.volume, other.name)
         report.eps_mae_percent = measures.mean_absolute_error(entry.volume, other.volume)
         report.zeta_reference = angular_variation(other.volume)
 
     return compare
 
 
-def with_model(model: DensityModel, memory: int) -> Compare:
-    """eps_mae of what a model predicts for the structures of a file of true densities."""
+def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compare:
+    """eps_mae of what a model predicts for the structures of a file of true densities.
+
+    ``accept``: take them for densities of the model's kind whatever speaks against it.
+    """
+    valence = measures.valence_of(model.header)
 
     def compare(entry: Entry, report: ComparedDensity) -> None:
         atoms, grid = entry.volume.atoms, entry.volume.grid
         model.check([atoms], [entry.name])
+        if not accept:
+            references.check_density(entry.volume, entry.name)
+            charges = measures.charges_of(atoms, valence)
+            references.check_convention(entry.volume, charges, entry.name)
         predicted = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
         report.eps_mae_percent = measures.mean_absolute_error(predicted, entry.volume)
 

@@ -11,18 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
-from neupol_cli.density import measures
+from neupol_cli.density import measures, references
 from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predict
 from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain import doubts
 from neupol_cli.domain.charges import total_charge
 from neupol_cli.domain.domain import Domain
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import UsageError
 from neupol_cli.io import structures, volumetric
-from neupol_cli.io.volumetric import Grid, Volume
+from neupol_cli.io.structure_formats import isolated
+from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
+from neupol_cli.io.volumetric import Grid, Volume, coverage, periodicity
 from neupol_cli.progress import counted
 
 if TYPE_CHECKING:
@@ -34,22 +34,28 @@ if TYPE_CHECKING:
     from neupol_cli.models.density.model import DensityModel
 
 ITEMSIZE = {"float32": 4, "float64": 8}
-ROOM = 1.9  # Angstrom around the atoms of a molecule
-SAME = 0.01  # Angstrom: atoms this close are in the same place
 
 
-def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
+def frames(
+    source: str, on_error: str, reading: Reading = AS_WRITTEN
+) -> Iterator[tuple[str, Atoms]]:
     """(label, checked structure) of each structure in a file, or on stdin (``-``).
 
     Of a cube or CHGCAR only the atoms count here, of a dataset every structure, with densities or
-    without; ``GridChoice`` reads the grid of a file that is to give it.
+    without; ``GridChoice`` reads the grid of a file that is to give it. ``reading``: what the user
+    says of the file.
     """
-    if source != "-" and _is_single_density(source):
-        atoms = volumetric.read(source).atoms
-        structures.check(atoms, source)
-        yield source, atoms
-    else:
-        yield from structures.read([source], on_error)
+    if source == "-" or not _is_single_density(source):
+        yield from structures.read([source], on_error, reading=reading)
+        return
+    volume = volumetric.read(source, reading.pbc)
+    note = periodicity.note(source, volume)
+    if note:
+        print(f"neupol: {note}", file=sys.stderr)
+    structures.check(volume.atoms, source)
+    if reading.pbc is False:
+        isolated.make_molecule(volume.atoms, source)
+    yield source, volume.atoms
 
 
 def _is_single_density(source: str) -> bool:
@@ -68,7 +74,7 @@ class DensityOptions:
     Attributes:
         choice: how each structure's grid is made.
         memory: bytes for grid and tiles.
-        output: file to write; ``{}`` stands for the structure's number.
+        output: file to write, if any; ``{}`` stands for the structure's number.
         normalize: scale to the right number of electrons.
         electrons: that number, else the neutral structure's.
         reference: a density to compare with.
@@ -76,11 +82,12 @@ class DensityOptions:
         plot: file for slices.
         dtype: float32 or float64.
         strict: whether a doubtful density is a bad structure.
+        accept: take the reference for a density whatever speaks against it.
     """
 
     choice: GridChoice
     memory: int
-    output: str
+    output: str | None = None
     normalize: bool = False
     electrons: float | None = None
     reference: Path | None = None
@@ -88,6 +95,7 @@ class DensityOptions:
     plot: str | None = None
     dtype: str = "float32"
     strict: bool = False
+    accept: bool = False
 
     def check_outputs(self, count: int) -> None:
         """Before any work: can the files of ``count`` structures be written?
@@ -95,7 +103,9 @@ class DensityOptions:
         Raises:
             UsageError: a name of no format, of one structure only, or in a missing folder.
         """
-        multiple = volumetric.format_of(self.output).multiple
+        if self.output is None and not (self.reference or self.plot):
+            raise UsageError("-o names the file to write; only --reference and --plot do without")
+        multiple = self.output is not None and volumetric.format_of(self.output).multiple
         for name in filter(None, (self.output, self.difference, self.plot)):
             if count > 1 and "{}" not in name and not (name == self.output and multiple):
                 raise UsageError(
@@ -106,7 +116,7 @@ class DensityOptions:
                 raise UsageError(f"{name}: the folder {parent} does not exist; make it first")
         if self.difference:
             volumetric.format_of(self.difference)
-            if Path(self.difference).absolute() == Path(self.output).absolute():
+            if self.output and Path(self.difference).absolute() == Path(self.output).absolute():
                 raise UsageError("--difference: is the file that -o names; give another one")
         if self.plot:
             from neupol_cli.figures import check_name
@@ -162,9 +172,11 @@ class Job:
         grid = self.options.choice.grid(atoms)
         tile_memory = check_size(grid, self.options.memory, ITEMSIZE[self.options.dtype])
         reference = self._reference(grid, atoms)
-        whole = self._is_whole(grid, atoms)
+        whole = self._is_whole(grid, atoms, label)
         self.model.check([atoms], [label])
         charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
+        if reference is not None and not self.options.accept:
+            references.check_convention(reference, charges, str(self.options.reference))
         expected = None
         if whole:
             charge = total_charge(atoms, label) or 0
@@ -192,32 +204,21 @@ class Job:
     def _reference(self, grid: Grid, atoms: Atoms) -> Volume | None:
         """The reference: same grid, atoms and places, or the comparison would mean nothing."""
         path = self.options.reference
-        if path is None:
-            return None
-        reference = volumetric.read(path)
-        if not grid.same_as(reference.grid):
-            raise UsageError(
-                "--reference: compares on the reference's grid; leave out the other one"
-            )
-        if not np.array_equal(atoms.numbers, reference.atoms.numbers):
-            raise InputError(f"{path}: holds other atoms than the structure")
-        distance = float(np.abs(atoms.positions - reference.atoms.positions).max())
-        if distance > SAME:
-            raise InputError(
-                f"{path}: its atoms are up to {distance:.2f} Angstrom away from the "
-                "structure's; name the reference itself as the structure"
-            )
-        return reference
+        return None if path is None else references.read(path, grid, atoms, self.options.accept)
 
-    def _is_whole(self, grid: Grid, atoms: Atoms) -> bool:
-        """Whether all electrons are on the grid, which --normalize needs."""
-        whole = fills_cell(grid, atoms)
-        if self.options.normalize and not whole:
+    def _is_whole(self, grid: Grid, atoms: Atoms, label: str) -> bool:
+        """Whether all electrons are on the grid, which --normalize needs; said where not."""
+        reason = coverage.shortfall(grid, atoms)
+        if reason is None:
+            return True
+        if self.options.normalize:
             raise UsageError(
                 "--normalize: the grid holds a part of the electrons only: it has to fill the "
-                f"cell, or to leave {ROOM} Angstrom around a molecule (--margin)"
+                f"cell, or to leave {coverage.ROOM:g} Angstrom around a molecule (--margin); "
+                f"{reason}"
             )
-        return whole
+        print(f"neupol: {label}: the grid cuts the density off: {reason}", file=sys.stderr)
+        return False
 
     def _put_out(
         self, report: DensityReport, index: int, predicted: Predicted, reference: Volume | None
@@ -227,8 +228,9 @@ class Job:
         if reference is not None:
             report.eps_mae_percent = measures.mean_absolute_error(volume, reference)
             self._write_difference(volume, reference, index)
-        report.output = _numbered(self.options.output, index)
-        self._write(report.output, volume, report.structure)
+        if self.options.output is not None:
+            report.output = _numbered(self.options.output, index)
+            self._write(report.output, volume, report.structure)
         if plot:
             from neupol_cli.density.plot import draw_density
 
@@ -271,22 +273,6 @@ class Job:
         traceback: TracebackType | None,
     ) -> bool | None:
         return self._stack.__exit__(kind, error, traceback)
-
-
-def fills_cell(grid: Grid, atoms: Atoms) -> bool:
-    """Whether the sum over the grid is that of all electrons: in a crystal, of one cell.
-
-    A molecule's grid must leave room around its atoms: within ROOM of them are 99.7 % of the
-    valence electrons of water, within 1 Angstrom 94 %.
-    """
-    if atoms.pbc.all():
-        cell = abs(float(np.linalg.det(atoms.cell.array)))
-        return abs(grid.size * grid.element - cell) < 1e-4 * cell
-    inverse = np.linalg.inv(grid.box)
-    fractions = (atoms.positions - grid.origin) @ inverse  # (A, 3)
-    heights = 1.0 / np.linalg.norm(inverse, axis=0)  # (3,) Angstrom from face to face
-    room = np.minimum(fractions, 1.0 - fractions) * heights
-    return bool((room[:, ~atoms.pbc] > ROOM).all())
 
 
 def _numbered(name: str, index: int) -> str:

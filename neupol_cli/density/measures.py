@@ -55,7 +55,7 @@ def grid_errors(volume: Volume, charges: np.ndarray | None) -> tuple[float, floa
     electrons = np.array([half.electrons for half in halves])
     spread = float(electrons.std())
     shrink = min(1 / np.sqrt(8), 6 * spread / max(abs(volume.electrons), 1e-12))
-    if charges is None:
+    if charges is None or not electrons.all():
         return spread * shrink, None
     total = charges.sum()
     moments = np.array([dipole(half, charges, total / half.electrons) for half in halves])

@@ -116,9 +116,11 @@ class DensityReport:
         rate = f"{self.probes_per_second:,.0f} probes/s"
         shares = f"atoms {self.atom_seconds:.2f} s, probes {self.probe_seconds:.2f} s"
         yield f"  time       {self.seconds:.2f} s ({shares}: {rate})"
-        # A file of several structures is complete when the last one is in it.
-        verb = "goes into" if volumetric.format_of(self.output).multiple else "written  "
-        yield f"  {verb}  {self.output}" + (f", {self.plot}" if self.plot else "")
+        names = ", ".join(filter(None, (self.output, self.plot)))
+        if names:
+            # A file of several structures is complete when the last one is in it.
+            multiple = self.output and volumetric.format_of(self.output).multiple
+            yield f"  {'goes into' if multiple else 'written  '}  {names}"
 
     def _electron_lines(self) -> Iterator[str]:
         of = f" of {self.electrons_expected:g}" if self.electrons_expected is not None else ""

@@ -6,7 +6,7 @@ Whatever is refused is an InputError that names the file, the line if there is o
 
 from __future__ import annotations
 
-import io
+import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +17,19 @@ import numpy as np
 
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import hdf5, units
+from neupol_cli.io.compressed import LENIENT, open_text
 from neupol_cli.io.files import atomic
-from neupol_cli.io.structure_formats import foreign, xyz
-from neupol_cli.io.structure_formats.xyz import Frame
+from neupol_cli.io.structure_formats import (
+    detection,
+    foreign,
+    isolated,
+    mdl,
+    mol2,
+    pdb,
+    turbomole,
+    xyz,
+)
+from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Reader, Reading
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -44,20 +54,23 @@ def read(
     on_error: str = "fail",
     stdin: TextIO | None = None,
     report: Report = _print,
+    reading: Reading = AS_WRITTEN,
 ) -> Iterator[tuple[str, Atoms]]:
     """Yield (label, checked structure) of every source in turn.
 
     A source is a file in any format of ASE, one that `neupol data` wrote, or ``-`` for (extended)
     xyz on ``stdin`` (default: the process's). The label is the file's name, or ``name#k`` with k
     from 0 where it holds several. ``on_error``: ``fail`` raises the first InputError, ``skip``
-    hands it to ``report`` and goes on.
+    hands it to ``report`` and goes on. ``reading``: what the user says of the files.
     """
     for source in sources:
         name = str(source)
-        frames = _stdin(stdin) if name == "-" else _file(Path(source))
+        frames = _stdin(stdin) if name == "-" else _file(Path(source), reading)
         for index, (frame, several) in enumerate(_lookahead(frames)):
             label = f"{name}#{index}" if several else name
-            error = frame.error or _refusal(frame, name if frame.line else label)
+            if frame.note:
+                print(f"neupol: {frame.note}", file=sys.stderr)
+            error = frame.error or _refusal(frame, name if frame.line else label, reading)
             if error is None and frame.atoms is not None:
                 yield label, frame.atoms
             elif error is not None and on_error == "skip":
@@ -99,9 +112,12 @@ def _lookahead(frames: Iterator[Frame]) -> Iterator[tuple[Frame, bool]]:
         yield before, several
 
 
-def _refusal(frame: Frame, place: str) -> InputError | None:
+def _refusal(frame: Frame, place: str, reading: Reading) -> InputError | None:
     try:
+        assert frame.atoms is not None  # there is no error
         check(frame.atoms, place, frame.line)
+        if reading.pbc is False:
+            isolated.make_molecule(frame.atoms, place)
     except InputError as error:
         return error
     return None
@@ -109,19 +125,19 @@ def _refusal(frame: Frame, place: str) -> InputError | None:
 
 def _stdin(stdin: TextIO | None) -> Iterator[Frame]:
     if stdin is None:
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+        sys.stdin.reconfigure(encoding="utf-8", errors=LENIENT)  # type: ignore[union-attr]
     return xyz.frames(stdin or sys.stdin, "-")
 
 
-def _file(path: Path) -> Iterator[Frame]:
+def _file(path: Path, reading: Reading) -> Iterator[Frame]:
     """The frames of a file; what cannot be opened is one frame with an error."""
     try:
-        yield from _open(path)
+        yield from _open(path, reading)
     except InputError as error:
         yield Frame(None, error=error)
     except FileNotFoundError:
         yield Frame(None, error=InputError(f"{path}: no such file"))
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         yield Frame(None, error=_broken(path, error))
 
 
@@ -132,11 +148,11 @@ def _broken(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: the compressed file is not whole ({error})")
 
 
-def _open(path: Path) -> Iterator[Frame]:
+def _open(path: Path, reading: Reading) -> Iterator[Frame]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the files in it")
     if path.is_fifo() or path.is_char_device():  # such as <(command) of a shell
-        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        with path.open(encoding="utf-8-sig", errors=LENIENT) as stream:
             yield from xyz.frames(stream, str(path))
         return
     if path.stat().st_size == 0:
@@ -144,13 +160,23 @@ def _open(path: Path) -> Iterator[Frame]:
     if is_dataset(path):
         yield from _stored(path)
         return
-    kind = _format(path)
+    kind = detection.kind_of(path)
     reader = READERS.get(kind)
-    if reader is None:
+    if kind == "cube":
+        yield _cube(path, reading)
+    elif reader is None:
         yield from foreign.frames(path, kind)
-        return
-    with _text(path) as stream:
-        yield from reader(stream, str(path))
+    else:
+        with open_text(path) as stream:
+            yield from reader(stream, str(path), reading)
+
+
+def _cube(path: Path, reading: Reading) -> Frame:
+    """The atoms of a cube, periodic or not as every command takes it."""
+    from neupol_cli.io.volumetric import cube, periodicity
+
+    volume = cube.FORMAT.read(path, reading.pbc)
+    return Frame(volume.atoms, note=periodicity.note(str(path), volume))
 
 
 def is_dataset(path: Path) -> bool:
@@ -168,32 +194,16 @@ def _stored(path: Path) -> Iterator[Frame]:
         yield Frame(dataset.atoms(index))
 
 
-def _text(path: Path) -> TextIO:
-    """The file as text, decompressed where its name says so."""
-    from ase.io.formats import open_with_compression
-
-    return io.TextIOWrapper(
-        open_with_compression(str(path), "rb"), encoding="utf-8-sig", errors="replace"
-    )
-
-
-def _format(path: Path) -> str:
-    """ASE's name of the file's format; a text that starts with a number is taken for xyz."""
-    from ase.io.formats import UnknownFileTypeError, filetype
-
-    try:
-        return str(filetype(str(path), read=True))
-    except UnknownFileTypeError:
-        with _text(path) as stream:
-            if stream.readline(xyz.LONGEST).strip().isdecimal():
-                return "xyz"
-    raise InputError(f"{path}: is in no format that ASE knows; try xyz, extxyz, CIF or POSCAR")
-
-
-READERS: dict[str, Callable[[TextIO, str], Iterator[Frame]]] = {
+READERS: dict[str, Reader] = {
     "xyz": xyz.frames,
     "extxyz": xyz.frames,
     "vasp": foreign.poscar,
+    "sdf": mdl.frames,
+    "mol": mdl.frames,
+    "mol2": mol2.frames,
+    "proteindatabank": pdb.frames,
+    "turbomole": turbomole.frames,
+    "gromacs": foreign.gromacs,
 }
 
 

@@ -88,7 +88,11 @@ def _aligned(predictions: list[Prediction]) -> None:
             grid.add_row(*row)
         stdout().print(grid)
         return
-    names = [f"{Path(p.label).name} ({p.atoms.get_chemical_formula()})" for p in predictions]
+    short = [Path(prediction.label).name for prediction in predictions]
+    if len(set(short)) < len(short):  # of files in several folders
+        short = [prediction.label for prediction in predictions]
+    formulas = [prediction.atoms.get_chemical_formula() for prediction in predictions]
+    names = [f"{name} ({formula})" for name, formula in zip(short, formulas, strict=True)]
     grid = Table("property", "unit", box=None, pad_edge=False)
     for name in names:
         grid.add_column(name, justify="right")

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
 from neupol_cli.datasets import splits, xyz
-from neupol_cli.errors import UsageError
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, units
 from tests.raw_data import Run, info, original_files
 
@@ -137,6 +137,42 @@ def test_a_row_without_a_good_label_can_be_skipped(neupol: Run, tmp_path: Path) 
     assert hdf5.read(tmp_path / "a.h5").targets["energy"].values.tolist() == [1, 4]
 
 
+def frames_with(*comments: str, columns: str = "", row: str = "") -> str:
+    head = f"Properties=species:S:1:pos:R:3{columns} " if columns else ""
+    return "".join(f"1\n{head}{comment}\nO 0 0 0{row}\n" for comment in comments)
+
+
+def test_labels_are_those_of_all_structures(tmp_path: Path) -> None:
+    """Not of the first one, which may lack the forces of the others."""
+    forces = frames_with("energy=2", "energy=3", columns=":forces:R:3", row=" 1 2 3")
+    (tmp_path / "a.xyz").write_text(frames_with("energy=1") + forces)
+    with pytest.raises(InputError) as caught:
+        xyz.read([tmp_path / "a.xyz"], {})
+    assert "a.xyz#0: has no label 'forces'; it has energy (2 of 3" in str(caught.value)
+    assert "--missing skip" in str(caught.value)
+    found = xyz.read([tmp_path / "a.xyz"], {}, missing="skip")
+    assert found.targets["energy"].values.tolist() == [2, 3]
+    assert found.targets["forces"].values.tolist() == [[1, 2, 3]] * 2
+
+
+def test_labels_of_other_names_are_suggested(tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.xyz").write_text(frames_with("energy=1", columns=":force:R:3", row=" 1 2 3"))
+    assert list(xyz.read([tmp_path / "a.xyz"], {}).targets) == ["energy"]
+    assert "no label 'forces' is there; did you mean --forces-key force?" in capsys.readouterr().err
+    (tmp_path / "a.xyz").write_text(frames_with("REF_energy=1 other=2"))
+    with pytest.raises(InputError, match=r"did you mean --energy-key REF_energy\?"):
+        xyz.read([tmp_path / "a.xyz"], {})
+    with pytest.raises(InputError, match=r"no label 'ref_energy'.*did you mean REF_energy\?"):
+        xyz.read([tmp_path / "a.xyz"], {"energy": ("ref_energy", "eV")})
+
+
+def test_a_stress_of_six_numbers_leaves_the_other_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text(frames_with('energy=-2 stress="1 2 3 4 5 6"'))
+    found = xyz.read([tmp_path / "a.xyz"], {"stress": ("stress", "eV")}).targets
+    assert found["energy"].values.tolist() == [-2]
+    assert found["stress"].values.tolist() == [[[1, 6, 5], [6, 2, 4], [5, 4, 3]]]
+
+
 def test_info_as_a_table_and_of_damaged_files(neupol: Run, tmp_path: Path) -> None:
     original_files(tmp_path / "files")
     path = tmp_path / "a.h5"
@@ -217,7 +253,7 @@ def test_a_disk_that_refuses_ends_with_74_and_the_old_file(tmp_path: Path) -> No
     (tmp_path / "a.h5").write_text("old")
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000));"
-        "from neupol_cli.app import main; main(sys.argv[1:])"
+        "from neupol_cli.app import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "data", "xyz", tmp_path / "a.xyz", "-o", tmp_path / "a.h5"],

@@ -120,7 +120,7 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(molecules, tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     assert "1 densities" in result.stderr and "3 could not be used" in result.stderr
     assert "b.cube:" in result.stderr and "truncated" in result.stderr
-    assert "67." in result.stderr and "electrons on 14 protons" in result.stderr
+    assert "67." in result.stderr and "10 (valence) to 14 (all)" in result.stderr
     assert "it says 20" in result.stderr
     strict = neupol("data", "density", *files, "-o", "no.h5", "--on-error", "fail", cwd=tmp_path)
     assert strict.returncode == 65 and strict.stderr.startswith("neupol: b.cube:")
@@ -181,10 +181,43 @@ def test_lz4_without_its_package_says_what_to_do(molecules, monkeypatch, tmp_pat
 
 def test_spin_is_kept_when_asked_for(tmp_path: Path) -> None:
     volumetric.write(tmp_path / "a.h5", volume("H2O", spin=True), "t")
-    density.collect([tmp_path / "a.h5"], tmp_path / "set.h5", spin=True)
+    density.collect([tmp_path / "a.h5"], tmp_path / "set.h5", choices=density.Choices(spin=True))
     found = volume_of(hdf5.read(tmp_path / "set.h5"), 0)
     assert found.spin is not None
     np.testing.assert_allclose(found.spin, found.values * 0.1, rtol=0, atol=1e-6)
+
+
+def test_a_spin_density_that_is_not_there_is_not_zero(molecules, tmp_path: Path) -> None:
+    (tmp_path / "a.cube").write_bytes(cube_bytes(molecules["CO"]))
+    with pytest.raises(InputError, match=r"a\.cube: holds no spin density for --spin"):
+        density.collect(
+            [tmp_path / "a.cube"], tmp_path / "s.h5", skip=False, choices=density.Choices(spin=True)
+        )
+
+
+def test_reasons_are_said_where_nothing_could_be_used(tmp_path: Path) -> None:
+    (tmp_path / "bad.CHGCAR").write_text("no density\n1.0\n")
+    (tmp_path / "v.cube").write_bytes(cube_bytes(volume("H2O")).replace(b"title", b"ELF", 1))
+    done = neupol("data", "density", "bad.CHGCAR", "v.cube", "-o", "s.h5", cwd=tmp_path)
+    assert done.returncode == 65
+    first, second, last = done.stderr.splitlines()
+    assert first.startswith("neupol: bad.CHGCAR:3: the file ends") and "(skipped)" in first
+    assert "v.cube: is no electron density: its title says 'ELF'; --accept takes it" in second
+    assert "none of 2 densities could be used" in last
+    choices = density.Choices(accept=True)
+    assert density.collect([tmp_path / "v.cube"], tmp_path / "s.h5", choices=choices).read == 1
+
+
+def test_periodicity_is_told_or_taken_from_the_user(molecules, tmp_path: Path) -> None:
+    one = molecules["CO"]
+    text = cube_bytes(one).split(b"\n", 2)[2]
+    (tmp_path / "a.cube").write_bytes(b"made by PWScf\nsecond line\n" + text)
+    for pbc, periodic in ((None, True), (False, False), (True, True)):
+        choices = density.Choices(pbc=pbc)
+        report = density.collect([tmp_path / "a.cube"], tmp_path / "s.h5", choices=choices)
+        stored = hdf5.read(tmp_path / "s.h5")
+        assert (stored.pbc is not None and stored.pbc.all()) == periodic
+        assert report.guessed == ({"periodic": [str(tmp_path / "a.cube")]} if pbc is None else {})
 
 
 def test_valences_are_found_from_electron_counts() -> None:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from neupol_cli import app, registry
 from neupol_cli.density import measures, plot
-from neupol_cli.density.job import fills_cell
 from neupol_cli.density.on_grid import predict
 from neupol_cli.errors import TemporaryError
 from neupol_cli.io import hdf5, volumetric
 from neupol_cli.io.units import BOHR, DEBYE
 from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
+from neupol_cli.io.volumetric.coverage import fills_cell
 from neupol_cli.io.volumetric.h5 import volume_of
 from neupol_cli.models.density.model import DensityModel
 
@@ -185,6 +185,49 @@ def test_a_reference_gives_its_grid_the_error_and_the_difference(model, capsys) 
     Path("moved.xyz").write_text(WATER.replace("0.1173", "0.2173"))
     code, _, err = run(capsys, "moved.xyz", "-o", "a.cube", "--reference", "ref.cube")
     assert code == 65 and "up to 0.10 Angstrom away" in err
+
+
+def test_a_reference_in_another_order_and_image_needs_no_output(model, capsys) -> None:
+    atoms = Atoms("OCO", [[0.3, 0.2, 0.1], [1.5, 1.2, 2.0], [2.4, 2.2, 3.4]], cell=CELL, pbc=True)
+    grid = by_counts(atoms, (16, 15, 20), 3.0)
+    values = Gaussians().density(atoms, torch.from_numpy(grid.points())).numpy().reshape(grid.shape)
+    volumetric.write("CHGCAR", Volume(atoms, grid, values), "reference")
+    moved = atoms[[1, 2, 0]]
+    moved.positions[0] += CELL[0] - CELL[2]
+    ase_write("POSCAR", moved)
+    report = result(capsys, "POSCAR", "--reference", "CHGCAR")
+    assert report["eps_mae_percent"] < 1e-3 and report["output"] == ""
+    moved.positions[0] += 0.2
+    ase_write("POSCAR", moved)
+    code, _, err = run(capsys, "POSCAR", "--reference", "CHGCAR")
+    assert code == 65 and "Angstrom away" in err
+    code, _, err = run(capsys, "POSCAR")
+    assert code == 2 and "-o names the file" in err
+
+
+def test_all_electrons_are_no_reference_for_valence_ones(model, capsys) -> None:
+    atoms = Atoms("OH2", [[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
+    grid = by_spacing(atoms, 0.3, 3.0)
+    values = Gaussians().density(atoms, torch.from_numpy(grid.points())).numpy().reshape(grid.shape)
+    scaled = values * 10.003 / (values.sum() * grid.element)
+    volumetric.write("all.cube", Volume(atoms, grid, scaled), "reference")
+    call = ["water.xyz", "--reference", "all.cube"]
+    code, _, err = run(capsys, *call)
+    assert code == 65 and "holds 10.003 electrons, all that there are" in err
+    assert "--accept" in err
+    assert result(capsys, *call, "--accept")["eps_mae_percent"] > 20
+    code = app._run(["density-compare", "all.cube", "-m", "stand-in"])
+    assert code == 65 and "10.003 electrons" in capsys.readouterr().err
+    volumetric.write("v.cube", Volume(atoms, grid, values - 1.0), "HARTREE POTENTIAL")
+    code, _, err = run(capsys, "water.xyz", "--reference", "v.cube")
+    assert code == 65 and "its title says 'POTENTIAL'" in err
+
+
+def test_a_grid_that_misses_the_molecule_is_said(model, capsys) -> None:
+    far = Grid(np.full(3, 9.0), 0.5 * np.eye(3), (8, 8, 8))
+    volumetric.write("far.cube", Volume(Atoms("H", [[9.5] * 3]), far, np.ones(far.shape)), "t")
+    code, _, err = run(capsys, "water.xyz", "-o", "a.cube", "--grid-from", "far.cube")
+    assert code == 0 and "the grid cuts the density off: atom" in err and "outside of it" in err
 
 
 def test_a_grid_of_another_cell_has_no_whole_to_normalise(model, capsys) -> None:

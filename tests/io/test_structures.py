@@ -350,3 +350,16 @@ def test_written_results_carry_their_units(tmp_path: Path) -> None:
     assert [atoms.info["U0_eV"] for atoms in read] == [-1.5, -2.5]
     np.testing.assert_array_equal(read[1].arrays["forces_eV_per_Angstrom"], np.ones((3, 3)))
     assert read[0].info["comment"] == "water"
+
+
+def test_labels_that_nobody_computed_do_not_matter_to_a_structure() -> None:
+    text = "1\nProperties=species:S:1:pos:R:3:forces:R:3\nO 0 0 0 nan nan nan\n"
+    (atoms,) = from_text(text)
+    assert np.isnan(atoms.arrays["forces"]).all()
+
+
+def test_comments_in_latin_1_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_bytes("1\nname=caf\u00e9\nO 0 0 0\n".encode("latin-1"))
+    assert next(structures.read([tmp_path / "a.xyz"]))[1].info["name"] == "caf\u00e9"
+    (tmp_path / "a.xyz").write_bytes("1\nname=caf\u00e9\nO 0 0 0\n".encode())
+    assert next(structures.read([tmp_path / "a.xyz"]))[1].info["name"] == "caf\u00e9"

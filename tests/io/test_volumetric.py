@@ -129,10 +129,37 @@ def test_a_cube_keeps_what_is_known_beside_the_values() -> None:
     np.testing.assert_allclose(found["dipole"], notes["dipole"], rtol=0, atol=1e-9)
 
 
+def test_a_chgcar_keeps_the_order_of_its_atoms(tmp_path: Path) -> None:
+    """Also where an element comes twice, and through HDF5 and back."""
+    volume = crystal()
+    volume.atoms.symbols[:] = ["O", "C", "O"]
+    volumetric.write(tmp_path / "CHGCAR", volume, "t")
+    assert (tmp_path / "CHGCAR").read_text().splitlines()[5].split() == ["O", "C", "O"]
+    volumetric.write(tmp_path / "a.h5", volumetric.read(tmp_path / "CHGCAR"), "t")
+    volumetric.write(tmp_path / "b.CHGCAR", volumetric.read(tmp_path / "a.h5"), "t")
+    for name in ("CHGCAR", "b.CHGCAR"):
+        back = volumetric.read(tmp_path / name).atoms
+        assert back.get_chemical_symbols() == ["O", "C", "O"]
+        np.testing.assert_allclose(back.positions, volume.atoms.positions, rtol=0, atol=1e-9)
+
+
+def test_zeros_may_fill_a_chgcars_last_line() -> None:
+    text = small_vasp(spin=True, augmented=False)
+    lines = text.split(b"\n")
+    ends = [k for k, line in enumerate(lines) if len(line.split()) == 4 and b"E" in line]
+    for end in ends:
+        lines[end] += b" 0.00000000000E+00"
+    padded = parse(b"\n".join(lines), "chgcar")
+    np.testing.assert_array_equal(padded.values, parse(text, "chgcar").values)
+    lines[ends[0]] += b" 0.1"
+    with pytest.raises(InputError, match="more values than the header announces"):
+        parse(b"\n".join(lines), "chgcar")
+
+
 def test_names_tell_the_format() -> None:
     names = {"a.cube": "cube", "CHGCAR": "chgcar", "r/AECCAR2.gz": "chgcar", "Si.CHGCAR": "chgcar"}
     names |= {"CHG": "chgcar", "CHGCAR_up": "chgcar", "a.xsf": "xsf", "a.h5": "hdf5"}
-    names |= {"a.npz": "npz"}
+    names |= {"a.npz": "npz", "CHGCAR.vasp": "chgcar"}
     assert {name: volumetric.format_of(name).name.lower() for name in names} == names
     for name in ("a.txt", "CHG.xyz", "my-chg.cif"):
         with pytest.raises(UsageError, match=r"must end in \.cube"):

@@ -7,22 +7,20 @@ there should be, that is compared with what was read.
 from __future__ import annotations
 
 import io
-import re
 import resource
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import BinaryIO, TextIO
 
 from neupol_cli.allocator import unpadded
 from neupol_cli.errors import InputError
+from neupol_cli.io.compressed import open_bytes, open_text
 from neupol_cli.io.structure_formats import poscar as poscar_text
-from neupol_cli.io.structure_formats.xyz import Frame
-
-if TYPE_CHECKING:
-    from ase import Atoms
+from neupol_cli.io.structure_formats import records
+from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
+from neupol_cli.io.structure_formats.numerals import cut_short
 
 MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
 BEYOND = 1000  # times that it may ask for a line after the last one
@@ -36,8 +34,9 @@ def frames(path: Path, kind: str) -> Iterator[Frame]:
         images = list(iread(source, format=kind, do_not_split_by_at_sign=True))
         if not images:
             raise InputError(f"{path}: holds no structure")
-        if kind in WHOLE:
-            WHOLE[kind](path.read_text(errors="replace"), images, str(path))
+        if records.known(kind):
+            with open_text(path) as stream:
+                records.check(kind, stream.read(), images, str(path))
     yield from (Frame(atoms) for atoms in images)
 
 
@@ -58,74 +57,45 @@ class _Ending(io.TextIOWrapper):
         return line
 
 
-def _source(path: Path, kind: str) -> AbstractContextManager[str | TextIO]:
+def _source(path: Path, kind: str) -> AbstractContextManager[str | TextIO | BinaryIO]:
     """What ASE is to read from: a text that ends where its reader takes one, else the name."""
-    from ase.io.formats import ioformats, open_with_compression
+    from ase.io.formats import ioformats
 
     how = ioformats[kind]
-    if how.isbinary or not how.acceptsfd:
+    if not how.acceptsfd:
         return nullcontext(str(path))
-    return _Ending(open_with_compression(str(path), "rb"), encoding=how.encoding)
+    if how.isbinary:
+        return open_bytes(path)
+    return _Ending(open_bytes(path), encoding=how.encoding)
 
 
-def poscar(stream: TextIO, name: str) -> Iterator[Frame]:
+def poscar(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
     """The structure of a POSCAR, its text checked first."""
     from ase.io import read
 
-    text = poscar_text.checked(stream.read(), name)
+    text = poscar_text.checked(stream.read(), name, reading.species)
     with bounded(name, "POSCAR", len(text)):
         yield Frame(read(io.StringIO(text), format="vasp"))
 
 
-def _formula(text: str, images: list[Atoms], name: str) -> None:
-    """A CIF's sites make up its ``_chemical_formula_sum`` a whole number of times."""
-    formulas = re.findall(r"^_chemical_formula_sum\s+['\"]?([^'\"\n]*)", text, re.MULTILINE)
-    if len(formulas) != len(images):
-        return
-    for formula, atoms in zip(formulas, images, strict=True):
-        pairs = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", formula)
-        declared = {symbol: float(count or 1) for symbol, count in pairs}
-        counts = Counter(atoms.get_chemical_symbols())
-        units = sum(counts.values()) / (sum(declared.values()) or 1)
-        symbols = declared.keys() | counts.keys()
-        whole = round(units) >= 1 and abs(units - round(units)) < 0.01
-        if not whole or any(
-            abs(counts[s] - units * declared.get(s, 0)) > 0.02 * units + 1e-6 for s in symbols
-        ):
-            raise InputError(
-                f"{name}: its sites are {atoms.get_chemical_formula()}, its formula is {formula}; "
-                "sites are missing or partly occupied"
-            )
+def gromacs(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
+    """Every frame of a gro file, each a title, a count, that many rows and a box."""
+    from ase.io import read
 
-
-def _ends(*words: str) -> Callable[[str, list[Atoms], str], None]:
-    """A check that one of ``words`` starts a line, as the end of such a file must."""
-
-    def check(text: str, images: list[Atoms], name: str) -> None:
-        if not any(line.startswith(words) for line in text.splitlines()):
-            raise InputError(f"{name}: has no line '{words[0]}'; the file is truncated")
-
-    return check
-
-
-def _gromacs(text: str, images: list[Atoms], name: str) -> None:
-    """A gro file has a title, a count, that many rows and a box."""
-    lines = text.splitlines()
-    declared = int(lines[1].strip()[:12] or 0)
-    if len(images[-1]) != declared or len(lines) < declared + 3 or len(lines[-1].split()) < 3:
-        raise InputError(
-            f"{name}:{len(lines)}: declares {declared} atoms and a box; it is truncated"
-        )
-
-
-WHOLE: dict[str, Callable[[str, list[Atoms], str], None]] = {
-    "cif": _formula,
-    "gromacs": _gromacs,
-    "mol": _ends("M  END"),
-    "sdf": _ends("M  END"),
-    "proteindatabank": _ends("END"),
-    "turbomole": _ends("$end"),
-}
+    rows = Rows(stream.read(), name)
+    start = 0
+    while start < len(rows) and any(row.strip() for row in rows.rows[start:]):
+        word = rows.get(start + 1, "a number of atoms").strip()
+        if not (word.isascii() and word.isdecimal()):
+            raise rows.bad(start + 1, f"expected a number of atoms, found '{word[:40]}'")
+        end = start + int(word[:12]) + 3
+        box = rows.get(end - 1, f"the box behind {word[:12]} atoms").split()
+        if len(box) not in (3, 9) or (end == len(rows) and not rows.ended and cut_short(box)):
+            raise rows.bad(end - 1, f"expected a box of 3 or 9 numbers, found {len(box)}")
+        text = "\n".join(rows.rows[start:end]) + "\n"
+        with bounded(name, "gromacs", len(text)):
+            yield Frame(read(io.StringIO(text), format="gromacs"), start + 3)
+        start = end
 
 
 @contextmanager

@@ -15,28 +15,28 @@ def plain(text: str) -> str:
     return _EXPONENT.sub("e", text)
 
 
-def number(word: str) -> float:
-    """One finite number; ValueError says what is wrong with the word."""
+def number(word: str, finite: bool = True) -> float:
+    """One number, finite unless that is not needed; ValueError says what is wrong with the word."""
     if "_" in word:
         raise ValueError(f"'{word}' is not a number")
     try:
         value = float(plain(word))
     except ValueError:
         raise ValueError(f"'{word}' is not a number") from None
-    if not np.isfinite(value):
+    if finite and not np.isfinite(value):
         raise ValueError(f"'{word}' is not finite")
     return value
 
 
-def table(rows: Sequence[Sequence[str]]) -> np.ndarray:
-    """(R,C) float64 of words in rows of C; ValueError unless all are finite numbers."""
+def table(rows: Sequence[Sequence[str]], finite: bool = True) -> np.ndarray:
+    """(R,C) float64 of words in rows of C; ValueError unless all are (finite) numbers."""
     try:
         values = np.array(rows, dtype=np.float64)
     except ValueError:
-        values = np.array([[number(word) for word in row] for row in rows])
+        values = np.array([[number(word, finite) for word in row] for row in rows])
     if any("_" in word for row in rows for word in row):
         raise ValueError("'_' is part of no number")  # though Python thinks so
-    if not np.isfinite(values).all():
+    if finite and not np.isfinite(values).all():
         raise ValueError("not all numbers are finite")
     return values
 

@@ -7,18 +7,22 @@ Format: https://www.vasp.at/wiki/POSCAR. A title, one or three scales, three lat
 from __future__ import annotations
 
 from neupol_cli.errors import InputError
+from neupol_cli.io.structure_formats import elements
 from neupol_cli.io.structure_formats.numerals import cut_short, number, plain
 
 
-def checked(text: str, name: str) -> str:
-    """The text with plain exponents; InputError ``file:line`` where it does not add up."""
+def checked(text: str, name: str, species: tuple[str, ...] = ()) -> str:
+    """The text with plain exponents and a line of elements; InputError ``file:line`` where it does
+    not add up. ``species`` are the elements of a file that does not name them."""
     rows = plain(text).splitlines()
     _numbers(rows, 1, name, (1, 3))
     for line in (2, 3, 4):
         _numbers(rows, line, name, (3,))
     line = 5
-    if not _row(rows, line, name)[0].isdecimal():
-        line += 1
+    if _row(rows, line, name)[0].isdecimal():
+        rows.insert(line, " ".join(_species(rows, name, species)))
+        name = f"{name} (with its elements as line 6)"
+    line += 1
     count = _count(rows, line, name)
     line += 1
     if _row(rows, line, name)[0][0] in "sS":
@@ -35,6 +39,24 @@ def checked(text: str, name: str) -> str:
         _check_end(rows, first, name)
     _no_more(rows, first + count, count, name)
     return "\n".join(rows) + "\n"
+
+
+def _species(rows: list[str], name: str, species: tuple[str, ...]) -> list[str]:
+    """The elements of a file of VASP 4: as told, else the words of its title if they are such."""
+    counts = []
+    for word in rows[5].split():
+        if not word.isdecimal():
+            break
+        counts.append(word)
+    words = list(species) or rows[0].split()[: len(counts)]
+    if len(words) != len(counts) or any(_element(word) is None for word in words):
+        said = f"--species names {len(species)}" if species else "name them: --species Si,O"
+        raise InputError(f"{name}:6: no elements are named for {len(counts)} counts; {said}")
+    return words
+
+
+def _element(word: str) -> int | None:
+    return elements.number_of(word) if word.isalpha() else None
 
 
 def _row(rows: list[str], line: int, name: str) -> list[str]:

@@ -16,36 +16,21 @@ from typing import TextIO
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
-from ase.io.extxyz import key_val_str_to_dict
 
 from neupol_cli.errors import InputError
-from neupol_cli.io.structure_formats.numerals import cut_short, number, plain, table
+from neupol_cli.io.structure_formats import comment as comments
+from neupol_cli.io.structure_formats import elements
+from neupol_cli.io.structure_formats.comment import TRUTH, Value
+from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Reading
+from neupol_cli.io.structure_formats.numerals import cut_short, number, table
 
 LONGEST = 1_000_000  # characters in a line
 MOST = 100_000_000  # atoms in a frame
 PLAIN = ("species", "S", 1), ("pos", "R", 3)
-
-_PROPERTIES = re.compile(r"""\bProperties\s*=\s*["'{]?([^\s"'}]*)["'}]?""")
-_LATTICE = re.compile(r"""\bLattice\s*=\s*(["'{\[])(.*?)["'}\]]""")
-_TRUTH = dict.fromkeys(("T", "True", "TRUE", "true", "t", "1"), True)
-_TRUTH |= dict.fromkeys(("F", "False", "FALSE", "false", "f", "0"), False)
-# In quotes or brackets, or up to three bare words.
-_BARE = rf"(?:(?:{'|'.join(_TRUTH)})\b[\s,]*){{1,3}}|\S+"
-_PBC = re.compile(rf"""\bpbc\s*=\s*(?:(["'])(.*?)\1|\{{(.*?)\}}|\[(.*?)\]|({_BARE}))""")
-_SYMBOLS = {symbol.lower(): number for symbol, number in atomic_numbers.items() if number}
+SPECIAL = {"properties": "Properties", "lattice": "Lattice", "pbc": "pbc"}  # of any case
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Either atoms, whose first stands on line ``line``, or the reason why there are none."""
-
-    atoms: Atoms | None
-    line: int = 0
-    error: InputError | None = None
-
-
-def frames(stream: TextIO, name: str) -> Iterator[Frame]:
+def frames(stream: TextIO, name: str, reading: Reading = AS_WRITTEN) -> Iterator[Frame]:
     """Every frame of a text, one at a time.
 
     A frame with a bad row is reported and the next one read; after a count that does not fit, where
@@ -153,12 +138,14 @@ class _Bad(Exception):
 
 
 def _atoms(block: _Block) -> Atoms:
-    columns = _properties(block.comment)
+    said = _said(block.comment)
+    columns = _properties(said)
     rows = [row.split() for row in block.rows]
     _check_width(rows, columns)
     if not block.whole:
         _check_end(rows, columns or PLAIN)
-    cell, pbc, info = _comment(block.comment)
+    cell, pbc = _periodicity(said)
+    info = _info(block.comment, said)
     arrays: dict[str, np.ndarray] = {}
     start = 0
     for title, kind, width in columns or PLAIN:
@@ -175,12 +162,23 @@ def _atoms(block: _Block) -> Atoms:
     return atoms
 
 
-def _properties(comment: str) -> tuple[tuple[str, str, int], ...] | None:
+def _said(comment: str) -> dict[str, Value | None]:
+    """What the comment says in pairs of key and value; nothing where it is free text."""
+    if "=" not in comment or _original_qm9(comment):
+        return {}
+    try:
+        said = comments.pairs(comment)
+    except ValueError as error:
+        raise _Bad(-1, f"cannot understand the comment: {error}") from error
+    return {SPECIAL.get(key.lower(), key): value for key, value in said.items()}
+
+
+def _properties(said: dict[str, Value | None]) -> tuple[tuple[str, str, int], ...] | None:
     """(title, kind, width) of each property, or None where the comment names none."""
-    match = _PROPERTIES.search(comment)
-    if not match:
+    value = said.get("Properties")
+    if value is None:
         return None
-    words = match[1].split(":")
+    words = value.text.split(":")
     triples = list(zip(words[::3], words[1::3], words[2::3], strict=False))
     wrong = [
         title
@@ -190,7 +188,7 @@ def _properties(comment: str) -> tuple[tuple[str, str, int], ...] | None:
     columns = tuple((title, kind, int(width)) for title, kind, width in triples if not wrong)
     titles = [title for title, _, _ in columns]
     if wrong or len(words) % 3 or len(set(titles)) < len(titles):
-        raise _Bad(-1, f"cannot understand Properties={match[1][:80]}")
+        raise _Bad(-1, f"cannot understand Properties={value.text[:80]}")
     if ("pos", "R", 3) not in columns:
         raise _Bad(-1, "Properties lacks pos:R:3")
     if ("species", "S", 1) not in columns and ("Z", "I", 1) not in columns:
@@ -237,18 +235,20 @@ def _rows(words: list[list[str]]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _reals(title: str, words: list[list[str]]) -> np.ndarray:
+    """(A,W) of one property; all but positions may be NaN, as labels that nobody computed are."""
+    finite = title == "pos"
     try:
-        return table(words)
+        return table(words, finite)
     except ValueError:
         for index, row in enumerate(words):
             for word in row:
-                _real(title, word, index)
+                _real(title, word, index, finite)
         raise
 
 
-def _real(title: str, word: str, index: int) -> float:
+def _real(title: str, word: str, index: int, finite: bool = True) -> float:
     try:
-        return number(word)
+        return number(word, finite)
     except ValueError as error:
         raise _Bad(index, f"{error}, in {title}") from error
 
@@ -260,39 +260,30 @@ def _integer(word: str, index: int) -> int:
 
 
 def _truth(word: str, index: int) -> bool:
-    if word not in _TRUTH:
+    if word not in TRUTH:
         raise _Bad(index, f"'{word}' is neither T nor F")
-    return _TRUTH[word]
+    return TRUTH[word]
 
 
 def _element(word: str, index: int) -> int:
-    """Atomic number of a symbol or a number; there are 118 elements and no dummies."""
-    known = _SYMBOLS.get(word.lower())
-    if known is None and word.isdecimal() and len(word) < 4 and 1 <= int(word) <= 118:
-        known = int(word)
+    known = elements.number_of(word)
     if known is None:
         raise _Bad(index, f"unknown element '{word[:20]}'")
     return known
 
 
-def _comment(comment: str) -> tuple[np.ndarray | None, list[bool] | bool, dict[str, object]]:
-    """Cell (3,3), periodicity, and everything else that the comment says."""
-    text = _PROPERTIES.sub("", comment).strip()
-    if _original_qm9(comment):
-        return None, False, {"gdb": int(comment.split()[1])}
-    lattice, periodic = _LATTICE.search(text), _PBC.search(text)
-    cell = _cell(lattice[2]) if lattice else None
-    if "Lattice" in text and cell is None:
+def _periodicity(said: dict[str, Value | None]) -> tuple[np.ndarray | None, list[bool] | bool]:
+    """Cell (3,3) and the directions that are periodic: all with a cell, unless ``pbc`` is said."""
+    lattice, periodic = said.get("Lattice"), said.get("pbc")
+    if "Lattice" in said and lattice is None:
         raise _Bad(-1, "cannot understand Lattice")
-    pbc: list[bool] | bool = cell is not None
-    if periodic:
-        value = next(filter(None, periodic.groups()[1:]), "")
-        flags = [_truth(word, -1) for word in value.replace(",", " ").split()]
-        if len(flags) not in (1, 3):
-            raise _Bad(-1, f"pbc wants one or three of T and F, not '{value}'")
-        pbc = flags if len(flags) == 3 else flags[0]
-    text = _PBC.sub("", _LATTICE.sub("", text)).strip()
-    return cell, pbc, _info(text)
+    cell = None if lattice is None else _cell(lattice.text)
+    if periodic is None:
+        return cell, cell is not None
+    flags = [_truth(word, -1) for word in periodic.text.replace(",", " ").split()]
+    if len(flags) not in (1, 3):
+        raise _Bad(-1, f"pbc wants one or three of T and F, not '{periodic.text[:40]}'")
+    return cell, flags if len(flags) == 3 else flags[0]
 
 
 def _cell(text: str) -> np.ndarray:
@@ -302,11 +293,17 @@ def _cell(text: str) -> np.ndarray:
     return np.array([_real("Lattice", word, -1) for word in words]).reshape(3, 3)
 
 
-def _info(text: str) -> dict[str, object]:
-    """``key=value`` pairs with their types; free text is kept as ``comment``."""
-    if "=" not in text:
-        return {"comment": text} if text else {}
+def _info(comment: str, said: dict[str, Value | None]) -> dict[str, object]:
+    """What else is said, with its types; free text is kept as ``comment``."""
+    if _original_qm9(comment):
+        return {"gdb": int(comment.split()[1])}
+    if not said:
+        return {"comment": comment.strip()} if comment.strip() else {}
     try:
-        return dict(key_val_str_to_dict(plain(text)))
-    except (ValueError, TypeError, IndexError):
-        return {"comment": text}
+        return {
+            key: comments.typed(key, value)
+            for key, value in said.items()
+            if key not in SPECIAL.values()
+        }
+    except ValueError as error:
+        raise _Bad(-1, f"cannot understand the comment: {error}") from error

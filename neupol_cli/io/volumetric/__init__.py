@@ -53,14 +53,14 @@ def names_of(formats: tuple[VolumetricFormat, ...]) -> str:
     return " or ".join(filter(None, [", ".join(endings), last])) + "".join(others)
 
 
-def read(path: str | Path) -> Volume:
-    """The density in a file that holds one; errors as :meth:`VolumetricFormat.read`."""
-    return format_of(path).read(Path(path))
+def read(path: str | Path, pbc: bool | None = None) -> Volume:
+    """The density in a file that holds one; ``pbc`` and errors as :meth:`VolumetricFormat.read`."""
+    return format_of(path).read(Path(path), pbc)
 
 
-def entries(path: str | Path) -> Iterator[Entry]:
-    """Every density in a file, one at a time; errors as :meth:`VolumetricFormat.read`."""
-    return format_of(path).entries(Path(path))
+def entries(path: str | Path, pbc: bool | None = None) -> Iterator[Entry]:
+    """Every density in a file, one at a time; as :meth:`VolumetricFormat.read`."""
+    return format_of(path).entries(Path(path), pbc)
 
 
 def write(path: str | Path, volume: Volume, title: str) -> None:

@@ -7,6 +7,7 @@ spin a second block holds up minus down. PAW augmentation occupancies between th
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from neupol_cli.io.volumetric.grid import Grid, Shape, Volume
 from neupol_cli.io.volumetric.text import Lines
 
 NAMES = ("CHGCAR", "CHG", "AECCAR", "PARCHG")
-STRUCTURES = (".xyz", ".extxyz", ".cif", ".poscar", ".vasp", ".traj", ".pdb", ".mol", ".sdf")
+STRUCTURES = (".xyz", ".extxyz", ".cif", ".poscar", ".traj", ".pdb", ".mol", ".sdf")
 START_VASP = (
     "no PAW augmentation occupancies in it: start VASP with ICHARG=1 (it warns, takes atomic "
     "occupancies and converges them); ICHARG=11 needs a CHGCAR with them, that of such a run"
@@ -31,7 +32,7 @@ _OCCUPANCIES = re.compile(r"(\d+|\*{4})\s+(\d{1,9})\s*\Z")
 
 
 def is_vasp(base: str) -> bool:
-    """Whether VASP would give its density this name: CHGCAR, AECCAR0, Si.CHGCAR, CHG_2 ...; a
+    """Whether VASP would give its density this name: CHGCAR, AECCAR0, Si.CHGCAR, CHGCAR.vasp ...; a
     name that ends as a structure's, CHG.xyz, is one."""
     if Path(base).suffix.lower() in STRUCTURES:
         return False
@@ -141,7 +142,7 @@ def _counts(lines: Lines, text: str | None) -> Shape:
 
 def _block(lines: Lines, shape: Shape) -> np.ndarray:
     """Density times volume; the file's first index is the fastest: (n1, n2, n3)."""
-    values = lines.numbers(shape[0] * shape[1] * shape[2], "values")
+    values = lines.numbers(shape[0] * shape[1] * shape[2], "values", padded=True)
     return np.ascontiguousarray(values.reshape(shape[::-1]).T)
 
 
@@ -181,17 +182,15 @@ def _moments(lines: Lines, text: str, atoms: int, shape: Shape) -> str:
 
 def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     """Density times volume in the grid's box, with spin when there is one. A molecule is moved so
-    that the grid's origin is the cell's; its box becomes the cell."""
+    that the grid's origin is the cell's; its box becomes the cell. Atoms keep their order: an
+    element that comes twice in a POSCAR comes twice here."""
     grid, box = volume.grid, volume.grid.box
-    symbols = np.array(volume.atoms.get_chemical_symbols())
-    names = list(dict.fromkeys(symbols))
-    order = np.argsort([names.index(name) for name in symbols], kind="stable")
-    symbols = symbols[order]
-    direct = (volume.atoms.positions[order] - grid.origin) @ np.linalg.inv(box)
+    species = [(name, len(list(run))) for name, run in groupby(volume.atoms.get_chemical_symbols())]
+    direct = (volume.atoms.positions - grid.origin) @ np.linalg.inv(box)
     head = [" ".join(title.split()), "   1.00000000000000"]
     head += ["".join(f"{x:22.16f}" for x in row) for row in box]
-    head += ["".join(f"{name:>5s}" for name in names)]
-    head += ["".join(f"{int((symbols == name).sum()):6d}" for name in names), "Direct"]
+    head += ["".join(f"{name:>5s}" for name, _ in species)]
+    head += ["".join(f"{count:6d}" for _, count in species), "Direct"]
     head += ["".join(f"{x:20.16f}" for x in row) for row in direct]
     stream.write(("\n".join(head) + "\n\n").encode())
     cell_volume = abs(float(np.linalg.det(box)))

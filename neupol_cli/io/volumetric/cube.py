@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 
 from neupol_cli.errors import InputError
 from neupol_cli.io.units import BOHR, HARTREE
+from neupol_cli.io.volumetric import periodicity
 from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import DENSITY, Grid, Volume
 from neupol_cli.io.volumetric.text import Lines
@@ -32,9 +33,9 @@ _PERIODIC = re.compile(r"\bpbc ([TF]) ([TF]) ([TF])\b")
 def read(stream: BinaryIO, name: str, size: int | None = None) -> Volume:
     """A density from a cube.
 
-    A cube does not say whether it is periodic; ours do in their second line (``pbc T T T``), and
-    everybody else's are taken for molecules. ``electrons N``, ``energy E Ha``, ``dipole x y z D``
-    there become notes (energy in eV).
+    A cube does not say whether it is periodic; ours do in their second line (``pbc T T T``), of
+    others it is told from what they hold (periodicity.py). ``electrons N``, ``energy E Ha``,
+    ``dipole x y z D`` there become notes (energy in eV).
 
     Args:
         stream: the file's bytes.
@@ -66,7 +67,8 @@ def read(stream: BinaryIO, name: str, size: int | None = None) -> Volume:
     cell = grid.box if periodic else None
     pbc = [flag == "T" for flag in periodic.groups()] if periodic else False
     atoms = Atoms(numbers, positions * unit, cell=cell, pbc=pbc)
-    return Volume(atoms, grid, values / BOHR**3, notes=_notes(title))
+    volume = Volume(atoms, grid, values / BOHR**3, notes=_notes(title))
+    return volume if periodic else periodicity.guessed(volume, title)
 
 
 def _atoms_line(lines: Lines) -> tuple[int, list[float]]:
@@ -107,7 +109,7 @@ def _atoms(lines: Lines, count: int) -> tuple[list[int], np.ndarray]:
 
 
 def _notes(title: list[str]) -> dict:
-    notes: dict = {"title": title[0].strip()}
+    notes: dict = {"title": title[0].strip(), "titles": " ".join(title)}
     for name, pattern in _NOTES.items():
         match = pattern.search(title[1])
         try:
@@ -166,5 +168,9 @@ def _pattern(count: int) -> str:
 
 
 FORMAT = VolumetricFormat(
-    name="cube", suffixes=(".cube", ".cub"), read_stream=read, write_stream=write
+    name="cube",
+    suffixes=(".cube", ".cub"),
+    read_stream=read,
+    write_stream=write,
+    with_pbc=periodicity.with_pbc,
 )

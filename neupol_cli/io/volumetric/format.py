@@ -52,6 +52,7 @@ class VolumetricFormat:
         densities_only: whether values in other units have no place in it.
         fills_cell: whether the grid must be the cell of a periodic structure.
         note: what whoever wrote one of these files should know.
+        with_pbc: a density taken as periodic or not, where the files do not say it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class VolumetricFormat:
     densities_only: bool = False
     fills_cell: bool = False
     note: Callable[[Volume], str] | None = None
+    with_pbc: Callable[[Volume, bool], Volume] | None = None
 
     def names(self, base: str) -> bool:
         """Whether a file called ``base``, without folder and ``.gz``, is of this format."""
@@ -83,8 +85,12 @@ class VolumetricFormat:
         """Whether its files can be read, not only written."""
         return self.read_stream is not None or self.read_file is not None
 
-    def read(self, path: Path) -> Volume:
-        """The density in a file of this format.
+    def as_told(self, volume: Volume, pbc: bool | None) -> Volume:
+        """A density of this format, periodic or not as the user says where the file does not."""
+        return volume if pbc is None or self.with_pbc is None else self.with_pbc(volume, pbc)
+
+    def read(self, path: Path, pbc: bool | None = None) -> Volume:
+        """The density in a file of this format; ``pbc`` as in `as_told`.
 
         Raises:
             UsageError: it can only be written, or the file holds several densities.
@@ -97,14 +103,14 @@ class VolumetricFormat:
             raise UsageError(f"{path}: {self.name} files can be written, not read; give a cube")
         stream, size = open_text(path)
         with stream:
-            return self.read_stream(stream, str(path), size)
+            return self.as_told(self.read_stream(stream, str(path), size), pbc)
 
-    def entries(self, path: Path) -> Iterator[Entry]:
-        """Every density in a file of this format; errors as :meth:`read`."""
+    def entries(self, path: Path, pbc: bool | None = None) -> Iterator[Entry]:
+        """Every density in a file of this format; ``pbc`` and errors as :meth:`read`."""
         if self.entries_of is not None:
             yield from self.entries_of(path)
         else:
-            yield Entry(str(path), self.read(path))
+            yield Entry(str(path), self.read(path, pbc))
 
     def write(self, path: Path, volume: Volume, title: str) -> None:
         """Write one density; an earlier file stays whole until the new one is complete.

@@ -113,9 +113,8 @@ class Volume:
 def by_spacing(atoms: Atoms, spacing: float, margin: float) -> Grid:
     """A grid whose points are at most `spacing` Angstrom apart.
 
-    A periodic direction is divided evenly, without its repeated end point; a direction without a
-    cell vector, or that is not periodic in a molecule, gets the atoms' extent and `margin` Angstrom
-    on both sides.
+    A periodic direction is divided evenly, without its repeated end point; any other holds the
+    atoms' extent and `margin` Angstrom on both sides, and the cell of a slab or a wire.
     """
     if not (np.isfinite(spacing) and spacing > 0):
         raise UsageError(f"--spacing must be a positive length in Angstrom, not {spacing}")
@@ -141,13 +140,18 @@ def _box(atoms: Atoms, margin: float) -> tuple[np.ndarray, np.ndarray]:
     if not 0 <= margin <= WIDEST:
         raise UsageError(f"--margin must be a length of up to {WIDEST:g} Angstrom, not {margin}")
     cell = np.asarray(atoms.cell.array, dtype=np.float64)
-    given = np.linalg.norm(cell, axis=1) > 0
-    # A slab or a wire with a full cell keeps it: its vacuum was chosen by whoever made it.
-    pbc = given if atoms.pbc.any() else np.zeros(3, dtype=bool)
-    axes = np.where(pbc[:, None], cell, 0.0)
-    axes = np.eye(3) if not pbc.any() else np.asarray(complete_cell(axes))
-    fractional = atoms.positions @ np.linalg.inv(axes)  # (N, 3)
-    lengths = np.linalg.norm(axes, axis=1)
-    low = np.where(pbc, 0.0, fractional.min(axis=0) - margin / lengths)
-    high = np.where(pbc, 1.0, fractional.max(axis=0) + margin / lengths)
+    given = np.linalg.norm(cell, axis=1) > 0 if atoms.pbc.any() else np.zeros(3, dtype=bool)
+    axes = np.where(given[:, None], cell, 0.0)
+    axes = np.eye(3) if not given.any() else np.asarray(complete_cell(axes))
+    inverse = np.linalg.inv(axes)
+    fractional = atoms.positions @ inverse  # (N, 3)
+    room = margin * np.linalg.norm(inverse, axis=0)  # (3,) of an axis, from face to face
+    low, high = fractional.min(axis=0) - room, fractional.max(axis=0) + room
+    # A slab or a wire with a full cell keeps it, its vacuum was chosen by whoever made it, as far
+    # as the cell holds its density: one on the cell's face gets a larger box.
+    low, high = (
+        np.where(given, np.minimum(low, 0.0), low),
+        np.where(given, np.maximum(high, 1.0), high),
+    )
+    low, high = np.where(atoms.pbc, 0.0, low), np.where(atoms.pbc, 1.0, high)
     return low @ axes, axes * (high - low)[:, None]

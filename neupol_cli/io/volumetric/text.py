@@ -95,8 +95,11 @@ class Lines:
             self.wrong(f"{what}: '{text[:30]}' is not a finite number")
         return value
 
-    def numbers(self, count: int, what: str) -> np.ndarray:
-        """Exactly `count` finite numbers, which end at the end of a line: (count,) float64."""
+    def numbers(self, count: int, what: str, padded: bool = False) -> np.ndarray:
+        """Exactly `count` finite numbers, which end at the end of a line: (count,) float64.
+
+        `padded`: zeros may fill the last line.
+        """
         first = self.number + 1
         self._check_possible(count, what)
         parts: list[np.ndarray] = []
@@ -110,8 +113,8 @@ class Lines:
                 )
             tokens = b"".join(lines).split()
             if have + len(tokens) > count:
-                lines = self._give_back(lines, count - have, what)
-                tokens = b"".join(lines).split()
+                lines = self._give_back(lines, count - have, what, padded)
+                tokens = b"".join(lines).split()[: count - have]
             parts.append(self._floats(lines, tokens, what))
             have += len(tokens)
             self.number += len(lines)
@@ -160,11 +163,12 @@ class Lines:
             return lines
         return self._read(self.stream.readlines, _BATCH)  # type: ignore[return-value]
 
-    def _give_back(self, lines: list[bytes], wanted: int, what: str) -> list[bytes]:
+    def _give_back(self, lines: list[bytes], wanted: int, what: str, padded: bool) -> list[bytes]:
         """Keep the lines that hold `wanted` numbers; what follows them is for the next reader."""
         for index, line in enumerate(lines):
-            wanted -= len(line.split())
-            if wanted == 0:
+            words = line.split()
+            wanted -= len(words)
+            if wanted == 0 or (padded and -len(words) < wanted < 0 and _zeros(words[wanted:])):
                 self._held.extend(lines[index + 1 :])
                 return lines[: index + 1]
             if wanted < 0:
@@ -207,6 +211,10 @@ class Lines:
         shapes = {_shape(_clean(token)) for token in self._last}
         if len(self._last) < 2 or len(shapes) > 1:
             self.wrong(f"the file ends within the last of the {what} (truncated?)")
+
+
+def _zeros(words: list[bytes]) -> bool:
+    return all(word.strip(b"0.+-Ee") == b"" and b"0" in word for word in words)
 
 
 def _clean(text: bytes) -> bytes:

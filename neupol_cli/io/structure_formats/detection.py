@@ -1,0 +1,35 @@
+"""Which format a file of structures is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neupol_cli.errors import InputError
+from neupol_cli.io.compressed import ENDINGS, open_text, plain_name
+from neupol_cli.io.structure_formats.xyz import LONGEST
+
+# Formats with readers of our own: ASE's modules, which cost time, are not asked about these.
+SUFFIXES = {
+    ".xyz": "extxyz", ".extxyz": "extxyz", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf",
+    ".mol2": "mol2", ".pdb": "proteindatabank", ".ent": "proteindatabank",
+    ".cube": "cube", ".cub": "cube",
+}  # fmt: skip
+
+
+def kind_of(path: Path) -> str:
+    """ASE's name of the file's format; a text that starts with a number is taken for xyz."""
+    ending = next((word for word in SUFFIXES if plain_name(path).endswith(word)), None)
+    if ending is not None:
+        return SUFFIXES[ending]
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        return str(filetype(str(path), read=True))
+    except UnknownFileTypeError:
+        with open_text(path) as stream:
+            if stream.readline(LONGEST).strip().isdecimal():
+                return "xyz"
+    packed = " once it is decompressed" if path.name.lower().endswith(ENDINGS) else ""
+    raise InputError(
+        f"{path}: is in no format that ASE knows{packed}; try xyz, extxyz, CIF or POSCAR"
+    )

@@ -1,0 +1,66 @@
+"""What a reader of structures hands on, and what it may be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from neupol_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Either atoms, whose first stands on line ``line``, or the reason why there are none.
+
+    ``note``: what whoever gave the file should know of how it was read.
+    """
+
+    atoms: Atoms | None
+    line: int = 0
+    error: InputError | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the command line says of files that do not say it, or say it twice.
+
+    Attributes:
+        altloc: of a PDB, which of the alternate locations of an atom.
+        species: of a POSCAR without a line of elements, those.
+        pbc: whether structures are periodic, where somebody knows better.
+    """
+
+    altloc: str | None = None
+    species: tuple[str, ...] = ()
+    pbc: bool | None = None
+
+
+AS_WRITTEN = Reading()
+Reader = Callable[[TextIO, str, Reading], Iterator[Frame]]
+
+
+class Rows:
+    """The lines of a whole text, numbered from 1; complaints name file and line."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.rows = text.splitlines()
+        self.name = name
+        self.ended = text.endswith("\n") or not text
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def get(self, index: int, what: str) -> str:
+        """Row ``index`` from 0; InputError where the file ends before it."""
+        if index >= len(self.rows):
+            raise self.bad(len(self.rows) - 1, f"the file ends where {what} should be")
+        return self.rows[index]
+
+    def bad(self, index: int, reason: str) -> InputError:
+        """An error at row ``index``, counted from 0."""
+        return InputError(f"{self.name}:{index + 1}: {reason}")
