@@ -62,6 +62,7 @@ class FactsRecord(TypedDict):
     bonds: dict[str, list[float]]
     contacts: dict[str, float]
     ranges: dict[str, list[float]]
+    fine: bool
 
 
 class Header(TypedDict, total=False):

@@ -72,7 +72,7 @@ def of_structure(facts: Facts, atoms: Atoms) -> list[str]:
     """What a structure has that no training structure had."""
     bonds = Bonds.of(atoms)
     reasons = [*of_charge(facts, atoms), *_overall(facts, atoms, bonds), *_lengths(facts, bonds)]
-    strange = [s for s in dict.fromkeys(bonds.surroundings()) if s not in facts.surroundings]
+    strange = [s for s in dict.fromkeys(bonds.surroundings()) if not facts.knows(s)]
     return [*reasons, *(f"no training structure has an atom {name}" for name in strange)]
 
 

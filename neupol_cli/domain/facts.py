@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
+from string import digits
 
 import numpy as np
 from ase import Atoms
@@ -33,6 +35,8 @@ class Facts:
         bonds: ``C4-H1`` -> shortest and longest, Angstrom.
         contacts: ``C..H`` -> nearest of two that are not bonded, Angstrom.
         ranges: target -> lowest and highest; of an extensive one, divided by the number of atoms.
+        fine: whether unseen structures of the same kind have, but for one in a hundred, no other
+            surroundings; where the data are too few for that, neighbours count by element alone.
     """
 
     structures: int
@@ -47,6 +51,18 @@ class Facts:
     bonds: dict[str, Range]
     contacts: dict[str, float]
     ranges: dict[str, Range]
+    fine: bool = False
+
+    def knows(self, surroundings: str) -> bool:
+        """Whether an atom of a training structure had these, such as ``C4(C4 H1 H1 H1)``."""
+        if self.fine:
+            return surroundings in self.surroundings
+        return _coarse(surroundings) in self.coarse
+
+    @cached_property
+    def coarse(self) -> frozenset[str]:
+        """The surroundings with neighbours by element alone, such as ``C4(C H H H)``."""
+        return frozenset(map(_coarse, self.surroundings))
 
     def record(self) -> FactsRecord:
         """As plain values of JSON, lengths to the thousandth of an Angstrom."""
@@ -63,6 +79,7 @@ class Facts:
             "bonds": {key: [round(x, 3) for x in ends] for key, ends in self.bonds.items()},
             "contacts": {key: round(x, 3) for key, x in self.contacts.items()},
             "ranges": self.ranges,
+            "fine": self.fine,
         }
 
     @classmethod
@@ -70,6 +87,13 @@ class Facts:
         """The inverse of :meth:`record`."""
         known = {key: value for key, value in record.items() if key != "surroundings"}
         return cls(**known, surroundings=frozenset(record["surroundings"]))  # type: ignore[arg-type]
+
+
+def _coarse(surroundings: str) -> str:
+    """``C4(C4 H1 H1 H1)`` -> ``C4(C H H H)``."""
+    atom, _, neighbours = surroundings.partition("(")
+    elements = (name.rstrip(digits) for name in neighbours.rstrip(")").split())
+    return f"{atom}({' '.join(sorted(elements))})"
 
 
 def facts_of(structures: Iterable[Atoms], ranges: Mapping[str, Range]) -> Facts:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
+from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.facts import Facts, Range, facts_of
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.targets import target
 
+FEW = 0.01  # of unseen structures, that may have surroundings that training structures had not
+ENOUGH = 2000  # unseen structures, to know that
 CHARGE = "charge"  # a label that is the structures' total charge
 
 
-def facts_of_dataset(dataset: Dataset, train: np.ndarray, check: Callable[[], None]) -> Facts:
-    """What the structures of a split were like.
+def facts_of_dataset(
+    dataset: Dataset, splits: Mapping[str, np.ndarray], check: Callable[[], None]
+) -> Facts:
+    """What the structures of the training split were like.
 
     Args:
         dataset: where they are.
-        train: (n,) their numbers, at least one.
+        splits: ``train`` (n,) their numbers, at least one; ``valid`` those of unseen ones.
         check: called between structures; raises where somebody wants to stop.
     """
-    return facts_of(_structures(dataset, train, check), _ranges(dataset, train))
+    train, valid = splits["train"], splits.get("valid", np.zeros(0, int))
+    facts = facts_of(_structures(dataset, train, check), _ranges(dataset, train))
+    return replace(facts, fine=_covers(facts, _structures(dataset, valid[:ENOUGH], check)))
+
+
+def _covers(facts: Facts, unseen: Iterable[Atoms]) -> bool:
+    """Whether all but a few of some unseen structures have known surroundings only."""
+    known = [facts.surroundings.issuperset(Bonds.of(atoms).surroundings()) for atoms in unseen]
+    return bool(known) and known.count(False) <= FEW * len(known)
 
 
 def _structures(dataset: Dataset, train: np.ndarray, check: Callable[[], None]) -> Iterator[Atoms]:

@@ -208,7 +208,7 @@ class DensityTask:
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
         """See `task.Task`."""
-        return facts_of_dataset(self.dataset, self.splits["train"], check).record()
+        return facts_of_dataset(self.dataset, self.splits, check).record()
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""

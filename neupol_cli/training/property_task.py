@@ -147,7 +147,8 @@ class PropertyTask:
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
         """See `task.Task`."""
-        return facts_of_dataset(self.dataset, self.splits["train"].cpu().numpy(), check).record()
+        splits = {name: indices.cpu().numpy() for name, indices in self.splits.items()}
+        return facts_of_dataset(self.dataset, splits, check).record()
 
     def _standardise(
         self, dataset: Dataset, counts: np.ndarray, values: np.ndarray, train: np.ndarray

@@ -1,0 +1,158 @@
+"""What is unlike the training data is told; what is like them is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from neupol_cli.domain import doubts
+from neupol_cli.domain.charges import multiplicity, total_charge
+from neupol_cli.domain.facts import Facts, facts_of
+from neupol_cli.errors import InputError
+
+TRAINING = ["CH4", "C2H6", "CH3CH2OH", "H2O", "CH3OH", "C3H8", "C2H4", "C3H6_D3h", "CH3OCH3"]
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    structures = []
+    rng = np.random.default_rng(0)
+    for name in TRAINING:
+        for _ in range(20):
+            atoms = molecule(name)
+            atoms.positions += rng.normal(0, 0.01, (len(atoms), 3))
+            structures.append(atoms)
+    ranges = {"gap": [4.0, 12.0], "U0": [-700.0, -200.0]}
+    return replace(facts_of(structures, ranges), fine=True)
+
+
+def test_few_data_know_neighbours_by_element(facts: Facts) -> None:
+    """Ethyne's hydrogens sit on carbons of two neighbours, which no training structure has."""
+    rough = replace(facts, fine=False)
+    assert not facts.knows("H1(C2)")
+    assert rough.knows("H1(C2)")
+    assert not rough.knows("H1(N3)")
+    assert not rough.knows("C2(C2 H1)")
+
+
+def reasons(facts: Facts, atoms: Atoms) -> str:
+    return "; ".join(doubts.of_structure(facts, atoms))
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_structures_have_none(facts: Facts, name: str) -> None:
+    assert reasons(facts, molecule(name)) == ""
+
+
+def test_facts_go_through_json(facts: Facts) -> None:
+    record = json.loads(json.dumps(facts.record()))
+    again = Facts.read(record)
+    assert again.record() == facts.record()
+    assert again.surroundings == facts.surroundings
+
+
+def stretched(by: float) -> Atoms:
+    atoms = molecule("C2H6")
+    atoms.positions[atoms.positions[:, 2] > 0, 2] += by
+    return atoms
+
+
+def with_hydrogen() -> Atoms:
+    atoms = molecule("CH4")
+    atoms.append("H")
+    atoms.positions[-1] = (0, 0, 1.2)
+    return atoms
+
+
+def without_hydrogens(name: str, count: int) -> Atoms:
+    atoms = molecule(name)
+    hydrogens = [atom.index for atom in atoms if atom.symbol == "H"]
+    del atoms[hydrogens[-count:]]
+    return atoms
+
+
+def apart() -> Atoms:
+    atoms = molecule("H2O")
+    other = molecule("H2O")
+    other.positions += (6.0, 0, 0)
+    return atoms + other
+
+
+def overlapping() -> Atoms:
+    other = molecule("CH4")
+    other.positions += (1.5, 0.2, 0.1)
+    return molecule("CH4") + other
+
+
+@pytest.mark.parametrize(
+    ("atoms", "words"),
+    [
+        (stretched(0.2), "a bond C4-C4 of 1.7"),
+        (stretched(-0.2), "a bond C4-C4 of 1.3"),
+        (stretched(0.6), "in 2 parts that no bond joins"),
+        (apart(), "in 2 parts that no bond joins"),
+        (with_hydrogen(), "an odd number of electrons"),
+        (without_hydrogens("C2H6", 1), "an odd number of electrons"),
+        (without_hydrogens("C3H8", 2), "no training structure has an atom"),
+        (overlapping(), "no training structure has an atom"),
+        (molecule("C6H6") + molecule("C6H6"), "24 atoms, where training structures had 3 to 11"),
+        (molecule("HCN"), "no training structure has an atom N1(C2)"),
+    ],
+)
+def test_what_is_unlike_them_is_told(facts: Facts, atoms: Atoms, words: str) -> None:
+    assert words in reasons(facts, atoms)
+
+
+def test_a_crystal_of_molecules_is_told(facts: Facts) -> None:
+    atoms = molecule("CH4", vacuum=5)
+    atoms.pbc = True
+    assert "periodic" in reasons(facts, atoms)
+
+
+def test_numbers_that_cannot_be_are_told(facts: Facts) -> None:
+    water = molecule("H2O")
+    good = {"gap": 8.0, "homo": -7.0, "lumo": 1.0, "U0": -2079.0 + 1300.0, "mu": 1.8}
+    assert doubts.of_answer(facts, water, good) == []
+    assert "mu = -0.5 is negative" in doubts.of_answer(facts, water, {"mu": -0.5})
+    assert "gap = 50 is outside" in doubts.of_answer(facts, water, {"gap": 50.0})[0]
+    # An extensive target is compared an atom: -3000 eV of three atoms are too much.
+    assert "U0 = -3000 is outside" in doubts.of_answer(facts, water, {"U0": -3000.0})[0]
+    untied = {"gap": 8.0, "homo": -7.0, "lumo": 3.0}
+    assert "gap - (lumo - homo)" in doubts.of_answer(facts, water, untied)[0]
+    heated = {"H": -2078.0, "U": -2079.0}
+    assert "H - U is 1.000 eV, and should be 0.026" in doubts.of_answer(facts, water, heated)[0]
+
+
+def test_electrons_are_counted() -> None:
+    assert doubts.of_electrons(7.99, 8.0, 0.0) == []
+    assert doubts.of_electrons(7.0, 8.0, 0.0) == ["7.000 of 8 electrons"]
+    assert doubts.of_electrons(7.5, 8.0, 0.3) == []  # the grid itself may be that far off
+    assert doubts.of_electrons(7.0, None, 0.0) == []
+
+
+def test_charges_and_multiplicities_are_read() -> None:
+    ion = Atoms("OH", info={"charge": -1, "multiplicity": 3})
+    assert (total_charge(ion), multiplicity(ion)) == (-1, 3)
+    assert multiplicity(Atoms("O", info={"spin": 2})) == 3
+    by_atoms = Atoms("OH", charges=[-1.21, 0.2], magmoms=[1.0, 0.0])
+    assert (total_charge(by_atoms), multiplicity(by_atoms)) == (-1, 2)
+    assert (total_charge(Atoms("OH")), multiplicity(Atoms("OH"))) == (None, None)
+    with pytest.raises(InputError, match=r"a\.xyz: charge=0\.5 is not a whole number"):
+        total_charge(Atoms("O", info={"charge": 0.5}), "a.xyz")
+
+
+def test_a_charge_that_no_training_structure_had(facts: Facts) -> None:
+    ion = molecule("CH3OH")
+    ion.info["charge"] = 1
+    assert doubts.of_charge(facts, ion) == ["has charge +1, the model was trained on 0"]
+    ion.info = {"multiplicity": 3}
+    assert doubts.of_charge(facts, ion) == ["has multiplicity 3, the model was trained on 1"]
+
+
+def test_a_line_has_room_for_three() -> None:
+    assert doubts.line(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
