@@ -95,9 +95,10 @@ def read(path: Path, kind: str) -> tuple[dict[str, object], dict[str, Tensor]]:
         )
     try:
         tensors = safetensors_torch.load(data)
+        found = digest(header, tensors)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
-    if digest(header, tensors) != header.get("sha256"):
+        raise CheckpointError(f"{path}: damaged: {error}") from error  # RecursionError included
+    if found != header.get("sha256"):
         raise CheckpointError(
             f"{path}: the checksum does not agree: the file was damaged or edited"
         )
@@ -223,7 +224,7 @@ def load_state(path: Path) -> State:
     header, tensors = read(path, "state")
     try:
         tree = cast(State, _unflatten(header["tree"], tensors))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its tree does not agree with its tensors") from error
     return tree
 

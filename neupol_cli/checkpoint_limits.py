@@ -87,4 +87,6 @@ def check_claims(model: Model, source: str | Path) -> None:
     claimed = model.header.get("targets", model.targets)
     for name, unit in model.targets.items():
         if claimed.get(name) != unit:
-            raise CheckpointError(f"{source}: says it answers {claimed}, but answers {name} [{unit}]")
+            raise CheckpointError(
+                f"{source}: says it answers {claimed}, but answers {name} [{unit}]"
+            )

@@ -42,14 +42,14 @@ def check_settings(config: DataclassInstance) -> None:
     Raises:
         UsageError: naming the first one.
     """
-    hints = annotations(type(config))
+    hints = annotations_of(type(config))
     for field in fields(config):
         if problem := mismatch(getattr(config, field.name), hints[field.name], field.name):
             raise UsageError(problem)
 
 
 @cache
-def annotations(kind: type) -> Mapping[str, object]:
+def annotations_of(kind: type) -> Mapping[str, object]:
     """Name -> annotation, constraints included."""
     return typing.get_type_hints(kind, include_extras=True)
 
@@ -110,8 +110,10 @@ def _in_mapping(value: object, hint: object, place: str) -> Iterator[str]:
     if not isinstance(value, dict):
         yield _sentence(value, "a table of names and values", place)
         return
+    required: frozenset[str] = getattr(hint, "__required_keys__", frozenset())
+    yield from (f"{place} lacks {key}".lstrip() for key in sorted(required - value.keys()))
     of_all = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
-    known = {} if of_all is not None or not isinstance(hint, type) else annotations(hint)
+    known = {} if of_all is not None or not isinstance(hint, type) else annotations_of(hint)
     for key, one in value.items():
         if of_all is not None or key in known:
             yield from _problems(one, known.get(key, of_all), f"{place}.{key}".lstrip("."))

@@ -21,6 +21,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import structures, volumetric
 from neupol_cli.io.volumetric import Grid, Volume
 from neupol_cli.progress import counted
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,8 +44,9 @@ def frames(source: str, on_error: str) -> Iterator[tuple[str, Atoms]]:
     """
     if source != "-" and _is_single_density(source):
         atoms = volumetric.read(source).atoms
-        structures.check(atoms, source)
-        yield source, atoms
+        label = printable(source)
+        structures.check(atoms, label)
+        yield label, atoms
     else:
         yield from structures.read([source], on_error)
 

@@ -11,6 +11,7 @@ from neupol_cli.density import measures
 from neupol_cli.density.on_grid import Predicted
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Volume
+from neupol_cli.text import printable
 
 NULLABLE = {"electrons_grid_error", "electrons_expected"}  # these are said where they are unknown
 
@@ -113,7 +114,7 @@ class DensityReport:
         yield f"  time       {self.seconds:.2f} s ({shares}: {rate})"
         # A file of several structures is complete when the last one is in it.
         verb = "goes into" if volumetric.format_of(self.output).multiple else "written  "
-        yield f"  {verb}  {self.output}" + (f", {self.plot}" if self.plot else "")
+        yield printable(f"  {verb}  {self.output}" + (f", {self.plot}" if self.plot else ""))
 
     def _electron_lines(self) -> Iterator[str]:
         of = f" of {self.electrons_expected:g}" if self.electrons_expected is not None else ""

@@ -18,8 +18,9 @@ import numpy as np
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import hdf5, units
 from neupol_cli.io.files import atomic
-from neupol_cli.io.structure_formats import foreign, xyz
+from neupol_cli.io.structure_formats import ending, foreign, xyz
 from neupol_cli.io.structure_formats.xyz import Frame
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -48,13 +49,13 @@ def read(
     """Yield (label, checked structure) of every source in turn.
 
     A source is a file in any format of ASE, one that `neupol data` wrote, or ``-`` for (extended)
-    xyz on ``stdin`` (default: the process's). The label is the file's name, or ``name#k`` with k
-    from 0 where it holds several. ``on_error``: ``fail`` raises the first InputError, ``skip``
-    hands it to ``report`` and goes on.
+    xyz on ``stdin`` (default: the process's). The label is the file's name, made printable, or
+    ``name#k`` with k from 0 where it holds several. ``on_error``: ``fail`` raises the first
+    InputError, ``skip`` hands it to ``report`` and goes on.
     """
     for source in sources:
-        name = str(source)
-        frames = _stdin(stdin) if name == "-" else _file(Path(source))
+        name = printable(str(source))
+        frames = _stdin(stdin) if str(source) == "-" else _file(Path(source))
         for index, (frame, several) in enumerate(_lookahead(frames)):
             label = f"{name}#{index}" if several else name
             error = frame.error or _refusal(frame, name if frame.line else label)
@@ -147,6 +148,7 @@ def _open(path: Path) -> Iterator[Frame]:
     kind = _format(path)
     reader = READERS.get(kind)
     if reader is None:
+        ending.check(path, kind)
         yield from foreign.frames(path, kind)
         return
     with _text(path) as stream:
@@ -182,12 +184,23 @@ def _format(path: Path) -> str:
     from ase.io.formats import UnknownFileTypeError, filetype
 
     try:
-        return str(filetype(str(path), read=True))
+        kind = _hidden(path) or str(filetype(str(path), read=True))
+        if kind:
+            return kind
+        raise UnknownFileTypeError
     except UnknownFileTypeError:
         with _text(path) as stream:
             if stream.readline(xyz.LONGEST).strip().isdecimal():
                 return "xyz"
     raise InputError(f"{path}: is in no format that ASE knows; try xyz, extxyz, CIF or POSCAR")
+
+
+def _hidden(path: Path) -> str:
+    """The format of a file that is called ``.xyz`` or the like, of which ASE sees no ending."""
+    from ase.io.formats import extension2format
+
+    known = extension2format.get(path.name[1:]) if path.name.startswith(".") else None
+    return known.name if known is not None else ""
 
 
 READERS: dict[str, Callable[[TextIO, str], Iterator[Frame]]] = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from neupol_cli import renamed_settings
 from neupol_cli.errors import UsageError
-from neupol_cli.validation import annotations, mismatch
+from neupol_cli.validation import annotations_of, mismatch
 
 # These follow from the data and from options of their own.
 DERIVED = ("targets", "units")
@@ -63,7 +63,7 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
         UsageError: a key that the Config does not have (listing those it has) or a value that is
             not of its type, or out of range.
     """
-    hints, limits = typing.get_type_hints(config), annotations(config)
+    hints, limits = typing.get_type_hints(config), annotations_of(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
     settings: dict[str, object] = {}
     for key, text in renamed_settings.current(pairs(texts, "--set")).items():
