@@ -30,7 +30,7 @@ def _escaping() -> type[Console]:
     from rich.text import Text
 
     class Escaping(Console):
-        def render_str(self, text: str, **settings: object) -> Text:  # type: ignore[override]
-            return super().render_str(printable(text, keep="\n"), **settings)
+        def render_str(self, text: str, **settings: object) -> Text:
+            return super().render_str(printable(text, keep="\n"), **settings)  # type: ignore[arg-type]
 
     return Escaping
