@@ -27,8 +27,9 @@ from neupol_cli.io import files
 from neupol_cli.models.base import Measured
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
-from neupol_cli.training.options import ChosenOptions, StoredOptions
+from neupol_cli.training.options import ChosenOptions
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
+from neupol_cli.training.stored_options import StoredOptions
 from neupol_cli.validation import mismatch
 
 
