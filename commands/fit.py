@@ -13,6 +13,7 @@ from neupol_cli.options import LARGEST_SEED, OldSplitOption, typed
 
 if TYPE_CHECKING:
     from neupol_cli.training.fitting import Result
+    from neupol_cli.training.options import Options
 
 NETWORK, DATA, LIMIT = "Network", "Data and loss", "How long"
 OPTIMISER, RUN = "Optimiser", "Run"
@@ -145,14 +146,33 @@ def fit(
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
     """
-    from neupol_cli.distributed import process_group
-    from neupol_cli.training import fitting
-    from neupol_cli.training.interrupt import Interrupted
-
     ours = {"output", "resume", "force", "as_json", "split"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}
     options["data"] = str(data.absolute()) if data else None
     given = {key for key in options if typed(ctx, key)}
+    try:
+        result = _trained(output, options, given, resume, force)
+    except SystemExit as stop:  # a signal, before the first step or after the last one
+        if force or not (output / "config.json").exists():
+            raise
+        _say_how_to_go_on("stopped", output)
+        raise typer.Exit(stop.code if isinstance(stop.code, int) else 1) from stop
+    if result is None:
+        return
+    if as_json:
+        typer.echo(json.dumps({"run": str(output), **result}))
+        return
+    _print(result, output)
+
+
+def _trained(
+    output: Path, options: Options, given: set[str], resume: bool, force: bool
+) -> Result | None:
+    """What came of the run, in the first of several processes; says how a stopped one goes on."""
+    from neupol_cli.distributed import process_group
+    from neupol_cli.training import fitting
+    from neupol_cli.training.interrupt import Interrupted
+
     try:
         result = fitting.fit(output, options, given, resume, force)
     except Interrupted as stop:
@@ -161,18 +181,13 @@ def fit(
     except process_group.LostRank:
         _say_how_to_go_on("stopped", output)
         raise
-    if not process_group.started().is_main:
-        return
-    if as_json:
-        typer.echo(json.dumps({"run": str(output), **result}))
-        return
-    _print(result, output)
+    return result if process_group.started().is_main else None
 
 
 def _say_how_to_go_on(what: str, output: Path) -> None:
-    from neupol_cli.distributed import process_group
+    from neupol_cli.distributed import torchrun
 
-    if process_group.started().is_main:
+    if torchrun.rank_and_size()[0] == 0:
         typer.echo(f"{what}; go on with: neupol fit --resume -o {output}", err=True)
 
 

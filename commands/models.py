@@ -5,17 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neupol_cli import registry
 from neupol_cli.training import presets
 
+if TYPE_CHECKING:
+    from neupol_cli.models.base import Header
+
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="A network, preset or bundled model, to see all about it.")
+        str | None,
+        typer.Argument(
+            help="A network, preset, bundled model, run folder or checkpoint, to see all about it."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -40,6 +47,8 @@ def _described(name: str) -> dict[str, object]:
     if name in registry.bundled():
         return dict(registry.bundled_header(name))
     preset = presets.presets().get(name)
+    if _is_checkpoint(name):
+        return dict(registry.load(name).header)
     if preset is None:
         return _network(registry.entry(name)) | {"config": registry.defaults(name)}
     config = registry.defaults(preset.network) | dict(preset.settings)
@@ -85,12 +94,30 @@ def _print_one(name: str) -> None:
 
     if name in registry.bundled():
         lines = [registry.bundled_card(name)]
+    elif _is_checkpoint(name):
+        lines = list(_header_lines(registry.load(name).header))
     elif name in presets.presets():
         lines = list(_preset_lines(presets.presets()[name]))
     else:
         lines = list(_network_lines(name))
     for line in lines:
         stdout().print(line, markup=False, highlight=False)
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether a name is that of a file or run folder, and of nothing that neupol has."""
+    known = {*registry.ENTRIES, *registry.bundled(), *presets.presets()}
+    return name not in known and Path(name).exists()
+
+
+def _header_lines(header: Header) -> Iterator[str]:
+    """What a checkpoint says of itself; tables of names and values one a line."""
+    for key, value in header.items():
+        if not isinstance(value, dict):
+            yield f"{key}: {value}"
+            continue
+        yield f"{key}:"
+        yield from (f"  {name} = {item}" for name, item in value.items())
 
 
 def _network_lines(name: str) -> Iterator[str]:

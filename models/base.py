@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.elements import check_elements
 from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.settings import AtomicNumber, Names, Range, Species, Unit
 from neupol_cli.models.targets import readouts_of
 
 if TYPE_CHECKING:
     import ase
     from _typeshed import DataclassInstance
 
+Electrons = Annotated[float, Range(0, 118)]  # of one atom
 Task = Literal["property", "density", "dynamics"]
 # Arguments of a published network, whatever its authors kept them in: the one place for an Any.
 Arguments = Mapping[str, Any]
@@ -37,7 +39,7 @@ class Data(TypedDict, total=False):
 
     source: str
     fingerprint: str
-    elements: list[int]
+    elements: list[AtomicNumber]
 
 
 class Measured(TypedDict):
@@ -82,12 +84,12 @@ class Header(TypedDict, total=False):
 
     model: str
     config: dict[str, object]
-    targets: dict[str, str]
+    targets: dict[str, Unit]
     data: Data
     valid: dict[str, Measured]
     test: dict[str, Measured]
     training: dict[str, object]
-    valence: dict[str, float]
+    valence: dict[str, Electrons]
     source: str
     text: str
     domain: FactsRecord
@@ -242,9 +244,9 @@ class PropertyConfig:
             network has. If empty, every target is a number, read out in the network's own way.
     """
 
-    species: tuple[int, ...] = (1, 6, 7, 8, 9)
-    targets: tuple[str, ...] = ("prediction",)
-    units: tuple[str, ...] = ("",)
+    species: Species = (1, 6, 7, 8, 9)
+    targets: Names = ("prediction",)
+    units: tuple[Unit, ...] = ("",)
     polarization: str = "off"
     outputs: tuple[str, ...] = ()
 
@@ -279,6 +281,8 @@ class Backbone(Network):
     def __init__(self, config: PropertyConfig) -> None:
         super().__init__()
         self.config = config
+        if len(config.units) != len(config.targets):
+            raise UsageError(f"{len(config.targets)} targets have {len(config.units)} units")
         self.readouts = readouts_of(config.targets, config.outputs, self.known_readouts(config))
         self.species_count = len(config.species)
         index = torch.full((120,), -1)

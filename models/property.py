@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import InputError, TemporaryError, out_of_memory
+from neupol_cli.errors import DivergedError, InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import ase
 
 
+LARGEST = 1e100  # of an answer, in any unit: what follows may square it
 RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
 
 
@@ -210,11 +211,13 @@ class PropertyModel(Model):
         forces: bool = False,
         stress: bool = False,
         pairs: int = 2_000_000,
+        labels: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Properties of structures, in batches of about ``pairs`` pairs of atoms.
 
         Forces keep a record of every step, and twice the points have four times the pairs: batches
         are the smaller for it. One that does not fit in memory is halved, down to one structure.
+        ``labels`` are what messages call the structures.
 
         Returns:
             name -> (N,) for each target in its unit, (N, 3) where it is a vector; with
@@ -224,8 +227,9 @@ class PropertyModel(Model):
         Raises:
             InputError: an element that the network never saw.
             TemporaryError: a single structure does not fit in memory.
+            DivergedError: an answer is not finite.
         """
-        self.check(structures)
+        self.check(structures, labels)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         cost = self.config.kinds**2 * (RECORD if forces or stress else 1)
         for batch in _batches([len(s) for s in structures], pairs // cost):
@@ -237,6 +241,7 @@ class PropertyModel(Model):
             result["forces"] = forced.numpy()
         if stress:
             result["stress"] = stressed.numpy()
+        check_finite(result, structures, labels)
         return result
 
     def _predict(
@@ -265,6 +270,25 @@ class PropertyModel(Model):
         values, force, strain = self.derivatives(graph, energy, stress)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
+
+
+def check_finite(
+    answers: Mapping[str, np.ndarray], structures: Sequence[ase.Atoms], labels: Sequence[str] | None
+) -> None:
+    """Raises DivergedError for an answer that is no number, naming the structure."""
+    for name, values in answers.items():
+        sound = np.abs(values) < LARGEST  # of NaN nothing is true
+        if sound.all():
+            continue
+        row = int(np.argmin(sound.reshape(len(values), -1).all(1)))
+        ends = np.cumsum([len(atoms) if name == "forces" else 1 for atoms in structures])
+        index = int(np.searchsorted(ends, row, side="right"))
+        label = labels[index] if labels else structures[index].get_chemical_formula()
+        verb = "are" if name == "forces" else "is"
+        raise DivergedError(
+            f"{label}: the model's {name} {verb} not finite: its weights are not sound, or the "
+            "structure is far from all that it was trained on"
+        )
 
 
 def _batches(counts: Sequence[int], pairs: int) -> list[list[int]]:

@@ -1,8 +1,24 @@
-"""``python -m neupol_cli`` is ``neupol``."""
+"""``neupol`` and ``python -m neupol_cli``: signals are taken up before all other imports."""
 
 from __future__ import annotations
 
-from neupol_cli.app import main
+import os
+import sys
+from typing import NoReturn
+
+from neupol_cli import signals
+
+
+def main() -> NoReturn:
+    """The command line, as a process of its own."""
+    signals.install()
+    try:
+        from neupol_cli.app import main as command_line
+    except SystemExit as end:
+        signals.explain(sys.argv[1:])
+        os._exit(signals.final(end.code if isinstance(end.code, int) else 1))
+    command_line()
+
 
 if __name__ == "__main__":
     main()

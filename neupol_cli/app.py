@@ -10,16 +10,14 @@ import atexit
 import errno
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from neupol_cli import __version__
+from neupol_cli import __version__, signals
 from neupol_cli.commands import (
     bench_runtime,
     data,
@@ -35,10 +33,12 @@ from neupol_cli.commands import (
 )
 from neupol_cli.distributed import torchrun
 from neupol_cli.errors import NeupolError, StorageError, TemporaryError, out_of_memory
+from neupol_cli.text import printable
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 INTERRUPTED = 130  # 128 + SIGINT
 BUG = 1
+LINES = "\n"
 
 app = typer.Typer(
     name="neupol",
@@ -99,6 +99,7 @@ def neupol(
 
 def main() -> NoReturn:
     """The command line, as a process of its own."""
+    signals.install()
     code = run(sys.argv[1:])
     atexit._run_exitfuncs()
     sys.stderr.flush()
@@ -109,12 +110,11 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line; the exit code that fits what happened."""
-    signal.signal(signal.SIGTERM, _terminate)
     _stand_in()
     from neupol_cli.allocator import keep_large_blocks
 
     keep_large_blocks()
-    return _flushed(_run(arguments))
+    return signals.final(_flushed(_run(arguments)))
 
 
 class _Closed(io.TextIOBase):
@@ -133,11 +133,9 @@ def _stand_in() -> None:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - it stays open, as stdin does
     sys.stdout = sys.stdout or _Closed()
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds the stack, so that half-written files are removed on the way."""
-    raise SystemExit(128 + number)
+    for stream in (sys.stdout, sys.stderr):  # file names need not be text in any encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> int:
@@ -149,6 +147,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except SystemExit as end:
+        if signals.received():
+            signals.explain(arguments)
         # typer's own answer to a reader that left is exit(1), which here would mean a bug.
         return BROKEN_PIPE if end.code == 1 else _terminated(end)
     except KeyboardInterrupt:
@@ -180,6 +180,8 @@ def _other(error: Exception) -> int:
         return _say(f"out of memory: {error}; use a smaller batch or --memory", TemporaryError.code)
     if isinstance(error, typer.Abort):
         return INTERRUPTED
+    if signals.received():  # which a library met in the middle of something
+        return signals.final(BUG)
     traceback.print_exc()
     return _say("this is a bug in neupol; please report the lines above", BUG)
 
@@ -190,7 +192,8 @@ def _oserror(error: OSError) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"neupol{_rank()}: {message}", file=sys.stderr)
+    if not signals.received():
+        print(f"neupol{_rank()}: {printable(message, keep=LINES)}", file=sys.stderr)
     return code
 
 

@@ -27,12 +27,15 @@ from torch import Tensor, nn
 from neupol_cli.errors import CheckpointError, StorageError
 from neupol_cli.io import files
 from neupol_cli.models.base import Header, Model
+from neupol_cli.validation import mismatch
 
 FORMAT = 1
 # A training state: nested dictionaries and lists of tensors, numbers and strings. Each part of the
 # training wrote its own and knows what it reads, hence the Any.
 State = dict[str, Any]
-KEY = "neupol"
+KEY, METADATA = "neupol", "__metadata__"
+# Of numbers in our files, as safetensors calls them: weights, and what else a training's state has.
+DTYPES = {"F16", "BF16", "F32", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL"}
 TENSOR = "__tensor__"  # stands in the JSON for a tensor that is stored beside it
 
 
@@ -58,7 +61,7 @@ def write(
 ) -> None:
     """Writes one checked file atomically: a reader sees the old file or the new one, whole.
 
-    Errors: StorageError when the disk refuses; the earlier file is then untouched.
+    Raises: StorageError when the disk refuses; the earlier file is then untouched.
     """
     # Copies, because tensors that share memory cannot be stored and views would store their base.
     owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -81,7 +84,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, object], dict[str, Tensor]]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
-    header = _header(path, data)
+    header = _header(path, _outer(path, data))
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: has format {header.get('format')!r}, this version of neupol reads {FORMAT}"
@@ -92,17 +95,22 @@ def read(path: Path, kind: str) -> tuple[dict[str, object], dict[str, Tensor]]:
         )
     try:
         tensors = safetensors_torch.load(data)
+        found = digest(header, tensors)
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
-    if digest(header, tensors) != header.get("sha256"):
+        raise CheckpointError(f"{path}: damaged: {error}") from error  # RecursionError included
+    if found != header.get("sha256"):
         raise CheckpointError(
             f"{path}: the checksum does not agree: the file was damaged or edited"
         )
     return header, tensors
 
 
-def _header(path: Path, data: bytes) -> dict[str, object]:
-    """The JSON object of a file's metadata, or CheckpointError with what the file is instead."""
+def _outer(path: Path, data: bytes) -> dict[str, Any]:
+    """The JSON object at the head of a safetensors file, its types of numbers all known here.
+
+    Raises:
+        CheckpointError: saying what the file is instead.
+    """
     # A length, then an object: checked first, since a length may begin with any two bytes.
     size = int.from_bytes(data[:8], "little")
     if not 2 <= size <= len(data) - 8 or data[8:9] != b"{":
@@ -110,8 +118,26 @@ def _header(path: Path, data: bytes) -> dict[str, object]:
             raise CheckpointError(f"{path}: is a pickle, which could run code: not loaded")
         raise CheckpointError(f"{path}: is not a safetensors file, or was cut short")
     try:
-        text = json.loads(data[8 : 8 + size])["__metadata__"][KEY]
-        header = json.loads(text)
+        outer = json.loads(data[8 : 8 + size])
+        dtypes = {name: outer[name]["dtype"] for name in outer if name != METADATA}
+        strange = next((name for name in dtypes if dtypes[name] not in DTYPES), None)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
+    if strange is not None:
+        raise CheckpointError(
+            f"{path}: tensor {strange} is of type {dtypes[strange]}, which neupol does not store"
+        )
+    return dict(outer)
+
+
+def _header(path: Path, outer: Mapping[str, Any]) -> dict[str, object]:
+    """The JSON object of a file's metadata.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    try:
+        header = json.loads(outer[METADATA][KEY])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: carries no neupol header: not a checkpoint of neupol"
@@ -137,13 +163,15 @@ def load_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     for key in ("model", "config"):
         if key not in header:
             raise CheckpointError(f"{path}: its header does not name the {key}")
+    if problem := mismatch(header, Header, ""):
+        raise CheckpointError(f"{path}: in its header {problem}")
     return cast(Header, header), tensors
 
 
 def restore(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Copies tensors into a model, all of them and only if every name and shape agrees.
 
-    Errors: CheckpointError, naming the first tensor that is missing, unknown or of another shape.
+    Raises: CheckpointError, naming the first tensor that is missing, unknown or of another shape.
     """
     own = model.state_dict()
     for name, value in own.items():
@@ -196,7 +224,7 @@ def load_state(path: Path) -> State:
     header, tensors = read(path, "state")
     try:
         tree = cast(State, _unflatten(header["tree"], tensors))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its tree does not agree with its tensors") from error
     return tree
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
+
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -11,13 +14,23 @@ if TYPE_CHECKING:
 
 def stdout() -> Console:
     """Results. Into a pipe or a file, lines are never wrapped."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 240, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    return _escaping()(width=None if terminal else 240, soft_wrap=not terminal)
 
 
 def stderr() -> Console:
     """Messages and progress."""
-    from rich.console import Console
+    return _escaping()(stderr=True, soft_wrap=not sys.stderr.isatty())
 
-    return Console(stderr=True, soft_wrap=not sys.stderr.isatty())
+
+@cache
+def _escaping() -> type[Console]:
+    """A console for which no text commands the terminal, whatever file it came from."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Escaping(Console):
+        def render_str(self, text: str, **settings: object) -> Text:
+            return super().render_str(printable(text, keep="\n"), **settings)  # type: ignore[arg-type]
+
+    return Escaping

@@ -6,6 +6,8 @@ bad file (do not retry) from a busy one (retry).
 
 from __future__ import annotations
 
+from neupol_cli.text import printable
+
 
 class NeupolError(Exception):
     """Trouble that the user can act on: one line, one exit code. Exit code 1 is a bug of ours."""
@@ -13,8 +15,8 @@ class NeupolError(Exception):
     code = 1
 
     def __str__(self) -> str:
-        # One line, whatever a library put into the text that we pass on.
-        return " ".join(super().__str__().split())
+        # One line that no terminal obeys, whatever a library or a file put into the text.
+        return printable(" ".join(super().__str__().split()))
 
 
 class UsageError(NeupolError):
@@ -42,7 +44,7 @@ class TemporaryError(NeupolError):
 
 
 class DivergedError(NeupolError):
-    """Training met a loss that is not finite; the last good checkpoint is still there."""
+    """A loss or an answer is not finite; of a training, the last good checkpoint is still there."""
 
     code = 76
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neupol_cli import renamed_settings
 from neupol_cli.bundled import bundled, bundled_card, bundled_for, bundled_header
 from neupol_cli.errors import CheckpointError, InputError, UsageError
+from neupol_cli.networks import ENTRIES, Entry
+from neupol_cli.validation import check_settings
 
 __all__ = [
     "ENTRIES", "Entry", "build", "bundled", "bundled_card", "bundled_for", "bundled_header",
@@ -22,101 +23,11 @@ if TYPE_CHECKING:
     import torch
     from _typeshed import DataclassInstance
 
-    from neupol_cli.models.base import Arguments, Header, Model, Network, Task
+    from neupol_cli.models.base import Arguments, Header, Model, Network
     from neupol_cli.models.density.model import DensityModel
     from neupol_cli.models.property import PropertyModel
 
     Settings = Mapping[str, object]  # plain values of a Config, lists for tuples
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A network: where it is, what it learns, and where it comes from.
-
-    ``task`` is ``property`` (numbers a structure), ``density`` or ``dynamics`` (positions later).
-    """
-
-    name: str
-    target: str
-    task: Task
-    summary: str
-    source: str
-
-    def load(self) -> type[Network]:
-        """The class itself."""
-        module, _, attribute = self.target.partition(":")
-        network: type[Network] = getattr(importlib.import_module(module), attribute)
-        return network
-
-
-ENTRIES = {
-    entry.name: entry
-    for entry in (
-        Entry(
-            "egnn",
-            "neupol_cli.models.egnn.network:EGNN",
-            "property",
-            "E(n) equivariant graph network: messages from features and distances",
-            "Satorras, Hoogeboom, Welling 2021 (arXiv 2102.09844)",
-        ),
-        Entry(
-            "equivariant-transformer",
-            "neupol_cli.models.equivariant_transformer.network:EquivariantTransformer",
-            "property",
-            "Equivariant transformer: attention over neighbours with scalars and vectors",
-            "Tholke, de Fabritiis 2022 (arXiv 2202.02541)",
-        ),
-        Entry(
-            "equiformer",
-            "neupol_cli.models.equiformer.network:Equiformer",
-            "property",
-            "Equiformer: graph attention with nonlinear equivariant messages, l <= 2",
-            "Liao, Smidt 2023 (arXiv 2206.11990)",
-        ),
-        Entry(
-            "dimenet",
-            "neupol_cli.models.dimenet.network:DimeNet",
-            "property",
-            "DimeNet++: messages on bonds, turned by the angles between them",
-            "Gasteiger, Giri, Margraf, Günnemann 2020 (arXiv 2011.14115)",
-        ),
-        Entry(
-            "distance-transformer",
-            "neupol_cli.models.distance_transformer.network:DistanceTransformer",
-            "property",
-            "self-attention over a molecule's atoms, biased by encoded distances",
-            "Gao et al. 2022 (NeurIPS, regularized positional encoding), footnote 2",
-        ),
-        Entry(
-            "charge3net",
-            "neupol_cli.models.charge3net.network:ChargE3Net",
-            "density",
-            "ChargE3Net: electron densities from higher-order equivariant features",
-            "Koker, Quigley, Taw, Tibbetts, Li 2023 (arXiv 2312.05388)",
-        ),
-        Entry(
-            "deepdft-schnet",
-            "neupol_cli.models.deepdft.schnet:SchNetDensity",
-            "density",
-            "DeepDFT, invariant: electron densities from SchNet's messages",
-            "Jorgensen, Bhowmik 2020 (arXiv 2011.03346)",
-        ),
-        Entry(
-            "deepdft-painn",
-            "neupol_cli.models.deepdft.painn:PaiNNDensity",
-            "density",
-            "DeepDFT, equivariant: electron densities from PaiNN's messages",
-            "Jorgensen, Bhowmik 2022 (doi 10.1038/s41524-022-00863-y)",
-        ),
-        Entry(
-            "egnn-nbody",
-            "neupol_cli.models.egnn.nbody:EGNNDynamics",
-            "dynamics",
-            "EGNN with velocities: where charged particles will be",
-            "Satorras, Hoogeboom, Welling 2021 (arXiv 2102.09844)",
-        ),
-    )
-}
 
 
 def entry(name: str) -> Entry:
@@ -139,7 +50,8 @@ def configure(name: str, config: Settings) -> DataclassInstance:
     """A network's Config from plain values (lists for tuples), as a checkpoint keeps them.
 
     Raises:
-        UsageError: a key that this network does not have; the message lists those it has.
+        UsageError: a key that this network does not have (the message lists those it has), or a
+            value of another type or out of range.
     """
     kind = entry(name).load().Config
     known = {field.name for field in fields(kind)}
@@ -148,7 +60,9 @@ def configure(name: str, config: Settings) -> DataclassInstance:
     if unknown:
         raise UsageError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return kind(**plain)
+    settings = kind(**plain)
+    check_settings(settings)
+    return settings
 
 
 def defaults(name: str) -> dict[str, object]:
@@ -168,12 +82,19 @@ def build(name: str, config: Settings) -> Model:
     Raises:
         UsageError: settings that make no network.
     """
-    kind, settings = entry(name).load(), configure(name, config)
+    return _model(_network(name, configure(name, config)))
+
+
+def _network(name: str, settings: DataclassInstance) -> Network:
+    """A network with random weights.
+
+    Raises:
+        UsageError: settings that make none.
+    """
     try:
-        network = kind(settings)
+        return entry(name).load()(settings)
     except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
         raise UsageError(f"{name}: these settings make no network: {error}") from error
-    return _model(network)
 
 
 def _model(network: Network) -> Model:
@@ -269,17 +190,18 @@ def located(source: str) -> Path:
 
 def _restored(path: Path) -> Model:
     """The model of a checkpoint of ours, in its own type of number."""
-    from neupol_cli import checkpoint
+    from neupol_cli import checkpoint, checkpoint_limits
 
     header, tensors = checkpoint.load_file(path)
-    model = _built(path, header)
+    checkpoint_limits.check_numbers(tensors, path)
+    with checkpoint_limits.no_larger_than(tensors, path):
+        model = _built(path, header)
     # The buffers of the units are float64 whatever the network computes with.
     dtypes = {t.dtype for name, t in tensors.items() if "." in name}
-    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
-    if floating:
-        model = model.to(max(floating, key=lambda dtype: dtype.itemsize))
+    model = model.to(checkpoint_limits.computed_in(dtypes))
     checkpoint.restore(model, tensors, path)
     model.header = header
+    checkpoint_limits.check_claims(model, path)
     return model
 
 
@@ -287,7 +209,7 @@ def _built(path: Path, header: Header) -> Model:
     """The network that a header describes; what does not fit this version is refused."""
     try:
         return build(header["model"], header["config"])
-    except (UsageError, TypeError, ValueError) as error:
+    except UsageError as error:
         raise CheckpointError(f"{path}: describes no network of this version: {error}") from error
 
 
@@ -323,6 +245,7 @@ def from_published(name: str, weights: Mapping[str, object], config: Arguments) 
     """
     import torch
 
+    from neupol_cli import checkpoint_limits
     from neupol_cli.models.property import PropertyModel
 
     tensors = {key: torch.as_tensor(value) for key, value in weights.items()}
@@ -331,7 +254,14 @@ def from_published(name: str, weights: Mapping[str, object], config: Arguments) 
         ours, state = kind.published(tensors, config)
     except KeyError as error:
         raise CheckpointError(f"published {name} weights lack {error}") from error
-    model = _model(_filled(name, kind(ours), state))
+    checkpoint_limits.check_numbers(state, name)
+    try:
+        check_settings(ours)
+        with checkpoint_limits.no_larger_than(state, name):
+            network = _network(name, ours)
+    except UsageError as error:
+        raise CheckpointError(f"published arguments make no network: {error}") from error
+    model = _model(_filled(name, network, state))
     if isinstance(model, PropertyModel):
         model.standardise(kind.published_units(tensors, config))
     return model.eval()

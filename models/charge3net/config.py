@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.polarization_modes import polarization_mode
+from neupol_cli.models.settings import (
+    Bins,
+    Degree,
+    Depth,
+    Distance,
+    Exponent,
+    Probes,
+    Range,
+    Resolution,
+    Scale,
+    Species,
+)
 
+Channels = Annotated[int, Range(1, 2048)]  # a path's weights are hidden x channels
 # R(r): the published network, or a table that is learned.
 ENCODINGS = ("gaussian", "learned")
 
@@ -37,23 +51,23 @@ class ChargE3NetConfig:
             draws all alike.
     """
 
-    species: tuple[int, ...] = (1, 6, 7, 8, 9)
-    mul: int = 500
-    lmax: int = 4
-    layers: int = 3
-    cutoff: float = 4.0
-    basis_size: int = 20
-    hidden: int = 100
-    embedding: int | None = None
-    num_neighbors: float = 20.0
+    species: Species = (1, 6, 7, 8, 9)
+    mul: Channels = 500
+    lmax: Degree = 4
+    layers: Depth = 3
+    cutoff: Distance = 4.0
+    basis_size: Resolution = 20
+    hidden: Channels = 100
+    embedding: Channels | None = None
+    num_neighbors: Scale = 20.0
     spin: bool = False
     pseudoscalar_spin: bool = False
     polarization: str = "off"
     encoding: str = "gaussian"
-    bins: int = 64
-    promolecule: int = 0
-    probes: int = 200
-    sampling_exponent: float = 0.0
+    bins: Bins = 64
+    promolecule: Annotated[int, Range(0, 64)] = 0
+    probes: Probes = 200
+    sampling_exponent: Exponent = 0.0
 
     @property
     def points_per_atom(self) -> int:

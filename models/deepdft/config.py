@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from neupol_cli.models.settings import (
+    Depth,
+    Distance,
+    Exponent,
+    Probes,
+    Range,
+    Resolution,
+    Species,
+    Width,
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +32,12 @@ class DeepDFTConfig:
         spin: there is none; a data set's spin density is left alone.
     """
 
-    species: tuple[int, ...] = (1, 6, 7, 8, 9)
-    hidden: int = 128
-    layers: int = 3
-    cutoff: float = 4.0
-    probes: int = 1000
-    sampling_exponent: float = 0.0
+    species: Species = (1, 6, 7, 8, 9)
+    hidden: Width = 128
+    layers: Depth = 3
+    cutoff: Distance = 4.0
+    probes: Probes = 1000
+    sampling_exponent: Exponent = 0.0
     spin: bool = False
 
 
@@ -37,7 +49,7 @@ class PaiNNDensityConfig(DeepDFTConfig):
         basis: sines.
     """
 
-    basis: int = 30
+    basis: Resolution = 30
 
 
 @dataclass(frozen=True)
@@ -48,5 +60,5 @@ class SchNetDensityConfig(DeepDFTConfig):
         step: Angstrom between the Gaussians, and their width.
     """
 
-    layers: int = 6
-    step: float = 0.1
+    layers: Depth = 6
+    step: Annotated[float, Range(0.01, 10)] = 0.1

@@ -13,7 +13,7 @@ import ase
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import InputError
+from neupol_cli.errors import DivergedError, InputError
 from neupol_cli.models.base import Model, Network, Task
 from neupol_cli.models.density.grid_tiles import Grid, GridTiles
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
@@ -21,6 +21,7 @@ from neupol_cli.models.density.tiles import Tile, scattered_tiles
 from neupol_cli.models.nn.elements import Elements
 from neupol_cli.models.nn.graph import Graph
 
+LARGEST = 1e30  # e/Angstrom^3: float32 still holds its products with a cell's volume
 # Bytes that a density may use besides its result, unless it is told otherwise.
 MEMORY = 1 << 30
 
@@ -158,6 +159,7 @@ class DensityModel(Model, Network, Generic[Features]):
 
         Raises:
             InputError: an element that the network never saw, or features of several structures.
+            DivergedError: a density that is not finite.
         """
         points, evaluator = self._evaluator(structure, memory)
         probes = probes.detach().to(points.positions.device, torch.float64)
@@ -168,6 +170,7 @@ class DensityModel(Model, Network, Generic[Features]):
         images = periodic_images(points, cutoff, *fractional_bounds(points, probes[None]))
         tiles = scattered_tiles(probes, images, cutoff, evaluator.probes, evaluator.pairs)
         _evaluate(density, evaluator, tiles)
+        _check_finite(density)
         return density
 
     @torch.no_grad()
@@ -190,7 +193,7 @@ class DensityModel(Model, Network, Generic[Features]):
             (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
 
         Raises:
-            InputError: as :meth:`density`.
+            InputError, DivergedError: as :meth:`density`.
         """
         points, evaluator = self._evaluator(structure, memory)
         corners, cutoff = _corners(grid).to(points.positions.device), evaluator.cutoff
@@ -201,6 +204,7 @@ class DensityModel(Model, Network, Generic[Features]):
             _evaluate(density, evaluator, [] if tile is None else [tile])
             if progress is not None:
                 progress(done, tiles.points)
+        _check_finite(density)
         return density
 
     def _evaluator(
@@ -232,6 +236,15 @@ def _evaluate(density: Tensor, evaluator: TileEvaluator, tiles: Iterable[Tile]) 
     for tile in tiles:
         rows, values = evaluator.evaluate(tile)
         density[rows] = values
+
+
+def _check_finite(density: Tensor) -> None:
+    """Raises DivergedError for a density that is no number."""
+    if not bool((density.abs() < LARGEST).all()):  # of NaN nothing is true
+        raise DivergedError(
+            "the model's density is not finite: its weights are not sound, or the structure is "
+            "far from all that it was trained on"
+        )
 
 
 def _corners(grid: Grid) -> Tensor:

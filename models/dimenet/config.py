@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.base import PropertyConfig
+from neupol_cli.models.settings import Bins, Depth, Distance, FewLayers, Range, Resolution, Width
 
 OUTPUT_STARTS = ("zeros", "glorot")
 
@@ -29,21 +31,21 @@ class DimeNetConfig(PropertyConfig):
         output_start: ``zeros`` (published for mu, homo, lumo, zpve) or ``glorot`` (the others).
     """
 
-    hidden: int = 128
-    layers: int = 4
-    triplet: int = 64
-    basis: int = 8
-    output: int = 256
-    spherical: int = 7
-    radial: int = 6
-    cutoff: float = 5.0
-    envelope: int = 5
-    before_skip: int = 1
-    after_skip: int = 2
-    output_layers: int = 3
+    hidden: Width = 128
+    layers: Depth = 4
+    triplet: Width = 64
+    basis: Width = 8
+    output: Width = 256
+    spherical: Annotated[int, Range(1, 16)] = 7
+    radial: Annotated[int, Range(1, 64)] = 6
+    cutoff: Distance = 5.0
+    envelope: Annotated[int, Range(0, 20)] = 5
+    before_skip: FewLayers = 1
+    after_skip: FewLayers = 2
+    output_layers: FewLayers = 3
     encoding: str = "bessel"
-    encoding_size: int = 16
-    encoding_bins: int = 64
+    encoding_size: Resolution = 16
+    encoding_bins: Bins = 64
     output_start: str = "zeros"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.base import PropertyConfig
+from neupol_cli.models.settings import Bins, Depth, Distance, Heads, Resolution, Width
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,16 @@ class DistanceTransformerConfig(PropertyConfig):
             is the cutoff where there is one.
     """
 
-    hidden: int = 128
-    layers: int = 6
-    heads: int = 8
-    feed_forward: int = 512
-    bias_hidden: int = 64
-    cutoff: float | None = None
+    hidden: Width = 128
+    layers: Depth = 6
+    heads: Heads = 8
+    feed_forward: Width = 512
+    bias_hidden: Width = 64
+    cutoff: Distance | None = None
     encoding: str = "learned"
-    encoding_size: int = 32
-    encoding_bins: int = 64
-    encoding_range: float = 12.0
+    encoding_size: Resolution = 32
+    encoding_bins: Bins = 64
+    encoding_range: Distance = 12.0
 
 
 def check(config: DistanceTransformerConfig) -> None:

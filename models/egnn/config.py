@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from neupol_cli.models.base import PropertyConfig
 from neupol_cli.models.polarization_modes import polarization_mode
+from neupol_cli.models.settings import Bins, Depth, Distance, Range, Resolution, Width
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,15 @@ class EGNNConfig(PropertyConfig):
         charge_scale: the largest Z in the data.
     """
 
-    hidden: int = 128
-    layers: int = 7
-    cutoff: float | None = None
+    hidden: Width = 128
+    layers: Depth = 7
+    cutoff: Distance | None = None
     encoding: str = "squared"
-    encoding_size: int = 32
-    encoding_bins: int = 64
-    encoding_range: float = 12.0
-    charge_power: int = 2
-    charge_scale: float = 9.0
+    encoding_size: Resolution = 32
+    encoding_bins: Bins = 64
+    encoding_range: Distance = 12.0
+    charge_power: Annotated[int, Range(0, 8)] = 2
+    charge_scale: Annotated[float, Range(0.5, 1000)] = 9.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class NBodyConfig:
         polarization: ``off``, ``frozen`` or ``movable``.
     """
 
-    hidden: int = 64
-    layers: int = 4
+    hidden: Width = 64
+    layers: Depth = 4
     polarization: str = "off"
 
     @property

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.base import PropertyConfig
 from neupol_cli.models.equiformer.so3 import multiplicities
+from neupol_cli.models.settings import (
+    Bins,
+    Count,
+    Depth,
+    Distance,
+    Fraction,
+    Heads,
+    Resolution,
+    Scale,
+    Width,
+)
 
 
 @dataclass(frozen=True)
@@ -29,19 +41,19 @@ class EquiformerConfig(PropertyConfig):
     """
 
     irreps: str = "128x0e+64x1e+32x2e"
-    layers: int = 6
-    cutoff: float = 5.0
-    heads: int = 4
+    layers: Depth = 6
+    cutoff: Distance = 5.0
+    heads: Heads = 4
     head_irreps: str = "32x0e+16x1e+8x2e"
     mlp_irreps: str = "384x0e+192x1e+96x2e"
-    feature: int = 512
+    feature: Width = 512
     encoding: str = "learned-gaussian"
-    encoding_size: int = 128
-    encoding_bins: int = 64
-    radial: tuple[int, ...] = (64, 64)
-    alpha_drop: float = 0.2
-    average_degree: float = 15.57930850982666
-    average_nodes: float = 18.03065905448718
+    encoding_size: Resolution = 128
+    encoding_bins: Bins = 64
+    radial: Annotated[tuple[Width, ...], Count(1, 8)] = (64, 64)
+    alpha_drop: Fraction = 0.2
+    average_degree: Scale = 15.57930850982666
+    average_nodes: Scale = 18.03065905448718
 
 
 def check(config: EquiformerConfig) -> None:

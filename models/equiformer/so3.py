@@ -16,20 +16,24 @@ from torch.nn import functional
 from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.activation import SIGMOID, SILU
 from neupol_cli.models.nn.linear import product
+from neupol_cli.models.nn.wigner import LMAX
 
 Muls = tuple[int, ...]
+MOST = 4096  # copies of an irrep
 
 
 def multiplicities(irreps: str) -> Muls:
     """``"128x0e+64x1e"`` -> (128, 64): how many copies of l = 0, 1, ...
 
     Raises:
-        UsageError: not a list of even irreps with l = 0, 1, ... in this order.
+        UsageError: not a list of even irreps with l = 0, 1, ... in this order, or too many.
     """
-    terms = [re.fullmatch(r"\s*(\d+)x(\d+)e\s*", term) for term in irreps.split("+")]
+    terms = [re.fullmatch(r"\s*(\d{1,9})x(\d)e\s*", term) for term in irreps.split("+")]
     pairs = [(int(term[1]), int(term[2])) for term in terms if term]
     if len(pairs) != len(terms) or [degree for _, degree in pairs] != list(range(len(pairs))):
         raise UsageError(f"irreps are written like 128x0e+64x1e+32x2e, l ascending; not {irreps!r}")
+    if len(pairs) > LMAX + 1 or not all(0 < mul <= MOST for mul, _ in pairs):
+        raise UsageError(f"irreps have 1 to {MOST} copies, and l up to {LMAX}; not {irreps!r}")
     return tuple(mul for mul, _ in pairs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neupol_cli.models.base import PropertyConfig
+from neupol_cli.models.settings import Bins, Depth, Distance, Heads, Resolution, Width
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class EquivariantTransformerConfig(PropertyConfig):
             energies are continuous; the paper's own numbers were made without.
     """
 
-    hidden: int = 256
-    layers: int = 8
-    heads: int = 8
-    cutoff: float = 5.0
+    hidden: Width = 256
+    layers: Depth = 8
+    heads: Heads = 8
+    cutoff: Distance = 5.0
     encoding: str = "expnormal"
-    encoding_size: int = 64
-    encoding_bins: int = 64
+    encoding_size: Resolution = 64
+    encoding_bins: Bins = 64
     vector_cutoff: bool = True

@@ -28,6 +28,7 @@ from neupol_cli.io.volumetric import Volume, periodicity, plausible
 from neupol_cli.io.volumetric.format import StreamReader
 from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
 from neupol_cli.io.volumetric.text import open_text
+from neupol_cli.text import printable
 
 PACKED = (".gz", ".zz", ".lz4")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -321,7 +322,7 @@ def collect(
     raised and no file is written. ``tick`` hears of every structure and of its trouble, if any.
     """
     names = [str(path) for path in paths]
-    source = ", ".join(Path(n).name for n in names)
+    source = printable(", ".join(Path(n).name for n in names))
     with DensityWriter(output, source=source, spin=choices.spin) as writer:
         collector = Collector(writer, choices.accept)
         for name, opener in volumes((Path(n) for n in names), choices.pbc):

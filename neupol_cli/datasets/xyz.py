@@ -21,6 +21,7 @@ from neupol_cli.io import structures, units
 from neupol_cli.io.hdf5 import Dataset, Target, from_atoms
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
 from neupol_cli.progress import Tick
+from neupol_cli.text import printable
 
 GEOMETRY = ("numbers", "positions")
 UNITS = ("eV", "eV/Angstrom")  # of energies and of forces
@@ -73,7 +74,7 @@ def read(
     return from_atoms(
         [atoms for _, atoms in frames],
         "structures",
-        ", ".join(Path(source).name for source in (*sources, *test)),
+        printable(", ".join(Path(source).name for source in (*sources, *test))),
         targets=targets,
         splits={"default": splits.with_test(own, len(frames), counts, seed)},
     )

@@ -16,6 +16,7 @@ from neupol_cli.density.analysis import angular_variation
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Entry, periodicity
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from neupol_cli.models.density.model import DensityModel
@@ -44,7 +45,7 @@ class ComparedDensity:
         """Of one density of a file."""
         volume = entry.volume
         return cls(
-            structure=entry.name,
+            structure=printable(entry.name),
             formula=volume.atoms.get_chemical_formula(),
             split=entry.split,
             spacing_Angstrom=float(volume.grid.spacing.max()),

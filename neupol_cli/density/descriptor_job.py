@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from neupol_cli.density import descriptor
 from neupol_cli.density.on_grid import GridChoice, check_size
-from neupol_cli.errors import UsageError
+from neupol_cli.errors import DivergedError, UsageError
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Volume
 from neupol_cli.progress import counted
@@ -70,6 +72,7 @@ def describe(
         UsageError: no such descriptor, or a file that cannot hold it.
         InputError: an element that the model does not know, a grid too big for the memory.
         StorageError: the disk is full.
+        DivergedError: it is not finite.
     """
     start = time.perf_counter()
     outputs = outputs_of(name, output)
@@ -79,6 +82,8 @@ def describe(
     model.check([atoms], [label])
     with counted(name, grid.size) as tick:
         tables = descriptor.on_grid(name, model, atoms, grid, block_memory, tick)
+    if not all(np.isfinite(table).all() for table in tables):
+        raise DivergedError(f"{label}: the {name} is not finite: the model's weights are not sound")
     unit = descriptor.DESCRIPTORS[name][0]
     for path, table in zip(outputs, tables, strict=True):
         volume = Volume(atoms, grid, table, unit=unit)

@@ -24,6 +24,7 @@ from neupol_cli.io.structure_formats import isolated
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
 from neupol_cli.io.volumetric import Grid, Volume, coverage, periodicity
 from neupol_cli.progress import counted
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,14 +49,14 @@ def frames(
     if source == "-" or not _is_single_density(source):
         yield from structures.read([source], on_error, reading=reading)
         return
-    volume = volumetric.read(source, reading.pbc)
-    note = periodicity.note(source, volume)
+    volume, label = volumetric.read(source, reading.pbc), printable(source)
+    note = periodicity.note(label, volume)
     if note:
         print(f"neupol: {note}", file=sys.stderr)
-    structures.check(volume.atoms, source)
+    structures.check(volume.atoms, label)
     if reading.pbc is False:
-        isolated.make_molecule(volume.atoms, source)
-    yield source, volume.atoms
+        isolated.make_molecule(volume.atoms, label)
+    yield label, volume.atoms
 
 
 def _is_single_density(source: str) -> bool:

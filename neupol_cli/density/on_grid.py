@@ -175,7 +175,7 @@ def predict(
 
     Raises:
         TemporaryError: even small tiles do not fit in memory.
-        InputError: the density is not finite.
+        DivergedError: the density is not finite.
     """
     start = time.perf_counter()
     features = model.atom_features(atoms)
@@ -195,8 +195,6 @@ def predict(
     end = time.perf_counter()
     whole = values[0] if len(values) == 1 else np.concatenate(values)
     total, spin = split_channels(whole, grid)
-    if not np.isfinite(total.sum(dtype=np.float64)):
-        raise InputError("the model gave a density that is not finite: its weights are damaged")
     return Predicted(Volume(atoms, grid, total, spin), features, middle - start, end - middle)
 
 

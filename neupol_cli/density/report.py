@@ -11,6 +11,7 @@ from neupol_cli.density import measures
 from neupol_cli.density.on_grid import Predicted
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Volume
+from neupol_cli.text import printable
 
 NULLABLE = {"electrons_grid_error", "electrons_expected"}  # these are said where they are unknown
 
@@ -120,7 +121,7 @@ class DensityReport:
         if names:
             # A file of several structures is complete when the last one is in it.
             multiple = self.output and volumetric.format_of(self.output).multiple
-            yield f"  {'goes into' if multiple else 'written  '}  {names}"
+            yield printable(f"  {'goes into' if multiple else 'written  '}  {names}")
 
     def _electron_lines(self) -> Iterator[str]:
         of = f" of {self.electrons_expected:g}" if self.electrons_expected is not None else ""

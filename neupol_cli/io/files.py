@@ -12,8 +12,9 @@ import fcntl
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from neupol_cli.errors import StorageError, TemporaryError, UsageError
@@ -100,6 +101,49 @@ def locked(path: str | Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Hold the kernel's lock on a folder, which is made if it is missing.
+
+    It dies with its process and leaves nothing behind; a folder that was made and stayed empty goes
+    again. On a file system that does not lock folders, ``PATH.lock`` stands in.
+
+    Raises:
+        TemporaryError: somebody else holds it.
+        UsageError: it is no folder.
+    """
+    with reported(path):
+        made, handle = _opened_folder(path)
+    try:
+        with nullcontext() if _flock(handle, path) else locked(path):
+            yield
+    finally:
+        os.close(handle)
+        if made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _opened_folder(path: Path) -> tuple[bool, int]:
+    """Whether a folder was made, and a handle of it."""
+    made = not path.exists()
+    if not made and not path.is_dir():
+        raise UsageError(f"{path}: is not a folder; name another one")
+    path.mkdir(exist_ok=True)
+    return made, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _holder(handle: int) -> bytes:
+    """``host pid`` of the process that holds the kernel's lock on a file; empty if unknown."""
+    place = os.fstat(handle)
+    device = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}:{place.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            if device in (words := line.split()) and words[1] == "FLOCK":
+                return f"{socket.gethostname()} {words[4]}".encode()
+    return b""
+
+
 def _take(lock: Path) -> int:
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -135,11 +179,18 @@ def _flock(handle: int, lock: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _busy(os.pread(handle, 4096, 0), lock) from error
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise _busy(_text(handle), lock) from error
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
             raise
         return False  # the text alone decides
     return True
+
+
+def _text(handle: int) -> bytes:
+    """What a lock says of its holder; of a folder, what the kernel says."""
+    if stat.S_ISDIR(os.fstat(handle).st_mode):
+        return _holder(handle)
+    return os.pread(handle, 4096, 0)
 
 
 def _same_file(handle: int, lock: Path) -> bool:
@@ -178,9 +229,10 @@ def _lives(pid: int) -> bool:
 def _busy(text: bytes, lock: Path) -> TemporaryError:
     host, _, pid = text.decode(errors="replace").strip().partition(" ")
     holder = f"process {pid} on {host}" if pid else "another process"
+    advice = f", or remove {lock.name} if it is gone" if lock.suffix == ".lock" else ""
     return TemporaryError(
         f"{str(lock).removesuffix('.lock')}: {holder} is writing it; "
-        f"try again when it is done, or remove {lock.name} if it is gone"
+        f"try again when it is done{advice}"
     )
 
 

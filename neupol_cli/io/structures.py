@@ -21,6 +21,7 @@ from neupol_cli.io.compressed import LENIENT, open_text
 from neupol_cli.io.files import atomic
 from neupol_cli.io.structure_formats import (
     detection,
+    ending,
     foreign,
     isolated,
     mdl,
@@ -30,6 +31,7 @@ from neupol_cli.io.structure_formats import (
     xyz,
 )
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Reader, Reading
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -59,13 +61,14 @@ def read(
     """Yield (label, checked structure) of every source in turn.
 
     A source is a file in any format of ASE, one that `neupol data` wrote, or ``-`` for (extended)
-    xyz on ``stdin`` (default: the process's). The label is the file's name, or ``name#k`` with k
-    from 0 where it holds several. ``on_error``: ``fail`` raises the first InputError, ``skip``
-    hands it to ``report`` and goes on. ``reading``: what the user says of the files.
+    xyz on ``stdin`` (default: the process's). The label is the file's name, made printable, or
+    ``name#k`` with k from 0 where it holds several. ``on_error``: ``fail`` raises the first
+    InputError, ``skip`` hands it to ``report`` and goes on. ``reading``: what the user says of the
+    files.
     """
     for source in sources:
-        name = str(source)
-        frames = _stdin(stdin) if name == "-" else _file(Path(source), reading)
+        name = printable(str(source))
+        frames = _stdin(stdin) if str(source) == "-" else _file(Path(source), reading)
         for index, (frame, several) in enumerate(_lookahead(frames)):
             label = f"{name}#{index}" if several else name
             if frame.note:
@@ -165,6 +168,7 @@ def _open(path: Path, reading: Reading) -> Iterator[Frame]:
     if kind == "cube":
         yield _cube(path, reading)
     elif reader is None:
+        ending.check(path, kind)
         yield from foreign.frames(path, kind)
     else:
         with open_text(path) as stream:

@@ -139,9 +139,12 @@ class Committee:
         Raises:
             InputError: an element that a model never saw; forces of models without an energy.
             TemporaryError: a single structure does not fit in memory.
+            DivergedError: an answer is not finite.
         """
-        structures = [atoms for _, atoms in named]
-        answers = [model.predict(structures, forces, stress) for model in self.models]
+        labels, structures = map(list, zip(*named, strict=True))
+        answers = [
+            model.predict(structures, forces, stress, labels=labels) for model in self.models
+        ]
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         unit = self.units[self.energy] if forces or stress else ""
         means, spreads = self._combined(answers)

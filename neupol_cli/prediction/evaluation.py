@@ -16,6 +16,7 @@ from neupol_cli.io.hdf5 import Dataset, Target
 from neupol_cli.prediction.committee import Committee, Prediction, chunks
 from neupol_cli.progress import Tick, counted
 from neupol_cli.targets import ENERGIES, FORCES
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -251,7 +252,7 @@ def compare(
     dataset = dataset_of(path)
     labels = labels_of(dataset, committee, path)
     for name, indices in splits_of(dataset, path, partition, split).items():
-        subset = Subset(path, dataset, name, indices).predictable(committee, on_error)
+        subset = Subset(printable(path), dataset, name, indices).predictable(committee, on_error)
         if not len(subset.indices):
             continue
         with counted(f"predicting {name}", len(subset.indices)) as tick:

@@ -11,15 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from neupol_cli import renamed_settings
 from neupol_cli.errors import UsageError
+from neupol_cli.validation import annotations_of, mismatch
 
 # These follow from the data and from options of their own.
 DERIVED = ("targets", "units")
-# Settings of which there can be none; every other size or length is above zero.
-MAY_BE_ZERO = (
-    "charge_power", "envelope", "before_skip", "after_skip", "output_layers", "alpha_drop",
-    "lmax", "promolecule", "sampling_exponent",
-)  # fmt: skip
-SMALLEST = 1e-9
 
 
 def _truth(text: str) -> bool:
@@ -56,7 +51,7 @@ def numbers(texts: Sequence[str], option: str) -> dict[str, float]:
     except ValueError as error:
         raise UsageError(f"{option}: {error}; write NAME=NUMBER") from error
     for key, value in numbers.items():
-        if not _sensible(value, 0.0):
+        if not 0 <= value < math.inf:
             raise UsageError(f"{option} {key}={value}: has to be finite and not negative")
     return numbers
 
@@ -66,9 +61,9 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
 
     Raises:
         UsageError: a key that the Config does not have (listing those it has) or a value that is
-            not of its type.
+            not of its type, or out of range.
     """
-    hints = typing.get_type_hints(config)
+    hints, limits = typing.get_type_hints(config), annotations_of(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
     settings: dict[str, object] = {}
     for key, text in renamed_settings.current(pairs(texts, "--set")).items():
@@ -81,20 +76,9 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
         except (ValueError, KeyError) as error:
             name = getattr(hints[key], "__name__", None) or str(hints[key])
             raise UsageError(f"--set {key}={text}: {text!r} is no {name}") from error
-        least = 0.0 if key in MAY_BE_ZERO else SMALLEST
-        if not all(_sensible(value, least) for value in _each(settings[key])):
-            above = "not negative" if key in MAY_BE_ZERO else "above zero"
-            raise UsageError(f"--set {key}={text}: has to be finite and {above}")
+        if problem := mismatch(settings[key], limits[key], "it"):
+            raise UsageError(f"--set {key}={text}: {problem}")
     return settings
-
-
-def _each(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
-
-
-def _sensible(value: object, least: float) -> bool:
-    """Whether a setting is no number, or one that is finite and not less than this."""
-    return not isinstance(value, int | float) or (math.isfinite(value) and value >= least)
 
 
 def check_finite(options: Mapping[str, object]) -> None:

@@ -67,7 +67,7 @@ def fit(output: Path, options: Options, given: set[str], resume: bool, force: bo
     folder = Folder(output)
     with (
         process_group.joined(options["device"]) as group,
-        files.locked(folder.reserved()) if group.is_main else nullcontext(),
+        files.locked_folder(folder.reserved()) if group.is_main else nullcontext(),
     ):
         requested = _requested(folder, options, given, resume, force) if group.is_main else None
         chosen, earlier = group.broadcast(requested)
@@ -177,12 +177,7 @@ def _continued(earlier: Options, options: Options, given: set[str]) -> ChosenOpt
     Raises:
         UsageError: one that was given differently and may not change.
     """
-    earlier = _renamed(earlier)
     chosen = dict(earlier)
-    for name, usual in options.items():
-        begun = chosen.get(name)
-        if isinstance(usual, int | float) and not isinstance(begun, int | float | None):
-            raise InputError(f"config.json: {name} is {begun!r}, which is no number")
     for name in sorted(name for name in given if options[name] != earlier.get(name)):
         if name == "model" and options[name] == earlier.get("preset"):
             continue
@@ -196,14 +191,6 @@ def _continued(earlier: Options, options: Options, given: set[str]) -> ChosenOpt
         chosen[name] = options[name]
         print(f"{name}: {options[name]} (was {earlier[name]})", file=sys.stderr)
     return chosen
-
-
-def _renamed(earlier: Options) -> ChosenOptions:
-    """The options of a run as it would be begun today; versions before called some otherwise."""
-    renamed = {"partition" if name == "split" else name: earlier[name] for name in earlier}
-    if "preset" not in earlier:  # --scale had no "auto" then, and "mad" meant it
-        renamed["scale"] = "auto"
-    return renamed
 
 
 def _required(options: Options, name: str) -> str:

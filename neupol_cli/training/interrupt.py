@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+from neupol_cli import signals
+
 # As signal.signal takes and gives them.
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -53,6 +55,7 @@ class Interruption:
         if self.number and not self.repeats:
             os._exit(128 + number)  # asked twice: nothing more is written
         self.number = number
+        signals.note(number)
 
     def check(self) -> None:
         """Raises Interrupted if a signal has come."""

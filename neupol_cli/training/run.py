@@ -29,12 +29,22 @@ from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
+from neupol_cli.training.stored_options import StoredOptions
+from neupol_cli.validation import mismatch
 
 
 class RunConfig(TypedDict, total=False):
     """config.json: the options, the fingerprint of the data, and torchrun's mark where it began."""
 
     options: ChosenOptions
+    fingerprint: str
+    launcher: str
+
+
+class StoredRun(TypedDict, total=False):
+    """The same as it is read; the options are looked at afterwards."""
+
+    options: dict[str, object]
     fingerprint: str
     launcher: str
 
@@ -118,11 +128,26 @@ class Folder:
         try:
             with files.reported(self["config.json"]):
                 config: RunConfig = json.loads(self["config.json"].read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{self['config.json']}: not JSON: {error}") from error
-        if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
+        if not isinstance(config, dict) or not {"options", "fingerprint"} <= config.keys():
             raise InputError(f"{self['config.json']}: does not say how the run was begun")
-        return config
+        if problem := mismatch(config, StoredRun, ""):
+            raise InputError(f"{self['config.json']}: {problem}")
+        return {**config, "options": self._checked(config["options"])}
+
+    def _checked(self, options: ChosenOptions) -> ChosenOptions:
+        """The options of a run as it would be begun today; versions before called some otherwise.
+
+        Raises:
+            InputError: one is missing, of another type or out of range.
+        """
+        current = {"partition" if name == "split" else name: options[name] for name in options}
+        if "preset" not in options:  # --scale had no "auto" then, and "mad" meant it
+            current |= {"preset": None, "scale": "auto"}
+        if problem := mismatch(current, StoredOptions, "options"):
+            raise InputError(f"{self['config.json']}: {problem}")
+        return current
 
 
 class Run:
@@ -161,7 +186,7 @@ class Run:
         if state:
             try:
                 self.trainer.restore(state)
-            except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
                 raise CheckpointError(
                     f"{self.folder.state}: not a state of this model: {error}"
                 ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neupol_cli.errors import UsageError
+from neupol_cli.errors import DivergedError, UsageError
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
@@ -83,10 +83,16 @@ def trajectory(model: Model, name: str, label: str, atoms: Atoms) -> Trajectory:
     Raises:
         InputError: an element that the model never saw.
         UsageError: as :func:`check_movable`.
+        DivergedError: a point is nowhere.
     """
     check_movable(model, name)
     model.check([atoms], [label])
     (points,) = paths(model, [atoms])
+    if not np.isfinite(points).all():
+        raise DivergedError(
+            f"{label}: the points of {name} move to places that are not finite: its weights are "
+            "not sound"
+        )
     return Trajectory(label, atoms, name, tuple(model.targets), points, skeleton(atoms))
 
 

@@ -192,7 +192,7 @@ def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
     for broken, message in (
         ("[]", "does not say how the run was begun"),
         ("{}", "does not say how the run was begun"),
-        (config.replace('"lr": 0.001', '"lr": "abc"'), "lr is 'abc', which is no number"),
+        (config.replace('"lr": 0.001', '"lr": "abc"'), "options.lr is 'abc', not a number"),
     ):
         assert broken != config
         (run / "config.json").write_text(broken)
@@ -213,8 +213,8 @@ def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
         (["--epochs", "inf"], 2, "--epochs: inf is not a finite number"),
         (["--lr", "inf"], 2, "--lr: inf is not a finite number"),
         (["--schedule", "waves:inf"], 2, "is not finite"),
-        (["--set", "hidden=0"], 2, "above zero"),
-        (["--set", "charge_power=-1"], 2, "not negative"),
+        (["--set", "hidden=0"], 2, "from 1 to 4096"),
+        (["--set", "charge_power=-1"], 2, "from 0 to 8"),
         (["--set", "cutoff=nan"], 2, "finite"),
         (["--set", "species=1,6,7,8,400"], 2, "these settings make no network"),
         (["--seed", "-1"], 2, "--seed"),

@@ -206,3 +206,60 @@ def test_lock_excludes_under_contention(tmp_path: Path) -> None:
     assert [racer.returncode for racer in racers] == [0, 0, 0]
     assert all(int(text) > 0 for text in outputs)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_locked_without_a_trace(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with files.locked_folder(run):
+        assert run.is_dir() and os.listdir(tmp_path) == ["run"]
+        with (
+            pytest.raises(TemporaryError, match=f"process {os.getpid()} on "),
+            files.locked_folder(run),
+        ):
+            pass
+        assert os.listdir(run) == []
+    assert os.listdir(tmp_path) == []  # nothing was put in
+    with files.locked_folder(run):
+        (run / "file").touch()
+    assert os.listdir(run) == ["file"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is not a folder"), files.locked_folder(tmp_path / "file"):
+        pass
+
+
+HOLD_FOLDER = """
+import sys, time
+from pathlib import Path
+from neupol_cli.io import files
+with files.locked_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", HOLD_FOLDER, str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(TemporaryError, match=f"process {process.pid} on "):
+            files.locked_folder(run).__enter__()
+    finally:
+        process.kill()
+        process.wait()
+    assert os.listdir(tmp_path) == ["run"]
+    with files.locked_folder(run):
+        pass
+
+
+def test_without_locks_of_folders_a_file_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")  # as NFS says of a folder
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with files.locked_folder(tmp_path / "run"):
+        assert (tmp_path / "run.lock").exists()
+    assert os.listdir(tmp_path) == []

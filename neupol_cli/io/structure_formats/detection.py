@@ -24,7 +24,7 @@ def kind_of(path: Path) -> str:
     from ase.io.formats import UnknownFileTypeError, filetype
 
     try:
-        return str(filetype(str(path), read=True))
+        return _hidden(path) or str(filetype(str(path), read=True))
     except UnknownFileTypeError:
         with open_text(path) as stream:
             if stream.readline(LONGEST).strip().isdecimal():
@@ -33,3 +33,11 @@ def kind_of(path: Path) -> str:
     raise InputError(
         f"{path}: is in no format that ASE knows{packed}; try xyz, extxyz, CIF or POSCAR"
     )
+
+
+def _hidden(path: Path) -> str:
+    """The format of a file that is called ``.cif`` or the like, of which ASE sees no ending."""
+    from ase.io.formats import extension2format
+
+    known = extension2format.get(path.name[1:]) if path.name.startswith(".") else None
+    return known.name if known is not None else ""

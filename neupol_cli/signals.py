@@ -1,0 +1,56 @@
+"""SIGINT and SIGTERM: the first unwinds what is being done, a second one ends at once.
+
+Unwinding removes half-written files on the way. Imported and installed before anything heavy, so
+that a signal in the first second is answered as well. A training takes over while it works
+(training/interrupt.py), and ends at a safe place.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_received: list[int] = []
+
+
+def install() -> None:
+    """Takes up both signals, in the main thread of a process that is a command."""
+    for number in NUMBERS:
+        signal.signal(number, _handle)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _received and "TORCHELASTIC_RUN_ID" not in os.environ:
+        os._exit(128 + number)  # asked twice: nothing more is said or written
+    _received.append(number)
+    if len(_received) == 1:  # torchrun passes on what the terminal has sent already
+        raise SystemExit(128 + number)
+
+
+def note(number: int) -> None:
+    """Counts a signal that somebody else answers."""
+    _received.append(number)
+
+
+def received() -> int:
+    """The first signal that came, 0 if none did."""
+    return _received[0] if _received else 0
+
+
+def final(code: int) -> int:
+    """The exit code, given what the command made of its end: after a signal never success, nor a
+    bug that a library made of being interrupted."""
+    if received() and code not in (128 + number for number in NUMBERS):
+        return 128 + received()
+    return code
+
+
+def explain(arguments: Sequence[str]) -> None:
+    """Says what to do after a training was stopped before it was one."""
+    if "fit" in arguments[:1]:
+        name = signal.Signals(received()).name
+        print(f"stopped by {name} before a step was made; start it again", file=sys.stderr)

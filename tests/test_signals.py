@@ -1,0 +1,132 @@
+"""SIGINT and SIGTERM at any moment: one line at most, its own exit code, never success."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data" / "run-0.1" / "ethanol.h5"
+# The command line, with a signal at a place of the program's choosing.
+PROGRAM = """
+import os, signal, sys
+from neupol_cli import signals
+signals.install()
+{before}
+sys.argv = ["neupol", *{words}]
+from neupol_cli.app import main
+main()
+"""
+# While a module is imported, in the middle of what is not ours.
+WHILE_IMPORTING = """
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            {act}
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def ended(words: list[str], before: str) -> subprocess.CompletedProcess[str]:
+    script = PROGRAM.format(words=words, before=before)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, text=True, capture_output=True, check=False
+    )
+
+
+def kill(number: int, module: str, times: int = 1) -> str:
+    act = f"[os.kill(os.getpid(), {int(number)}) for _ in range({times})]"
+    return WHILE_IMPORTING.format(module=module, act=act)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["neupol_cli.training.fitting", "torch"])
+def test_a_training_that_has_not_begun_says_so(number: int, module: str, tmp_path: Path) -> None:
+    words = ["fit", "egnn", str(DATA), "-o", str(tmp_path / "run"), "--steps", "2"]
+    done = ended(words, kill(number, module))
+    name = signal.Signals(number).name
+    assert done.returncode == 128 + number
+    assert done.stderr == f"stopped by {name} before a step was made; start it again\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_the_folder_is_named(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    words = ["fit", "--resume", "-o", str(run)]
+    done = ended(words, kill(signal.SIGINT, "neupol_cli.training.loop"))
+    assert done.returncode == 130
+    assert done.stderr == f"stopped; go on with: neupol fit --resume -o {run}\n"
+
+
+def test_other_commands_end_in_silence() -> None:
+    done = ended(["models"], kill(signal.SIGTERM, "rich.table"))
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
+SWALLOWED = """
+from neupol_cli.commands import models
+def careless(*words, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException as error:
+        {then}
+models._print_all = careless
+"""
+
+
+@pytest.mark.parametrize("then", ["pass", "raise RuntimeError from error", "raise OSError('x')"])
+def test_what_a_library_makes_of_it_is_no_success_and_no_bug(then: str) -> None:
+    done = ended(["models"], SWALLOWED.format(then=then))
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+TWICE = """
+from neupol_cli.commands import models
+def slow(*words, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("still here")
+models._print_all = slow
+"""
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    done = ended(["models"], TWICE)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
+def test_before_the_command_line_is_there() -> None:
+    """The module that is run imports nothing before it takes up signals."""
+    script = (
+        "import sys, neupol_cli.__main__\n"
+        "assert not {'typer', 'click', 'torch', 'rich', 'numpy'} & set(sys.modules)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 1.0])
+def test_whenever_it_comes(tmp_path: Path, delay: float) -> None:
+    words = ["fit", "egnn", str(DATA), "-o", str(tmp_path / "run"), "--set", "hidden=4"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "neupol_cli", *words],
+        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate()[1]
+    if "KeyboardInterrupt" in message and delay < 0.3:
+        pytest.skip("Python itself was not up yet")
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in message
