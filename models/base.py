@@ -54,6 +54,7 @@ class FactsRecord(TypedDict):
 
     structures: int
     atoms: list[int]
+    heavy: list[int]
     parts: int
     charges: list[int]
     multiplicities: list[int]

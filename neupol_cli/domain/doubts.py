@@ -77,17 +77,26 @@ def of_structure(facts: Facts, atoms: Atoms) -> list[str]:
 
 
 def _overall(facts: Facts, atoms: Atoms, bonds: Bonds) -> Iterator[str]:
-    fewest, most = facts.atoms
-    if not fewest <= len(atoms) <= most:
-        yield f"{len(atoms)} atoms, where training structures had {fewest} to {most}"
-    if not facts.odd and electrons(atoms, total_charge(atoms)) % 2:
-        yield "an odd number of electrons"
     periodic = bool(atoms.pbc.any())
     if not (facts.periodic if periodic else facts.molecules):
         yield "periodic" if periodic else "not periodic"
+    elif not periodic:  # a larger cell of the same crystal is the same crystal
+        yield from _sizes(facts, atoms)
+    if not facts.odd and electrons(atoms, total_charge(atoms)) % 2:
+        yield "an odd number of electrons"
     parts = bonds.parts()
     if parts > facts.parts:
         yield f"in {parts} parts that no bond joins"
+
+
+def _sizes(facts: Facts, atoms: Atoms) -> Iterator[str]:
+    heavy = int((atoms.numbers > 1).sum())
+    for count, what, (fewest, most) in (
+        (len(atoms), "atoms", facts.atoms),
+        (heavy, "atoms besides hydrogen", facts.heavy),
+    ):
+        if not fewest <= count <= most:
+            yield f"{count} {what}, where training structures had {fewest} to {most}"
 
 
 def _lengths(facts: Facts, bonds: Bonds) -> Iterator[str]:

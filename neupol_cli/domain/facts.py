@@ -26,7 +26,7 @@ class Facts:
 
     Attributes:
         structures: how many.
-        atoms: fewest and most of a structure.
+        atoms, heavy: fewest and most of a structure, and of those that are not hydrogen.
         parts: the most pieces, not bonded to each other, of a structure.
         charges, multiplicities: those that were stated; 0 and nothing where none was.
         odd: whether a structure had an odd number of electrons.
@@ -41,6 +41,7 @@ class Facts:
 
     structures: int
     atoms: list[int]
+    heavy: list[int]
     parts: int
     charges: list[int]
     multiplicities: list[int]
@@ -69,6 +70,7 @@ class Facts:
         return {
             "structures": self.structures,
             "atoms": self.atoms,
+            "heavy": self.heavy,
             "parts": self.parts,
             "charges": self.charges,
             "multiplicities": self.multiplicities,
@@ -116,6 +118,7 @@ class Tally:
     def __init__(self) -> None:
         self.structures, self.parts = 0, 0
         self.atoms: set[int] = set()
+        self.heavy: set[int] = set()
         self.charges: set[int] = set()
         self.multiplicities: set[int] = set()
         self.odd: set[bool] = set()
@@ -139,6 +142,7 @@ class Tally:
         self.structures += 1
         self.parts = max(self.parts, bonds.parts())
         self.atoms.add(len(atoms))
+        self.heavy.add(int((atoms.numbers > 1).sum()))
         self.charges.add(charge)
         self.multiplicities.update(() if spin is None else (spin,))
         self.odd.add(bool(electrons(atoms, charge) % 2))
@@ -152,6 +156,7 @@ class Tally:
         return Facts(
             structures=self.structures,
             atoms=[min(self.atoms), max(self.atoms)],
+            heavy=[min(self.heavy), max(self.heavy)],
             parts=self.parts,
             charges=sorted(self.charges),
             multiplicities=sorted(self.multiplicities),

@@ -101,6 +101,7 @@ def overlapping() -> Atoms:
         (without_hydrogens("C3H8", 2), "no training structure has an atom"),
         (overlapping(), "no training structure has an atom"),
         (molecule("C6H6") + molecule("C6H6"), "24 atoms, where training structures had 3 to 11"),
+        (molecule("C4H4O"), "5 atoms besides hydrogen, where training structures had 1 to 3"),
         (molecule("HCN"), "no training structure has an atom N1(C2)"),
     ],
 )
