@@ -84,7 +84,7 @@ def check_claims(model: Model, source: str | Path) -> None:
     trained = model.header.get("data", Data()).get("elements", [])
     if not set(trained) <= set(model.species):
         raise CheckpointError(f"{source}: says it was trained on elements that it has no place for")
-    claimed = model.header.get("targets", model.targets)
+    claimed = model.header.get("targets") or model.targets
     for name, unit in model.targets.items():
         if claimed.get(name) != unit:
             raise CheckpointError(
