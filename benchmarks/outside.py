@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/outside.py qm9.h5 [-m qm9] [--answers 1000]
 
 Every kind of outsider is made forty times from unseen molecules, by one change each. Printed are
-the shares that get a doubt or are refused; of unseen molecules as they are, by their structure alone
-(all of them) and with the answers looked at too (--answers of them).
+the shares that get a doubt or are refused; of unseen molecules as they are, by structure alone (all
+of them) and with the answers looked at too (--answers of them).
 """
 
 from __future__ import annotations
