@@ -93,7 +93,8 @@ def _print_one(name: str) -> None:
     from neupol_cli.console import stdout
 
     if name in registry.bundled():
-        lines = [registry.bundled_card(name)]
+        header = registry.bundled_header(name)
+        lines = [registry.bundled_card(name), *_domain_lines(header)]
     elif _is_checkpoint(name):
         lines = list(_header_lines(registry.load(name).header))
     elif name in presets.presets():
@@ -110,9 +111,21 @@ def _is_checkpoint(name: str) -> bool:
     return name not in known and Path(name).exists()
 
 
+def _domain_lines(header: Header) -> Iterator[str]:
+    """What is answered without a doubt, where the checkpoint says so."""
+    from neupol_cli.domain import summary
+
+    if "domain" in header:
+        yield "domain (what is unlike it is answered with a doubt):"
+        yield from (f"  {line}" for line in summary.lines(header["domain"]))
+
+
 def _header_lines(header: Header) -> Iterator[str]:
     """What a checkpoint says of itself; tables of names and values one a line."""
+    yield from _domain_lines(header)
     for key, value in header.items():
+        if key == "domain":
+            continue
         if not isinstance(value, dict):
             yield f"{key}: {value}"
             continue

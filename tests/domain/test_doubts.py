@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from neupol_cli.domain import doubts
+from neupol_cli.domain import doubts, summary
 from neupol_cli.domain.charges import multiplicity, total_charge
 from neupol_cli.domain.facts import Facts, facts_of
 from neupol_cli.errors import InputError
@@ -157,3 +157,12 @@ def test_a_charge_that_no_training_structure_had(facts: Facts) -> None:
 
 def test_a_line_has_room_for_three() -> None:
     assert doubts.line(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def test_a_domain_can_be_read(facts: Facts) -> None:
+    first, second, third, bonds, *ranges = summary.lines(facts.record())
+    assert first == "trained on 180 molecules of 3 to 11 atoms, 1 to 3 besides hydrogen"
+    assert second == "charge 0; even numbers of electrons only; in one piece"
+    assert third.endswith("surroundings of atoms (neighbours by element and coordination)")
+    assert bonds.startswith("bonds in Angstrom: ")
+    assert ranges == ["gap: 4 to 12 eV", "U0: -700 to -200 eV an atom"]
