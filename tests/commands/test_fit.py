@@ -78,6 +78,7 @@ def test_fit_leaves_a_whole_run(data: Path, tmp_path: Path) -> None:
     files = {"best.safetensors", "last.safetensors", "state.safetensors", "config.json"}
     assert names == files | {"metrics.jsonl", "loss.png"}
     meta, tensors = checkpoint.load_file(run / "best.safetensors")
+    assert meta["domain"]["structures"] == 56 and meta["domain"]["atoms"] == [9, 9]
     assert meta["test"] == answer["test"] and meta["config"]["targets"] == ["energy"]
     assert meta["config"]["units"] == ["eV"] and meta["config"]["encoding"] == "learned"
     assert meta["data"]["fingerprint"] and tensors["scale"].shape == (1,)
