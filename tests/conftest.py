@@ -13,12 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from neupol_cli import checkpoint, registry
+from neupol_cli import checkpoint, registry, signals
 from tests import warm
 
 DATA = Path(__file__).parent / "data"
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_signal_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of a command has one life; tests that send a signal to this one leave no trace."""
+    monkeypatch.setattr(signals, "_received", [])
 
 
 class Parity:
