@@ -267,12 +267,13 @@ class Run:
 
     def _evaluate(self) -> None:
         trainer = self.trainer
+        domain = (
+            self._domain()
+        )  # before the evaluation: what stops the one must not halve the other
         better = trainer.evaluate(self.interruption.check)
         now = trainer.now
         if better:
-            self._save_weights(
-                self.folder.best, {"valid": self.with_units(now.valid), **self._domain()}
-            )
+            self._save_weights(self.folder.best, {"valid": self.with_units(now.valid), **domain})
         if now.valid:
             record = {"step": now.step, "seconds": round(trainer.elapsed(), 2), "valid": now.valid}
             self._note(record)
