@@ -115,7 +115,7 @@ def test_a_full_disk_is_told_and_the_earlier_file_is_whole(
         (tmp_path / name).write_text("the earlier file")
         limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
-        limit += "from neupol_cli.app import main; main(sys.argv[1:])"
+        limit += "from neupol_cli.app import main; main()"
         command = [sys.executable, "-c", limit, "density", "water.xyz", "-o", name]
         command += ["-m", str(checkpoint_file), "--spacing", "0.4"]
         found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
