@@ -27,24 +27,32 @@ def total_charge(atoms: Atoms, label: str = "") -> int | None:
 
 
 def multiplicity(atoms: Atoms, label: str = "") -> int | None:
-    """2S + 1: ``multiplicity`` or ``spin`` (unpaired electrons) of the comment line, or else from
-    initial magnetic moments; None if none is there.
+    """2S + 1: ``multiplicity`` or ``spin`` of the comment line, or else from a molecule's initial
+    magnetic moments (a crystal's are those of a cell of any size); None if none is there.
+
+    Some programs write unpaired electrons as ``spin``, others 2S + 1: an even number of electrons
+    has an odd multiplicity, so that only one of the two can be meant.
 
     Raises:
         InputError: it is not a whole number, or not one of a molecule.
     """
     if "multiplicity" in atoms.info:
-        value = _whole(atoms.info["multiplicity"], "multiplicity", label)
-        if value < 1:
-            raise InputError(f"{label}: multiplicity {value} is not positive")
-        return value
+        return _positive(_whole(atoms.info["multiplicity"], "multiplicity", label), label)
     if "spin" in atoms.info:
-        return abs(_whole(atoms.info["spin"], "spin", label)) + 1
-    if atoms.has("initial_magmoms"):
+        spin = abs(_whole(atoms.info["spin"], "spin", label))
+        odd = electrons(atoms, total_charge(atoms, label)) % 2
+        return _positive(spin + 1 if spin % 2 == odd else spin, label)
+    if atoms.has("initial_magmoms") and not atoms.pbc.any():
         total = float(abs(atoms.get_initial_magnetic_moments().sum()))
         if abs(total - round(total)) <= WHOLE:
             return round(total) + 1
     return None
+
+
+def _positive(value: int, label: str) -> int:
+    if value < 1:
+        raise InputError(f"{label}: multiplicity {value} is not positive")
+    return value
 
 
 def charged(

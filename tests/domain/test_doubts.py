@@ -139,7 +139,12 @@ def test_electrons_are_counted() -> None:
 def test_charges_and_multiplicities_are_read() -> None:
     ion = Atoms("OH", info={"charge": -1, "multiplicity": 3})
     assert (total_charge(ion), multiplicity(ion)) == (-1, 3)
-    assert multiplicity(Atoms("O", info={"spin": 2})) == 3
+    assert multiplicity(Atoms("O", info={"spin": 2})) == 3  # unpaired electrons
+    assert multiplicity(Atoms("O", info={"spin": 1})) == 1  # 2S + 1: eight electrons are paired
+    assert multiplicity(Atoms("OH", info={"spin": 1})) == 2
+    assert multiplicity(Atoms("OH", info={"spin": 1, "charge": -1})) == 1
+    iron = Atoms("Fe", magmoms=[2.0], cell=[2, 2, 2], pbc=True)
+    assert multiplicity(iron) is None
     by_atoms = Atoms("OH", charges=[-1.21, 0.2], magmoms=[1.0, 0.0])
     assert (total_charge(by_atoms), multiplicity(by_atoms)) == (-1, 2)
     assert (total_charge(Atoms("OH")), multiplicity(Atoms("OH"))) == (None, None)

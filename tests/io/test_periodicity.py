@@ -149,6 +149,11 @@ def water(scale: float = 1.0, title: str = "density") -> Volume:
         (water(1.25), None),  # all electrons
         (water(title="GTH pseudopotential, PBE"), None),
         (water(title="homo.xyz electron density by neupol"), None),
+        (water(title="Psi4 Gaussian Cube File. Property: Dt"), None),
+        (water(title="Mo2C and MoS2, PBE"), None),
+        (water(title="Psi4 Gaussian Cube File. Property: Psi_a_5_1-A"), "its title says 'Psi_'"),
+        (water(title="Psi4 Gaussian Cube File. Property: Ds"), "its title says 'Property: Ds'"),
+        (water(title="MO 5 of water"), "its title says 'MO 5'"),
         (water(title="HARTREE POTENTIAL"), "its title says 'POTENTIAL'"),
         (water(title="ELF of water"), "its title says 'ELF'"),
         (water(title="spin density"), "its title says 'spin density'"),

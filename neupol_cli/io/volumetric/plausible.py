@@ -13,12 +13,13 @@ import numpy as np
 
 from neupol_cli.io.volumetric.grid import Volume
 
+# Psi4 titles all its cubes with its name: "Property: Dt" is the density, Ds its spin, Psi_.. orbitals.
 OTHERS = re.compile(
     r"(?<!pseudo)(?<!pseudo[ -])\bpotentials?\b|\besp\b|\belf\b|locali[sz]ation|"
     r"\bspin[ _-]?(?:density|polari[sz])|\borbitals?\b|\bwave[ _-]?functions?\b|\bldos\b|"
-    r"\b(?:homo|lumo)\b|\bmo\s*[#:]?\s*\d+|\b(?:difference|deformation)[ _-]?density|"
+    r"\b(?:homo|lumo)\b|(?-i:\bMO\b)\s*[#:=]?\s*\d+|\b(?:difference|deformation)[ _-]?density|"
     r"\bdensity[ _-]?difference|\blaplacian\b|\breduced density gradient\b|\brdg\b|"
-    r"\bkinetic energy density\b|\bpsi\s*(?:\d|\^2|\*\*2)",
+    r"\bkinetic energy density\b|\bpsi(?:_|\s+\d|\s*(?:\^|\*\*)\s*2)|\bproperty:\s*ds\b",
     re.I,
 )
 OURS = re.compile(r".*electron density by neupol")  # behind the name of a structure's file
