@@ -134,7 +134,7 @@ def _structures(
 ) -> list[tuple[str, Atoms]]:
     """Every structure that can be read; InputError where there is none."""
     from neupol_cli.density.job import frames
-    from neupol_cli.domain.charges import charged
+    from neupol_cli.io.charges import charged
 
     labelled = list(charged(frames(source, on_error, reading), charge))
     if not labelled:

@@ -75,8 +75,8 @@ def predict(
     from neupol_cli import registry
     from neupol_cli.devices import device_named
     from neupol_cli.distributed import process_group, torchrun
-    from neupol_cli.domain.charges import charged
     from neupol_cli.io import structures
+    from neupol_cli.io.charges import charged
     from neupol_cli.prediction.committee import Committee
 
     reading = reading_of(altloc, species, pbc)

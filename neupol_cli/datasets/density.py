@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from ase import Atoms
 
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import structures, volumetric
+from neupol_cli.io import hdf5, structures, volumetric
 from neupol_cli.io.density_writer import DensityWriter
-from neupol_cli.io.hdf5 import read as read_hdf5
 from neupol_cli.io.volumetric import Volume, periodicity, plausible
 from neupol_cli.io.volumetric.format import StreamReader
 from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
@@ -164,7 +164,7 @@ def _unlz4(content: bytes, label: str) -> bytes:
 
 
 def _structures(path: Path) -> Iterator[tuple[str, Opener]]:
-    dataset = read_hdf5(path)
+    dataset = hdf5.read(path)
     if dataset.density is None:
         raise InputError(f"{path}: holds no densities")
     for index in range(dataset.size):
@@ -191,9 +191,9 @@ class Collector:
         self.writer = writer
         self.accept = accept  # whatever speaks against a density
         self.report = Report()
-        self.numbers: list[np.ndarray] = []
         self.electrons: list[float] = []
         self.notes: list[Mapping[str, object]] = []
+        self.frames: list[Atoms] = []
         self.identities: set[int] = set()
 
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:
@@ -206,7 +206,7 @@ class Collector:
         grid = volume.grid
         self.writer.add(volume.atoms, values, grid.origin, grid.step, identity)
         self.identities.add(identity)
-        self.numbers.append(volume.atoms.numbers)
+        self.frames.append(volume.atoms)
         self.electrons.append(electrons)
         self.notes.append(volume.notes | {"electrons": electrons})
         self.report.read += 1
@@ -259,8 +259,10 @@ class Collector:
         if not self.report.read:
             count = len(self.report.failed)
             raise InputError(f"{self.writer.path}: none of {count} densities could be used")
-        targets = labels(self.notes)
-        self.report.valence = known or valence(self.numbers, np.array(self.electrons))
+        targets = hdf5.states(self.frames) | labels(self.notes)
+        self.report.valence = known or valence(
+            [atoms.numbers for atoms in self.frames], np.array(self.electrons)
+        )
         self.writer.label(targets, {"electrons": self.report.valence})
         parts = splits.shuffled(self.report.read, counts or default_split(self.report.read), seed)
         self.writer.split("default", parts)

@@ -24,6 +24,7 @@ import numpy as np
 from neupol_cli.datasets.density import Collector, Report
 from neupol_cli.errors import InputError, NeupolError, TemporaryError, UsageError
 from neupol_cli.io import volumetric
+from neupol_cli.io.charges import multiplicity, state, total_charge
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.units import BOHR, HARTREE
 from neupol_cli.io.volumetric import Volume, by_spacing
@@ -89,8 +90,8 @@ def solve(
 ) -> tuple[Volume, dict[int, float]]:
     """The density of one molecule, and the charge of each element's ion.
 
-    Charge and unpaired electrons come from ``atoms.info`` (``charge``, ``spin`` = 2S); else it is
-    neutral and as low-spin as its electrons allow. Notes: electrons, energy (eV), dipole (D).
+    Charge and multiplicity are those that the structure states (io/charges.py); else it is neutral
+    and as low-spin as its electrons allow. Notes: electrons, energy (eV), dipole (D).
 
     Raises:
         InputError: it is periodic, has elements without basis, or does not converge.
@@ -132,10 +133,8 @@ def _molecule(atoms: Atoms, settings: Settings) -> Mole:
     molecule.atom = [(symbol, tuple(place)) for symbol, place in places]
     if settings.pseudo.lower() != "none":
         molecule.pseudo = settings.pseudo
-    molecule.charge = int(atoms.info.get("charge", 0))
-    molecule.spin = None  # as few unpaired electrons as their number allows
-    if "spin" in atoms.info:
-        molecule.spin = int(atoms.info["spin"])
+    charge, spin = state(atoms)
+    molecule.charge, molecule.spin = charge, spin - 1
     return molecule.build()
 
 
@@ -158,11 +157,12 @@ class Store:
 
     def path(self, atoms: Atoms) -> Path:
         """Where a molecule at these settings is kept."""
-        state = hashlib.sha256(self.settings.encode())
+        digest = hashlib.sha256(self.settings.encode())
         for part in (atoms.numbers.astype(np.int64), atoms.positions.astype(np.float64)):
-            state.update(np.ascontiguousarray(part).tobytes())
-        state.update(json.dumps([int(atoms.info.get(k, 0)) for k in ("charge", "spin")]).encode())
-        return self.folder / f"{state.hexdigest()[:24]}.h5"
+            digest.update(np.ascontiguousarray(part).tobytes())
+        stated = [total_charge(atoms) or 0, (multiplicity(atoms) or 1) - 1]
+        digest.update(json.dumps(stated).encode())
+        return self.folder / f"{digest.hexdigest()[:24]}.h5"
 
     def find(self, atoms: Atoms) -> tuple[Volume, dict[int, float]] | None:
         """A molecule that was finished earlier; a damaged file counts as none."""

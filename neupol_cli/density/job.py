@@ -16,10 +16,10 @@ from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predic
 from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain import doubts
-from neupol_cli.domain.charges import total_charge
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import UsageError
 from neupol_cli.io import structures, volumetric
+from neupol_cli.io.charges import total_charge
 from neupol_cli.io.structure_formats import isolated
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
 from neupol_cli.io.volumetric import Grid, Volume, coverage, periodicity

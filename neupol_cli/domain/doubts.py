@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ase import Atoms
 
 from neupol_cli.domain.bonds import Bonds, bond_name, contact_name
-from neupol_cli.domain.charges import electrons, multiplicity, total_charge
 from neupol_cli.domain.facts import Facts
 from neupol_cli.errors import InputError
+from neupol_cli.io.charges import electrons, multiplicity, total_charge
 from neupol_cli.targets import target
 
 # How far beyond its range a length may be, Angstrom: for a bond, and for two that are not bonded.
@@ -61,7 +61,7 @@ def of_charge(facts: Facts, atoms: Atoms, label: str = "") -> list[str]:
     if charge is not None and charge not in facts.charges:
         known = ", ".join(f"{q:+d}" if q else "0" for q in facts.charges)
         reasons.append(f"has charge {charge:+d}, the model was trained on {known}")
-    usual = sorted({1, *facts.multiplicities})
+    usual = sorted({1, *facts.multiplicities, *([2] if facts.odd else [])})
     if spin is not None and spin not in usual:
         known = ", ".join(map(str, usual))
         reasons.append(f"has multiplicity {spin}, the model was trained on {known}")

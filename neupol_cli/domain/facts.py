@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from neupol_cli.domain.bonds import Bonds, bond_name, contact_name
-from neupol_cli.domain.charges import electrons, multiplicity, total_charge
+from neupol_cli.io.charges import electrons, multiplicity, total_charge
 from neupol_cli.models.base import FactsRecord
 
 CHUNK = 1024

@@ -10,12 +10,12 @@ from ase import Atoms
 
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.facts import Facts, Range, facts_of
+from neupol_cli.io.charges import STATED
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.targets import target
 
 FEW = 0.01  # of unseen structures, that may have surroundings that training structures had not
 ENOUGH = 2000  # unseen structures, to know that
-CHARGE = "charge"  # a label that is the structures' total charge
 
 
 def facts_of_dataset(
@@ -39,21 +39,17 @@ def _covers(facts: Facts, unseen: Iterable[Atoms]) -> bool:
     return bool(known) and known.count(False) <= FEW * len(known)
 
 
-def _structures(dataset: Dataset, train: np.ndarray, check: Callable[[], None]) -> Iterator[Atoms]:
-    charges = dataset.targets.get(CHARGE)
-    for index in train.tolist():
+def _structures(dataset: Dataset, chosen: np.ndarray, check: Callable[[], None]) -> Iterator[Atoms]:
+    for index in chosen.tolist():
         check()
-        atoms = dataset.atoms(index)
-        if charges is not None:
-            atoms.info["charge"] = float(charges.values[index])
-        yield atoms
+        yield dataset.atoms(index)
 
 
 def _ranges(dataset: Dataset, train: np.ndarray) -> dict[str, Range]:
     """Lowest and highest of every target that is a number; of extensive ones, an atom."""
     ranges = {}
     for name, label in dataset.targets.items():
-        if label.per == "structure" and label.values.ndim == 1:
+        if name not in STATED and label.per == "structure" and label.values.ndim == 1:
             values = label.values[train]
             if target(name).extensive:
                 values = values / dataset.counts[train]

@@ -22,6 +22,7 @@ import numpy as np
 
 from neupol_cli.errors import InputError
 from neupol_cli.io import hdf5_file
+from neupol_cli.io.charges import STATED, electrons, lowest, state
 from neupol_cli.io.density_dataset import Density
 from neupol_cli.io.files import atomic
 
@@ -77,13 +78,18 @@ class Dataset:
         return [int(number) for number in np.unique(self.numbers)]
 
     def atoms(self, index: int) -> ase.Atoms:
-        """Structure ``index`` without its labels."""
+        """Structure ``index`` without labels but for the charge and multiplicity it stated."""
         from ase import Atoms
 
         rows = slice(self.offsets[index], self.offsets[index + 1])
         cell = None if self.cell is None else self.cell[index]
         pbc = None if self.pbc is None else self.pbc[index]
-        return Atoms(self.numbers[rows], self.positions[rows], cell=cell, pbc=pbc)
+        atoms = Atoms(self.numbers[rows], self.positions[rows], cell=cell, pbc=pbc)
+        for name in STATED:
+            label = self.targets.get(name)
+            if label is not None and label.per == "structure" and label.values.ndim == 1:
+                atoms.info[name] = float(label.values[index])
+        return atoms
 
     def elements_of(self, indices: np.ndarray) -> list[int]:
         """Atomic numbers that occur in some structures, ascending."""
@@ -146,7 +152,8 @@ def from_atoms(
     targets: dict[str, Target] | None = None,
     splits: dict[str, dict[str, np.ndarray]] | None = None,
 ) -> Dataset:
-    """A dataset of checked structures; cells are kept if any structure is periodic."""
+    """A dataset of checked structures; cells are kept if any structure is periodic, charges and
+    multiplicities if any structure has an unusual one."""
     counts = [len(atoms) for atoms in frames]
     periodic = any(atoms.pbc.any() for atoms in frames)
     return Dataset(
@@ -156,11 +163,23 @@ def from_atoms(
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         cell=np.array([atoms.cell.array for atoms in frames]) if periodic else None,
         pbc=np.array([atoms.pbc for atoms in frames]) if periodic else None,
-        targets=targets or {},
+        targets=states(frames) | (targets or {}),
         splits=splits or {},
         source=source,
         ids=None if ids is None else np.asarray(ids, np.int64),
     )
+
+
+def states(frames: Sequence[ase.Atoms]) -> dict[str, Target]:
+    """Charges and multiplicities, as labels, where any structure has an unusual one."""
+    charges, spins = np.array([state(atoms) for atoms in frames], float).reshape(-1, 2).T
+    usual = [lowest(electrons(a, int(q))) for a, q in zip(frames, charges, strict=True)]
+    labels = {}
+    if charges.any():
+        labels["charge"] = Target(charges, "e")
+    if (spins != usual).any():
+        labels["multiplicity"] = Target(spins, "")
+    return labels
 
 
 def write(path: str | Path, dataset: Dataset, single: bool = False) -> None:

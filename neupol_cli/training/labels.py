@@ -9,6 +9,7 @@ import numpy as np
 from neupol_cli import registry
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
+from neupol_cli.io.charges import STATED
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import Backbone, PropertyConfig
 from neupol_cli.models.targets import readout_of_number
@@ -25,9 +26,10 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
     """
     there = dataset.targets
     single = [k for k, t in there.items() if t.per == "structure" and t.values.ndim == 1]
-    usual = [*single, *([FORCES] if FORCES in there else [])]
+    states = [name for name in single if name in STATED]  # learnt by nobody who does not say so
+    usual = [*(k for k in single if k not in states), *([FORCES] if FORCES in there else [])]
     vectors = [name for name in TARGETS if name not in usual and is_vector(dataset, name)]
-    learnable = [*usual, *vectors]
+    learnable = [*usual, *vectors, *states]
     wanted = list(dict.fromkeys(request.targets)) or usual
     for name in wanted:
         if name not in learnable:

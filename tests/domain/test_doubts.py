@@ -11,9 +11,9 @@ from ase import Atoms
 from ase.build import molecule
 
 from neupol_cli.domain import doubts, summary
-from neupol_cli.domain.charges import multiplicity, total_charge
 from neupol_cli.domain.facts import Facts, facts_of
 from neupol_cli.errors import InputError
+from neupol_cli.io.charges import multiplicity, total_charge
 
 TRAINING = ["CH4", "C2H6", "CH3CH2OH", "H2O", "CH3OH", "C3H8", "C2H4", "C3H6_D3h", "CH3OCH3"]
 

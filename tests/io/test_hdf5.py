@@ -13,10 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import hdf5
+from neupol_cli.io.charges import state
 from neupol_cli.io.density_writer import DensityWriter
 
 
@@ -321,3 +323,13 @@ def test_io_failure_is_reported_for_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "a.h5").chmod(0)
     with pytest.raises(StorageError):
         hdf5.read(tmp_path / "a.h5")
+
+
+def test_charges_and_multiplicities_that_are_unusual_are_kept(tmp_path: Path) -> None:
+    plain, ion = Atoms("OH2", np.eye(3)), Atoms("OH", np.eye(3)[:2], info={"charge": -1})
+    oxygen = Atoms("O2", np.eye(3)[:2], info={"spin": 2})
+    hdf5.write(tmp_path / "a.h5", hdf5.from_atoms([plain, ion, oxygen], "structures", "t"))
+    dataset = hdf5.read(tmp_path / "a.h5")
+    assert [state(dataset.atoms(k)) for k in range(3)] == [(0, 1), (-1, 1), (0, 3)]
+    assert dataset.targets["charge"].unit == "e"
+    assert not hdf5.from_atoms([plain], "structures", "t").targets

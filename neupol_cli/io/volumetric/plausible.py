@@ -13,7 +13,7 @@ import numpy as np
 
 from neupol_cli.io.volumetric.grid import Volume
 
-# Psi4 titles all its cubes with its name: "Property: Dt" is the density, Ds its spin, Psi_.. orbitals.
+# Psi4 titles all its cubes with its name: "Property: Dt" is the density, Ds spin, Psi_.. orbitals.
 OTHERS = re.compile(
     r"(?<!pseudo)(?<!pseudo[ -])\bpotentials?\b|\besp\b|\belf\b|locali[sz]ation|"
     r"\bspin[ _-]?(?:density|polari[sz])|\borbitals?\b|\bwave[ _-]?functions?\b|\bldos\b|"

@@ -8,6 +8,7 @@ from ase import Atoms
 
 from neupol_cli.errors import InputError
 
+STATED = ("charge", "multiplicity")  # in a structure's info, and labels of a dataset
 WHOLE = 0.05  # atoms' charges are rounded in files; their sum is taken for whole if it is this near
 
 
@@ -53,6 +54,17 @@ def _positive(value: int, label: str) -> int:
     if value < 1:
         raise InputError(f"{label}: multiplicity {value} is not positive")
     return value
+
+
+def state(atoms: Atoms) -> tuple[int, int]:
+    """Charge and multiplicity: what is stated, else none and the lowest one."""
+    charge = total_charge(atoms) or 0
+    return charge, multiplicity(atoms) or lowest(electrons(atoms, charge))
+
+
+def lowest(electrons: int) -> int:
+    """The lowest multiplicity of a number of electrons."""
+    return 1 + electrons % 2
 
 
 def charged(
