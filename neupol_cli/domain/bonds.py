@@ -7,6 +7,7 @@ with too few neighbours, or as a structure in two parts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,8 @@ STRETCHED = 1.22  # times the sum of radii: the longest bond
 REACH = 3.0  # Angstrom: contacts between atoms that are not bonded are looked at up to here
 DENSE = 64  # atoms up to which all pairs are quicker than a search
 ELEMENTS, COUNTS = 128, 32  # more than there are elements, and neighbours that are told apart
+
+Range = list[float]  # lowest and highest
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,22 @@ class Bonds:
             for atom, near in enumerate(self.neighbours)
         ]
 
-    def lengths_by_type(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every bond: (b,) code of its ends' types (see :func:`bond_name`), and Angstrom."""
+    def bonds(self) -> dict[str, Range]:
+        """``C4-H1``, a carbon of four neighbours and a hydrogen of one -> shortest and longest."""
         once = self.bonded & (self.first <= self.second)
         types = (self.numbers * COUNTS + np.minimum(self.coordination, COUNTS - 1)).astype(np.int64)
         ends = np.sort((types[self.first[once]], types[self.second[once]]), axis=0)
-        return ends[0] * (COUNTS * ELEMENTS) + ends[1], self.lengths[once]
+        codes = ends[0] * (COUNTS * ELEMENTS) + ends[1]
+        return {_bond(code): extent for code, extent in _extents(codes, self.lengths[once])}
 
-    def contacts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every near pair without a bond: (c,) code (see :func:`contact_name`), and Angstrom."""
+    def contacts(self) -> dict[str, float]:
+        """The nearest of two elements without a bond: ``C.H`` where they share a neighbour, so that
+        an angle holds them apart, and ``C..H`` elsewhere."""
         once = ~self.bonded & (self.first <= self.second)
         first, second = self.first[once], self.second[once]
         ends = np.sort((self.numbers[first], self.numbers[second]), axis=0).astype(np.int64)
-        return (ends[0] * ELEMENTS + ends[1]) * 2 + self._joined(first, second), self.lengths[once]
+        codes = (ends[0] * ELEMENTS + ends[1]) * 2 + self._joined(first, second)
+        return {_contact(code): low for code, (low, _) in _extents(codes, self.lengths[once])}
 
     def _joined(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(c,) whether both are bonded to one and the same atom."""
@@ -126,17 +132,25 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return first, second, np.linalg.norm(vectors, axis=1)
 
 
-def bond_name(code: int) -> str:
-    """Types of a bond's ends: ``C4-H1``, a carbon of four neighbours and a hydrogen of one."""
+def _extents(codes: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, Range]]:
+    """Every code that occurs, with its shortest and longest length."""
+    order = np.lexsort((lengths, codes))
+    codes, lengths = codes[order], lengths[order]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    last = np.append(first, len(codes))[1:] - 1
+    low, high = lengths[first].tolist(), lengths[last].tolist()
+    for code, *extent in zip(codes[first].tolist(), low, high, strict=True):
+        yield code, extent
+
+
+def _bond(code: int) -> str:
     return "-".join(
         f"{chemical_symbols[end // COUNTS]}{end % COUNTS}"
         for end in divmod(code, COUNTS * ELEMENTS)
     )
 
 
-def contact_name(code: int) -> str:
-    """Elements of a pair that is not bonded: ``C.H`` where they share a neighbour, so that an angle
-    holds them apart, and ``C..H`` elsewhere."""
+def _contact(code: int) -> str:
     pair, joined = divmod(code, 2)
     dots = "." if joined else ".."
     return dots.join(chemical_symbols[number] for number in divmod(pair, ELEMENTS))

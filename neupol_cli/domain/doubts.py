@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
-from neupol_cli.domain.bonds import Bonds, bond_name, contact_name
+from neupol_cli.domain.bonds import Bonds, Range
 from neupol_cli.domain.facts import Facts
 from neupol_cli.errors import InputError
 from neupol_cli.io.charges import electrons, multiplicity, total_charge
@@ -100,25 +100,30 @@ def _sizes(facts: Facts, atoms: Atoms) -> Iterator[str]:
 
 
 def _lengths(facts: Facts, bonds: Bonds) -> Iterator[str]:
-    """Bonds outside their range, and contacts nearer than ever; the farthest out of each kind."""
-    worst: dict[str, tuple[float, str]] = {}
-    for code, length in zip(*bonds.lengths_by_type(), strict=True):
-        name = bond_name(int(code))
+    """Bonds outside their range, and contacts nearer than ever; the farthest out comes first."""
+    found = [*_stretched(facts, bonds.bonds()), *_close(facts, bonds.contacts())]
+    yield from (text for _, text in sorted(found, reverse=True))
+
+
+def _stretched(facts: Facts, bonds: Mapping[str, Range]) -> Iterator[tuple[float, str]]:
+    """How far beyond its range, Angstrom, and what to say of it."""
+    for name, (shortest, longest) in bonds.items():
         if name not in facts.bonds:
             continue  # its ends' surroundings are unknown then, too
         low, high = facts.bonds[name]
-        beyond = max(low - length, length - high)
-        if beyond > max(BOND, worst.get(name, (0.0, ""))[0]):
-            text = f"a bond {name} of {length:.2f} Angstrom (training: {low:.2f} to {high:.2f})"
-            worst[name] = beyond, text
-    for code, length in zip(*bonds.contacts(), strict=True):
-        name = contact_name(int(code))
+        beyond = max(low - shortest, longest - high)
+        length = shortest if low - shortest > longest - high else longest
+        if beyond > BOND:
+            said = f"a bond {name} of {length:.2f} Angstrom"
+            yield beyond, f"{said} (training: {low:.2f} to {high:.2f})"
+
+
+def _close(facts: Facts, contacts: Mapping[str, float]) -> Iterator[tuple[float, str]]:
+    for name, length in contacts.items():
         nearest = facts.contacts.get(name, UNKNOWN)
-        beyond = nearest - length
-        if beyond > max(CONTACT, worst.get(name, (0.0, ""))[0]):
-            text = f"{name} only {length:.2f} Angstrom apart (training: {nearest:.2f})"
-            worst[name] = beyond, text
-    yield from (text for _, text in sorted(worst.values(), reverse=True))
+        if nearest - length > CONTACT:
+            said = f"{name} only {length:.2f} Angstrom apart (training: {nearest:.2f})"
+            yield nearest - length, said
 
 
 def of_answer(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> list[str]:

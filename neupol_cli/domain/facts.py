@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from string import digits
 
-import numpy as np
 from ase import Atoms
 
-from neupol_cli.domain.bonds import Bonds, bond_name, contact_name
+from neupol_cli.domain.bonds import Bonds, Range
 from neupol_cli.io.charges import electrons, multiplicity, total_charge
 from neupol_cli.models.base import FactsRecord
-
-CHUNK = 1024
-Range = list[float]
-Coded = tuple[np.ndarray, np.ndarray]  # codes, and Angstrom
 
 
 @dataclass(frozen=True)
@@ -106,14 +100,13 @@ def facts_of(structures: Iterable[Atoms], ranges: Mapping[str, Range]) -> Facts:
         ranges: of the targets, see :class:`Facts`.
     """
     tally = Tally()
-    rest = iter(structures)
-    while chunk := list(islice(rest, CHUNK)):
-        tally.add(chunk)
+    for atoms in structures:
+        tally.add(atoms)
     return tally.facts(dict(ranges))
 
 
 class Tally:
-    """Counts structures, a chunk at a time."""
+    """Counts structures, one after the other."""
 
     def __init__(self) -> None:
         self.structures, self.parts = 0, 0
@@ -124,35 +117,32 @@ class Tally:
         self.odd: set[bool] = set()
         self.periodic: set[bool] = set()
         self.surroundings: set[str] = set()
-        self.shortest: dict[int, float] = {}
-        self.longest: dict[int, float] = {}
-        self.nearest: dict[int, float] = {}
+        self.bonds: dict[str, Range] = {}
+        self.contacts: dict[str, float] = {}
 
-    def add(self, structures: Sequence[Atoms]) -> None:
-        """Some more structures."""
-        bonds, contacts = zip(*(self._one(atoms) for atoms in structures), strict=True)
-        codes, lengths = _joined(bonds)
-        _least(self.shortest, codes, lengths)
-        _least(self.longest, codes, -lengths)
-        _least(self.nearest, *_joined(contacts))
-
-    def _one(self, atoms: Atoms) -> tuple[Coded, Coded]:
+    def add(self, atoms: Atoms) -> None:
+        """One more structure."""
         charge, spin = total_charge(atoms) or 0, multiplicity(atoms)
-        bonds = Bonds.of(atoms)
         self.structures += 1
-        self.parts = max(self.parts, bonds.parts())
         self.atoms.add(len(atoms))
         self.heavy.add(int((atoms.numbers > 1).sum()))
         self.charges.add(charge)
         self.multiplicities.update(() if spin is None else (spin,))
         self.odd.add(bool(electrons(atoms, charge) % 2))
         self.periodic.add(bool(atoms.pbc.any()))
+        self._add(Bonds.of(atoms))
+
+    def _add(self, bonds: Bonds) -> None:
+        self.parts = max(self.parts, bonds.parts())
         self.surroundings.update(bonds.surroundings())
-        return bonds.lengths_by_type(), bonds.contacts()
+        for name, (low, high) in bonds.bonds().items():
+            shortest, longest = self.bonds.get(name, (low, high))
+            self.bonds[name] = [min(low, shortest), max(high, longest)]
+        for name, low in bonds.contacts().items():
+            self.contacts[name] = min(low, self.contacts.get(name, low))
 
     def facts(self, ranges: dict[str, Range]) -> Facts:
         """What has been counted."""
-        bonds = {bond_name(k): [low, -self.longest[k]] for k, low in sorted(self.shortest.items())}
         return Facts(
             structures=self.structures,
             atoms=[min(self.atoms), max(self.atoms)],
@@ -164,22 +154,7 @@ class Tally:
             molecules=False in self.periodic,
             periodic=True in self.periodic,
             surroundings=frozenset(self.surroundings),
-            bonds=bonds,
-            contacts={contact_name(k): low for k, low in sorted(self.nearest.items())},
+            bonds=dict(sorted(self.bonds.items())),
+            contacts=dict(sorted(self.contacts.items())),
             ranges=ranges,
         )
-
-
-def _least(known: dict[int, float], codes: np.ndarray, lengths: np.ndarray) -> None:
-    """Takes the lowest length of each code into what is known."""
-    order = np.lexsort((lengths, codes))
-    codes, lengths = codes[order], lengths[order]
-    first = np.flatnonzero(np.diff(codes, prepend=-1))
-    for code, length in zip(codes[first].tolist(), lengths[first].tolist(), strict=True):
-        known[code] = min(length, known.get(code, length))
-
-
-def _joined(pairs: Sequence[Coded]) -> Coded:
-    """Codes and lengths of several structures."""
-    codes, lengths = zip(*pairs, strict=True)
-    return np.concatenate(codes), np.concatenate(lengths)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from ase import Atoms
 
-from neupol_cli.domain.bonds import Bonds
-from neupol_cli.domain.facts import Facts, Range, facts_of
+from neupol_cli.domain.bonds import Bonds, Range
+from neupol_cli.domain.facts import Facts, facts_of
 from neupol_cli.io.charges import STATED
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.targets import target
