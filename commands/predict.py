@@ -93,7 +93,7 @@ def predict(
             write = _writer(output, as_json)
             read = charged(structures.read(files, on_error.value, reading=reading), charge)
             predictions = _predictions(group, work, refusal, read, on_error.value)
-            write(_told(predictions, strict, on_error.value))
+            write(_told(map(committee.doubted, predictions), strict, on_error.value))
 
 
 def _predictions(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.elements import check_elements
-from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.settings import AtomicNumber, Names, Range, Species, Unit
 from neupol_cli.models.targets import readouts_of
 
@@ -311,6 +311,20 @@ class Backbone(Network):
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
         """(A, dim) last state -> (B, T) all targets' numbers in the network's own units."""
         raise NotImplementedError
+
+    @property
+    def invariants(self) -> int:
+        """How many numbers of a point's state are scalars: they come first in it."""
+        return int(self.irreps.partition("x0e")[0])
+
+    def features(self, state: Tensor, graph: Graph) -> Tensor:
+        """(A, dim) last state -> (B, invariants + 1) what a structure is to the network.
+
+        The mean of its atoms' invariants, and the log of their number.
+        """
+        counts = graph.counts.to(state.dtype)[:, None]
+        sums = segment_sum(state[:, : self.invariants], graph.batch, graph.size)
+        return torch.cat((sums / counts, counts.log()), 1)
 
     @classmethod
     def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neupol_cli.errors import DivergedError, InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
+from neupol_cli.models.calibration import Calibration
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
 from neupol_cli.models.polarization import polarized
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 LARGEST = 1e100  # of an answer, in any unit: what follows may square it
+UNCERTAINTY = "_uncertainty"  # behind a target's name: half of its 90 % interval
 RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
 
 
@@ -38,6 +40,7 @@ class PropertyModel(Model):
     scale: Tensor
     shift: Tensor
     reference: Tensor
+    calibration: Calibration | None
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class PropertyModel(Model):
         self.register_buffer("shift", torch.zeros(targets, dtype=wide))
         species = len(self.config.species)
         self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
+        self.calibration = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""
@@ -122,6 +126,10 @@ class PropertyModel(Model):
         known = ", ".join(self.config.targets)
         raise InputError(f"forces need an energy ({' or '.join(ENERGIES)}); this model has {known}")
 
+    def uncalibrated(self) -> Calibration:
+        """A calibration of this network's size, with nothing in it yet."""
+        return Calibration(self.backbone.invariants + 1, len(self.targets))
+
     def network(self, graph: Graph) -> Tensor:
         """(B, T) the network's own outputs, before units."""
         state, _ = self.polarization(self.backbone, graph)
@@ -141,12 +149,36 @@ class PropertyModel(Model):
         )
         return sums + self.shift
 
-    def forward(self, graph: Graph) -> Tensor:
-        """(B, T) float64 predictions in the targets' units."""
-        return self.network(graph).double() * self.scale + self.baseline(graph)
+    def described(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """(B, T) float64 predictions in the targets' units, and (B, F) the features that tell how
+        far off they may be."""
+        state, _ = self.polarization(self.backbone, graph)
+        values = self._in_units(self.backbone.readout(state, graph), graph)
+        return values, self.backbone.features(state, graph)
+
+    def _in_units(self, raw: Tensor, graph: Graph) -> Tensor:
+        return raw.double() * self.scale + self.baseline(graph)
+
+    def forward(self, graph: Graph, widths: bool = False) -> Tensor:
+        """(B, T) float64 predictions in the targets' units.
+
+        With ``widths``, which need a calibration, (B, T + targets): behind them half of each
+        target's 90 % interval (of a vector, of its distance from the truth).
+        """
+        if not widths or self.calibration is None:
+            return self._in_units(self.network(graph), graph)
+        values, features = self.described(graph)
+        with torch.no_grad():
+            half = self.calibration(features)
+        return torch.cat((values, half.double()), 1)
 
     def derivatives(
-        self, graph: Graph, target: int = 0, stress: bool = False, create_graph: bool = False
+        self,
+        graph: Graph,
+        target: int = 0,
+        stress: bool = False,
+        create_graph: bool = False,
+        widths: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """A target, its negative gradient and, for periodic structures, the stress.
 
@@ -155,6 +187,7 @@ class PropertyModel(Model):
             target: index of the energy among the targets.
             stress: whether to differentiate by a strain of positions and cell too.
             create_graph: whether the derivatives will be differentiated again (training).
+            widths: whether half-widths stand behind the predictions, see :meth:`forward`.
 
         Returns:
             (B, T) predictions; (A, 3) forces in the target's unit an Angstrom;
@@ -163,9 +196,8 @@ class PropertyModel(Model):
         with torch.enable_grad():
             positions = graph.positions.detach().requires_grad_()
             strain = positions.new_zeros(graph.size, 3, 3, requires_grad=stress)
-            values = self(
-                self._strained(graph, positions, strain) if stress else graph.at(positions)
-            )
+            moved = self._strained(graph, positions, strain) if stress else graph.at(positions)
+            values = self(moved, widths)
             inputs = [positions, strain] if stress else [positions]
             gradients = torch.autograd.grad(
                 values[:, target].sum(), inputs, create_graph=create_graph
@@ -220,9 +252,10 @@ class PropertyModel(Model):
         ``labels`` are what messages call the structures.
 
         Returns:
-            name -> (N,) for each target in its unit, (N, 3) where it is a vector; with
-            ``forces``, "forces" (A, 3), atoms of all structures one behind the other; with
-            ``stress``, "stress" (N, 3, 3).
+            name -> (N,) for each target in its unit, (N, 3) where it is a vector; of a calibrated
+            model name_uncertainty -> (N,), half of its 90 % interval; with ``forces``, "forces"
+            (A, 3), atoms of all structures one behind the other; with ``stress``, "stress"
+            (N, 3, 3).
 
         Raises:
             InputError: an element that the network never saw.
@@ -237,6 +270,9 @@ class PropertyModel(Model):
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, place].numpy() for name, place in self.columns.items()}
         result = {name: v[:, 0] if v.shape[1] == 1 else v for name, v in result.items()}
+        if self.calibration is not None:
+            half = values[:, len(self.offsets) :].numpy()
+            result |= {name + UNCERTAINTY: half[:, k] for k, name in enumerate(self.targets)}
         if forces:
             result["forces"] = forced.numpy()
         if stress:
@@ -265,9 +301,9 @@ class PropertyModel(Model):
         nothing = torch.empty(0)
         if not forces and not stress:
             with torch.no_grad():
-                return self(graph).cpu(), nothing, nothing
+                return self(graph, widths=True).cpu(), nothing, nothing
         energy = self.columns[self.energy].start
-        values, force, strain = self.derivatives(graph, energy, stress)
+        values, force, strain = self.derivatives(graph, energy, stress, widths=True)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,6 +196,7 @@ def _restored(path: Path) -> Model:
     checkpoint_limits.check_numbers(tensors, path)
     with checkpoint_limits.no_larger_than(tensors, path):
         model = _built(path, header)
+        _calibrate(model, tensors)
     # The buffers of the units are float64 whatever the network computes with.
     dtypes = {t.dtype for name, t in tensors.items() if "." in name}
     model = model.to(checkpoint_limits.computed_in(dtypes))
@@ -203,6 +204,15 @@ def _restored(path: Path) -> Model:
     model.header = header
     checkpoint_limits.check_claims(model, path)
     return model
+
+
+def _calibrate(model: Model, names: Iterable[str]) -> None:
+    """Makes room for a calibration where a checkpoint has tensors of one."""
+    from neupol_cli.models.calibration import PREFIX
+    from neupol_cli.models.property import PropertyModel
+
+    if isinstance(model, PropertyModel) and any(name.startswith(PREFIX) for name in names):
+        model.calibration = model.uncalibrated()
 
 
 def _built(path: Path, header: Header) -> Model:

@@ -15,6 +15,7 @@ import numpy as np
 from neupol_cli.io import hdf5, structures
 from neupol_cli.io.files import atomic
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.prediction.committee import Prediction
 
 Predictions = Iterator[Prediction]
@@ -98,18 +99,20 @@ def _aligned(predictions: list[Prediction]) -> None:
         grid.add_column(name, justify="right")
     numbers = [_numbers(prediction) for prediction in predictions]
     for key, target in numbers[0].items():
-        if key.endswith("_spread"):
+        if key.endswith(("_spread", UNCERTAINTY)):
             continue
         pairs = zip(predictions, numbers, strict=True)
-        grid.add_row(key, target.unit, *(_with_spread(p, n, key) for p, n in pairs))
+        grid.add_row(key, target.unit, *(_with_error(p, n, key) for p, n in pairs))
     stdout().print(grid)
 
 
-def _with_spread(prediction: Prediction, numbers: dict[str, Target], name: str) -> str:
+def _with_error(prediction: Prediction, numbers: dict[str, Target], name: str) -> str:
+    """A number and how far off it may be: nine times in ten, or as the models disagree."""
     number = float(numbers[name].values)
     # Five digits are enough for a property, but not for the last ones of a total energy.
     value = f"{number:.3f}" if abs(number) >= 100 else f"{number:.5g}"
-    return f"{value} ± {prediction.spread[name]:.2g}" if name in prediction.spread else value
+    error = prediction.uncertainty.get(name, prediction.spread.get(name))
+    return value if error is None else f"{value} ± {error:.2g}"
 
 
 def csv_file(path: Path, predictions: Predictions) -> None:

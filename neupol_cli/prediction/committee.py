@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.models.property import UNCERTAINTY
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,15 +28,18 @@ CHUNK = 256  # structures that are predicted, and answered, together
 class Prediction:
     """What the models say of one structure.
 
-    ``values`` and ``spread`` are by property name; a spread (the sample standard deviation) is
-    there where several models answered. ``forces`` (n, 3) and ``stress`` (3, 3) where asked for.
-    ``doubts`` are reasons not to trust the answer; None where no model knows its domain.
+    ``values``, ``spread`` and ``uncertainty`` are by property name; a spread (the sample standard
+    deviation) is there where several models answered, an uncertainty (half of an interval that
+    holds nine truths in ten) where all that answered are calibrated. ``forces`` (n, 3) and
+    ``stress`` (3, 3) where asked for. ``doubts`` are reasons not to trust the answer; None where no
+    model knows its domain.
     """
 
     label: str
     atoms: Atoms
     values: dict[str, Target]
     spread: dict[str, float] = field(default_factory=dict)
+    uncertainty: dict[str, float] = field(default_factory=dict)
     forces: Target | None = None
     stress: Target | None = None
     doubts: tuple[str, ...] | None = None
@@ -45,6 +49,8 @@ class Prediction:
         properties = {name: _record(target) for name, target in self.values.items()}
         for name, spread in self.spread.items():
             properties[name]["spread"] = spread
+        for name, half in self.uncertainty.items():
+            properties[name] |= _interval(self.values[name].values, half)
         derivatives = {"forces": self.forces, "stress": self.stress}
         return {
             "structure": self.label,
@@ -60,6 +66,8 @@ class Prediction:
         targets = dict(self.values)
         for name, spread in self.spread.items():
             targets[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
+        for name, half in self.uncertainty.items():
+            targets[name + UNCERTAINTY] = Target(np.asarray(half), self.values[name].unit)
         if self.forces is not None:
             targets["forces"] = self.forces
         if self.stress is not None:
@@ -72,6 +80,22 @@ class Prediction:
 def _record(target: Target) -> dict[str, object]:
     """A number, vector or tensor and its unit, for JSON."""
     return {"value": target.values.tolist(), "unit": target.unit}
+
+
+def _interval(value: np.ndarray, half: float) -> dict[str, object]:
+    """Ends of an interval, or the radius of a vector's ball, for JSON."""
+    if value.ndim:
+        return {"uncertainty": half}
+    return {"interval": [float(value) - half, float(value) + half]}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """By property: means, (N,) or (N, 3); (N,) spreads and uncertainties, where there are any."""
+
+    means: dict[str, np.ndarray] = field(default_factory=dict)
+    spreads: dict[str, np.ndarray] = field(default_factory=dict)
+    uncertainties: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Committee:
@@ -127,11 +151,14 @@ class Committee:
                 return error
         return None
 
-    def _doubts(self, atoms: Atoms, values: dict[str, Target]) -> tuple[str, ...] | None:
-        """Reasons of all models that know their domain, each once."""
-        numbers = {n: float(t.values) for n, t in values.items() if t.values.ndim == 0}
-        reasons = [reason for d in self.domains for reason in d.doubts(atoms, numbers)]
-        return tuple(dict.fromkeys(reasons)) if self.domains else None
+    def doubted(self, prediction: Prediction) -> Prediction:
+        """The same with the doubts of all models that know their domain, each once."""
+        if not self.domains:
+            return prediction
+        values = prediction.values.items()
+        numbers = {name: float(t.values) for name, t in values if t.values.ndim == 0}
+        reasons = [r for d in self.domains for r in d.doubts(prediction.atoms, numbers)]
+        return replace(prediction, doubts=tuple(dict.fromkeys(reasons)))
 
     def predict(self, named: Sequence[Named], forces: bool, stress: bool) -> list[Prediction]:
         """A prediction for each of some structures, at least one.
@@ -147,11 +174,12 @@ class Committee:
         ]
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         unit = self.units[self.energy] if forces or stress else ""
-        means, spreads = self._combined(answers)
+        columns = self._combined(answers)
         predictions = []
         for k, (label, atoms) in enumerate(named):
-            values = {n: Target(np.asarray(mean[k]), self.units[n]) for n, mean in means.items()}
-            spread = {n: float(column[k]) for n, column in spreads.items()}
+            values = {n: Target(np.asarray(v[k]), self.units[n]) for n, v in columns.means.items()}
+            spread = {n: float(column[k]) for n, column in columns.spreads.items()}
+            half = {n: float(column[k]) for n, column in columns.uncertainties.items()}
             force = stress_tensor = None
             if forces:
                 rows = [answer["forces"][starts[k] : starts[k + 1]] for answer in answers]
@@ -159,26 +187,29 @@ class Committee:
             if stress:
                 tensors = [answer["stress"][k] for answer in answers]
                 stress_tensor = Target(np.mean(tensors, 0), f"{unit}/Angstrom^3")
-            doubts = self._doubts(atoms, values)
-            predictions.append(
-                Prediction(label, atoms, values, spread, force, stress_tensor, doubts)
-            )
+            predictions.append(Prediction(label, atoms, values, spread, half, force, stress_tensor))
         return predictions
 
-    def _combined(
-        self, answers: Sequence[dict[str, np.ndarray]]
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Means of each property, (N,) or (N, 3), and (N,) the spread of those that several models
-        answered."""
-        means, spreads = {}, {}
+    def _combined(self, answers: Sequence[dict[str, np.ndarray]]) -> Columns:
+        columns = Columns()
         for name in self.units:
-            values = [answer[name] for answer in answers if name in answer]
-            means[name] = np.mean(values, axis=0)
+            answering = [answer for answer in answers if name in answer]
+            values = [answer[name] for answer in answering]
+            columns.means[name] = np.mean(values, axis=0)
             if len(values) > 1:
-                spread = np.std(values, axis=0, ddof=1)
-                # Of a vector, the length of its components' spreads: the same in every frame.
-                spreads[name] = spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
-        return means, spreads
+                columns.spreads[name] = _spread(np.array(values))
+            if all(name + UNCERTAINTY in answer for answer in answering):
+                # The mean is off by no more than they are on average.
+                halves = [answer[name + UNCERTAINTY] for answer in answering]
+                columns.uncertainties[name] = np.mean(halves, axis=0)
+        return columns
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """(M, N) or (M, N, 3) of M models -> (N,); of a vector the length of its components' spreads,
+    which is the same in every frame."""
+    spread = np.std(values, axis=0, ddof=1)
+    return spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
 
 
 def chunks(named: Iterable[Named], size: int = CHUNK) -> Iterator[list[Named]]:

@@ -34,6 +34,7 @@ class Compared:
         label, unit: what is compared.
         predicted, reference: (n,) predictions and labels; three a vector or force.
         spread: (n,) the committee's standard deviation; empty for one model, vectors and forces.
+        uncertainty: (n,) half of the 90 % interval; empty where there is none, and for those.
         structures: (n,) the number in the file of the structure of each.
     """
 
@@ -44,6 +45,7 @@ class Compared:
     predicted: np.ndarray
     reference: np.ndarray
     spread: np.ndarray
+    uncertainty: np.ndarray
     structures: np.ndarray
 
     @property
@@ -66,19 +68,34 @@ class Compared:
             "mean": float(errors.mean()),
             "largest": float(errors[worst]),
             "largest_at": int(self.structures[worst]),
-            **self._uncertainty(np.abs(errors)),
+            **self._spreads(np.abs(errors)),
+            **self._intervals(np.abs(errors)),
         }
 
-    def _uncertainty(self, errors: np.ndarray) -> dict[str, float]:
-        """Whether a committee is far off where it disagrees: 1 always, 0 by chance."""
-        from scipy.stats import spearmanr
-
+    def _spreads(self, errors: np.ndarray) -> dict[str, float]:
+        """How much a committee disagrees, and whether it is far off where it does."""
         if not len(self.spread):
             return {}
-        uncertainty = {"mean_spread": float(self.spread.mean())}
-        if len(errors) > 2 and np.ptp(errors) and np.ptp(self.spread):
-            uncertainty["spearman_spread_error"] = float(spearmanr(self.spread, errors).statistic)
-        return uncertainty
+        rank = _rank_correlation("spearman_spread_error", self.spread, errors)
+        return {"mean_spread": float(self.spread.mean()), **rank}
+
+    def _intervals(self, errors: np.ndarray) -> dict[str, float]:
+        """How many truths the intervals hold, and whether they are wide where errors are large."""
+        half = self.uncertainty
+        if not len(half):
+            return {}
+        rank = _rank_correlation("spearman_uncertainty_error", half, errors)
+        held = float((errors <= half).mean())
+        return {"mean_uncertainty": float(half.mean()), "within_uncertainty": held, **rank}
+
+
+def _rank_correlation(name: str, widths: np.ndarray, errors: np.ndarray) -> dict[str, float]:
+    """Spearman's: 1 always, 0 by chance; nothing where one of the two never changes."""
+    from scipy.stats import spearmanr
+
+    if len(errors) <= 2 or not np.ptp(errors) or not np.ptp(widths):
+        return {}
+    return {name: float(spearmanr(widths, errors).statistic)}
 
 
 def dataset_of(path: str | Path) -> Dataset:
@@ -191,18 +208,21 @@ class Subset:
             sort = "a number" if reference.ndim == 1 else "a vector"
             raise InputError(f"{self.file}: {label} is {sort} there, and not of these models")
         spread = np.array([p.spread[label] for p in predictions if label in p.spread])
-        if reference.ndim > 1:  # a spread is of the whole vector, not of a component
-            spread = np.zeros(0)
+        half = np.array([p.uncertainty[label] for p in predictions if label in p.uncertainty])
+        if reference.ndim > 1:  # these are of the whole vector, not of a component
+            spread = half = np.zeros(0)
         structures = np.repeat(self.indices, reference[0].size)
         both = predicted.ravel(), reference.ravel()
-        return self._compared(label, target.unit, *both, spread, structures)
+        return self._compared(label, target.unit, *both, spread, half, structures)
 
     def per_atom(self, label: str, predictions: Sequence[Prediction]) -> Compared:
         """An energy shared out over each structure's atoms."""
         whole, atoms = self.values(label, predictions), self.dataset.counts[self.indices]
-        spread = whole.spread / atoms if len(whole.spread) else whole.spread
+        spread, half = (
+            width / atoms if len(width) else width for width in (whole.spread, whole.uncertainty)
+        )
         both = whole.predicted / atoms, whole.reference / atoms
-        return self._compared(f"{label}/atom", whole.unit, *both, spread, self.indices)
+        return self._compared(f"{label}/atom", whole.unit, *both, spread, half, self.indices)
 
     def forces(self, predictions: Sequence[Prediction]) -> Compared:
         """Components of the forces on all atoms."""
@@ -212,7 +232,8 @@ class Subset:
         reference = [target.values[starts[k] : starts[k + 1]].ravel() for k in self.indices]
         structures = np.repeat(self.indices, 3 * self.dataset.counts[self.indices])
         both = np.concatenate(predicted), np.concatenate(reference)
-        return self._compared(FORCES, target.unit, *both, np.zeros(0), structures)
+        nothing = np.zeros(0)
+        return self._compared(FORCES, target.unit, *both, nothing, nothing, structures)
 
     def _compared(self, label: str, unit: str, *arrays: np.ndarray) -> Compared:
         return Compared(self.file, self.split, label, unit, *arrays)

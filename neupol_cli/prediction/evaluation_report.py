@@ -34,6 +34,9 @@ COLUMNS = {
     "largest_at": "at structure",
     "mean_spread": "spread",
     "spearman_spread_error": "rank corr.",
+    "mean_uncertainty": "uncertainty",
+    "within_uncertainty": "within it",
+    "spearman_uncertainty_error": "rank corr.",
 }
 WIDE = 4  # panels side by side
 MANY = 3000  # values from which on a panel counts them in cells

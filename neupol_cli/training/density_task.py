@@ -210,6 +210,10 @@ class DensityTask:
         """See `task.Task`."""
         return facts_of_dataset(self.dataset, self.splits, check).record()
 
+    def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
+        """See `task.Task`."""
+        return {}
+
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.train[indices]

@@ -56,6 +56,10 @@ class NBodyTask:
     def domain(self, check: Callable[[], None]) -> None:
         """See `task.Task`: particles are no atoms."""
 
+    def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
+        """See `task.Task`."""
+        return {}
+
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.splits["train"][indices]

@@ -7,7 +7,6 @@ processes and no loop over molecules.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -21,9 +20,11 @@ from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import FactsRecord, Model
-from neupol_cli.models.nn.graph import Graph, ragged
+from neupol_cli.models.nn.graph import ragged
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.targets import FORCES
+from neupol_cli.training import calibrating
+from neupol_cli.training.arrays import Arrays
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.labels import (
     chosen_targets,
@@ -50,44 +51,6 @@ TOGETHER = "weighted error"  # the one number of several targets
 EVALUATION_ATOMS = 8192  # a batch of evaluation, on a CPU; larger ones only leave its caches
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """A dataset on a device: N structures, A atoms, flat."""
-
-    numbers: Tensor  # (A,)
-    positions: Tensor  # (A, 3) Angstrom
-    offsets: Tensor  # (N + 1,)
-    cell: Tensor | None  # (N, 3, 3) Angstrom
-    pbc: Tensor | None  # (N, 3)
-
-    @classmethod
-    def of(cls, dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Arrays:
-        periodic = dataset.pbc is not None and bool(dataset.pbc.any())
-
-        def put(values: np.ndarray | None, kind: torch.dtype) -> Tensor | None:
-            return (
-                torch.from_numpy(values).to(device, kind)
-                if periodic and values is not None
-                else None
-            )
-
-        return cls(
-            torch.from_numpy(dataset.numbers).to(device),
-            torch.from_numpy(dataset.positions).to(device, dtype),
-            torch.from_numpy(dataset.offsets).to(device),
-            put(dataset.cell, dtype),
-            put(dataset.pbc, torch.bool),
-        )
-
-    def graph(self, indices: Tensor) -> tuple[Graph, Tensor]:
-        """The batch of some structures (b,), and the rows (a,) of their atoms."""
-        rows, counts = ragged(self.offsets, indices)
-        cell = None if self.cell is None else self.cell[indices]
-        pbc = None if self.pbc is None else self.pbc[indices]
-        graph = Graph.from_arrays(self.numbers[rows], self.positions[rows], counts, cell, pbc)
-        return graph, rows
 
 
 class PropertyTask:
@@ -149,6 +112,12 @@ class PropertyTask:
         """See `task.Task`."""
         splits = {name: indices.cpu().numpy() for name, indices in self.splits.items()}
         return facts_of_dataset(self.dataset, splits, check).record()
+
+    def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
+        """See `task.Task`."""
+        assert isinstance(model, PropertyModel)  # the one that is trained here
+        known = calibrating.Labelled(self.arrays, self.values, self.by_length)
+        return calibrating.calibrate(model, known, self.splits, self._evaluation_batch(), check)
 
     def _standardise(
         self, dataset: Dataset, counts: np.ndarray, values: np.ndarray, train: np.ndarray

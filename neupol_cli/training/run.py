@@ -25,6 +25,7 @@ from neupol_cli.distributed.process_group import LostRank
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io import files
 from neupol_cli.models.base import FactsRecord, Measured
+from neupol_cli.models.calibration import without
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions
@@ -267,9 +268,7 @@ class Run:
 
     def _evaluate(self) -> None:
         trainer = self.trainer
-        domain = (
-            self._domain()
-        )  # before the evaluation: what stops the one must not halve the other
+        domain = self._domain()  # first: what stops it must not leave half an evaluation
         better = trainer.evaluate(self.interruption.check)
         now = trainer.now
         if better:
@@ -336,7 +335,8 @@ class Run:
         self.drawn_at = time.monotonic()
 
     def _test(self) -> dict[str, float]:
-        """Tests the best weights (the last where nothing was validated) and notes it in them."""
+        """Tests the best weights (the last where nothing was validated); they say so, and how far
+        off they may be, from then on."""
         trainer = self.trainer
         # Where nothing was validated, what lies there as best is the end of an earlier sitting.
         source = self.folder.best if trainer.now.best_step >= 0 else self.folder.last
@@ -345,9 +345,10 @@ class Run:
         )
         with trainer.eval_mode() as model:
             weights = {name: value.clone() for name, value in model.state_dict().items()}
-            checkpoint.restore(model, tensors, source)
+            checkpoint.restore(model, without(tensors), source)
             try:
                 errors = trainer.task.evaluate("test", model, self.interruption.check, self.group)
+                calibration = trainer.task.calibrate(model, self.interruption.check)
             except (RuntimeError, MemoryError) as error:
                 trainer.explain(error)
                 raise
@@ -356,5 +357,6 @@ class Run:
         plain = {k: v for k, v in meta.items() if k not in ("sha256", "format", "kind")}
         header = {**plain, **self._domain(), "test": self.with_units(errors)}
         if self.group.is_main:
-            checkpoint.write(self.folder.best, "weights", header, tensors)
+            known = without(tensors) | calibration
+            checkpoint.write(self.folder.best, "weights", header, known)
         return errors

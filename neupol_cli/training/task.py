@@ -51,3 +51,10 @@ class Task(Protocol):
 
         ``check``: as for :meth:`evaluate`.
         """
+
+    def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
+        """What tells, structure by structure, how far the trained ``model`` may be off.
+
+        Tensors for its checkpoint; none where the task has no such thing. ``model`` and
+        ``check``: as for :meth:`evaluate`.
+        """

@@ -1,0 +1,25 @@
+"""What a network says of a structure, to tell how far off it may be, is the same in every frame."""
+
+from __future__ import annotations
+
+import ase
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from neupol_cli.models.nn.graph import Graph
+from tests.contracts.conftest import Case
+
+
+def test_features_are_invariant(case: Case, molecules: list[ase.Atoms]) -> None:
+    """And the same whatever stands in front of a structure in its batch."""
+    model = case.build()
+    first, turned = molecules[0], molecules[0].copy()
+    turned.positions = first.positions @ Rotation.random(random_state=1).as_matrix().T + 3.0
+    graph = Graph.from_atoms([*molecules, turned], torch.float64)
+    values, features = model.described(graph)
+    np.testing.assert_allclose(values.detach(), model(graph).detach(), rtol=0, atol=1e-12)
+    features = features.detach().numpy()
+    assert features.shape == (graph.size, model.uncalibrated().mean.shape[0])
+    np.testing.assert_allclose(features[-1], features[0], rtol=0, atol=1e-9)
+    assert np.abs(features[0] - features[1]).max() > 1e-6

@@ -1,0 +1,120 @@
+"""Intervals hold as many truths as they say, widen with the errors, and travel with a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+from scipy.stats import spearmanr
+
+from neupol_cli import checkpoint, registry
+from neupol_cli.errors import CheckpointError
+from neupol_cli.models.calibration import PREFIX, Calibration, fitted
+from neupol_cli.models.property import UNCERTAINTY, PropertyModel
+
+
+def drawn(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, 5) features, and (n, 2) errors: the first grow with a feature, the second with none."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(5, 5, generator=torch.Generator().manual_seed(0)).double()
+    hidden = torch.randn(count, 5, generator=generator).double()
+    size = torch.stack([torch.exp(hidden[:, 0]), torch.full((count,), 3.0).double()], 1)
+    noise = torch.randn(count, 2, generator=generator).double()
+    return hidden @ mixing + 7.0, (size * noise).abs()
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    known, _ = drawn(4000, 11)
+    return fitted(known, *drawn(8000, 111))
+
+
+def test_nine_truths_in_ten(calibration: Calibration) -> None:
+    """Of 8,000 calibrating and 20,000 new ones the share has a standard error of 0.004."""
+    features, errors = drawn(20000, 211)
+    held = (errors <= calibration(features)).double().mean(0)
+    np.testing.assert_allclose(held, 0.9, rtol=0, atol=0.014)
+
+
+def test_wide_where_errors_are_large(calibration: Calibration) -> None:
+    features, errors = drawn(20000, 211)
+    half = calibration(features)
+    # Where nothing tells the size of errors, all widths are about the same.
+    assert float(half[:, 1].std() / half[:, 1].mean()) < 0.05
+    hidden = torch.linalg.solve(
+        torch.randn(5, 5, generator=torch.Generator().manual_seed(0)).double().t(),
+        (features - 7.0).t(),
+    )[0]
+    ideal = spearmanr(hidden, errors[:, 0]).statistic
+    assert spearmanr(half[:, 0], errors[:, 0]).statistic > 0.95 * ideal > 0.4
+
+
+def test_far_away_they_grow_with_the_distance(calibration: Calibration) -> None:
+    features, _ = drawn(100, 4)
+    far = calibration.mean + 100 * (features - calibration.mean)
+    farther = calibration.mean + 200 * (features - calibration.mean)
+    # Past the clip, twice the distance is twice the width.
+    ratio = calibration(farther)[:, 1] / calibration(far)[:, 1]
+    np.testing.assert_allclose(ratio, 2.0, rtol=0, atol=0.1)
+
+
+def test_training_structures_are_whitened(calibration: Calibration) -> None:
+    white = calibration.described(drawn(4000, 11)[0])[0][:, :5]
+    np.testing.assert_allclose(white.mean(0), 0.0, rtol=0, atol=1e-9)
+    covariance = white.t() @ white / len(white)
+    np.testing.assert_allclose(covariance, np.eye(5), rtol=0, atol=1e-9)
+
+
+def test_errors_that_are_all_zero_and_features_that_never_change() -> None:
+    half = fitted(torch.ones(60, 3), torch.ones(60, 3), torch.zeros(60, 1))(
+        torch.ones(4, 3).double()
+    )
+    assert bool(torch.isfinite(half).all()) and float(half.max()) < 1e-6
+
+
+def calibrated(path: Path) -> PropertyModel:
+    """A model that was told how far it may be off, stored and read again."""
+    torch.manual_seed(0)
+    settings = {"targets": ("U0", "mu"), "units": ("eV", "D"), "hidden": 8, "layers": 2}
+    model = registry.build("egnn", settings)
+    assert isinstance(model, PropertyModel)
+    features = torch.randn(200, 9)
+    model.calibration = fitted(features, features, torch.rand(200, 2) + 0.1).float()
+    checkpoint.save(path, "egnn", model, {"targets": {"U0": "eV", "mu": "D"}})
+    return registry.load_property(str(path))
+
+
+def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:
+    model = calibrated(tmp_path / "a.safetensors")
+    plain = model.predict([molecule("H2O")])
+    assert {name for name in plain if name.endswith(UNCERTAINTY)} == {
+        "U0_uncertainty",
+        "mu_uncertainty",
+    }
+    assert float(plain["U0_uncertainty"][0]) > 0
+    with_forces = model.predict([molecule("H2O")], forces=True)
+    for name, values in plain.items():
+        np.testing.assert_allclose(with_forces[name], values, rtol=0, atol=1e-6)
+    assert model.dtype == torch.float32
+    double = registry.load_property(str(tmp_path / "a.safetensors"), dtype=torch.float64)
+    np.testing.assert_allclose(
+        double.predict([molecule("H2O")])["mu_uncertainty"], plain["mu_uncertainty"], rtol=1e-4
+    )
+
+
+def test_one_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    calibrated(path)
+    header, tensors = checkpoint.load_file(path)
+    plain = {k: v for k, v in header.items() if k not in ("sha256", "format", "kind")}
+    name = f"{PREFIX}slope"
+    for wrong in (None, torch.zeros(1, 9), torch.full((2, 10), float("nan"))):
+        changed = {k: v for k, v in tensors.items() if k != name}
+        checkpoint.write(
+            path, "weights", plain, changed if wrong is None else changed | {name: wrong}
+        )
+        with pytest.raises(CheckpointError, match=name):
+            registry.load(str(path))
