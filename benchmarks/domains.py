@@ -1,5 +1,5 @@
-"""Writes into a checkpoint what its training structures were like, where it was trained before
-checkpoints kept that; weights stay as they are.
+"""Writes into a checkpoint what its training structures were like and, of properties, how far off
+it may be, where it was trained before checkpoints kept that; weights stay as they are.
 
     python benchmarks/domains.py qm9.h5 models/weights/qm9.safetensors [--partition paper]
 """
@@ -9,9 +9,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from neupol_cli import checkpoint
+import numpy as np
+import torch
+from torch import Tensor
+
+from neupol_cli import checkpoint, registry
+from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.io import hdf5
+from neupol_cli.models.calibration import without
+from neupol_cli.models.property import PropertyModel
+from neupol_cli.training import calibrating
+from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.labels import label_columns
+
+BATCH = 256  # structures
 
 
 def main() -> None:
@@ -20,6 +32,8 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--partition", default="paper")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_large_blocks()
     dataset = hdf5.read(options.dataset)
     splits = dataset.splits[options.partition]
     facts = facts_of_dataset(dataset, splits, lambda: None).record()
@@ -29,10 +43,28 @@ def main() -> None:
         if fingerprint != dataset.fingerprint:
             raise SystemExit(f"{path}: was trained on other data ({fingerprint})")
         plain = {k: v for k, v in header.items() if k not in ("sha256", "format", "kind")}
-        checkpoint.write(path, "weights", {**plain, "domain": facts}, tensors)
-        print(
-            f"{path}: {facts['structures']} structures, {len(facts['surroundings'])} surroundings"
+        calibration = calibrated(path, dataset, splits)
+        checkpoint.write(
+            path, "weights", {**plain, "domain": facts}, without(tensors) | calibration
         )
+        print(
+            f"{path}: {facts['structures']} structures, {len(facts['surroundings'])} surroundings, "
+            f"{'' if calibration else 'not '}calibrated"
+        )
+
+
+def calibrated(
+    path: Path, dataset: hdf5.Dataset, splits: dict[str, np.ndarray]
+) -> dict[str, Tensor]:
+    """The tensors of a property model's calibration; none for others."""
+    model = registry.load(str(path))
+    if not isinstance(model, PropertyModel):
+        return {}
+    labels = np.concatenate([label_columns(dataset, name) for name in model.targets], 1)
+    arrays = Arrays.of(dataset, model.device, model.dtype)
+    indices = {name: torch.from_numpy(rows) for name, rows in splits.items()}
+    data = calibrating.Labelled(arrays, torch.from_numpy(labels))
+    return calibrating.calibrate(model, data, indices, BATCH, lambda: None)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from neupol_cli import registry
+from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io import units
 
@@ -31,7 +32,8 @@ class NeupolCalculator(Calculator):
         dtype: the type of number, e.g. ``torch.float64``; None keeps the checkpoint's.
 
     Raises:
-        InputError: the model answers no energy in eV.
+        InputError: the model answers no energy in eV; later, for a charge or multiplicity that it
+            was not trained on.
 
     The model's other properties are in ``calc.results`` under their own names after a calculation.
     """
@@ -49,6 +51,7 @@ class NeupolCalculator(Calculator):
         loaded = registry.load_property(model, device, dtype) if isinstance(model, str) else model
         self.model = loaded
         self.energy = loaded.energy
+        self.domain = Domain.of(loaded.header)
         unit = loaded.targets[self.energy]
         if unit != "eV":
             raise InputError(f"the model's {self.energy} is in {unit or 'no unit'}; ASE needs eV")
@@ -60,6 +63,8 @@ class NeupolCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        if self.domain is not None:
+            self.domain.check(self.atoms, self.atoms.get_chemical_formula())
         wanted = set(properties)
         stress = "stress" in wanted
         predicted = self.model.predict(

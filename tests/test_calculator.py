@@ -33,3 +33,10 @@ def test_a_model_without_an_energy_in_ev_is_refused(untrained) -> None:
         NeupolCalculator(str(untrained(targets=("mu",), units=("D",))))
     with pytest.raises(InputError, match="ASE needs eV"):
         NeupolCalculator(str(untrained(targets=("energy",), units=("kcal/mol",))))
+
+
+def test_a_charge_that_can_only_be_ignored_is_refused() -> None:
+    hydroxide = ase.Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"charge": -1})
+    hydroxide.calc = NeupolCalculator("qm9")
+    with pytest.raises(InputError, match="HO: has charge -1, the model was trained on 0"):
+        hydroxide.get_potential_energy()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import DivergedError, UsageError
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
@@ -81,12 +82,15 @@ def trajectory(model: Model, name: str, label: str, atoms: Atoms) -> Trajectory:
         atoms: the structure.
 
     Raises:
-        InputError: an element that the model never saw.
+        InputError: an element, a charge or a multiplicity that the model never saw.
         UsageError: as :func:`check_movable`.
         DivergedError: a point is nowhere.
     """
     check_movable(model, name)
     model.check([atoms], [label])
+    domain = Domain.of(model.header)
+    if domain is not None:
+        domain.check(atoms, label)
     (points,) = paths(model, [atoms])
     if not np.isfinite(points).all():
         raise DivergedError(

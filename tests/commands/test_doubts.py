@@ -53,6 +53,8 @@ def test_a_charge_that_can_only_be_ignored_is_refused() -> None:
     done = neupol("predict", "-", "--charge", "1", input=METHANOL)
     assert done.returncode == 65 and "has charge +1" in done.stderr
     assert neupol("predict", "-", "--charge", "0", input=METHANOL).returncode == 0
+    done = neupol("trajectory", "-", "-m", "points-homo", input=HYDROXIDE)
+    assert (done.returncode, done.stderr) == (65, message)
 
 
 def test_a_density_counts_the_charges_electrons(tmp_path: Path) -> None:
