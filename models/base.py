@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.calibration import Calibration, structure_features
 from neupol_cli.models.nn.elements import check_elements
-from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
+from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.settings import AtomicNumber, Names, Range, Species, Unit
 from neupol_cli.models.targets import readouts_of
 
@@ -131,15 +132,22 @@ class Model(nn.Module):
         task: what it predicts.
         config: the network's settings.
         header: what its checkpoint says.
+        calibration: how far off it may be; None where nobody has looked.
     """
 
     task: ClassVar[Task]
     config: DataclassInstance
     header: Header
+    calibration: Calibration | None
 
     def __init__(self) -> None:
         super().__init__()
         self.header = {}
+        self.calibration = None
+
+    def uncalibrated(self) -> Calibration | None:
+        """A calibration of this model's size, with nothing in it yet; None if it can have none."""
+        return None
 
     @property
     def targets(self) -> dict[str, str]:
@@ -322,9 +330,7 @@ class Backbone(Network):
 
         The mean of its atoms' invariants, and the log of their number.
         """
-        counts = graph.counts.to(state.dtype)[:, None]
-        sums = segment_sum(state[:, : self.invariants], graph.batch, graph.size)
-        return torch.cat((sums / counts, counts.log()), 1)
+        return structure_features(state[:, : self.invariants], graph)
 
     @classmethod
     def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from neupol_cli.models.nn.graph import Graph, segment_sum
+
 LEVEL = 0.9
 PREFIX = "calibration."  # of its tensors in a checkpoint
 
@@ -67,6 +69,14 @@ class Calibration(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint has them."""
         return {PREFIX + name: value for name, value in self.state_dict().items()}
+
+
+def structure_features(invariants: Tensor, graph: Graph) -> Tensor:
+    """(A, F - 1) of a graph's points -> (B, F) f: their sum an atom, and the log of the number of
+    atoms."""
+    counts = graph.counts.to(invariants.dtype)[:, None]
+    sums = segment_sum(invariants, graph.batch, graph.size)
+    return torch.cat((sums / counts, counts.log()), 1)
 
 
 def without(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,7 +40,6 @@ class PropertyModel(Model):
     scale: Tensor
     shift: Tensor
     reference: Tensor
-    calibration: Calibration | None
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -53,7 +52,6 @@ class PropertyModel(Model):
         self.register_buffer("shift", torch.zeros(targets, dtype=wide))
         species = len(self.config.species)
         self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
-        self.calibration = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""

@@ -209,9 +209,8 @@ def _restored(path: Path) -> Model:
 def _calibrate(model: Model, names: Iterable[str]) -> None:
     """Makes room for a calibration where a checkpoint has tensors of one."""
     from neupol_cli.models.calibration import PREFIX
-    from neupol_cli.models.property import PropertyModel
 
-    if isinstance(model, PropertyModel) and any(name.startswith(PREFIX) for name in names):
+    if any(name.startswith(PREFIX) for name in names):
         model.calibration = model.uncalibrated()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from neupol_cli.models.charge3net.irreps import EVEN_SCALAR
 from neupol_cli.models.charge3net.linear import Features
 from neupol_cli.models.nn.graph import Graph
 
@@ -29,3 +30,8 @@ class AtomFeatures:
     sources: list[Tensor]
     table: Tensor | None = None
     path: tuple[Tensor, ...] = ()
+
+    @property
+    def invariants(self) -> Tensor:
+        """(A, channels) the last layer's scalars."""
+        return self.layers[-1][EVEN_SCALAR][:, 0]

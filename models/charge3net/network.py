@@ -185,6 +185,11 @@ class ChargE3Net(DensityModel[AtomFeatures]):
             return torch.cat((even + out[ODD_SCALAR], even), 1)
         return even if self.config.spin else even.squeeze(1)
 
+    @property
+    def invariants(self) -> int:
+        """Channels of the last layer's scalars."""
+        return atom_layers(self.config)[-1].outs[EVEN_SCALAR]
+
     @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:
         """The atoms' layers, and a table of R(r) where one serves."""

@@ -59,6 +59,11 @@ class AtomFeatures:
     most_neighbours: int
     evaluator: ProbeEvaluator | None = None
 
+    @property
+    def invariants(self) -> Tensor:
+        """(A, hidden) scalars of the last layer."""
+        return self.layers[-1].scalars
+
 
 class DeepDFT(DensityModel[AtomFeatures]):
     """From a structure to its electron density in e/Angstrom^3.
@@ -135,6 +140,11 @@ class DeepDFT(DensityModel[AtomFeatures]):
         senders = atoms.repeat_interleave(padded.width)[padded.is_edge]
         edges = Edges(padded.receivers[padded.is_edge], senders, -padded.vectors[padded.is_edge])
         return self.received(features.layers, edges, probes.shape[0] * probes.shape[1])
+
+    @property
+    def invariants(self) -> int:
+        """``hidden``."""
+        return self.config.hidden
 
     @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:

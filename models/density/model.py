@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neupol_cli.errors import DivergedError, InputError
 from neupol_cli.models.base import Model, Network, Task
+from neupol_cli.models.calibration import Calibration, structure_features
 from neupol_cli.models.density.grid_tiles import Grid, GridTiles
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.tiles import Tile, scattered_tiles
@@ -60,10 +61,17 @@ class SphericalAtoms(Protocol):
 
 
 class EncodedAtoms(Protocol):
-    """What probes read of some structures, in the network's own form; ``points`` send to them."""
+    """What probes read of some structures, in the network's own form.
+
+    Attributes:
+        points: that send to them.
+        invariants: (points, K) their scalars.
+    """
 
     @property
     def points(self) -> Graph: ...
+    @property
+    def invariants(self) -> Tensor: ...
 
 
 Features = TypeVar("Features", bound=EncodedAtoms)
@@ -113,6 +121,26 @@ class DensityModel(Model, Network, Generic[Features]):
     def cutoff(self) -> float:
         """Angstrom."""
         return self.config.cutoff
+
+    @property
+    def invariants(self) -> int:
+        """How many scalars a point has in the end."""
+        raise NotImplementedError
+
+    def uncalibrated(self) -> Calibration:
+        """A calibration of this network's size, with nothing in it yet."""
+        return Calibration(self.invariants + 1, 1)
+
+    def described(self, features: Features) -> Tensor:
+        """(B, F) what the structures are to the network, to tell how far off it may be."""
+        return structure_features(features.invariants, features.points)
+
+    @torch.no_grad()
+    def uncertainty(self, features: Features) -> float | None:
+        """eps_mae (percent) of one structure that nine in ten are below; None if nobody knows."""
+        if self.calibration is None:
+            return None
+        return float(self.calibration(self.described(features)))
 
     def prepared(self, graph: Graph) -> Features:
         """What probes read of a graph's structures; for predictions, without gradients."""

@@ -185,6 +185,7 @@ class Job:
         with counted("probes", grid.size) as tick:
             predicted = predict(self.model, atoms, grid, tile_memory, tick, self.process_group)
         report = DensityReport.of(label, predicted, charges, expected)
+        report.eps_mae_below_percent = self.model.uncertainty(predicted.features)
         report.doubts = self._doubts(atoms, report)
         doubts.told(label, report.doubts, self.options.strict)
         if self.options.normalize:

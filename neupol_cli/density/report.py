@@ -39,6 +39,7 @@ class DensityReport:
     electrons: float | None = None  # after --normalize
     factor: float | None = None
     eps_mae_percent: float | None = None
+    eps_mae_below_percent: float | None = None  # nine times in ten
     output: str = ""
     plot: str | None = None
     doubts: list[str] | None = None
@@ -114,6 +115,9 @@ class DensityReport:
             yield f"  dipole     {self.dipole_norm_D:.4f} D = |{vector}|{worth}"
         if self.eps_mae_percent is not None:
             yield f"  eps_mae    {self.eps_mae_percent:.4f} % of the reference"
+        if self.eps_mae_below_percent is not None:
+            bound = f"{self.eps_mae_below_percent:.2g} % (eps_mae)"
+            yield f"  error      below {bound}, nine times in ten"
         rate = f"{self.probes_per_second:,.0f} probes/s"
         shares = f"atoms {self.atom_seconds:.2f} s, probes {self.probe_seconds:.2f} s"
         yield f"  time       {self.seconds:.2f} s ({shares}: {rate})"

@@ -105,16 +105,23 @@ class Bonds:
             [not near[i].isdisjoint(near[j]) for i, j in zip(first, second, strict=True)]
         )
 
-    def parts(self) -> int:
-        """How many pieces bonds hold together."""
-        unseen, pieces = set(range(len(self.numbers))), 0
+    def pieces(self) -> list[list[int]]:
+        """The atoms of each piece that bonds hold together, ascending."""
+        unseen, pieces = set(range(len(self.numbers))), []
         while unseen:
-            pieces, front = pieces + 1, [unseen.pop()]
+            front = [min(unseen)]
+            piece = set(front)
             while front:
-                reached = unseen.intersection(self.neighbours[front.pop()])
-                unseen -= reached
+                reached = (unseen - piece).intersection(self.neighbours[front.pop()])
+                piece |= reached
                 front += reached
+            unseen -= piece
+            pieces.append(sorted(piece))
         return pieces
+
+    def parts(self) -> int:
+        """How many of them there are."""
+        return len(self.pieces())
 
 
 def _pairs(atoms: Atoms, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from ase import Atoms
+from scipy.spatial import cKDTree
 
 from neupol_cli.domain.bonds import Bonds, Range
 from neupol_cli.domain.facts import Facts
@@ -23,6 +25,8 @@ BOND, CONTACT = 0.03, 0.1
 UNKNOWN = 2.0  # Angstrom: where a contact begins, of elements that training had not that near
 WIDER = 0.05  # of a target's range, on either side
 ELECTRONS = 0.005  # of all, that a density may miss; good ones miss a tenth of that
+DISTANT = 8.0  # Angstrom between parts of which neither feels the other
+SUM_ENERGY, SUM = 0.1, 0.02  # eV, and a share, that a whole may miss the sum of its parts
 SHOWN = 3  # reasons that a line has room for
 
 
@@ -157,6 +161,39 @@ def _out_of_range(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> It
         if not low - margin <= value / scale <= high + margin:
             whole = f"{name} = {value:.4g} is outside of what training structures had"
             yield f"{whole} ({low:.4g} to {high:.4g}{' an atom' if scale > 1 else ''})"
+
+
+def distant_parts(atoms: Atoms) -> list[Atoms]:
+    """The pieces of a structure that are too far from each other to feel it; none where they do, or
+    where it is in one piece."""
+    if atoms.pbc.any():
+        return []
+    pieces = Bonds.of(atoms).pieces()
+    for piece in pieces:
+        others = np.delete(atoms.positions, piece, 0)
+        if len(others) and cKDTree(others).query(atoms.positions[piece])[0].min() < DISTANT:
+            return []
+    return [atoms[piece] for piece in pieces] if len(pieces) > 1 else []
+
+
+def of_parts(
+    whole: Mapping[str, float], parts: Sequence[Mapping[str, float]], units: Mapping[str, str]
+) -> list[str]:
+    """Extensive answers for a whole that are not the sums of those for its distant parts.
+
+    Args:
+        whole: target -> the answer, in the unit of the training data.
+        parts: the same for each part.
+        units: of the targets.
+    """
+    reasons = []
+    for name, value in whole.items():
+        if target(name).extensive:
+            total = sum(part[name] for part in parts)
+            allowed = SUM_ENERGY if units[name] == "eV" else SUM * abs(total)
+            if abs(value - total) > allowed:
+                reasons.append(f"{name} is {value - total:+.3g} off the sum of its distant parts")
+    return reasons
 
 
 def of_electrons(electrons: float, expected: float | None, grid_error: float) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli.domain import doubts
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
@@ -43,6 +44,10 @@ class Prediction:
     forces: Target | None = None
     stress: Target | None = None
     doubts: tuple[str, ...] | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """The properties that are numbers."""
+        return {name: float(t.values) for name, t in self.values.items() if not t.values.ndim}
 
     def record(self) -> dict[str, object]:
         """The prediction as one JSON object."""
@@ -155,9 +160,11 @@ class Committee:
         """The same with the doubts of all models that know their domain, each once."""
         if not self.domains:
             return prediction
-        values = prediction.values.items()
-        numbers = {name: float(t.values) for name, t in values if t.values.ndim == 0}
-        reasons = [r for d in self.domains for r in d.doubts(prediction.atoms, numbers)]
+        atoms, numbers = prediction.atoms, prediction.numbers()
+        reasons = [reason for d in self.domains for reason in d.doubts(atoms, numbers)]
+        if parts := doubts.distant_parts(atoms):
+            alone = self.predict([(prediction.label, part) for part in parts], False, False)
+            reasons += doubts.of_parts(numbers, [part.numbers() for part in alone], self.units)
         return replace(prediction, doubts=tuple(dict.fromkeys(reasons)))
 
     def predict(self, named: Sequence[Named], forces: bool, stress: bool) -> list[Prediction]:

@@ -129,6 +129,24 @@ def test_numbers_that_cannot_be_are_told(facts: Facts) -> None:
     assert "H - U is 1.000 eV, and should be 0.026" in doubts.of_answer(facts, water, heated)[0]
 
 
+def test_a_whole_is_the_sum_of_distant_parts() -> None:
+    near, far = molecule("H2O"), molecule("H2O")
+    far.positions += (20.0, 0, 0)
+    parts = doubts.distant_parts(near + far)
+    assert [part.get_chemical_formula() for part in parts] == ["H2O", "H2O"]
+    np.testing.assert_array_equal(parts[1].positions, far.positions)
+    assert doubts.distant_parts(near) == []
+    far.positions -= (14.0, 0, 0)
+    assert doubts.distant_parts(near + far) == []
+    alone = {"U0": -2079.0, "alpha": 6.0, "homo": -7.0}
+    twice = {"U0": -4158.0, "alpha": 12.0, "homo": -7.0}
+    units = {"U0": "eV", "alpha": "bohr^3", "homo": "eV"}
+    assert doubts.of_parts(twice, [alone, alone], units) == []
+    off = {"U0": -4157.48, "alpha": 12.0, "homo": -7.0}
+    (reason,) = doubts.of_parts(off, [alone, alone], units)
+    assert reason == "U0 is +0.52 off the sum of its distant parts"
+
+
 def test_electrons_are_counted() -> None:
     assert doubts.of_electrons(7.99, 8.0, 0.0) == []
     assert doubts.of_electrons(7.0, 8.0, 0.0) == ["7.000 of 8 electrons"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from neupol_cli.models.nn import linear
 from neupol_cli.models.nn.linear import Linear, product
 
 
@@ -14,6 +15,12 @@ def matrices(rows: int, wide: int, narrow: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = ((rows, wide), (narrow, wide), (narrow,))
     return [torch.randn(s, generator=generator).requires_grad_() for s in shapes]
+
+
+@pytest.fixture(params=[True, False], ids=["intel", "others"], autouse=True)
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either choice of library, on whatever processor the tests run."""
+    monkeypatch.setattr(linear, "_intel", lambda: request.param)
 
 
 @pytest.mark.parametrize("shape", [(200, 48, 64), (33, 257, 128), (70, 32, 32), (5, 3, 2)])
