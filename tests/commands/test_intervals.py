@@ -93,7 +93,7 @@ def test_evaluate_says_how_many_truths_it_holds(data: Path, run: Path) -> None:
 def test_too_few_unseen_structures_tell_nothing(data: Path, structure: Path) -> None:
     path, folder = data.parent / "few.h5", data.parent / "few"
     source = ROOT / "tests" / "data" / "ethanol_80.npz"
-    assert neupol("data", "md17", source, "-o", path, "--partition", "20,49,4").returncode == 0
+    assert neupol("data", "md17", source, "-o", path, "--partition", "20,29,4").returncode == 0
     small = ["--set", "hidden=8", "--set", "layers=2"]
     done = neupol("fit", "egnn", path, *small, "--target", "energy", "--steps", "2", "-o", folder)
     assert done.returncode == 0, done.stderr
