@@ -112,7 +112,9 @@ def _with_error(prediction: Prediction, numbers: dict[str, Target], name: str) -
     # Five digits are enough for a property, but not for the last ones of a total energy.
     value = f"{number:.3f}" if abs(number) >= 100 else f"{number:.5g}"
     error = prediction.uncertainty.get(name, prediction.spread.get(name))
-    return value if error is None else f"{value} ± {error:.2g}"
+    if error is None:
+        return value
+    return f"{value} ± {error:.0f}" if error >= 100 else f"{value} ± {error:.2g}"
 
 
 def csv_file(path: Path, predictions: Predictions) -> None:
