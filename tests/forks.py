@@ -19,23 +19,29 @@ import socket
 import sys
 import tempfile
 import types
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import Any, NoReturn, TextIO
 
 PATIENCE = 300  # seconds
 STREAMS = ("stdin", "stdout", "stderr")
-# What commands import when they come to need it.
-LATE = ()
+# What commands import when they come to need it, and the command lines that have the parser and
+# its printer do so; none of them computes anything, so that no thread is started here.
+LATE = ("matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.spatial", "tomllib")
+LIGHT = (["--help"], ["models"], ["predict", "--help"], ["predict", "--nonsense"])
 
 
 def _import_all() -> None:
     import neupol_cli
+    from neupol_cli import app
 
     for module in pkgutil.walk_packages(neupol_cli.__path__, "neupol_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        for words in LIGHT:
+            app.run(words)
 
 
 class Forks:
