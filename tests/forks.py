@@ -26,7 +26,11 @@ PATIENCE = 300  # seconds
 STREAMS = ("stdin", "stdout", "stderr")
 # What commands import when they come to need it, and the command lines that have the parser and
 # its printer do so; none of them computes anything, so that no thread is started here.
-LATE = ("matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.spatial", "tomllib")
+LATE = (
+    "ase.io.extxyz", "ase.neighborlist", "ase.spacegroup", "h5py", "matplotlib.backends.backend_agg",
+    "matplotlib.figure", "rich.progress", "scipy.ndimage", "scipy.spatial", "scipy.stats", "tomllib",
+    "torch.distributed", "vesin",
+)  # fmt: skip
 LIGHT = (["--help"], ["models"], ["predict", "--help"], ["predict", "--nonsense"])
 
 

@@ -22,8 +22,8 @@ def test_version(neupol) -> None:
     assert (done.returncode, done.stdout) == (0, f"neupol {__version__}\n")
 
 
-# A process of its own for each help, forked where the parser and its printer are imported: those are
-# the same for all.
+# A process of its own for each help, forked where the parser and its printer are imported: these
+# are the same for all.
 HELP = """
 import os, sys
 import typer.rich_utils
