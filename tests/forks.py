@@ -27,9 +27,9 @@ STREAMS = ("stdin", "stdout", "stderr")
 # What commands import when they come to need it, and the command lines that have the parser and
 # its printer do so; none of them computes anything, so that no thread is started here.
 LATE = (
-    "ase.io.extxyz", "ase.neighborlist", "ase.spacegroup", "h5py", "matplotlib.backends.backend_agg",
-    "matplotlib.figure", "rich.progress", "scipy.ndimage", "scipy.spatial", "scipy.stats", "tomllib",
-    "torch.distributed", "vesin",
+    "ase.io.extxyz", "ase.neighborlist", "ase.spacegroup", "h5py",
+    "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.progress", "scipy.ndimage",
+    "scipy.spatial", "scipy.stats", "tomllib", "torch._dynamo", "torch.distributed", "vesin",
 )  # fmt: skip
 LIGHT = (["--help"], ["models"], ["predict", "--help"], ["predict", "--nonsense"])
 
