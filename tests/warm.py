@@ -27,6 +27,7 @@ from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300  # seconds
+SHARED = "NEUPOL_TESTS_FORKS"  # the environment's variable for the folder of a shared server
 CLOSED = -9  # beside subprocess.PIPE and DEVNULL: a stream that is not there
 MODES = ("w", "r", "r")  # of our ends of a process' three standard streams
 STAND_IN = """#!{python} -IS
@@ -39,7 +40,10 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Server:
-    """The process that forks, as whoever started it sees it; ends with that one."""
+    """The process that forks, as whoever started it sees it; ends with that one.
+
+    In its folder are its socket and a stand-in for ``neupol``.
+    """
 
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -65,9 +69,14 @@ def server() -> Server:
     return Server()
 
 
+def folder() -> str:
+    """Of the server that several test processes share, if there are several; else of our own."""
+    return os.environ.get(SHARED) or server().folder.name
+
+
 def environment(changes: Mapping[str, str | None] = {}) -> dict[str, str]:
     """This process' own with ``changes``: a None takes a variable away."""
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), SHARED: None}
     return {k: v for k, v in {**os.environ, **own, **changes}.items() if v is not None}
 
 
@@ -110,7 +119,7 @@ class Process:
             "limits": dict(limits),
         }
         sent = [theirs for theirs, _ in ends if theirs != CLOSED]
-        self.connection = ask(place or server().place, request, sent)
+        self.connection = ask(place or f"{folder()}/socket", request, sent)
         for theirs, ours in ends:
             if ours:
                 os.close(theirs)
@@ -196,7 +205,7 @@ def wait_for(ready: Any, *processes: Process) -> None:
 
 def shell(text: str, *, input: str = "", cwd: Path | None = None, **changes: str | None) -> Done:
     """A line for bash, in which ``neupol`` is one of these processes; it may close streams."""
-    path = f"{server().folder.name}{os.pathsep}{os.environ['PATH']}"
+    path = f"{folder()}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", text], env=environment({"PATH": path, **changes}), cwd=cwd, input=input,
         text=True, capture_output=True, check=False, timeout=PATIENCE,
