@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -25,7 +26,7 @@ from typing import Any, NoReturn, TextIO
 PATIENCE = 300  # seconds
 STREAMS = ("stdin", "stdout", "stderr")
 # What commands import when they come to need it, and the command lines that have the parser and
-# its printer do so; none of them computes anything, so that no thread is started here.
+# its printer do so; torch is not asked for anything, so that no thread is started here.
 LATE = (
     "ase.io.extxyz", "ase.neighborlist", "ase.spacegroup", "h5py",
     "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.progress", "scipy.ndimage",
@@ -46,6 +47,16 @@ def _import_all() -> None:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         for words in LIGHT:
             app.run(words)
+    _draw()
+
+
+def _draw() -> None:
+    """A picture has matplotlib read its fonts, and make its parser of formulas."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    figure.subplots().loglog([1, 1000], [1, 1000])
+    figure.savefig(io.BytesIO())
 
 
 class Forks:
