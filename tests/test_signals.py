@@ -24,14 +24,18 @@ sys.argv = ["neupol", *{words}]
 from neupol_cli.app import main
 main()
 """
-# While a module is imported, in the middle of what is not ours.
+# While a module is imported, in the middle of what is not ours. A forked process has imported all
+# of the training already, and forgets it.
 WHILE_IMPORTING = """
+import neupol_cli
+vars(neupol_cli).pop("training", None)
+for name in [name for name in sys.modules if name.startswith("neupol_cli.training")]:
+    del sys.modules[name]
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "{module}":
             {act}
 sys.meta_path.insert(0, Finder())
-sys.modules.pop("{module}", None)
 """
 
 
