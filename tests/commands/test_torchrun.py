@@ -58,7 +58,7 @@ def weights(run: Path, name: str) -> dict[str, np.ndarray]:
 def test_two_processes_train_what_one_trains_and_survive_each_other(
     data: Path, tmp_path: Path, neupol: Run
 ) -> None:
-    words = [data, "--target", "energy", "--steps", "300", "--valid-every", "30", *NETWORK]
+    words = [data, "--target", "energy", "--steps", "200", "--valid-every", "30", *NETWORK]
     words += ["--batch-size", "5", "--ema", "0.9", "--json"]
     whole = tmp_path / "whole"
     alone = neupol("fit", "egnn", *words, "-o", whole)
