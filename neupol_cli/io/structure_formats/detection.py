@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from neupol_cli.errors import InputError
@@ -14,6 +15,8 @@ SUFFIXES = {
     ".mol2": "mol2", ".pdb": "proteindatabank", ".ent": "proteindatabank",
     ".cube": "cube", ".cub": "cube",
 }  # fmt: skip
+LAMMPS = re.compile(r"(?ms)\A(?=.*^\s*\d+\s+atoms\b).*^\s*\S+\s+\S+\s+xlo\s+xhi\b")
+HEADING = 4096  # characters; LAMMPS' data says its counts and its box in fewer
 
 
 def kind_of(path: Path) -> str:
@@ -24,7 +27,7 @@ def kind_of(path: Path) -> str:
     from ase.io.formats import UnknownFileTypeError, filetype
 
     try:
-        return _hidden(path) or str(filetype(str(path), read=True))
+        return _hidden(path) or _lammps(path) or str(filetype(str(path), read=True))
     except UnknownFileTypeError:
         with open_text(path) as stream:
             if stream.readline(LONGEST).strip().isdecimal():
@@ -41,3 +44,9 @@ def _hidden(path: Path) -> str:
 
     known = extension2format.get(path.name[1:]) if path.name.startswith(".") else None
     return known.name if known is not None else ""
+
+
+def _lammps(path: Path) -> str:
+    """LAMMPS' data by its heading: its files are called anything, and ASE tells none of them."""
+    with open_text(path) as stream:
+        return "lammps-data" if LAMMPS.search(stream.read(HEADING)) else ""

@@ -17,8 +17,8 @@ from typing import BinaryIO, TextIO
 from neupol_cli.allocator import unpadded
 from neupol_cli.errors import InputError
 from neupol_cli.io.compressed import open_bytes, open_text
+from neupol_cli.io.structure_formats import extents, records
 from neupol_cli.io.structure_formats import poscar as poscar_text
-from neupol_cli.io.structure_formats import records
 from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
 from neupol_cli.io.structure_formats.numerals import cut_short
 
@@ -26,18 +26,32 @@ MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per by
 BEYOND = 1000  # times that it may ask for a line after the last one
 
 
-def frames(path: Path, kind: str) -> Iterator[Frame]:
+def frames(path: Path, kind: str, reading: Reading) -> Iterator[Frame]:
     """Every image that ASE finds in a file of the format that it calls ``kind``."""
     from ase.io import iread
 
     with bounded(str(path), kind, path.stat().st_size), _source(path, kind) as source:
-        images = list(iread(source, format=kind, do_not_split_by_at_sign=True))
+        options = _options(path, kind, reading)
+        images = list(iread(source, format=kind, do_not_split_by_at_sign=True, **options))
         if not images:
             raise InputError(f"{path}: holds no structure")
         if records.known(kind):
             with open_text(path) as stream:
                 records.check(kind, stream.read(), images, str(path))
     yield from (Frame(atoms) for atoms in images)
+
+
+def _options(path: Path, kind: str, reading: Reading) -> dict[str, dict[int, int]]:
+    """What ASE's reader has to be told beside the file, out of the file; what it would take for
+    granted is refused."""
+    if kind not in ("aims", "lammps-data"):
+        return {}
+    with open_text(path) as stream:
+        text = stream.read()
+    if kind == "aims":
+        extents.aims(text, str(path))
+        return {}
+    return {"Z_of_type": extents.lammps_elements(text, reading.species, str(path))}
 
 
 class _Ending(io.TextIOWrapper):
