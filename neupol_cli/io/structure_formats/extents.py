@@ -77,6 +77,20 @@ def espresso(text: str, images: list[Atoms], name: str) -> None:
             compare(max(counts, default=0), len(atoms), name, "atoms", least=True)
 
 
+def abinit(text: str, images: list[Atoms], name: str) -> None:
+    """ABINIT writes places at the end of each data set; of the cell, ASE knows the first only."""
+    compare(len(re.findall(r"cartesian coordinates \(angstrom\) at end", text)), 1, name)
+    if re.search(r"(?m)^\s*optcell\d*\s+[1-9]", text):
+        raise InputError(f"{name}: optimizes its cell (optcell), which is not read")
+
+
+def xsf(text: str, images: list[Atoms], name: str) -> None:
+    """XCrySDen's: ``ANIMSTEPS`` declares structures; each stands under PRIMCOORD or ATOMS."""
+    steps = re.search(r"(?mi)^\s*ANIMSTEPS\s+(\d{1,9})", text)
+    counts = [len(re.findall(rf"(?mi)^\s*{word}\b", text)) for word in ("PRIMCOORD", "ATOMS")]
+    compare(max(int(steps[1]) if steps else 1, *counts), len(images), name)
+
+
 def lammps(text: str, images: list[Atoms], name: str) -> None:
     """LAMMPS' data: as many rows of Atoms as it declares; elements: `lammps_elements`."""
     declared = re.search(r"(?m)^\s*(\d+)\s+atoms\b", text)

@@ -21,6 +21,7 @@ from neupol_cli.io.structure_formats import extents, records
 from neupol_cli.io.structure_formats import poscar as poscar_text
 from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
 from neupol_cli.io.structure_formats.numerals import cut_short
+from neupol_cli.io.structure_formats.rewritten import REWRITTEN
 
 MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
 BEYOND = 1000  # times that it may ask for a line after the last one
@@ -57,17 +58,19 @@ def _options(path: Path, kind: str, reading: Reading) -> dict[str, dict[int, int
 class _Ending(io.TextIOWrapper):
     """A text that ends: who goes on asking for lines there believes some count in it.
 
-    Errors: InputError then. A limit on memory alone comes late where a process holds free memory.
+    Raises:
+        InputError: then. A limit on memory alone comes late where a process holds free memory.
     """
 
     beyond = 0
+    place = ""
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed: positional
         line = super().readline(size)
         if not line and size:
             self.beyond += 1
             if self.beyond > BEYOND:
-                raise InputError(f"{self.name}: declares far more data than it holds")
+                raise InputError(f"{self.place}: declares far more data than it holds")
         return line
 
 
@@ -80,7 +83,15 @@ def _source(path: Path, kind: str) -> AbstractContextManager[str | TextIO | Bina
         return nullcontext(str(path))
     if how.isbinary:
         return open_bytes(path)
-    return _Ending(open_bytes(path), encoding=how.encoding)
+    rewrite = REWRITTEN.get(kind)
+    if rewrite is None:
+        text = _Ending(open_bytes(path), encoding=how.encoding)
+    else:
+        with open_text(path) as stream:
+            content = rewrite(stream.read())
+        text = _Ending(io.BytesIO(content.encode()), encoding="utf-8")
+    text.place = str(path)
+    return text
 
 
 def poscar(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:

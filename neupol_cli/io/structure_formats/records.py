@@ -27,7 +27,6 @@ RECORDS = {
     "vasp-out": r"(?m)^\s*POSITION\s+TOTAL-FORCE",
     "lammps-dump-text": r"(?m)^ITEM: TIMESTEP",
     "dmol-arc": r"(?m)^!DATE",
-    "xsf": r"(?mi)^\s*(?:PRIMCOORD|ATOMS)\b",
 }
 # Words that change what the numbers mean, in formats of which ASE's reader passes over them.
 UNREAD = {
@@ -123,9 +122,11 @@ def _formula(formula: str, atoms: Atoms, name: str) -> None:
 
 CHECKS: dict[str, Check] = {
     "cif": _cif,
+    "abinit-out": extents.abinit,
     "dmol-arc": extents.biosym,
     "dmol-car": extents.biosym,
     "espresso-out": extents.espresso,
     "gen": extents.gen,
     "lammps-data": extents.lammps,
+    "xsf": extents.xsf,
 }
