@@ -1,6 +1,6 @@
 """What the code looks like in figures: sizes, types left open, circles of files, kernels' places.
 
-    python benchmarks/house.py [CHECKOUT] [--json] [--circles]
+    python benchmarks/house.py [CHECKOUT] [--json] [--circles] [--check]
 
 It reads the sources of a checkout (default: the one it stands in) and imports nothing of it. Lines
 are all lines of a file. A circle is a strongly connected set of files that import each other,
@@ -55,9 +55,9 @@ def module_name(path: str) -> str:
     return ".".join(parts if parts[0] not in ("commands", "models") else ["neupol_cli", *parts])
 
 
-def sources(checkout: Path) -> list[Source]:
+def sources(checkout: Path, tops: tuple[str, ...] = TOPS) -> list[Source]:
     """Every Python file of the top folders."""
-    paths = [p for p in tracked(checkout) if p.endswith(".py") and p.split("/")[0] in TOPS]
+    paths = [p for p in tracked(checkout) if p.endswith(".py") and p.split("/")[0] in tops]
     texts = {path: (checkout / path).read_text(encoding="utf-8") for path in paths}
     return [Source(p, module_name(p), text, ast.parse(text)) for p, text in texts.items()]
 
@@ -247,6 +247,14 @@ def table(counted: Figures, named: bool) -> Iterator[str]:
         yield from ("", "arrows:", *counted.upward)
 
 
+def check(checkout: Path) -> None:
+    """Names circles and wrong arrows, and fails if there are some; counts nothing else."""
+    arrows = graph(sources(checkout, CODE))
+    if wrong := [*map(" ".join, circles(arrows)), *upward(arrows)]:
+        print("\n".join(wrong))
+        sys.exit("circles of files, or arrows from models into neupol_cli")
+
+
 def main() -> None:
     """Prints the table, or everything as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -254,13 +262,16 @@ def main() -> None:
     parser.add_argument("checkout", type=Path, nargs="?", default=here)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--circles", action="store_true", help="name circles and wrong arrows")
-    parser.add_argument("--check", action="store_true", help="fail on circles and wrong arrows")
+    parser.add_argument(
+        "--check", action="store_true", help="only circles and wrong arrows; fail if there are some"
+    )
     options = parser.parse_args()
+    if options.check:
+        check(options.checkout)
+        return
     counted = figures(options.checkout)
     shown = [json.dumps(asdict(counted))] if options.json else table(counted, options.circles)
     print("\n".join(shown))
-    if options.check and (counted.circles or counted.upward):
-        sys.exit("circles of files, or arrows from models into neupol_cli: see --circles")
 
 
 if __name__ == "__main__":

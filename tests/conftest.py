@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,12 @@ from tests import warm
 DATA = Path(__file__).parent / "data"
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests are shared out to several processes (-n), these share one server."""
+    if config.getoption("numprocesses", None) and warm.SHARED not in os.environ:
+        os.environ[warm.SHARED] = warm.server().folder.name
 
 
 @pytest.fixture(autouse=True)

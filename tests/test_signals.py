@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data" / "run-0.1" / "ethanol.h5"
@@ -30,15 +31,18 @@ class Finder:
         if name == "{module}":
             {act}
 sys.meta_path.insert(0, Finder())
+sys.modules.pop("{module}", None)
 """
 
 
-def ended(words: list[str], before: str) -> subprocess.CompletedProcess[str]:
+def ended(words: list[str], before: str, fresh: bool = True) -> subprocess.CompletedProcess[str]:
     script = PROGRAM.format(words=words, before=before)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if not fresh:
+        return warm.python("-c", script)
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, text=True, capture_output=True, check=False
-    )
+        [sys.executable, "-c", script], env=warm.environment(), text=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
 
 
 def kill(number: int, module: str, times: int = 1) -> str:
@@ -50,7 +54,7 @@ def kill(number: int, module: str, times: int = 1) -> str:
 @pytest.mark.parametrize("module", ["neupol_cli.training.fitting", "torch"])
 def test_a_training_that_has_not_begun_says_so(number: int, module: str, tmp_path: Path) -> None:
     words = ["fit", "egnn", str(DATA), "-o", str(tmp_path / "run"), "--steps", "2"]
-    done = ended(words, kill(number, module))
+    done = ended(words, kill(number, module), fresh=module == "torch")
     name = signal.Signals(number).name
     assert done.returncode == 128 + number
     assert done.stderr == f"stopped by {name} before a step was made; start it again\n"
@@ -62,7 +66,7 @@ def test_a_run_in_the_folder_is_named(tmp_path: Path) -> None:
     run.mkdir()
     (run / "config.json").write_text("{}")
     words = ["fit", "--resume", "-o", str(run)]
-    done = ended(words, kill(signal.SIGINT, "neupol_cli.training.loop"))
+    done = ended(words, kill(signal.SIGINT, "neupol_cli.training.loop"), fresh=False)
     assert done.returncode == 130
     assert done.stderr == f"stopped; go on with: neupol fit --resume -o {run}\n"
 
@@ -112,17 +116,15 @@ def test_before_the_command_line_is_there() -> None:
         "import sys, neupol_cli.__main__\n"
         "assert not {'typer', 'click', 'torch', 'rich', 'numpy'} & set(sys.modules)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", script], env=warm.environment(), check=True)
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.3, 1.0])
 def test_whenever_it_comes(tmp_path: Path, delay: float) -> None:
     words = ["fit", "egnn", str(DATA), "-o", str(tmp_path / "run"), "--set", "hidden=4"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-m", "neupol_cli", *words],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=warm.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     time.sleep(delay)
     process.send_signal(signal.SIGINT)

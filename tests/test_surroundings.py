@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.warm import shell
+
 WATER = "3\nwater\nO 0 0 0\nH 0 0.76 0.59\nH 0 -0.76 0.59\n"
-COMMAND = f"{sys.executable} -m neupol_cli predict"
-
-
-def shell(
-    text: str, input: str = WATER, homeless: bool = False, **settings: object
-) -> subprocess.CompletedProcess[str]:
-    """A line for a shell, which can close streams."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for name in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME") if homeless else ():
-        environment.pop(name, None)
-    return subprocess.run(
-        ["bash", "-c", text], env=environment, input=input, text=True, capture_output=True,
-        check=False, **settings,
-    )  # type: ignore[call-overload, no-any-return]  # fmt: skip
+FRESH = f"{sys.executable} -m neupol_cli"  # libraries look for a home while they are imported
 
 
 def test_without_a_home(tmp_path: Path) -> None:
-    done = shell(f"{COMMAND} -", homeless=True, cwd=tmp_path)
+    absent = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME"))
+    done = shell(f"{FRESH} predict -", input=WATER, cwd=tmp_path, **absent)
     assert done.returncode == 0 and "H2O" in done.stdout, done.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("streams", "code", "message"),
+    ("program", "streams", "code", "message"),
     [
-        (">&-", 74, "neupol: standard output is closed\n"),
-        (">/dev/full", 74, "neupol: No space left on device\n"),
-        ("2>&-", 0, ""),
-        ("<&-", 65, "neupol: "),
+        (FRESH, ">&-", 74, "neupol: standard output is closed\n"),
+        ("neupol", ">/dev/full", 74, "neupol: No space left on device\n"),
+        ("neupol", "2>&-", 0, ""),
+        ("neupol", "<&-", 65, "neupol: "),
     ],
 )
-def test_closed_and_full_streams(streams: str, code: int, message: str) -> None:
-    done = shell(f"{COMMAND} - {streams}")
+def test_closed_and_full_streams(program: str, streams: str, code: int, message: str) -> None:
+    done = shell(f"{program} predict - {streams}", input=WATER)
     assert done.returncode == code, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr  # beside a doubt

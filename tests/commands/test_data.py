@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from neupol_cli.datasets import splits, xyz
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, units
 from tests.raw_data import Run, info, original_files
+from tests.warm import Process, wait_for
+
+FED = (subprocess.PIPE, subprocess.DEVNULL, subprocess.DEVNULL)
 
 
 def labelled(path: Path, count: int = 20, energy: str = "E_dft", forces: str = "F_dft") -> Path:
@@ -214,15 +216,13 @@ def test_wrong_command_lines(
     assert os.listdir(tmp_path) == []
 
 
-def test_the_second_writer_is_sent_away_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "neupol_cli", "data", "xyz", "-", "-o", tmp_path / "a.h5"]
-    first = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)  # waits for its input
+def test_the_second_writer_is_sent_away_at_once(neupol: Run, tmp_path: Path) -> None:
+    words = ("data", "xyz", "-", "-o", tmp_path / "a.h5")
+    first = Process("-m", "neupol_cli", *words, streams=FED)  # waits for its input
     try:
         lock = tmp_path / "a.h5.lock"
-        while not (lock.exists() and lock.read_text()):
-            assert first.poll() is None
-            time.sleep(0.02)
-        done = subprocess.run(command, capture_output=True, text=True, input="", check=False)
+        wait_for(lambda: lock.exists() and lock.read_text(), first)
+        done = neupol(*words)
         assert done.returncode == 75
         assert f"process {first.pid}" in done.stderr
     finally:
@@ -231,34 +231,26 @@ def test_the_second_writer_is_sent_away_at_once(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.h5.lock"]
     labelled(tmp_path / "a.xyz", energy="energy", forces="forces")
     text = (tmp_path / "a.xyz").read_text()
-    done = subprocess.run(command, capture_output=True, text=True, input=text, check=False)
+    done = neupol(*words, input=text)
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.xyz"]
 
 
 def test_terminated_writer_cleans_up(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "neupol_cli", "data", "xyz", "-", "-o", tmp_path / "a.h5"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-    while not (tmp_path / "a.h5.lock").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    words = ("data", "xyz", "-", "-o", tmp_path / "a.h5")
+    process = Process("-m", "neupol_cli", *words, streams=FED)
+    wait_for((tmp_path / "a.h5.lock").exists, process)
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    assert process.wait() == 143
     assert os.listdir(tmp_path) == []
 
 
-def test_a_disk_that_refuses_ends_with_74_and_the_old_file(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_ends_with_74_and_the_old_file(neupol: Run, tmp_path: Path) -> None:
     labelled(tmp_path / "a.xyz", energy="energy", forces="forces")
     (tmp_path / "a.h5").write_text("old")
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000));"
-        "from neupol_cli.app import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "data", "xyz", tmp_path / "a.xyz", "-o", tmp_path / "a.h5"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ("data", "xyz", tmp_path / "a.xyz", "-o", tmp_path / "a.h5")
+    done = neupol(*words, limits={"FSIZE": 5000})
     assert done.returncode == 74, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "a.h5").read_text() == "old"

@@ -24,7 +24,7 @@ needs_qm9pack = pytest.mark.skipif(
 def full_qm9(tmp_path_factory: pytest.TempPathFactory, neupol: Run) -> Path:
     """All of QM9, once."""
     path = tmp_path_factory.mktemp("qm9") / "qm9.h5"
-    done = neupol("data", "qm9", "-o", path, timeout=180)
+    done = neupol("data", "qm9", "-o", path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return path
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,7 @@ from neupol_cli.density.on_grid import GridChoice, check_size, parse_counts, par
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Grid, Volume
-from tests.warm import neupol
+from tests.warm import Process, neupol, wait_for
 
 SPARSE = {
     "one atom": "1\nH\nH 0 0 0\n",
@@ -89,20 +86,15 @@ def test_killed_while_writing_it_leaves_the_earlier_file(
 ) -> None:
     (tmp_path / "water.xyz").write_text(WATER)
     (tmp_path / "rho.cube").write_text("the earlier file")
-    command = [sys.executable, "-m", "neupol_cli", "density", "water.xyz", "-o", "rho.cube"]
-    command += ["-m", str(checkpoint_file), "--grid", "150,120,120"]
+    command = ["density", "water.xyz", "-o", "rho.cube", "-m", str(checkpoint_file), "--grid"]
     for number in (signal.SIGTERM, signal.SIGKILL):
-        running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+        running = Process("-m", "neupol_cli", *command, "150,120,120", cwd=tmp_path)
         partial = tmp_path / "rho.cube.partial"
-        for _ in range(20000):
-            if partial.exists():
-                break
-            time.sleep(0.01)
+        wait_for(partial.exists, running)
         running.send_signal(number)
-        running.wait(timeout=200)
-        assert running.returncode == (143 if number == signal.SIGTERM else -9)
+        assert running.wait() == (143 if number == signal.SIGTERM else -9)
         assert (tmp_path / "rho.cube").read_text() == "the earlier file"
-    found = neupol(*command[3:-1], "9,9,9", cwd=tmp_path)  # a dead process' lock does not block
+    found = neupol(*command, "9,9,9", cwd=tmp_path)  # a dead process' lock does not block
     assert found.returncode == 0, found.stderr
     assert not partial.exists()
 
@@ -113,12 +105,8 @@ def test_a_full_disk_is_told_and_the_earlier_file_is_whole(
     (tmp_path / "water.xyz").write_text(WATER)
     for name in ("rho.cube", "rho.h5"):
         (tmp_path / name).write_text("the earlier file")
-        limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
-        limit += "from neupol_cli.app import main; main()"
-        command = [sys.executable, "-c", limit, "density", "water.xyz", "-o", name]
-        command += ["-m", str(checkpoint_file), "--spacing", "0.4"]
-        found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        command = ["density", "water.xyz", "-o", name, "-m", checkpoint_file, "--spacing", "0.4"]
+        found = neupol(*command, cwd=tmp_path, limits={"FSIZE": 6000})
         assert found.returncode == 74, (name, found.stderr)
         last = found.stderr.strip().splitlines()[-1]
         assert name in last and "unchanged" in last

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,11 @@ from typing import Any
 import pytest
 
 from neupol_cli import checkpoint
-from tests.warm import neupol
+from tests.warm import Process, neupol, wait_for
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 NETWORK = ["--set", "hidden=8", "--set", "layers=2", "--default-dtype", "float64"]
 TRAINING = ["--batch-size", "4", "--valid-every", "40", "--ema", "0.9"]
-
-
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "neupol_cli", *map(str, words)]
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +32,23 @@ def fit(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return neupol("fit", *words)
 
 
-def begun(*words: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("fit", *words), env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def begun(*words: str | Path) -> Process:
+    return Process("-m", "neupol_cli", "fit", *words)
 
 
-def wait_for_state(process: subprocess.Popen[str], run: Path) -> None:
-    """Until the run has stored something; fails if it ends before."""
-    deadline = time.monotonic() + 300
-    while not (run / "state.safetensors").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps that has come to its end."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    done = fit("egnn", data, "-o", run, "--target", "energy", "--steps", "2", *NETWORK)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def one_line(result: subprocess.CompletedProcess[str], code: int) -> str:
@@ -100,7 +96,7 @@ def test_killed_and_terminated_runs_end_as_unbroken_ones(data: Path, tmp_path: P
     assert fit(*words, "-o", whole).returncode == 0
     run = tmp_path / "run"
     first = begun(*words, "-o", run, "--save-every", "30")
-    wait_for_state(first, run)
+    wait_for((run / "state.safetensors").exists, first)
     first.kill()
     first.communicate()
     stopped = 0
@@ -109,12 +105,11 @@ def test_killed_and_terminated_runs_end_as_unbroken_ones(data: Path, tmp_path: P
         process = begun("-o", run, "--resume")
         line = ""
         while "resuming" not in line:
-            assert process.stderr is not None
             line = process.stderr.readline()
         assert f"step {before}" in line
         time.sleep(0.1)
         process.send_signal(number)
-        _, message = process.communicate(timeout=300)
+        _, message = process.communicate()
         if process.returncode:  # else it had come to its end
             stopped += 1
             assert process.returncode == 128 + number
@@ -146,16 +141,9 @@ def test_divergence_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -
     checkpoint.load_state(run / "state.safetensors")
 
 
-def test_a_full_disk(data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    words = ["egnn", data, "-o", run, "--target", "energy", *NETWORK]
-    assert fit(*words, "--steps", "20").returncode == 0
+def test_a_full_disk(run: Path) -> None:
     before = {p.name: p.read_bytes() for p in run.glob("*.safetensors")}
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, resource.RLIM_INFINITY))
-
-    full = neupol("fit", "-o", run, "--resume", "--steps", "40", preexec_fn=limit)
+    full = neupol("fit", "-o", run, "--resume", "--steps", "4", limits={"FSIZE": 8_000})
     assert "unchanged" in one_line(full, 74)
     assert {p.name: p.read_bytes() for p in run.glob("*.safetensors")} == before
     assert not list(run.glob("*.partial"))
@@ -167,19 +155,15 @@ def test_two_writers(data: Path, tmp_path: Path) -> None:
     words = ["egnn", data, "-o", run, "--target", "energy", "--steps", "1000000", *NETWORK]
     first = begun(*words, "--save-every", "5", "--batch-size", "4")
     try:
-        wait_for_state(first, run)
+        wait_for((run / "state.safetensors").exists, first)
         assert f"process {first.pid}" in one_line(fit("-o", run, "--resume"), 75)
     finally:
         first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=300)
+        first.communicate()
     assert first.returncode == 143
 
 
-def test_damaged_state_is_refused(data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert (
-        fit("egnn", data, "-o", run, "--target", "energy", "--steps", "2", *NETWORK).returncode == 0
-    )
+def test_damaged_state_is_refused(run: Path) -> None:
     whole = (run / "state.safetensors").read_bytes()
     (run / "state.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "checksum" in one_line(fit("-o", run, "--resume"), 78)
@@ -232,11 +216,7 @@ def test_wrong_requests(
     assert not run.exists()
 
 
-def test_what_a_resumed_run_cannot_change(data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert (
-        fit("egnn", data, "-o", run, "--target", "energy", "--steps", "2", *NETWORK).returncode == 0
-    )
+def test_what_a_resumed_run_cannot_change(data: Path, run: Path) -> None:
     assert "--seed 0" in one_line(fit("-o", run, "--resume", "--seed", "3"), 2)
     assert fit("-o", run, "--resume", "--steps", "4").returncode == 0
     assert checkpoint.load_file(run / "last.safetensors")[0]["training"]["step"] == 4

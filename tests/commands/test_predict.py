@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import ase.io
@@ -14,6 +12,7 @@ import pytest
 
 from neupol_cli import registry
 from neupol_cli.io import hdf5
+from tests.warm import shell
 
 WATER = "3\nwater\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
 HF = "2\n\nH 0 0 0\nF 0 0 0.92\n"
@@ -143,11 +142,8 @@ def test_one_bad_structure_does_not_stop_the_others(neupol, model) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(model) -> None:
-    code = f"{sys.executable} -m neupol_cli predict - -m {model} --json | head -1"
-    script = f"set -o pipefail; {code}; echo ${{PIPESTATUS[0]}} >&2"
-    done = subprocess.run(
-        ["bash", "-c", script], input=WATER * 4000, capture_output=True, text=True, check=False
-    )
+    code = f"neupol predict - -m {model} --json | head -1"
+    done = shell(f"set -o pipefail; {code}; echo ${{PIPESTATUS[0]}} >&2", input=WATER * 4000)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr.split() == ["141"]
 
@@ -211,10 +207,7 @@ def test_stresses_and_forces_are_kept_in_hdf5(neupol, untrained, tmp_path: Path)
 )
 def test_closed_streams(model, tmp_path: Path, command: str, code: int, words: str) -> None:
     (tmp_path / "a.xyz").write_text(WATER)
-    script = f"{sys.executable} -m neupol_cli {command.replace('MODEL', str(model))}"
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = shell(f"neupol {command.replace('MODEL', str(model))}", cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
     assert (tmp_path / "a.csv").exists() == ("a.csv" in command)

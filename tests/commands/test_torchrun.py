@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -17,36 +16,30 @@ import pytest
 from neupol_cli import checkpoint
 from neupol_cli.io import volumetric
 from tests.conftest import Run
+from tests.warm import Process, environment, wait_for
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 NETWORK = ["--set", "hidden=8", "--set", "layers=2", "--default-dtype", "float64"]
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 FAILED = "another process of this run has ended"
 
 
-def started(*words: str | Path, world: int = 2) -> list[subprocess.Popen[str]]:
+def started(*words: str | Path, world: int = 2) -> list[Process]:
     """One process a rank, in the environment that torchrun gives them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "neupol_cli", *map(str, words)],
-            env=ENVIRONMENT | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    return [Process("-m", "neupol_cli", *words, env=shared | rank) for rank in ranks]
 
 
-def ended(processes: list[subprocess.Popen[str]], text: str = "") -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each; all of them within a minute."""
+def ended(processes: list[Process], text: str = "") -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of each."""
     found = []
     for process in processes:
-        out, err = process.communicate(text, timeout=300)
-        found.append((process.returncode, out, err))
+        out, err = process.communicate(text)
+        found.append((process.wait(), out, err))
     return found
 
 
@@ -73,10 +66,7 @@ def test_two_processes_train_what_one_trains_and_survive_each_other(
 
     run = tmp_path / "run"
     processes = started("fit", "egnn", *words, "-o", run, "--save-every", "9999")
-    deadline = time.monotonic() + 300
-    while not (run / "best.safetensors").exists():
-        assert all(p.poll() is None for p in processes) and time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for((run / "best.safetensors").exists, *processes)
     processes[1].kill()
     (code, _, message), (killed, _, _) = ended(processes)
     assert (code, killed) == (75, -signal.SIGKILL), message
@@ -106,10 +96,8 @@ def test_two_processes_train_what_one_trains_and_survive_each_other(
 def test_a_signal_ends_all_and_the_run_is_saved(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     processes = started("fit", "egnn", data, "--steps", "100000", *NETWORK, "-o", run)
-    deadline = time.monotonic() + 300
-    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
-        assert all(p.poll() is None for p in processes) and time.monotonic() < deadline
-        time.sleep(0.01)
+    metrics = run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.read_text(), *processes)
     for _ in range(2):  # the terminal's and torchrun's own
         processes[1].send_signal(signal.SIGINT)
         time.sleep(0.05)
@@ -139,7 +127,7 @@ def test_torchrun_starts_a_run_again_where_it_was(data: Path, tmp_path: Path) ->
     words = ["fit", "egnn", data, "-o", "run", "--steps", "200", "--valid-every", "30", *NETWORK]
     done = subprocess.run(
         [*launch, "--max-restarts", "1", str(killer), *map(str, words)],
-        env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert FAILED in done.stderr and "resuming at step" in done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from neupol_cli import checkpoint, registry
 from neupol_cli.io import hdf5
 from neupol_cli.trajectory.measures import measures
 from neupol_cli.trajectory.paths import trajectory
+from tests.warm import python
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "displacements.py"
 NAMES = ("H2O", "CH4", "CH3OH", "C2H6", "NH3", "CH3CHO")
@@ -39,8 +38,7 @@ def run(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def run_script(*arguments: object) -> str:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(SCRIPT, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
