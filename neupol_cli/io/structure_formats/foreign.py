@@ -34,7 +34,7 @@ def frames(path: Path, kind: str, reading: Reading) -> Iterator[Frame]:
     with bounded(str(path), kind, path.stat().st_size), _source(path, kind) as source:
         options = _options(path, kind, reading)
         images = list(iread(source, format=kind, do_not_split_by_at_sign=True, **options))
-        if not images:
+        if not images or None in images:  # NWChem's, where nothing of what it looks for is there
             raise InputError(f"{path}: holds no structure")
         if records.known(kind):
             with open_text(path) as stream:
