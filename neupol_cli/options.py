@@ -43,7 +43,11 @@ AltlocOption = Annotated[
 ]
 SpeciesOption = Annotated[
     str | None,
-    typer.Option("--species", metavar="Si,O", help="Elements of a POSCAR that does not name them."),
+    typer.Option(
+        "--species",
+        metavar="Si,O",
+        help="Elements of a POSCAR, or types of LAMMPS data, that does not name them.",
+    ),
 ]
 PbcOption = Annotated[
     bool | None,

@@ -6,8 +6,9 @@ into, a kernel does a whole formula in one pass while its numbers are in the fir
 Built: :func:`library` has the machine's own compiler (``$CXX``, or else ``c++``) build one file for
 this machine's vector units and for the sizes of this network, which takes a second or two. The
 result lies under ``$XDG_CACHE_HOME/neupol`` (or ``~/.cache/neupol``) for later processes, under a
-name that tells sources, sizes, compiler and processor apart; without a home, each process builds
-its own. Attempts go from this processor's instructions and OpenMP's threads to neither.
+name that tells sources, sizes, compiler and processor apart; without a home, or where others can
+write to that folder, each process builds its own. Attempts go from this processor's instructions
+and OpenMP's threads to neither.
 
 Chosen: nothing depends on a kernel. Every caller has the same formula in PyTorch's operations, and
 takes it where :func:`library` answers None: there is no compiler, it fails, or the environment says
@@ -166,12 +167,28 @@ def _keep(built: Path, destination: Path) -> Path:
 
 
 def _folder() -> Path | None:
-    """Where libraries are kept for later processes; None for a user who has no home."""
+    """Where libraries are kept for later processes; None where nothing may be kept."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(home) if home else Path.home() / ".cache") / "neupol"
+        folder = (Path(home) if home else Path.home() / ".cache") / "neupol"
     except RuntimeError:  # no $HOME, and the user is in no list of users: so in many containers
         return None
+    return folder if _is_private(folder) else None
+
+
+@cache
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else can put a library there, which would run in this process."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return True  # it is not there, and will be made
+    private = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    if not private:
+        logging.getLogger("neupol").warning(
+            "%s: others can write to it: nothing there is used; chmod 700 makes it faster", folder
+        )
+    return private
 
 
 def _fingerprint(source: Path, defines: tuple[str, ...], compiler: str) -> str:

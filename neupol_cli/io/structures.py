@@ -169,7 +169,7 @@ def _open(path: Path, reading: Reading) -> Iterator[Frame]:
         yield _cube(path, reading)
     elif reader is None:
         ending.check(path, kind)
-        yield from foreign.frames(path, kind)
+        yield from foreign.frames(path, kind, reading)
     else:
         with open_text(path) as stream:
             yield from reader(stream, str(path), reading)

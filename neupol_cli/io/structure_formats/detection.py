@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from neupol_cli.errors import InputError
@@ -14,6 +15,16 @@ SUFFIXES = {
     ".mol2": "mol2", ".pdb": "proteindatabank", ".ent": "proteindatabank",
     ".cube": "cube", ".cub": "cube",
 }  # fmt: skip
+# By the first characters: formats whose files are called anything, or like those of another one.
+HEADINGS = {
+    "lammps-data": re.compile(r"(?ms)\A(?=.*^\s*\d+\s+atoms\b).*^\s*\S+\s+\S+\s+xlo\s+xhi\b"),
+    "abinit-out": re.compile(r"\A\s*\.Version\s+\S+\s+of ABINIT"),
+    "xyz": re.compile(
+        r"\A\s*\d+[ \t]*\n[^\n]*\n[ \t]*[A-Za-z]{1,2}"
+        r"(?:[ \t]+[-+]?\d*\.\d+(?:[eEdD][-+]?\d+)?){3}\b"
+    ),
+}
+HEADING = 4096  # characters
 
 
 def kind_of(path: Path) -> str:
@@ -24,7 +35,7 @@ def kind_of(path: Path) -> str:
     from ase.io.formats import UnknownFileTypeError, filetype
 
     try:
-        return _hidden(path) or str(filetype(str(path), read=True))
+        return _hidden(path) or _by_heading(path) or str(filetype(str(path), read=True))
     except UnknownFileTypeError:
         with open_text(path) as stream:
             if stream.readline(LONGEST).strip().isdecimal():
@@ -41,3 +52,9 @@ def _hidden(path: Path) -> str:
 
     known = extension2format.get(path.name[1:]) if path.name.startswith(".") else None
     return known.name if known is not None else ""
+
+
+def _by_heading(path: Path) -> str:
+    with open_text(path) as stream:
+        text = stream.read(HEADING)
+    return next((kind for kind, pattern in HEADINGS.items() if pattern.search(text)), "")

@@ -13,7 +13,7 @@ from neupol_cli.text import printable
 OPEN_ENDED = {
     "aims", "abinit-in", "castep-cell", "cp2k-restart", "crystal", "dftb", "dmol-incoor",
     "espresso-in", "gaussian-in", "gen", "mustem", "nwchem-in", "onetep-in", "siesta-in", "sys",
-    "v-sim",
+    "v-sim", "xsf",
 }  # fmt: skip
 BLANK = re.compile(rb"\r?\n[ \t]*\r?\n")
 GAUSSIAN_SECTIONS = 3  # route, title, atoms; a blank line ends each of them

@@ -17,22 +17,24 @@ from typing import BinaryIO, TextIO
 from neupol_cli.allocator import unpadded
 from neupol_cli.errors import InputError
 from neupol_cli.io.compressed import open_bytes, open_text
+from neupol_cli.io.structure_formats import extents, records
 from neupol_cli.io.structure_formats import poscar as poscar_text
-from neupol_cli.io.structure_formats import records
 from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
 from neupol_cli.io.structure_formats.numerals import cut_short
+from neupol_cli.io.structure_formats.rewritten import REWRITTEN
 
 MEMORY = 64 << 20, 2000, 2 << 30  # bytes a foreign reader may use: base, per byte, most
 BEYOND = 1000  # times that it may ask for a line after the last one
 
 
-def frames(path: Path, kind: str) -> Iterator[Frame]:
+def frames(path: Path, kind: str, reading: Reading) -> Iterator[Frame]:
     """Every image that ASE finds in a file of the format that it calls ``kind``."""
     from ase.io import iread
 
     with bounded(str(path), kind, path.stat().st_size), _source(path, kind) as source:
-        images = list(iread(source, format=kind, do_not_split_by_at_sign=True))
-        if not images:
+        options = _options(path, kind, reading)
+        images = list(iread(source, format=kind, do_not_split_by_at_sign=True, **options))
+        if not images or None in images:  # NWChem's, where nothing of what it looks for is there
             raise InputError(f"{path}: holds no structure")
         if records.known(kind):
             with open_text(path) as stream:
@@ -40,20 +42,35 @@ def frames(path: Path, kind: str) -> Iterator[Frame]:
     yield from (Frame(atoms) for atoms in images)
 
 
+def _options(path: Path, kind: str, reading: Reading) -> dict[str, dict[int, int]]:
+    """What ASE's reader has to be told beside the file, out of the file; what it would take for
+    granted is refused."""
+    if kind not in ("aims", "lammps-data"):
+        return {}
+    with open_text(path) as stream:
+        text = stream.read()
+    if kind == "aims":
+        extents.aims(text, str(path))
+        return {}
+    return {"Z_of_type": extents.lammps_elements(text, reading.species, str(path))}
+
+
 class _Ending(io.TextIOWrapper):
     """A text that ends: who goes on asking for lines there believes some count in it.
 
-    Errors: InputError then. A limit on memory alone comes late where a process holds free memory.
+    Raises:
+        InputError: then. A limit on memory alone comes late where a process holds free memory.
     """
 
     beyond = 0
+    place = ""
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed: positional
         line = super().readline(size)
         if not line and size:
             self.beyond += 1
             if self.beyond > BEYOND:
-                raise InputError(f"{self.name}: declares far more data than it holds")
+                raise InputError(f"{self.place}: declares far more data than it holds")
         return line
 
 
@@ -66,7 +83,15 @@ def _source(path: Path, kind: str) -> AbstractContextManager[str | TextIO | Bina
         return nullcontext(str(path))
     if how.isbinary:
         return open_bytes(path)
-    return _Ending(open_bytes(path), encoding=how.encoding)
+    rewrite = REWRITTEN.get(kind)
+    if rewrite is None:
+        text = _Ending(open_bytes(path), encoding=how.encoding)
+    else:
+        with open_text(path) as stream:
+            content = rewrite(stream.read())
+        text = _Ending(io.BytesIO(content.encode()), encoding="utf-8")
+    text.place = str(path)
+    return text
 
 
 def poscar(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:

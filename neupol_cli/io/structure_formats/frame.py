@@ -31,7 +31,7 @@ class Reading:
 
     Attributes:
         altloc: of a PDB, which of the alternate locations of an atom.
-        species: of a POSCAR without a line of elements, those.
+        species: of a POSCAR or LAMMPS data that name no elements, those, in order.
         pbc: whether structures are periodic, where somebody knows better.
     """
 

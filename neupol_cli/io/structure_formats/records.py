@@ -1,6 +1,7 @@
 """Checks of what ASE read against a rule of its own: how many records, in which unit, which sites.
 
 Each check gets the file's text (decompressed), the images that ASE found, and the file's name.
+Those of one format that need more than a pattern are in extents.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from neupol_cli.errors import InputError
+from neupol_cli.io.structure_formats import extents
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -25,7 +27,6 @@ RECORDS = {
     "vasp-out": r"(?m)^\s*POSITION\s+TOTAL-FORCE",
     "lammps-dump-text": r"(?m)^ITEM: TIMESTEP",
     "dmol-arc": r"(?m)^!DATE",
-    "xsf": r"(?mi)^\s*(?:PRIMCOORD|ATOMS)\b",
 }
 # Words that change what the numbers mean, in formats of which ASE's reader passes over them.
 UNREAD = {
@@ -45,6 +46,11 @@ UNREAD = {
     "lammps-dump-text": (
         r"(?m)^ITEM: ATOMS(?![^\n]*\belement\b)",
         "names types, not elements; dump 'element', too (dump_modify element)",
+    ),
+    # As LAMMPS writes it into the first line; Angstrom and g/mol are taken for granted.
+    "lammps-data": (
+        r"\A[^\n]*\bunits\s*=\s*(?!metal\b|real\b)\w",
+        "has other units than metal or real, which is not supported",
     ),
 }
 SEVERAL = {"gaussian-in": r"(?mi)^\s*--link1--"}  # where ASE reads one
@@ -66,21 +72,16 @@ def check(kind: str, text: str, images: list[Atoms], name: str) -> None:
     if kind in SEVERAL and re.search(SEVERAL[kind], text):
         raise InputError(f"{name}: holds several jobs, of which one would be read; split it")
     if kind in RECORDS:
-        _count(len(re.findall(RECORDS[kind], text)), len(images), name)
+        extents.compare(len(re.findall(RECORDS[kind], text)), len(images), name)
     if kind in CHECKS:
         CHECKS[kind](text, images, name)
-
-
-def _count(records: int, images: int, name: str) -> None:
-    if records > images:
-        raise InputError(f"{name}: holds {records} structures, of which {images} could be read")
 
 
 def _cif(text: str, images: list[Atoms], name: str) -> None:
     """Every block with sites was read; sites are wholly occupied and make up
     ``_chemical_formula_sum`` a whole number of times."""
     blocks = re.split(r"(?mi)^data_", text)
-    _count(sum(_SITES.search(block) is not None for block in blocks), len(images), name)
+    extents.compare(sum(_SITES.search(block) is not None for block in blocks), len(images), name)
     for atoms in images:
         _occupied(atoms, name)
     formulas = re.findall(r"^_chemical_formula_sum\s+['\"]?([^'\"\n]*)", text, re.MULTILINE)
@@ -119,4 +120,13 @@ def _formula(formula: str, atoms: Atoms, name: str) -> None:
         )
 
 
-CHECKS: dict[str, Check] = {"cif": _cif}
+CHECKS: dict[str, Check] = {
+    "cif": _cif,
+    "abinit-out": extents.abinit,
+    "dmol-arc": extents.biosym,
+    "dmol-car": extents.biosym,
+    "espresso-out": extents.espresso,
+    "gen": extents.gen,
+    "lammps-data": extents.lammps,
+    "xsf": extents.xsf,
+}

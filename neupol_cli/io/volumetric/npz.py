@@ -11,6 +11,7 @@ and no array is made before the file is seen to hold it.
 
 from __future__ import annotations
 
+import errno
 import io
 import zipfile
 import zlib
@@ -52,7 +53,8 @@ def read(stream: BinaryIO, name: str, size: int | None = None) -> Volume:
     except InputError:
         raise
     except OSError as error:
-        if error.errno is not None:
+        # A directory of the archive that is cut short has it look before the first byte (EINVAL).
+        if error.errno not in (None, errno.EINVAL):
             raise StorageError(f"{name}: {error.strerror}") from error
         raise InputError(f"{name}: not a whole .npz file ({error})") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:

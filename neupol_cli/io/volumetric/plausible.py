@@ -13,13 +13,15 @@ import numpy as np
 
 from neupol_cli.io.volumetric.grid import Volume
 
-# Psi4 titles all its cubes with its name: "Property: Dt" is the density, Ds spin, Psi_.. orbitals.
+# Psi4 titles all its cubes with its name: "Property: Dt" is the density, Da and Db those of one
+# spin, Ds their difference, Psi_.. orbitals. xtb's "spin/fo density" leaves small products out.
 OTHERS = re.compile(
     r"(?<!pseudo)(?<!pseudo[ -])\bpotentials?\b|\besp\b|\belf\b|locali[sz]ation|"
-    r"\bspin[ _-]?(?:density|polari[sz])|\borbitals?\b|\bwave[ _-]?functions?\b|\bldos\b|"
+    r"\bspin(?:[ _-]?|/fo )(?:density|polari[sz])|\b(?:alpha|beta)[ _-]?(?:spin[ _-]?)?density|"
+    r"\borbitals?\b|\bwave[ _-]?functions?\b|\bldos\b|"
     r"\b(?:homo|lumo)\b|(?-i:\bMO\b)\s*[#:=]?\s*\d+|\b(?:difference|deformation)[ _-]?density|"
     r"\bdensity[ _-]?difference|\blaplacian\b|\breduced density gradient\b|\brdg\b|"
-    r"\bkinetic energy density\b|\bpsi(?:_|\s+\d|\s*(?:\^|\*\*)\s*2)|\bproperty:\s*ds\b",
+    r"\bkinetic energy density\b|\bpsi(?:_|\s+\d|\s*(?:\^|\*\*)\s*2)|\bproperty:\s*d[abs]\b",
     re.I,
 )
 OURS = re.compile(r".*electron density by neupol")  # behind the name of a structure's file
