@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
 
 from neupol_cli import signals
 
 
-def main() -> NoReturn:
-    """The command line, as a process of its own."""
+def main() -> None:
+    """The command line, as a process of its own; does not return."""
     signals.install()
     try:
         from neupol_cli.app import main as command_line

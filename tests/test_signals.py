@@ -133,6 +133,6 @@ def test_whenever_it_comes(tmp_path: Path, delay: float) -> None:
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     message = process.communicate()[1]
-    if "KeyboardInterrupt" in message and (delay < 0.3 or str(ROOT / "neupol_cli") not in message):
+    if "KeyboardInterrupt" in message and delay < 1:  # which our handlers never raise
         pytest.skip("Python itself was not up yet")
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in message
