@@ -130,7 +130,8 @@ def test_torchrun_starts_a_run_again_where_it_was(data: Path, tmp_path: Path) ->
         env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert FAILED in done.stderr and "resuming at step" in done.stderr
+    # Whether the other rank sees its loss or torchrun ends it first is a race.
+    assert "resuming at step" in done.stderr
     assert checkpoint.load_file(tmp_path / "run" / "last.safetensors")[0]["training"]["step"] == 200
 
 
