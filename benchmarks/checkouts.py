@@ -80,8 +80,8 @@ def property_case(name: str, what: str) -> Callable[[], Any]:
     return {"inference": inference, "training": training, "forces": forces}[what]
 
 
-def density_case(name: str, what: str) -> Callable[[], Any]:
-    """A molecule's grid, or a training step's gradients."""
+def density_case(name: str, what: str, points: int = 40) -> Callable[[], Any]:
+    """A molecule's grid of so many points a side, or a training step's gradients."""
     import numpy as np
     import torch
     from ase.build import molecule
@@ -91,7 +91,7 @@ def density_case(name: str, what: str) -> Callable[[], Any]:
 
     model: Any = registry.build(name, {"species": (1, 6)})
     atoms = molecule("C6H6")
-    grid = around(atoms, 40)
+    grid = around(atoms, points)
     graph = graph_class().from_atoms([atoms] * 2, torch.float32)
     probes = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (2, 300, 3))).float()
 

@@ -95,12 +95,14 @@ def affine(backward: bool) -> Work:
 
 
 def of(name: str, what: str) -> Callable[[], Work]:
-    """A network's work, as in checkouts.py."""
-    make = density_case if what in ("grid", "training") and name in DENSITY else property_case
-    return lambda: make(name, what)
+    """A network's work, as in checkouts.py but for a smaller grid: without kernels it is slow."""
+    if name in DENSITY and what in ("grid", "training"):
+        return lambda: density_case(name, what, SIDE)
+    return lambda: property_case(name, what)
 
 
 DENSITY = ("charge3net", "deepdft-schnet", "deepdft-painn")
+SIDE = 16  # points of a grid
 ET, EGNN, DEEP = "equivariant-transformer", "egnn", "deepdft"
 TRANSFORMER = "equivariant_transformer.kernels"
 
