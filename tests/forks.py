@@ -148,7 +148,8 @@ def _settle(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     tempfile.tempdir = None
     for name, value in request["limits"].items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, resource.RLIM_INFINITY))
+        number = getattr(resource, f"RLIMIT_{name}")
+        resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
 
 
 def _run(first: str, *others: str) -> None:
