@@ -137,10 +137,16 @@ class DensityModel(Model, Network, Generic[Features]):
 
     @torch.no_grad()
     def uncertainty(self, features: Features) -> float | None:
-        """eps_mae (percent) of one structure that nine in ten are below; None if nobody knows."""
+        """eps_mae (percent) of one structure that nine in ten are below; None if nobody knows.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
         if self.calibration is None:
             return None
-        return float(self.calibration(self.described(features)))
+        bound = self.calibration(self.described(features))
+        _check_finite(bound)
+        return float(bound)
 
     def prepared(self, graph: Graph) -> Features:
         """What probes read of a graph's structures; for predictions, without gradients."""

@@ -166,8 +166,8 @@ def _out_of_range(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> It
 def distant_parts(atoms: Atoms) -> list[Atoms]:
     """The pieces of a structure that are too far from each other to feel it; none where they do, or
     where it is in one piece."""
-    if atoms.pbc.any():
-        return []
+    if atoms.pbc.any() or np.linalg.norm(np.ptp(atoms.positions, axis=0)) < DISTANT:
+        return []  # bonds need not be looked for
     pieces = Bonds.of(atoms).pieces()
     for piece in pieces:
         others = np.delete(atoms.positions, piece, 0)

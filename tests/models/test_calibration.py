@@ -11,7 +11,7 @@ from ase.build import molecule
 from scipy.stats import spearmanr
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.errors import CheckpointError
+from neupol_cli.errors import CheckpointError, DivergedError
 from neupol_cli.models.calibration import PREFIX, Calibration, fitted
 from neupol_cli.models.property import UNCERTAINTY, PropertyModel
 
@@ -118,3 +118,20 @@ def test_one_that_is_not_whole_is_refused(tmp_path: Path) -> None:
         )
         with pytest.raises(CheckpointError, match=name):
             registry.load(str(path))
+
+
+def test_a_bound_that_is_no_number_is_never_said() -> None:
+    density, water = registry.load_density("density"), molecule("H2O")
+    features = density.atom_features(water)
+    assert density.calibration is not None
+    assert 0 < density.uncertainty(features) < 100
+    for bound in (density.calibration.low, density.calibration.high):
+        bound.fill_(1e4)
+    with pytest.raises(DivergedError):
+        density.uncertainty(features)
+    properties = registry.load_property("qm9")
+    assert properties.calibration is not None
+    for bound in (properties.calibration.low, properties.calibration.high):
+        bound.fill_(1e4)
+    with pytest.raises(DivergedError, match="uncertainty is not finite"):
+        properties.predict([water])
