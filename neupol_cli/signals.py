@@ -13,6 +13,10 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+TYPE_CHECKING = False  # typing's own is not imported before signals are taken up
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
 
@@ -21,6 +25,8 @@ def install() -> None:
     """Takes up both signals, in the main thread of a process that is a command."""
     for number in NUMBERS:
         signal.signal(number, _handle)
+    signal.signal(signal.SIGALRM, _raise)
+    sys.unraisablehook = _repeat
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -28,7 +34,20 @@ def _handle(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)  # asked twice: nothing more is said or written
     _received.append(number)
     if len(_received) == 1:  # torchrun passes on what the terminal has sent already
-        raise SystemExit(128 + number)
+        _raise(number, frame)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + received())
+
+
+def _repeat(unraisable: UnraisableHookArgs) -> None:
+    """Python drops what is raised in a weak reference's callback or in `__del__`, as every import
+    runs some: an end that came there is raised again as soon as they are over."""
+    if received() and isinstance(unraisable.exc_value, SystemExit):
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def note(number: int) -> None:

@@ -97,6 +97,25 @@ def test_what_a_library_makes_of_it_is_no_success_and_no_bug(then: str) -> None:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+CALLBACK = """
+import time, weakref
+from neupol_cli.commands import models
+class Thing: pass
+def collects(*words, **options):
+    thing = Thing()
+    gone = weakref.ref(thing, lambda reference: os.kill(os.getpid(), signal.SIGINT))
+    del thing
+    time.sleep(60)
+    print("still here")
+models._print_all = collects
+"""
+
+
+def test_it_is_not_lost_in_a_callback() -> None:
+    done = ended(["models"], CALLBACK)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 TWICE = """
 from neupol_cli.commands import models
 def slow(*words, **options):
