@@ -58,6 +58,43 @@ def test_help_imports_next_to_nothing(command: str, helps: dict[str, list[str]])
     assert int(ours) <= 24 + len(COMMANDS)
 
 
+# Commands that compute nothing first, then those that do, where torch is imported.
+WORK = """
+import os, sys
+from neupol_cli import app
+LAZY = {'e3nn', 'matplotlib', 'scipy', 'sympy', 'onnx', 'rdkit', 'ase.io', 'torch._dynamo', 'torch'}
+for command in sys.argv[1:]:
+    if command == "import torch":
+        import torch
+        LAZY -= {'torch'}
+    elif not os.fork():
+        code = app.run(command.split())
+        print("HAD", code, *LAZY & set(sys.modules), file=sys.stderr, flush=True)
+        os._exit(0)
+    else:
+        os.wait()
+"""
+
+
+def test_a_one_liner_imports_what_it_uses(tmp_path: Path) -> None:
+    water, data = ROOT / "examples" / "water.xyz", tmp_path / "water.h5"
+    frames = tmp_path / "frames.xyz"
+    frames.write_text("1\nenergy=-1.0\nH 0 0 0\n" * 10)
+    light = [
+        f"data xyz {frames} --partition 4,3 -o {data}",
+        f"data info {data}",
+        "models",
+        "models qm9",
+    ]
+    heavy = [f"predict {water}", f"density {water} --spacing 0.5 -o {tmp_path / 'w.cube'}"]
+    commands = [*light, "import torch", *heavy]
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, *commands], capture_output=True, text=True, check=False
+    )
+    had = [line for line in done.stderr.splitlines() if line.startswith("HAD")]
+    assert had == ["HAD 0"] * (len(light) + len(heavy)), done.stderr
+
+
 def test_wrong_usage_is_one_line_and_2(neupol) -> None:
     for arguments in (["nonsense"], ["predict", "--nonsense"], ["models", "nonsense"]):
         done = neupol(*arguments)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from scipy.spatial import cKDTree
 
 from neupol_cli.domain.bonds import Bonds, Range
 from neupol_cli.domain.facts import Facts
@@ -168,6 +167,8 @@ def distant_parts(atoms: Atoms) -> list[Atoms]:
     where it is in one piece."""
     if atoms.pbc.any() or np.linalg.norm(np.ptp(atoms.positions, axis=0)) < DISTANT:
         return []  # bonds need not be looked for
+    from scipy.spatial import cKDTree
+
     pieces = Bonds.of(atoms).pieces()
     for piece in pieces:
         others = np.delete(atoms.positions, piece, 0)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from neupol_cli.models.base import FactsRecord
 from neupol_cli.targets import target
+
+if TYPE_CHECKING:
+    from neupol_cli.models.base import FactsRecord
 
 LONGEST = 12  # kinds of bonds that are listed
 
