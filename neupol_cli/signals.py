@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from _thread import get_ident
 from collections.abc import Sequence
 from types import FrameType
 
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_thread: list[int] = []  # the one that answers signals
 _received: list[int] = []
+_deferred: list[bool] = []  # of each block that is not to be cut in two: whether an end waits
 
 
 def install() -> None:
     """Takes up both signals, in the main thread of a process that is a command."""
+    _thread[:] = [get_ident()]
     for number in NUMBERS:
         signal.signal(number, _handle)
     signal.signal(signal.SIGALRM, _raise)
@@ -38,7 +42,25 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + received())
+    if _deferred:
+        _deferred[0] = True
+    else:
+        raise SystemExit(128 + received())
+
+
+class Deferred:
+    """A block that a first signal does not cut in two: it is answered where the block ends.
+
+    For steps that only make sense together, as making a file and seeing to it that it goes again.
+    """
+
+    def __enter__(self) -> None:
+        if _thread == [get_ident()]:
+            _deferred.append(False)
+
+    def __exit__(self, *error: object) -> None:
+        if _thread == [get_ident()] and _deferred.pop() and not _deferred:
+            raise SystemExit(128 + received())
 
 
 def _repeat(unraisable: UnraisableHookArgs) -> None:

@@ -14,9 +14,10 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from neupol_cli import signals
 from neupol_cli.errors import StorageError, TemporaryError, UsageError
 
 
@@ -41,7 +42,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(partial, target)
             _sync(target.parent)
         finally:
-            with suppress(FileNotFoundError):
+            with signals.Deferred(), suppress(FileNotFoundError):
                 partial.unlink()
 
 
@@ -91,11 +92,15 @@ def locked(path: str | Path) -> Iterator[None]:
     nobody on this host holds any more is taken over.
     """
     lock = Path(f"{path}.lock")
-    with reported(lock):
-        handle = _take(lock)
-    try:
+    with ExitStack() as stack:
+        with signals.Deferred(), reported(lock):
+            handle = _take(lock)
+            stack.callback(_let_go, handle, lock)
         yield
-    finally:
+
+
+def _let_go(handle: int, lock: Path) -> None:
+    with signals.Deferred():
         with suppress(FileNotFoundError):
             lock.unlink()
         os.close(handle)
@@ -112,16 +117,21 @@ def locked_folder(path: Path) -> Iterator[None]:
         TemporaryError: somebody else holds it.
         UsageError: it is no folder.
     """
-    with reported(path):
-        made, handle = _opened_folder(path)
-    try:
-        with nullcontext() if _flock(handle, path) else locked(path):
-            yield
-    finally:
+    with ExitStack() as stack:
+        with signals.Deferred(), reported(path):
+            made, handle = _opened_folder(path)
+            stack.callback(_leave, handle, path if made else None)
+        if not _flock(handle, path):
+            stack.enter_context(locked(path))
+        yield
+
+
+def _leave(handle: int, made: Path | None) -> None:
+    with signals.Deferred():
         os.close(handle)
         if made:
             with suppress(OSError):
-                path.rmdir()
+                made.rmdir()
 
 
 def _opened_folder(path: Path) -> tuple[bool, int]:
