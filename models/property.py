@@ -13,9 +13,10 @@ from neupol_cli.errors import DivergedError, InputError, TemporaryError, out_of_
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
 from neupol_cli.models.calibration import Calibration
 from neupol_cli.models.distance import smoothness
-from neupol_cli.models.nn.graph import Graph, check_pairs
+from neupol_cli.models.nn.graph import COMPLETE_LIMIT, Graph, check_pairs
 from neupol_cli.models.polarization import polarized
 from neupol_cli.models.targets import ENERGIES, READOUTS
+from neupol_cli.models.workers import Budget, in_order
 
 if TYPE_CHECKING:
     import ase
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 LARGEST = 1e100  # of an answer, in any unit: what follows may square it
 UNCERTAINTY = "_uncertainty"  # behind a target's name: half of its 90 % interval
+PAIRS = 2_000_000  # of atoms, in a batch, and in all batches that threads are at together
+# Of an atom in a network with a cutoff, for the sum of all batches.
+NEIGHBOURS = 256
 RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
+
+_at_work = Budget(PAIRS)
 
 
 class PropertyModel(Model):
@@ -240,7 +246,7 @@ class PropertyModel(Model):
         structures: Sequence[ase.Atoms],
         forces: bool = False,
         stress: bool = False,
-        pairs: int = 2_000_000,
+        pairs: int = PAIRS,
         labels: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Properties of structures, in batches of about ``pairs`` pairs of atoms.
@@ -263,8 +269,11 @@ class PropertyModel(Model):
         self.check(structures, labels)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         cost = self.config.kinds**2 * (RECORD if forces or stress else 1)
-        for batch in _batches([len(s) for s in structures], pairs // cost):
-            pieces += self._predict([structures[k] for k in batch], forces, stress)
+        batches = _batches([len(s) for s in structures], pairs // cost)
+        for piece in in_order(
+            lambda batch: self._predict([structures[k] for k in batch], forces, stress), batches
+        ):
+            pieces += piece
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, place].numpy() for name, place in self.columns.items()}
         result = {name: v[:, 0] if v.shape[1] == 1 else v for name, v in result.items()}
@@ -282,8 +291,9 @@ class PropertyModel(Model):
         self, structures: Sequence[ase.Atoms], forces: bool, stress: bool
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         try:
-            graph = Graph.from_atoms(structures, self.dtype, self.device)
-            return [self._evaluate(graph, forces, stress)]
+            with _at_work.taken(self._pairs(structures, forces or stress)):
+                graph = Graph.from_atoms(structures, self.dtype, self.device)
+                return [self._evaluate(graph, forces, stress)]
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -294,6 +304,12 @@ class PropertyModel(Model):
         half = len(structures) // 2
         first = self._predict(structures[:half], forces, stress)
         return first + self._predict(structures[half:], forces, stress)
+
+    def _pairs(self, structures: Sequence[ase.Atoms], recorded: bool) -> int:
+        """What a batch takes of the PAIRS that threads have together."""
+        most = COMPLETE_LIMIT if self.cutoff is None else NEIGHBOURS
+        pairs = sum(len(atoms) * min(len(atoms), most) for atoms in structures)
+        return pairs * self.config.kinds**2 * (RECORD if recorded else 1)
 
     def _evaluate(self, graph: Graph, forces: bool, stress: bool) -> tuple[Tensor, Tensor, Tensor]:
         nothing = torch.empty(0)

@@ -26,6 +26,8 @@ def counted(title: str, total: int | None) -> Iterator[Tick]:
     from neupol_cli.console import stderr
 
     columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=stderr(), transient=True) as bar:
+    # What another thread prints meanwhile keeps its stream.
+    alone = {"redirect_stdout": False, "redirect_stderr": False}
+    with Progress(*columns, console=stderr(), transient=True, **alone) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
