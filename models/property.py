@@ -11,12 +11,13 @@ from torch import Tensor
 
 from neupol_cli.errors import DivergedError, InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
+from neupol_cli.models.batching import PAIRS, RECORD, at_work, batches, held
 from neupol_cli.models.calibration import Calibration
 from neupol_cli.models.distance import smoothness
-from neupol_cli.models.nn.graph import COMPLETE_LIMIT, Graph, check_pairs
+from neupol_cli.models.nn.graph import Graph, check_pairs
 from neupol_cli.models.polarization import polarized
 from neupol_cli.models.targets import ENERGIES, READOUTS
-from neupol_cli.models.workers import Budget, in_order
+from neupol_cli.models.workers import in_order
 
 if TYPE_CHECKING:
     import ase
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 
 LARGEST = 1e100  # of an answer, in any unit: what follows may square it
 UNCERTAINTY = "_uncertainty"  # behind a target's name: half of its 90 % interval
-PAIRS = 2_000_000  # of atoms, in a batch, and in all batches that threads are at together
-# Of an atom in a network with a cutoff, for the sum of all batches.
-NEIGHBOURS = 256
-RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
-
-_at_work = Budget(PAIRS)
 
 
 class PropertyModel(Model):
@@ -268,11 +263,9 @@ class PropertyModel(Model):
         """
         self.check(structures, labels)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
-        cost = self.config.kinds**2 * (RECORD if forces or stress else 1)
-        batches = _batches([len(s) for s in structures], pairs // cost)
-        for piece in in_order(
-            lambda batch: self._predict([structures[k] for k in batch], forces, stress), batches
-        ):
+        together = batches([len(s) for s in structures], pairs // self._copies(forces or stress))
+        parts = ([structures[k] for k in batch] for batch in together)
+        for piece in in_order(lambda part: self._predict(part, forces, stress), parts):
             pieces += piece
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, place].numpy() for name, place in self.columns.items()}
@@ -291,7 +284,8 @@ class PropertyModel(Model):
         self, structures: Sequence[ase.Atoms], forces: bool, stress: bool
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         try:
-            with _at_work.taken(self._pairs(structures, forces or stress)):
+            copies = self._copies(forces or stress)
+            with at_work.taken(held([len(s) for s in structures], self.cutoff, copies)):
                 graph = Graph.from_atoms(structures, self.dtype, self.device)
                 return [self._evaluate(graph, forces, stress)]
         except (MemoryError, RuntimeError) as error:
@@ -305,11 +299,9 @@ class PropertyModel(Model):
         first = self._predict(structures[:half], forces, stress)
         return first + self._predict(structures[half:], forces, stress)
 
-    def _pairs(self, structures: Sequence[ase.Atoms], recorded: bool) -> int:
-        """What a batch takes of the PAIRS that threads have together."""
-        most = COMPLETE_LIMIT if self.cutoff is None else NEIGHBOURS
-        pairs = sum(len(atoms) * min(len(atoms), most) for atoms in structures)
-        return pairs * self.config.kinds**2 * (RECORD if recorded else 1)
+    def _copies(self, recorded: bool) -> int:
+        """By how much more there is of a pair: records, and kinds of points."""
+        return self.config.kinds**2 * (RECORD if recorded else 1)
 
     def _evaluate(self, graph: Graph, forces: bool, stress: bool) -> tuple[Tensor, Tensor, Tensor]:
         nothing = torch.empty(0)
@@ -339,16 +331,3 @@ def check_finite(
             f"{label}: the model's {name} {verb} not finite: its weights are not sound, or the "
             "structure is far from all that it was trained on"
         )
-
-
-def _batches(counts: Sequence[int], pairs: int) -> list[list[int]]:
-    """Consecutive structures together, as long as their pairs stay within ``pairs``."""
-    batches: list[list[int]] = [[]]
-    total = 0
-    for k, count in enumerate(counts):
-        if batches[-1] and total + count * count > pairs:
-            batches.append([])
-            total = 0
-        batches[-1].append(k)
-        total += count * count
-    return [batch for batch in batches if batch]

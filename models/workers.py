@@ -151,7 +151,7 @@ def _made_ahead(items: Iterator[T], count: int) -> Iterator[T]:
 
 
 class Budget:
-    """Bytes that pieces at work may take together.
+    """What pieces at work may take together: bytes, pairs of atoms.
 
     Args:
         size: in all.
