@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -89,9 +89,13 @@ def predict(
     committee = Committee([registry.load_property(name, place) for name in model], model)
     torchrun.once("neupol predict")
     work = partial(committee.predicted, forces=forces, stress=stress, doubted=True)
+
+    def share(named: Sequence[Named]) -> list[Prediction]:
+        return list(work(named))
+
     with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
         if not group.is_main:
-            group.serve(lambda named: list(work(named)))
+            group.serve(share)
             return
         refusal = partial(committee.refusal, stress=stress)
         with group.leading():

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from neupol_cli.errors import TemporaryError
 
@@ -176,11 +176,14 @@ class Budget:
                 self._changed.notify_all()
 
 
-Submit = Callable[[Callable[[S], T], S], "Future[T]"]
+class Submit(Protocol):
+    """Hands a call to a thread."""
+
+    def __call__(self, work: Callable[[S], T], piece: S) -> Future[T]: ...
 
 
 @contextmanager
-def _pool(threads: int, feeds: bool = False) -> Iterator[Submit[S, T]]:
+def _pool(threads: int, feeds: bool = False) -> Iterator[Submit]:
     """A way to hand calls to some threads. What has not begun when the block ends never does; what
     runs is waited for, unless there is a hurry: a signal, or nobody who wants more.
 

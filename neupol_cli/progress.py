@@ -27,7 +27,8 @@ def counted(title: str, total: int | None) -> Iterator[Tick]:
 
     columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     # What another thread prints meanwhile keeps its stream.
-    alone = {"redirect_stdout": False, "redirect_stderr": False}
-    with Progress(*columns, console=stderr(), transient=True, **alone) as bar:
+    with Progress(
+        *columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -69,9 +69,10 @@ def limits(memory: int, width: int, item: int, device: str) -> Limits:
     pair = 64  # a float64 vector, its square, a distance, a flag
     most = (table.get(device, table["cpu"]) for table in (PROBES, EDGES, PAIRS))
     sizes = (probe, edge, pair)
-    counts = [_between(memory // 3 // size, n) for size, n in zip(sizes, most, strict=True)]
-    held = sum(size * count for size, count in zip(sizes, counts, strict=True))
-    return Limits(*counts, size=held)
+    probes, edges, pairs = (
+        _between(memory // 3 // size, n) for size, n in zip(sizes, most, strict=True)
+    )
+    return Limits(probes, edges, pairs, probes * probe + edges * edge + pairs * pair)
 
 
 def _between(affordable: int, most: int) -> int:
