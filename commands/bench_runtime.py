@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.options import DeviceOption
+from neupol_cli.options import DeviceOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -74,6 +74,7 @@ def bench_runtime(
         bool, typer.Option("--json", help="Print all of it as JSON instead of tables.")
     ] = False,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     memory: Annotated[str, typer.Option(help="What a size may take.")] = "2GB",
 ) -> None:
     """Time predictions at growing sizes and fit how their cost grows with the number of atoms.
@@ -92,7 +93,7 @@ def bench_runtime(
     if dft not in (None, "pyscf"):
         raise UsageError(f"--dft knows pyscf, not '{dft}'")
     _check_outputs(output, plot)
-    conditions = Conditions(_device(device), _memory(memory), spacing)
+    conditions = Conditions(_device(device, threads), _memory(memory), spacing)
     molecules = chains(counts(alkanes, "--alkanes"))
     subjects = _subjects(model, _crystal(structure, supercells), molecules, conditions, dft)
     report = _timed(subjects, conditions, minutes, repeats, not as_json)
@@ -127,10 +128,13 @@ def _check_outputs(output: str | None, plot: str | None) -> None:
         checked_target(name)
 
 
-def _device(name: str) -> str:
+def _device(name: str, threads: int | None) -> str:
+    from neupol_cli import threads as cores
     from neupol_cli.devices import device_named
 
-    return str(device_named(name))
+    device = device_named(name)
+    cores.take(threads, device)
+    return str(device)
 
 
 def _memory(text: str) -> int:

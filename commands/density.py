@@ -22,6 +22,7 @@ from neupol_cli.options import (
     PbcOption,
     SpeciesOption,
     StrictOption,
+    ThreadsOption,
     reading_of,
     replaced_option,
 )
@@ -73,6 +74,7 @@ def density(
     species: SpeciesOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     dtype: options.DtypeOption = "float32",
     as_json: options.JsonOption = False,
     on_error: OnErrorOption = OnError.fail,
@@ -112,7 +114,7 @@ def density(
         accept=accept,
     )
     reading = reading_of(altloc, species, pbc)
-    load = cache(partial(_load, model, device, dtype))
+    load = cache(partial(_load, model, device, dtype, threads))
     launch.once("neupol density")
     with ranks.joined(device, ranks.SERVING_TIMEOUT) as process_group:
         if not process_group.is_main:
@@ -123,9 +125,12 @@ def density(
             _run(Job(settings, load, process_group), labelled, on_error.value, as_json)
 
 
-def _load(model: str | None, device: str, dtype: str) -> DensityModel:
+def _load(model: str | None, device: str, dtype: str, threads: int | None) -> DensityModel:
+    from neupol_cli import threads as cores
     from neupol_cli.density.loading import load_model
+    from neupol_cli.devices import device_named
 
+    cores.take(threads, device_named(device))
     return load_model(model, device, dtype)
 
 
@@ -149,15 +154,13 @@ def _run(job: Job, labelled: list[tuple[str, Atoms]], on_error: str, as_json: bo
     job.options.check_outputs(len(labelled))
     done = 0
     with job:
-        for index, (label, atoms) in enumerate(labelled):
-            try:
-                report = job.run(index, label, atoms)
-            except InputError as error:
+        for result in job.results(labelled):
+            if isinstance(result, InputError):
                 if on_error == "fail":
-                    raise
-                typer.echo(f"neupol: {error} (skipped)", err=True)
+                    raise result
+                typer.echo(f"neupol: {result} (skipped)", err=True)
                 continue
-            typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
+            typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(result.lines()))
             done += 1
     if not done:
         raise InputError(f"{labelled[0][0]}: no density was made of any of the structures")

@@ -9,7 +9,7 @@ import typer
 
 from neupol_cli.density import options
 from neupol_cli.errors import UsageError
-from neupol_cli.options import AcceptOption, DeviceOption, PbcOption
+from neupol_cli.options import AcceptOption, DeviceOption, PbcOption, ThreadsOption
 
 
 def density_compare(
@@ -26,6 +26,7 @@ def density_compare(
     pbc: PbcOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     dtype: options.DtypeOption = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a density.")] = False,
 ) -> None:
@@ -36,20 +37,23 @@ def density_compare(
     """
     import json
 
+    from neupol_cli import threads as cores
     from neupol_cli.density import comparison
     from neupol_cli.density.on_grid import parse_memory
+    from neupol_cli.devices import device_named
 
     bytes_of_memory = parse_memory(memory)
     if reference is not None and model is not None:
         raise UsageError("compare with --reference or with -m, not with both")
-    compare = None if reference is None else comparison.with_file(reference, accept)
+    cores.take(threads, None if model is None else device_named(device))
+    compare = comparison.NOTHING if reference is None else comparison.with_file(reference, accept)
     if model is not None:
         from neupol_cli.density.loading import load_model
 
         loaded = load_model(model, device, dtype)
         compare = comparison.with_model(loaded, bytes_of_memory, accept)
     reports = []
-    for report in comparison.reports(file, compare, pbc):
+    for report in comparison.reports(file, compare, pbc, bytes_of_memory):
         typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
         reports.append(report)
     for summary in comparison.summaries(reports):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,12 @@ from neupol_cli.options import (
     DeviceOption,
     PbcOption,
     SpeciesOption,
+    ThreadsOption,
     reading_of,
 )
+
+if TYPE_CHECKING:
+    from neupol_cli.models.density.model import DensityModel
 
 
 def density_descriptor(
@@ -36,6 +40,7 @@ def density_descriptor(
     species: SpeciesOption = None,
     memory: options.MemoryOption = options.MEMORY,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Write a field of the predicted density's derivatives on a grid, for one structure.
@@ -45,10 +50,16 @@ def density_descriptor(
     """
     import json
 
+    from neupol_cli import threads as cores
     from neupol_cli.density import descriptor_job
     from neupol_cli.density.job import frames
     from neupol_cli.density.loading import load_model
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
+    from neupol_cli.devices import device_named
+
+    def load() -> DensityModel:
+        cores.take(threads, device_named(device))
+        return load_model(model, device, "float64")
 
     choice = GridChoice(spacing, parse_counts(grid), grid_from, margin)
     bytes_of_memory = parse_memory(memory)
@@ -62,6 +73,6 @@ def density_descriptor(
         choice,
         bytes_of_memory,
         output,
-        lambda: load_model(model, device, "float64"),
+        load,
     )
     typer.echo(json.dumps(report.as_json()) if as_json else report.line())

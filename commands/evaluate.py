@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, replaced_option
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption, replaced_option
 
 
 def evaluate(
@@ -35,6 +35,7 @@ def evaluate(
     ] = False,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     part: Annotated[str, replaced_option("--part", "--split train|valid|test")] = "",
 ) -> None:
     """Compare what models predict with the labels of datasets.
@@ -43,6 +44,7 @@ def evaluate(
     their spread by how well it tells where they are off.
     """
     from neupol_cli import registry
+    from neupol_cli import threads as cores
     from neupol_cli.devices import device_named
     from neupol_cli.errors import InputError
     from neupol_cli.prediction import evaluation, evaluation_report
@@ -50,6 +52,7 @@ def evaluate(
 
     _check_outputs(output, plot)
     place = device_named(device)
+    cores.take(threads, place)
     committee = Committee([registry.load_property(name, place) for name in model], model)
     which = (partition, split, on_error.value)
     compared = [c for path in files for c in evaluation.compare(committee, path, *which)]

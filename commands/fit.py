@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 import typer
 from typer.models import OptionInfo
 
-from neupol_cli.options import LARGEST_SEED, OldSplitOption, typed
+from neupol_cli.options import LARGEST_SEED, MOST_THREADS, OldSplitOption, typed
 
 if TYPE_CHECKING:
     from neupol_cli.training.fitting import Result
@@ -125,6 +125,16 @@ def fit(
         int, _panel(RUN, "All random numbers derive from it.", min=0, max=LARGEST_SEED)
     ] = 0,
     device: Annotated[str, _panel(RUN, "auto, cpu, cuda, cuda:1 …")] = "auto",
+    threads: Annotated[
+        int | None,
+        _panel(
+            RUN,
+            "Threads that validate on a CPU; a step takes one.",
+            min=1,
+            max=MOST_THREADS,
+            show_default="the cores that this process may use",
+        ),
+    ] = None,
     dtype: Annotated[str, _panel(RUN, "float32 or float64.", "--default-dtype")] = "float32",
     valid_every: Annotated[
         int, _panel(RUN, "Steps between validations.", min=0, show_default="an epoch, at least 500")
@@ -146,12 +156,12 @@ def fit(
     The run folder holds best and last weights, everything needed to resume exactly, metrics.jsonl
     and loss.png. `neupol fit --resume -o RUN` goes on with a run that was stopped or killed.
     """
-    ours = {"output", "resume", "force", "as_json", "split"}
+    ours = {"output", "resume", "force", "as_json", "split", "threads"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}
     options["data"] = str(data.absolute()) if data else None
     given = {key for key in options if typed(ctx, key)}
     try:
-        result = _trained(output, options, given, resume, force)
+        result = _trained(output, options, given, resume, force, threads)
     except SystemExit as stop:  # a signal, before the first step or after the last one
         if force or not (output / "config.json").exists():
             raise
@@ -166,7 +176,12 @@ def fit(
 
 
 def _trained(
-    output: Path, options: Options, given: set[str], resume: bool, force: bool
+    output: Path,
+    options: Options,
+    given: set[str],
+    resume: bool,
+    force: bool,
+    threads: int | None,
 ) -> Result | None:
     """What came of the run, in the first of several processes; says how a stopped one goes on."""
     from neupol_cli.distributed import process_group
@@ -174,7 +189,7 @@ def _trained(
     from neupol_cli.training.interrupt import Interrupted
 
     try:
-        result = fitting.fit(output, options, given, resume, force)
+        result = fitting.fit(output, options, given, resume, force, threads)
     except Interrupted as stop:
         _say_how_to_go_on(f"stopped by {stop}", output)
         raise typer.Exit(stop.code) from stop

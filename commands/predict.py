@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from neupol_cli.options import (
     PbcOption,
     SpeciesOption,
     StrictOption,
+    ThreadsOption,
     reading_of,
     replaced_option,
 )
@@ -25,7 +27,7 @@ from neupol_cli.options import (
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from neupol_cli.distributed.process_group import ProcessGroup, Work
+    from neupol_cli.distributed.process_group import ProcessGroup
     from neupol_cli.errors import InputError
     from neupol_cli.prediction.committee import Named, Prediction
 
@@ -62,6 +64,7 @@ def predict(
     charge: ChargeOption = None,
     strict: StrictOption = False,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     errors: Annotated[bool, replaced_option("--errors", EVALUATE)] = False,
     part: Annotated[str, replaced_option("--part", EVALUATE)] = "",
     split: Annotated[str, replaced_option("--split", EVALUATE)] = "",
@@ -73,6 +76,7 @@ def predict(
     JSON lines with --json. Several models give mean and spread.
     """
     from neupol_cli import registry
+    from neupol_cli import threads as cores
     from neupol_cli.devices import device_named
     from neupol_cli.distributed import process_group, torchrun
     from neupol_cli.io import structures
@@ -81,40 +85,61 @@ def predict(
 
     reading = reading_of(altloc, species, pbc)
     place = device_named(device)
+    cores.take(threads, place)
     committee = Committee([registry.load_property(name, place) for name in model], model)
     torchrun.once("neupol predict")
-    work = partial(committee.predict, forces=forces, stress=stress)
+    work = partial(committee.predicted, forces=forces, stress=stress, doubted=True)
+
+    def share(named: Sequence[Named]) -> list[Prediction]:
+        return list(work(named))
+
     with process_group.joined(device, process_group.SERVING_TIMEOUT) as group:
         if not group.is_main:
-            group.serve(work)
+            group.serve(share)
             return
         refusal = partial(committee.refusal, stress=stress)
         with group.leading():
             write = _writer(output, as_json)
             read = charged(structures.read(files, on_error.value, reading=reading), charge)
             predictions = _predictions(group, work, refusal, read, on_error.value)
-            write(_told(map(committee.doubted, predictions), strict, on_error.value))
+            write(_told(predictions, strict, on_error.value))
+
+
+# Predictions of any number of structures, in order.
+Work = Callable[[Iterable["Named"]], Iterator["Prediction"]]
 
 
 def _predictions(
     group: ProcessGroup,
-    work: Work[Named, Prediction],
+    work: Work,
     refusal: Callable[[str, Atoms], InputError | None],
     frames: Iterator[tuple[str, Atoms]],
     on_error: str,
 ) -> Iterator[Prediction]:
-    """Predictions in the order of the structures, a chunk for each of the group at a time."""
+    """Predictions in the order of the structures, by this process or shared out to the group."""
     from neupol_cli.errors import InputError
     from neupol_cli.io import structures
-    from neupol_cli.prediction.committee import CHUNK, chunks
 
-    good = 0
     answerable = structures.accepted(frames, refusal, on_error)
-    for chunk in chunks(answerable, CHUNK * group.world_size):
-        good += len(chunk)
-        yield from group.map(work, chunk)
+    good = 0
+    for good, prediction in enumerate(_shared(group, work, answerable), 1):  # noqa: B007
+        yield prediction
     if not good:
         raise InputError("no structure was left to predict")
+
+
+def _shared(
+    group: ProcessGroup, work: Work, named: Iterator[tuple[str, Atoms]]
+) -> Iterator[Prediction]:
+    if group.world_size == 1:
+        yield from work(named)
+        return
+    from neupol_cli.models.workers import IN_FLIGHT, workers
+    from neupol_cli.prediction.committee import CHUNK
+
+    share = CHUNK * IN_FLIGHT * workers()
+    while some := list(islice(named, share * group.world_size)):
+        yield from group.map(lambda items: list(work(items)), some)
 
 
 def _told(predictions: Iterator[Prediction], strict: bool, on_error: str) -> Iterator[Prediction]:

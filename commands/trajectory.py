@@ -11,9 +11,11 @@ import typer
 
 from neupol_cli import registry
 from neupol_cli.errors import InputError
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption
+from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from neupol_cli.models.base import Model
     from neupol_cli.trajectory.paths import Trajectory
 
@@ -50,6 +52,7 @@ def trajectory(
     ] = False,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Follow the movable points of structures through the layers of a model.
 
@@ -66,7 +69,7 @@ def trajectory(
     write = writer(checked_target(output)) if output else None
     draw = plotter(checked_target(plot)) if plot else None
     trajectories = []
-    for followed in _followed(files, _models(model, device), on_error.value):
+    for followed in _followed(files, _models(model, device, threads), on_error.value):
         trajectories.append(followed)
         _print(followed, as_json)
     if not trajectories:
@@ -79,16 +82,18 @@ def trajectory(
         draw(plot, trajectories, magnify)
 
 
-def _models(names: list[str], device: str) -> dict[str, Model]:
+def _models(names: list[str], device: str, threads: int | None) -> dict[str, Model]:
     """The models by the name that tells them apart.
 
     Raises:
         UsageError: one has no movable points.
     """
+    from neupol_cli import threads as cores
     from neupol_cli.devices import device_named
     from neupol_cli.trajectory.paths import check_movable
 
     place = device_named(device)
+    cores.take(threads, place)
     models: dict[str, Model] = {}
     for source in names or [registry.bundled_for("has movable points", _is_movable)]:
         loaded = registry.load(source, place)
@@ -105,17 +110,22 @@ def _is_movable(header: registry.Header) -> bool:
 def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iterator[Trajectory]:
     """Every structure under every model; a structure that one model refuses is left out of all."""
     from neupol_cli.io import structures
+    from neupol_cli.models.workers import in_order
     from neupol_cli.trajectory import paths
 
-    for label, atoms in structures.read(files, on_error):
+    def follow(labelled: tuple[str, Atoms]) -> list[Trajectory] | InputError:
         try:
-            followed = [paths.trajectory(m, name, label, atoms) for name, m in models.items()]
+            return [paths.trajectory(m, name, *labelled) for name, m in models.items()]
         except InputError as error:
-            if on_error == "fail":
-                raise
-            print(f"neupol: {error} (skipped)", file=sys.stderr)
-            continue
-        yield from followed
+            return error
+
+    for followed in in_order(follow, structures.read(files, on_error)):
+        if not isinstance(followed, InputError):
+            yield from followed
+        elif on_error == "fail":
+            raise followed
+        else:
+            print(f"neupol: {followed} (skipped)", file=sys.stderr)
 
 
 def _print(trajectory: Trajectory, as_json: bool) -> None:

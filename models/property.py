@@ -11,11 +11,13 @@ from torch import Tensor
 
 from neupol_cli.errors import DivergedError, InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
+from neupol_cli.models.batching import PAIRS, RECORD, at_work, batches, held
 from neupol_cli.models.calibration import Calibration
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
 from neupol_cli.models.polarization import polarized
 from neupol_cli.models.targets import ENERGIES, READOUTS
+from neupol_cli.models.workers import in_order
 
 if TYPE_CHECKING:
     import ase
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 LARGEST = 1e100  # of an answer, in any unit: what follows may square it
 UNCERTAINTY = "_uncertainty"  # behind a target's name: half of its 90 % interval
-RECORD = 4  # what a record of every step, from which forces are made, adds to memory: a factor
 
 
 class PropertyModel(Model):
@@ -240,7 +241,7 @@ class PropertyModel(Model):
         structures: Sequence[ase.Atoms],
         forces: bool = False,
         stress: bool = False,
-        pairs: int = 2_000_000,
+        pairs: int = PAIRS,
         labels: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Properties of structures, in batches of about ``pairs`` pairs of atoms.
@@ -262,9 +263,10 @@ class PropertyModel(Model):
         """
         self.check(structures, labels)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
-        cost = self.config.kinds**2 * (RECORD if forces or stress else 1)
-        for batch in _batches([len(s) for s in structures], pairs // cost):
-            pieces += self._predict([structures[k] for k in batch], forces, stress)
+        together = batches([len(s) for s in structures], pairs // self._copies(forces or stress))
+        parts = ([structures[k] for k in batch] for batch in together)
+        for piece in in_order(lambda part: self._predict(part, forces, stress), parts):
+            pieces += piece
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, place].numpy() for name, place in self.columns.items()}
         result = {name: v[:, 0] if v.shape[1] == 1 else v for name, v in result.items()}
@@ -282,8 +284,10 @@ class PropertyModel(Model):
         self, structures: Sequence[ase.Atoms], forces: bool, stress: bool
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         try:
-            graph = Graph.from_atoms(structures, self.dtype, self.device)
-            return [self._evaluate(graph, forces, stress)]
+            copies = self._copies(forces or stress)
+            with at_work.taken(held([len(s) for s in structures], self.cutoff, copies)):
+                graph = Graph.from_atoms(structures, self.dtype, self.device)
+                return [self._evaluate(graph, forces, stress)]
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -294,6 +298,10 @@ class PropertyModel(Model):
         half = len(structures) // 2
         first = self._predict(structures[:half], forces, stress)
         return first + self._predict(structures[half:], forces, stress)
+
+    def _copies(self, recorded: bool) -> int:
+        """By how much more there is of a pair: records, and kinds of points."""
+        return self.config.kinds**2 * (RECORD if recorded else 1)
 
     def _evaluate(self, graph: Graph, forces: bool, stress: bool) -> tuple[Tensor, Tensor, Tensor]:
         nothing = torch.empty(0)
@@ -323,16 +331,3 @@ def check_finite(
             f"{label}: the model's {name} {verb} not finite: its weights are not sound, or the "
             "structure is far from all that it was trained on"
         )
-
-
-def _batches(counts: Sequence[int], pairs: int) -> list[list[int]]:
-    """Consecutive structures together, as long as their pairs stay within ``pairs``."""
-    batches: list[list[int]] = [[]]
-    total = 0
-    for k, count in enumerate(counts):
-        if batches[-1] and total + count * count > pairs:
-            batches.append([])
-            total = 0
-        batches[-1].append(k)
-        total += count * count
-    return [batch for batch in batches if batch]

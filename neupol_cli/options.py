@@ -79,6 +79,17 @@ def reading_of(altloc: str | None, species: str | None, pbc: bool | None) -> Rea
     return Reading(altloc, tuple(words), pbc)
 
 
+MOST_THREADS = 1024  # more are a slip of the finger
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        max=MOST_THREADS,
+        help="Threads on a CPU; the answer is the same for any number.",
+        show_default="the cores that this process may use",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What every `neupol data` command takes.

@@ -26,6 +26,9 @@ def counted(title: str, total: int | None) -> Iterator[Tick]:
     from neupol_cli.console import stderr
 
     columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=stderr(), transient=True) as bar:
+    # What another thread prints meanwhile keeps its stream.
+    with Progress(
+        *columns, console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)

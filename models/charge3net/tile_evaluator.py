@@ -26,7 +26,7 @@ from neupol_cli.models.nn.hermite import TableLookup
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 65536}
 EDGES = {"cpu": 4096, "cuda": 1 << 18}
-PAIRS = 1 << 22
+PAIRS = {"cpu": 1 << 18, "cuda": 1 << 22}
 # The dense part of a tile takes a multiple of so many rows.
 ROUNDED = 256
 # Tiles smaller than this cost more than they compute; no budget makes them smaller.
@@ -47,11 +47,12 @@ class ProbeNetwork(Protocol):
 
 
 class Limits(NamedTuple):
-    """How many probes, edges, and probe-image pairs are held at a time."""
+    """How many probes, edges, and probe-image pairs are held at a time, and in how many bytes."""
 
     probes: int
     edges: int
     pairs: int
+    size: int
 
 
 def limits(memory: int, width: int, item: int, device: str) -> Limits:
@@ -66,11 +67,12 @@ def limits(memory: int, width: int, item: int, device: str) -> Limits:
     probe = 4 * width * item + 64  # the sums, their pieces and the probe's scalars
     edge = 4 * width * item + 400  # table row, products, geometry
     pair = 64  # a float64 vector, its square, a distance, a flag
-    return Limits(
-        _between(memory // 3 // probe, PROBES.get(device, PROBES["cpu"])),
-        _between(memory // 3 // edge, EDGES.get(device, EDGES["cpu"])),
-        _between(memory // 3 // pair, PAIRS),
+    most = (table.get(device, table["cpu"]) for table in (PROBES, EDGES, PAIRS))
+    sizes = (probe, edge, pair)
+    probes, edges, pairs = (
+        _between(memory // 3 // size, n) for size, n in zip(sizes, most, strict=True)
     )
+    return Limits(probes, edges, pairs, probes * probe + edges * edge + pairs * pair)
 
 
 def _between(affordable: int, most: int) -> int:
@@ -103,7 +105,7 @@ class TileEvaluator:
         self.cutoff, self.width = network.config.cutoff, network.probes.width
         like = features.points.positions
         held = limits(memory, self.width, like.element_size(), like.device.type)
-        self.probes, self.edges, self.pairs = held
+        self.probes, self.edges, self.pairs, self.tile_bytes = held
         self.dtype = like.dtype
         self.kernel: ProbeSums | None = None
         if features.table is not None and kernels(like, network.config.lmax).probe_sums:

@@ -33,6 +33,8 @@ from neupol_cli.models.nn.linear import Linear
 
 # Tiles: on a CPU as large as still suits its caches, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 16384}
+PAIRS = 1 << 18  # probes and images compared at a time, on a CPU
+PAIR = 192  # bytes
 FEWEST_PROBES = 32
 
 
@@ -177,14 +179,21 @@ class TileEvaluator:
     def __init__(self, network: DeepDFT, features: AtomFeatures, memory: int) -> None:
         self.network, self.features = network, features
         self.cutoff, like = network.config.cutoff, network.readout.weight
-        # Probes at a time: an edge holds about a dozen rows of features at once.
-        edge = 16 * network.config.hidden * like.element_size()
-        limit = PROBES.get(like.device.type, PROBES["cpu"])
-        affordable = memory // (edge * 2 * (features.most_neighbours + 1))
-        self.probes = max(FEWEST_PROBES, min(affordable, limit))
-        self.pairs = max(FEWEST_PROBES, memory // 192)
+        limit, probe = PROBES.get(like.device.type, PROBES["cpu"]), self._probe_bytes(like)
+        self.probes = max(FEWEST_PROBES, min(memory // probe, limit))
+        most = PAIRS if like.device.type == "cpu" else memory
+        self.pairs = max(FEWEST_PROBES, min(memory // PAIR, most))
+        self.tile_bytes = self.probes * probe + self.pairs * PAIR
         none, nothing = features.points.batch[:0], features.points.positions[:0]
         self.vacuum_density = network.received(features.layers, Edges(none, none, nothing), 1)
+
+    def _probe_bytes(self, like: Tensor) -> int:
+        """What a probe takes: with PyTorch's operations an edge holds about a dozen rows."""
+        hidden, item = self.network.config.hidden, like.element_size()
+        edges, evaluator = 2 * (self.features.most_neighbours + 1), self.features.evaluator
+        if evaluator is None or kernels(like, hidden).library is None:
+            return edges * 16 * hidden * item
+        return (32 * hidden + edges * evaluator.numbers_an_edge) * item
 
     def evaluate(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """The rows of those probes that an atom reaches, and their densities."""

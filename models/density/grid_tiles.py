@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -22,6 +23,21 @@ class Grid(Protocol):
     def step(self) -> object: ...
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a grid's points, and what may reach them.
+
+    Attributes:
+        start: its first indices.
+        done: points of this block and all before it.
+        near: (N,) images, ascending.
+    """
+
+    start: tuple[int, int, int]
+    done: int
+    near: Tensor
 
 
 class GridTiles:
@@ -55,8 +71,8 @@ class GridTiles:
         """How many points the grid has."""
         return math.prod(self.shape)
 
-    def __iter__(self) -> Iterator[tuple[int, Tile | None]]:
-        """How many points are dealt with, and each block's tile, or None where no atom reaches."""
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, one behind the other along the last axis first."""
         starts = [range(0, n, b) for n, b in zip(self.shape, self.block, strict=True)]
         everything = torch.arange(self.images.atom_index.shape[0], device=self.step.device)
         done = 0
@@ -65,10 +81,12 @@ class GridTiles:
             for j in starts[1]:
                 bar = self._overlapping(1, j, slab)
                 for k in starts[2]:
-                    near = self._overlapping(2, k, bar)
-                    axes = self._axes((i, j, k))
-                    done += math.prod(axis.shape[0] for axis in axes)
-                    yield done, self._tile(axes, near) if near.shape[0] else None
+                    done += math.prod(len(axis) for axis in self._ranges((i, j, k)))
+                    yield Block((i, j, k), done, self._overlapping(2, k, bar))
+
+    def tile(self, block: Block) -> Tile | None:
+        """The tile of a block; None where no atom reaches."""
+        return self._tile(self._axes(block.start), block.near) if block.near.shape[0] else None
 
     def _overlapping(self, axis: int, start: int, among: Tensor) -> Tensor:
         """Those images whose range of indices along an axis overlaps a block's."""
@@ -76,11 +94,14 @@ class GridTiles:
         overlaps = (self.first[among, axis] <= stop) & (self.last[among, axis] >= start)
         return among[overlaps]
 
+    def _ranges(self, start: tuple[int, int, int]) -> list[range]:
+        """A block's indices along each axis."""
+        sides = zip(start, self.block, self.shape, strict=True)
+        return [range(a, min(a + b, n)) for a, b, n in sides]
+
     def _axes(self, start: tuple[int, int, int]) -> list[Tensor]:
-        return [
-            torch.arange(a, min(a + b, n), device=self.step.device)
-            for a, b, n in zip(start, self.block, self.shape, strict=True)
-        ]
+        ranges = self._ranges(start)
+        return [torch.arange(r.start, r.stop, device=self.step.device) for r in ranges]
 
     def _tile(self, axes: list[Tensor], near: Tensor) -> Tile:
         i, j, k = (m.flatten() for m in torch.meshgrid(*axes, indexing="ij"))

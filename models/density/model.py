@@ -6,7 +6,7 @@ reaches share one constant, the vacuum density.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 import ase
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import DivergedError, InputError
+from neupol_cli.models import workers
 from neupol_cli.models.base import Model, Network, Task
 from neupol_cli.models.calibration import Calibration, structure_features
-from neupol_cli.models.density.grid_tiles import Grid, GridTiles
+from neupol_cli.models.density.grid_tiles import Block, Grid, GridTiles
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.tiles import Tile, scattered_tiles
 from neupol_cli.models.nn.elements import Elements
@@ -83,16 +84,19 @@ class TileEvaluator(Protocol):
     Attributes:
         cutoff: Angstrom.
         probes, pairs: how many probes, and probe-image pairs, are held at a time.
+        tile_bytes: about what a tile takes while it is evaluated, at most.
         vacuum_density: (1,) or (1, 2), the density where no atom is near.
     """
 
     cutoff: float
     probes: int
     pairs: int
+    tile_bytes: int
     vacuum_density: Tensor
 
     def evaluate(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        """Rows of the result that an atom reaches, and their densities."""
+        """Rows of the result that an atom reaches, and their densities; several threads at once,
+        each with a tile."""
 
 
 class DensityModel(Model, Network, Generic[Features]):
@@ -203,7 +207,9 @@ class DensityModel(Model, Network, Generic[Features]):
         cutoff = evaluator.cutoff
         images = periodic_images(points, cutoff, *fractional_bounds(points, probes[None]))
         tiles = scattered_tiles(probes, images, cutoff, evaluator.probes, evaluator.pairs)
-        _evaluate(density, evaluator, tiles)
+        at_once = memory // evaluator.tile_bytes
+        for rows, values in workers.in_order(evaluator.evaluate, tiles, at_once):
+            density[rows] = values
         _check_finite(density)
         return density
 
@@ -234,8 +240,15 @@ class DensityModel(Model, Network, Generic[Features]):
         images = periodic_images(points, cutoff, *fractional_bounds(points, corners[None]))
         tiles = GridTiles(grid, images, cutoff, evaluator.probes, evaluator.pairs)
         density = _vacuum(evaluator, tiles.points)
-        for done, tile in tiles:
-            _evaluate(density, evaluator, [] if tile is None else [tile])
+
+        def evaluated(block: Block) -> tuple[int, tuple[Tensor, Tensor] | None]:
+            tile = tiles.tile(block)
+            return block.done, None if tile is None else evaluator.evaluate(tile)
+
+        at_once = memory // evaluator.tile_bytes
+        for done, reached in workers.in_order(evaluated, tiles.blocks(), at_once):
+            if reached is not None:
+                density[reached[0]] = reached[1]
             if progress is not None:
                 progress(done, tiles.points)
         _check_finite(density)
@@ -263,13 +276,6 @@ def _vacuum(evaluator: TileEvaluator, rows: int) -> Tensor:
     """(rows,) or (rows, 2) of the density where no atom is near."""
     density = evaluator.vacuum_density
     return density.repeat(rows, *[1] * (density.dim() - 1))
-
-
-def _evaluate(density: Tensor, evaluator: TileEvaluator, tiles: Iterable[Tile]) -> None:
-    """Puts the densities of some tiles where they belong."""
-    for tile in tiles:
-        rows, values = evaluator.evaluate(tile)
-        density[rows] = values
 
 
 def _check_finite(density: Tensor) -> None:

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ HEADERS = Path(__file__).parent  # what sources of several networks include
 # across another one and no number is taken to be finite.
 COMMON = ("-shared", "-fPIC", "-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
 REALS = {"torch.float32": "float", "torch.float64": "double"}
+_LOADING = Lock()
 TIMEOUT = 120  # seconds for a compiler at work on a file
 # What to try, best first: not every compiler knows this machine or has OpenMP's threads.
 ATTEMPTS = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ())
@@ -61,7 +63,8 @@ def library(source: Path, defines: Mapping[str, str | int]) -> ctypes.CDLL | Non
     """
     if not enabled():
         return None
-    return _load(source, tuple(f"-D{name}={value}" for name, value in defines.items()))
+    with _LOADING:  # threads that need the same library at the same time build it once
+        return _load(source, tuple(f"-D{name}={value}" for name, value in defines.items()))
 
 
 def library_for(source: Path, like: Tensor, defines: Mapping[str, str | int]) -> ctypes.CDLL | None:

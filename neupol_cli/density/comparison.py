@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from neupol_cli.text import printable
 if TYPE_CHECKING:
     from neupol_cli.models.density.model import DensityModel
 
+MEMORY = 2_000_000_000  # bytes, unless it is told otherwise
+POINT = 128  # bytes that a point takes while zeta and errors are computed
 COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 
 
@@ -73,60 +76,91 @@ class ComparedDensity:
             yield f"  zeta       {self.zeta_reference:.5f} of the reference"
 
 
-# Adds what a comparison knows to the report of a density.
-Compare = Callable[[Entry, ComparedDensity], None]
+@dataclass(frozen=True)
+class Comparison:
+    """What densities are compared with.
+
+    Attributes:
+        add: adds what it finds to the report of an entry, beside which lies another one or none;
+            may be at several of them at once.
+        beside: the other entries, in the same order.
+    """
+
+    add: Callable[[Entry, Entry | None, ComparedDensity], None]
+    beside: Callable[[], Iterator[Entry | None]]
+
+
+NOTHING = Comparison(lambda entry, other, report: None, lambda: repeat(None))
 
 
 def reports(
-    path: Path, compare: Compare | None = None, pbc: bool | None = None
+    path: Path, comparison: Comparison = NOTHING, pbc: bool | None = None, memory: int = MEMORY
 ) -> Iterator[ComparedDensity]:
-    """A report of every density of a file.
+    """A report of every density of a file, in order.
 
     Args:
         path: a file of one density or of many.
-        compare: what adds errors to each, from `with_file` or `with_model`.
+        comparison: what adds errors to each, from `with_file` or `with_model`.
         pbc: whether a cube is periodic, where the user knows.
+        memory: bytes that several densities may take that are looked at together.
 
     Raises:
         UsageError: a name of no format.
         InputError: a damaged file, or one that does not fit the reference or the model.
     """
+
+    from neupol_cli.models.workers import ahead, in_order
+
+    def compared(pair: tuple[Entry, Entry | None]) -> ComparedDensity:
+        report = ComparedDensity.of(pair[0])
+        comparison.add(*pair, report)
+        return report
+
+    pairs = _pairs(path, comparison.beside(), pbc)
+    first = list(islice(pairs, 1))
+    # Large ones come one after the other, and their parts are shared out.
+    at_once = memory // (first[0][0].volume.grid.size * POINT) if first else 1
+    return in_order(compared, ahead(chain(first, pairs)), at_once)
+
+
+def _pairs(
+    path: Path, beside: Iterator[Entry | None], pbc: bool | None
+) -> Iterator[tuple[Entry, Entry | None]]:
+    """The entries of a file, each with the one beside it."""
     for entry in volumetric.entries(path, pbc):
         note = periodicity.note(entry.name, entry.volume)
         if note:
             print(f"neupol: {note}", file=sys.stderr)
-        report = ComparedDensity.of(entry)
-        if compare is not None:
-            compare(entry, report)
-        yield report
+        yield entry, next(beside)
 
 
-def with_file(reference: Path, accept: bool = False) -> Compare:
+def with_file(reference: Path, accept: bool = False) -> Comparison:
     """eps_mae against the true densities of a file, same structures in the same order, and their
     zeta. ``accept``: take them for densities whatever speaks against it."""
-    others = volumetric.entries(reference)
 
-    def compare(entry: Entry, report: ComparedDensity) -> None:
-        other = next(others, None)
-        if other is None:
-            raise InputError(f"{reference}: holds fewer densities than the file to compare")
+    def beside() -> Iterator[Entry]:
+        yield from volumetric.entries(reference)
+        raise InputError(f"{reference}: holds fewer densities than the file to compare")
+
+    def add(entry: Entry, other: Entry | None, report: ComparedDensity) -> None:
+        assert other is not None  # there is one beside each
         references.check_atoms(entry.volume.atoms, other.volume.atoms, other.name)
         if not accept:
             references.check_density(other.volume, other.name)
         report.eps_mae_percent = measures.mean_absolute_error(entry.volume, other.volume)
         report.zeta_reference = angular_variation(other.volume)
 
-    return compare
+    return Comparison(add, beside)
 
 
-def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compare:
+def with_model(model: DensityModel, memory: int, accept: bool = False) -> Comparison:
     """eps_mae of what a model predicts for the structures of a file of true densities.
 
     ``accept``: take them for densities of the model's kind whatever speaks against it.
     """
     valence = measures.valence_of(model.header)
 
-    def compare(entry: Entry, report: ComparedDensity) -> None:
+    def add(entry: Entry, other: Entry | None, report: ComparedDensity) -> None:
         atoms, grid = entry.volume.atoms, entry.volume.grid
         model.check([atoms], [entry.name])
         if not accept:
@@ -136,7 +170,7 @@ def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compar
         predicted = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
         report.eps_mae_percent = measures.mean_absolute_error(predicted, entry.volume)
 
-    return compare
+    return Comparison(add, lambda: repeat(None))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_map
 
 from neupol_cli.density.on_grid import within_memory
 from neupol_cli.io.volumetric import Grid
-from neupol_cli.models.density.grid_tiles import GridTiles
+from neupol_cli.models.density.grid_tiles import Block, GridTiles
 from neupol_cli.models.density.images import Images, fractional_bounds, periodic_images
 from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.workers import Budget, in_order
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -125,21 +126,27 @@ class Field:
         corners = grid.origin + np.indices((2, 2, 2)).reshape(3, -1).T @ grid.box
         images = self._seen(torch.from_numpy(corners))
         size = POINTS.get(self.points.positions.device.type, POINTS["cpu"])
-        for done, tile in GridTiles(grid, images, self.cutoff, size, 1):
-            if tile is not None:
-                yield done, tile.rows, self._block(tile)
+        tiles, budget = GridTiles(grid, images, self.cutoff, size, 1), Budget(self.memory)
 
-    def _block(self, tile: Tile) -> Derivatives:
+        def reached(block: Block) -> tuple[int, Tensor, Derivatives] | None:
+            tile = tiles.tile(block)
+            return None if tile is None else (block.done, tile.rows, self._block(tile, budget))
+
+        return filter(None, in_order(reached, tiles.blocks()))
+
+    def _block(self, tile: Tile, budget: Budget) -> Derivatives:
         near = Near.to(tile.probes, tile.images, tile.near, self.cutoff)
+        point = self.slot * max(1, near.padded_images)
 
         def within(memory: int) -> Derivatives:
             self.memory = memory  # what is too much for this block is so for the next one
-            most = max(1, memory // (self.slot * max(1, near.padded_images)))
+            most = max(1, memory // point)
             parts = [self._part(probes, near.atom_index) for probes in tile.probes.split(most)]
             density, slope, hessian = map(np.concatenate, zip(*parts, strict=True))
             return density, slope, hessian
 
-        return within_memory(within, self.memory)
+        with budget.taken(point * len(tile.probes)):
+            return within_memory(within, self.memory)
 
     def _part(self, probes: Tensor, atom_index: Tensor) -> Derivatives:
         """Derivatives at (P, 3) probes that only the atom_index (K,) reach."""

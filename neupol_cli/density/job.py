@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain import doubts
 from neupol_cli.domain.domain import Domain
-from neupol_cli.errors import UsageError
+from neupol_cli.errors import InputError, NeupolError, UsageError
 from neupol_cli.io import structures, volumetric
 from neupol_cli.io.charges import total_charge
 from neupol_cli.io.structure_formats import isolated
@@ -127,8 +127,22 @@ class DensityOptions:
             raise UsageError(f"--dtype is one of {', '.join(ITEMSIZE)}, not '{self.dtype}'")
 
 
+@dataclass(frozen=True)
+class Density:
+    """A structure's density before it is written, and the seconds that it took."""
+
+    report: DensityReport
+    predicted: Predicted
+    reference: Volume | None
+    seconds: float
+
+
+Labelled = tuple[str, "Atoms"]
+Made = Density | InputError
+
+
 class Job:
-    """One call: ``with Job(...) as job: job.run(0, label, atoms)`` for every structure.
+    """One call: ``with Job(...) as job: job.results(labelled)``.
 
     The model is loaded when the first structure has passed its checks.
 
@@ -153,22 +167,64 @@ class Job:
         """The network, loaded once."""
         return self.load()
 
-    def run(self, index: int, label: str, atoms: Atoms) -> DensityReport:
-        """Predict, compare, draw and write one structure's density.
+    def results(
+        self, labelled: Sequence[tuple[str, Atoms]]
+    ) -> Iterator[DensityReport | InputError]:
+        """Predict, compare, draw and write the densities of structures, in order.
+
+        While one is written, the next is predicted.
 
         Args:
-            index: the structure's number, for names of files.
-            label: its name, for messages.
-            atoms: the checked structure.
+            labelled: names, for messages, and checked structures.
 
-        Returns:
-            Its numbers.
+        Yields:
+            A structure's numbers, or why it has none: an element that the model does not know,
+            another structure's reference ...
 
         Raises:
-            InputError: an element that the model does not know, another structure's reference ...
-            UsageError: options that do not fit this structure.
+            UsageError: options that do not fit a structure.
             StorageError: a file cannot be read or written.
         """
+        predicted = map(self._attempted, labelled)
+        for index, density in enumerate(self._overlapping(predicted, labelled)):
+            if isinstance(density, InputError):
+                yield density
+                continue
+            try:
+                self._put_out(density, index)
+            except InputError as error:
+                yield error
+                continue
+            yield density.report
+
+    def _overlapping(
+        self, densities: Iterator[Made], labelled: Sequence[Labelled]
+    ) -> Iterator[Made]:
+        """The same, the next one made ahead where there is memory for two more."""
+        if len(labelled) == 1 or self.process_group.world_size > 1 or not self._are_small(labelled):
+            return densities
+        self.model  # loaded here, which settles how many threads there are  # noqa: B018
+        from neupol_cli.models.workers import ahead
+
+        return ahead(densities)
+
+    def _are_small(self, labelled: Sequence[Labelled]) -> bool:
+        if self.options.choice.source is not None:  # a file, which is not read once more for this
+            return False
+        limit = self.options.memory // 8 // ITEMSIZE[self.options.dtype]
+        try:
+            return all(self.options.choice.grid(atoms).size <= limit for _, atoms in labelled)
+        except NeupolError:  # which is told where its turn is
+            return False
+
+    def _attempted(self, labelled: Labelled) -> Made:
+        try:
+            return self._predicted(*labelled)
+        except InputError as error:
+            return error
+
+    def _predicted(self, label: str, atoms: Atoms) -> Density:
+        """A structure's density, and what is said of it."""
         start = time.perf_counter()
         grid = self.options.choice.grid(atoms)
         tile_memory = check_size(grid, self.options.memory, ITEMSIZE[self.options.dtype])
@@ -192,9 +248,7 @@ class Job:
             report.factor = measures.normalization(predicted.volume, expected)
             measures.scale(predicted.volume.values, report.factor)
             report.electrons = predicted.volume.electrons
-        self._put_out(report, index, predicted, reference)
-        report.seconds = time.perf_counter() - start
-        return report
+        return Density(report, predicted, reference, time.perf_counter() - start)
 
     def _doubts(self, atoms: Atoms, report: DensityReport) -> list[str] | None:
         """Reasons not to trust the density; None where the model does not know its domain."""
@@ -222,10 +276,10 @@ class Job:
         print(f"neupol: {label}: the grid cuts the density off: {reason}", file=sys.stderr)
         return False
 
-    def _put_out(
-        self, report: DensityReport, index: int, predicted: Predicted, reference: Volume | None
-    ) -> None:
+    def _put_out(self, density: Density, index: int) -> None:
         """Compare with the reference; write and draw the density."""
+        start, report = time.perf_counter(), density.report
+        predicted, reference = density.predicted, density.reference
         volume, plot = predicted.volume, self.options.plot
         if reference is not None:
             report.eps_mae_percent = measures.mean_absolute_error(volume, reference)
@@ -239,6 +293,7 @@ class Job:
             report.plot = _numbered(plot, index)
             factor = 1.0 if report.factor is None else report.factor
             draw_density(report.plot, self.model, predicted, factor, reference)
+        report.seconds = density.seconds + time.perf_counter() - start
 
     def _write_difference(self, volume: Volume, reference: Volume, index: int) -> None:
         if self.options.difference:

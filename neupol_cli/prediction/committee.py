@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.property import UNCERTAINTY
+from neupol_cli.models.workers import in_order
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
     Named = tuple[str, Atoms]  # what to call a structure, and it
 
-CHUNK = 256  # structures that are predicted, and answered, together
+# Structures that are predicted, and answered, together: on a GPU, and on a thread of a CPU, where
+# so many atoms are enough, too.
+CHUNK, CHUNK_OF_THREAD, ATOMS = 256, 64, 1536
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,30 @@ class Committee:
             reasons += doubts.of_parts(numbers, [part.numbers() for part in alone], self.units)
         return replace(prediction, doubts=tuple(dict.fromkeys(reasons)))
 
+    def predicted(
+        self, named: Iterable[Named], forces: bool, stress: bool, doubted: bool
+    ) -> Iterator[Prediction]:
+        """Predictions of any number of structures in their order, some at a time on each thread.
+
+        Args:
+            named: are read as they are needed, a little ahead.
+            forces, stress: whether they are wanted.
+            doubted: whether doubts are.
+
+        Raises:
+            InputError, TemporaryError, DivergedError: as :meth:`predict`; what ``named`` raises.
+        """
+
+        def answers(chunk: list[Named]) -> list[Prediction]:
+            predictions = self.predict(chunk, forces, stress)
+            return list(map(self.doubted, predictions)) if doubted else predictions
+
+        return chain.from_iterable(in_order(answers, self._chunks(named)))
+
+    def _chunks(self, named: Iterable[Named]) -> Iterator[list[Named]]:
+        on_cpu = all(model.device.type == "cpu" for model in self.models)
+        return chunks(named, CHUNK_OF_THREAD, ATOMS) if on_cpu else chunks(named, CHUNK)
+
     def predict(self, named: Sequence[Named], forces: bool, stress: bool) -> list[Prediction]:
         """A prediction for each of some structures, at least one.
 
@@ -219,8 +247,15 @@ def _spread(values: np.ndarray) -> np.ndarray:
     return spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
 
 
-def chunks(named: Iterable[Named], size: int = CHUNK) -> Iterator[list[Named]]:
-    """Labelled structures, at most ``size`` at a time."""
-    rest = iter(named)
-    while chunk := list(islice(rest, size)):
+def chunks(named: Iterable[Named], size: int, atoms: float = math.inf) -> Iterator[list[Named]]:
+    """Labelled structures, ``size`` at a time, or fewer as soon as they have so many ``atoms``."""
+    chunk: list[Named] = []
+    held = 0
+    for label, structure in named:
+        chunk.append((label, structure))
+        held += len(structure)
+        if len(chunk) == size or held >= atoms:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
         yield chunk

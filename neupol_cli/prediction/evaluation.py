@@ -13,7 +13,7 @@ from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, structures
 from neupol_cli.io.hdf5 import Dataset, Target
-from neupol_cli.prediction.committee import Committee, Prediction, chunks
+from neupol_cli.prediction.committee import Committee, Prediction
 from neupol_cli.progress import Tick, counted
 from neupol_cli.targets import ENERGIES, FORCES
 from neupol_cli.text import printable
@@ -254,10 +254,9 @@ class Subset:
 
     def predicted(self, committee: Committee, forces: bool, tick: Tick) -> Iterator[Prediction]:
         """A prediction a structure."""
-        done = 0
-        for named in chunks(self._named()):
-            yield from committee.predict(named, forces, stress=False)
-            done += len(named)
+        predictions = committee.predicted(self._named(), forces, stress=False, doubted=False)
+        for done, prediction in enumerate(predictions, 1):
+            yield prediction
             tick(done)
 
 

@@ -206,12 +206,13 @@ def environment(device: str, dtype: str) -> Environment:
     import torch
 
     from neupol_cli import __version__
+    from neupol_cli.models.workers import workers
 
     graphics = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": max(torch.get_num_threads(), workers()),
         "device": device,
         "gpu": graphics,
         "dtype": dtype,

@@ -13,6 +13,7 @@ from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.calibration import fitted
 from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 from neupol_cli.models.property import PropertyModel
+from neupol_cli.models.workers import in_order
 from neupol_cli.training.arrays import Arrays
 from neupol_cli.training.epoch_sampler import batches
 
@@ -92,10 +93,13 @@ def of_densities(
     """
 
     def described(indices: np.ndarray) -> Tensor:
+        def row(index: int) -> Tensor:
+            return model.described(model.atom_features(dataset.atoms(index)))
+
         rows = []
-        for index in indices.tolist():
+        for features in in_order(row, indices.tolist()):
             check()
-            rows.append(model.described(model.atom_features(dataset.atoms(index))))
+            rows.append(features)
         return torch.cat(rows)
 
     return fitted(described(known), described(unseen), errors).to(model.dtype).tensors()
@@ -113,10 +117,14 @@ def _described(
 ) -> tuple[Tensor, Tensor]:
     """(n, F) features of some of a split's structures, and (n, T) how far off the model is."""
     rows = torch.from_numpy(chosen(split.cpu().numpy())).to(split.device)
-    features, errors = [], []
-    for some in batches(rows, batch):
-        check()
+
+    def of_some(some: Tensor) -> tuple[Tensor, Tensor]:
         predicted, described = model.described(data.arrays.graph(some)[0])
+        return described, data.errors(model, predicted, some)
+
+    features, errors = [], []
+    for described, wrong in in_order(of_some, batches(rows, batch)):
+        check()
         features.append(described)
-        errors.append(data.errors(model, predicted, some))
+        errors.append(wrong)
     return torch.cat(features), torch.cat(errors)

@@ -26,6 +26,7 @@ from neupol_cli.models.density.model import DensityModel
 from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.workers import in_order
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
 from neupol_cli.training.density_points import Draw, Grids
@@ -165,15 +166,19 @@ class DensityTask:
                 self.density, self.splits["valid"], VALIDATED, 0, self.grids.step
             )
         grids, device = self.checked, self.grids.values.device
-        for index in indices:
-            check()
-            chosen = torch.tensor([int(index)], device=device)
+
+        def of_one(index: int) -> Tensor:
+            chosen = torch.tensor([index], device=device)
             rows = torch.arange(
                 int(grids.offsets[index]), int(grids.offsets[index + 1]), device=device
             )[None]
             graph, _ = self.arrays.graph(chosen)
             errors = self._errors(model, grids, chosen, rows, graph)
-            yield _sums(errors, self._truth(grids, rows))
+            return _sums(errors, self._truth(grids, rows))
+
+        for sums in in_order(of_one, indices.tolist()):
+            check()
+            yield sums
 
     def _tested(
         self, indices: np.ndarray, model: DensityModel, check: Callable[[], None]

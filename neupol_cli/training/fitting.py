@@ -11,6 +11,8 @@ from typing import TypedDict
 import torch
 
 from neupol_cli import registry
+from neupol_cli import threads as cores
+from neupol_cli.devices import device_named
 from neupol_cli.distributed import process_group, torchrun
 from neupol_cli.distributed.process_group import ProcessGroup
 from neupol_cli.errors import InputError, UsageError
@@ -45,7 +47,14 @@ class Result(TypedDict):
     test: dict[str, Measured]
 
 
-def fit(output: Path, options: Options, given: set[str], resume: bool, force: bool) -> Result:
+def fit(
+    output: Path,
+    options: Options,
+    given: set[str],
+    resume: bool,
+    force: bool,
+    threads: int | None = None,
+) -> Result:
     """Trains and tests, alone or as one of torchrun's processes.
 
     Args:
@@ -54,6 +63,7 @@ def fit(output: Path, options: Options, given: set[str], resume: bool, force: bo
         given: which of them stood on the command line.
         resume: go on with the run in the folder, under its own options.
         force: discard a run in the folder.
+        threads: that validate, on a CPU; else all that there are.
 
     Returns:
         ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
@@ -73,6 +83,7 @@ def fit(output: Path, options: Options, given: set[str], resume: bool, force: bo
         chosen, earlier = group.broadcast(requested)
         if group.world_size > 1:  # each has its own
             chosen["device"] = options["device"]
+        cores.take(threads, device_named(chosen["device"]))
         return _fit(folder, group, chosen, earlier)
 
 

@@ -14,6 +14,7 @@ from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import DynamicsModel, Model
+from neupol_cli.models.workers import in_order
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
 
@@ -74,9 +75,13 @@ class NBodyTask:
         if not len(indices):
             return {}
         total = torch.zeros((), dtype=torch.float64, device=indices.device)
-        for chosen in batches(group.shard(indices), EVALUATION_BATCH):
+
+        def squared(chosen: Tensor) -> Tensor:
+            return (self.predicted(model, chosen) - self.later[chosen]).double().square().sum()
+
+        for part in in_order(squared, batches(group.shard(indices), EVALUATION_BATCH)):
             check()
-            total += (self.predicted(model, chosen) - self.later[chosen]).double().square().sum()
+            total += part
         group.all_reduce(total)
         return {METRIC: float(total) / (len(indices) * self.later[0].numel())}
 

@@ -22,6 +22,7 @@ from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import FactsRecord, Model
 from neupol_cli.models.nn.graph import ragged
 from neupol_cli.models.property import PropertyModel
+from neupol_cli.models.workers import in_order
 from neupol_cli.targets import FORCES
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
@@ -48,7 +49,7 @@ from neupol_cli.training.target_normalization import (
 
 Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
-EVALUATION_ATOMS = 8192  # a batch of evaluation, on a CPU; larger ones only leave its caches
+EVALUATION_ATOMS = 2048  # a batch of evaluation, on a thread of a CPU
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
 
@@ -194,10 +195,13 @@ class PropertyTask:
             return {}
         sums = torch.zeros(len(self.labels), dtype=torch.float64, device=indices.device)
         counts = [0] * len(self.labels)
-        for chosen in batches(group.shard(indices), self._evaluation_batch()):
-            check()
+
+        def wrong(chosen: Tensor) -> list[Tensor]:
             with torch.set_grad_enabled(self.forces is not None):
-                errors = [error.detach().abs() for error in self._errors(chosen, training=False)]
+                return [error.detach().abs() for error in self._errors(chosen, training=False)]
+
+        for errors in in_order(wrong, batches(group.shard(indices), self._evaluation_batch())):
+            check()
             sums += torch.stack([error.double().sum() for error in errors])
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]
         total, count = group.all_reduce(torch.stack((sums, sums.new_tensor(counts)))).cpu()
@@ -213,7 +217,7 @@ class PropertyTask:
         return by_label
 
     def _evaluation_batch(self) -> int:
-        atoms = EVALUATION_ATOMS * (1 if self.values.device.type == "cpu" else 8)
+        atoms = EVALUATION_ATOMS * (1 if self.values.device.type == "cpu" else 32)
         atoms_each = self.arrays.numbers.shape[0] / (self.arrays.offsets.shape[0] - 1)
         # A record of every step, where forces are made.
         copies = 4 if self.forces is not None else 1

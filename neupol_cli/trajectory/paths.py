@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from neupol_cli.models.base import Model
 
+TWICE = 4  # times the pairs, of twice the points
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -104,10 +106,12 @@ def paths(model: Model, structures: Sequence[Atoms]) -> list[np.ndarray]:
     """(T, A, 3) Angstrom of each structure, all at once; for models that move their points."""
     import torch
 
+    from neupol_cli.models.batching import at_work, held
     from neupol_cli.models.nn.graph import Graph
 
     like = next(model.parameters())
-    with torch.no_grad():
+    size = held([len(atoms) for atoms in structures], model.cutoff, TWICE)
+    with torch.no_grad(), at_work.taken(size):
         graph = Graph.from_atoms(structures, like.dtype, like.device)
         moved = torch.stack(model.movable_points(graph)).double().cpu().numpy()
     # The network rounds positions to its own numbers; the displacements are what it says.

@@ -100,3 +100,5 @@ def test_chunks_keep_order_and_lose_nothing() -> None:
         ["3", "4", "5"],
         ["6"],
     ]
+    large = [(str(k), ase.Atoms("H3")) for k in range(7)]
+    assert [len(some) for some in chunks(large, 5, 6)] == [2, 2, 2, 1]

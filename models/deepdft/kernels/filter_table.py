@@ -67,8 +67,7 @@ class FilterTables:
     """The tables of some layers' filters, made anew when the weights behind them change."""
 
     def __init__(self) -> None:
-        self._weights = torch.empty(0)
-        self._tables: list[Tensor] = []
+        self._known: tuple[Tensor, list[Tensor]] = (torch.empty(0), [])
 
     def get(self, weights: Tensor, make: Callable[[], list[Tensor]]) -> list[Tensor]:
         """The tables for these weights.
@@ -78,9 +77,11 @@ class FilterTables:
                 averages change weights without a trace.
             make: the tables, if they are not there yet.
         """
-        if not self._tables or not _same(self._weights, weights):
-            self._weights, self._tables = weights, make()
-        return self._tables
+        known, tables = self._known
+        if not tables or not _same(known, weights):
+            tables = make()
+            self._known = (weights, tables)  # in one go: other threads may look
+        return tables
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

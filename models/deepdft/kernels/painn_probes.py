@@ -16,6 +16,9 @@ from neupol_cli.models.deepdft.kernels.probe_sums import ProbeSums, probe_sums
 from neupol_cli.models.nn.hermite import TableLookup
 from neupol_cli.models.nn.linear import Perceptron, product
 
+# Numbers of an edge that are no features: ends, place in the table, vectors.
+GEOMETRY = 48
+
 
 @dataclass(frozen=True)
 class PaiNNProbeLayer:
@@ -63,6 +66,7 @@ class PaiNNProbes:
         self, layers: list[PaiNNProbeLayer], readout: Callable[[Tensor], Tensor], cutoff: float
     ) -> None:
         self.layers, self.readout, self.cutoff = layers, readout, cutoff
+        self.numbers_an_edge = GEOMETRY
 
     def density(self, edges: ProbeEdges) -> Tensor:
         """(R,) e/Angstrom^3."""

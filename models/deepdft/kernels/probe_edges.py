@@ -56,7 +56,13 @@ class ProbeEdges:
 
 
 class ProbeEvaluator(Protocol):
-    """One structure's densities at points that its atoms reach."""
+    """One structure's densities at points that its atoms reach; several threads at once.
+
+    Attributes:
+        numbers_an_edge: that are held for an edge by the compiled loops.
+    """
+
+    numbers_an_edge: int
 
     def density(self, edges: ProbeEdges) -> Tensor:
         """(R,) e/Angstrom^3 at R points."""

@@ -58,6 +58,7 @@ class SchNetProbes:
     ) -> None:
         self.layers, self.readout, self.cutoff = layers, readout, cutoff
         first = layers[0]
+        self.numbers_an_edge = 4 * first.own.shape[1]  # pairs, and what becomes of them
         self.nodes = first.second(first.transition.activation(first.own))  # (A, H)
         self.gate = torch.sigmoid(first.gate(self.nodes.new_zeros(1, self.nodes.shape[1])))
 

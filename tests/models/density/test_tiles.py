@@ -61,8 +61,9 @@ def expected(points: torch.Tensor) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(("size", "pairs"), [(1, 1), (40, 7), (10_000, 1 << 20)])
 def test_a_grids_tiles_hold_every_edge_once(size: int, pairs: int) -> None:
     tiles = GridTiles(BOX, periodic_images(water(), CUTOFF), CUTOFF, size, pairs)
-    dealt, blocks = zip(*tiles, strict=True)
-    reached = [tile for tile in blocks if tile is not None]
+    blocks = list(tiles.blocks())
+    dealt = [block.done for block in blocks]
+    reached = [tile for tile in map(tiles.tile, blocks) if tile is not None]
     assert dealt[-1] == tiles.points == 504 and list(dealt) == sorted(set(dealt))
     assert edges_of(reached) == expected(grid_points())
     for tile in reached:
