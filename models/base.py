@@ -325,12 +325,16 @@ class Backbone(Network):
         """How many numbers of a point's state are scalars: they come first in it."""
         return int(self.irreps.partition("x0e")[0])
 
+    def atom_features(self, state: Tensor) -> Tensor:
+        """(A, dim) last state -> (A, invariants) what an atom is to the network."""
+        return state[:, : self.invariants]
+
     def features(self, state: Tensor, graph: Graph) -> Tensor:
         """(A, dim) last state -> (B, invariants + 1) what a structure is to the network.
 
         The mean of its atoms' invariants, and the log of their number.
         """
-        return structure_features(state[:, : self.invariants], graph)
+        return structure_features(self.atom_features(state), graph)
 
     @classmethod
     def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:

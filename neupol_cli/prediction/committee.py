@@ -14,6 +14,7 @@ from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.property import UNCERTAINTY
+from neupol_cli.targets import FORCES
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,8 +33,9 @@ class Prediction:
     ``values``, ``spread`` and ``uncertainty`` are by property name; a spread (the sample standard
     deviation) is there where several models answered, an uncertainty (half of an interval that
     holds nine truths in ten) where all that answered are calibrated. ``forces`` (n, 3) and
-    ``stress`` (3, 3) where asked for. ``doubts`` are reasons not to trust the answer; None where no
-    model knows its domain.
+    ``stress`` (3, 3) where asked for; ``force_uncertainty`` (n,) is the radius of the ball around
+    each force that holds nine true ones in ten. ``doubts`` are reasons not to trust the answer;
+    None where no model knows its domain.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Prediction:
     spread: dict[str, float] = field(default_factory=dict)
     uncertainty: dict[str, float] = field(default_factory=dict)
     forces: Target | None = None
+    force_uncertainty: Target | None = None
     stress: Target | None = None
     doubts: tuple[str, ...] | None = None
 
@@ -56,13 +59,15 @@ class Prediction:
             properties[name]["spread"] = spread
         for name, half in self.uncertainty.items():
             properties[name] |= _interval(self.values[name].values, half)
-        derivatives = {"forces": self.forces, "stress": self.stress}
+        derivatives = {name: _record(target) for name, target in self._derivatives().items()}
+        if self.force_uncertainty is not None:
+            derivatives[FORCES]["uncertainty"] = self.force_uncertainty.values.tolist()
         return {
             "structure": self.label,
             "formula": self.atoms.get_chemical_formula(),
             "atoms": len(self.atoms),
             "properties": properties,
-            **{name: _record(target) for name, target in derivatives.items() if target is not None},
+            **derivatives,
             **({} if self.doubts is None else {"doubts": list(self.doubts)}),
         }
 
@@ -73,13 +78,17 @@ class Prediction:
             targets[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
         for name, half in self.uncertainty.items():
             targets[name + UNCERTAINTY] = Target(np.asarray(half), self.values[name].unit)
-        if self.forces is not None:
-            targets["forces"] = self.forces
-        if self.stress is not None:
-            targets["stress"] = self.stress
+        targets |= self._derivatives()
+        if self.force_uncertainty is not None:
+            targets[FORCES + UNCERTAINTY] = self.force_uncertainty
         if self.doubts is not None:
             targets["doubts"] = Target(np.asarray(len(self.doubts)), "")
         return targets
+
+    def _derivatives(self) -> dict[str, Target]:
+        """Forces and stress, where they were asked for."""
+        derivatives = {FORCES: self.forces, "stress": self.stress}
+        return {name: target for name, target in derivatives.items() if target is not None}
 
 
 def _record(target: Target) -> dict[str, object]:
@@ -96,7 +105,10 @@ def _interval(value: np.ndarray, half: float) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Columns:
-    """By property: means, (N,) or (N, 3); (N,) spreads and uncertainties, where there are any."""
+    """By property: means, (N,) or (N, 3); (N,) spreads and uncertainties, where there are any.
+
+    Of forces, N atoms.
+    """
 
     means: dict[str, np.ndarray] = field(default_factory=dict)
     spreads: dict[str, np.ndarray] = field(default_factory=dict)
@@ -181,26 +193,30 @@ class Committee:
         ]
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         unit = self.units[self.energy] if forces or stress else ""
-        columns = self._combined(answers)
+        columns, forced = self._combined(answers, self.units), self._combined(answers, [FORCES])
         predictions = []
         for k, (label, atoms) in enumerate(named):
             values = {n: Target(np.asarray(v[k]), self.units[n]) for n, v in columns.means.items()}
             spread = {n: float(column[k]) for n, column in columns.spreads.items()}
             half = {n: float(column[k]) for n, column in columns.uncertainties.items()}
-            force = stress_tensor = None
+            prediction = Prediction(label, atoms, values, spread, half)
             if forces:
-                rows = [answer["forces"][starts[k] : starts[k + 1]] for answer in answers]
-                force = Target(np.mean(rows, 0), f"{unit}/Angstrom", "atom")
+                rows = slice(starts[k], starts[k + 1])
+                prediction = _with_forces(prediction, forced, rows, f"{unit}/Angstrom")
             if stress:
-                tensors = [answer["stress"][k] for answer in answers]
-                stress_tensor = Target(np.mean(tensors, 0), f"{unit}/Angstrom^3")
-            predictions.append(Prediction(label, atoms, values, spread, half, force, stress_tensor))
+                tensor = np.mean([answer["stress"][k] for answer in answers], 0)
+                prediction = replace(prediction, stress=Target(tensor, f"{unit}/Angstrom^3"))
+            predictions.append(prediction)
         return predictions
 
-    def _combined(self, answers: Sequence[dict[str, np.ndarray]]) -> Columns:
+    @staticmethod
+    def _combined(answers: Sequence[dict[str, np.ndarray]], names: Iterable[str]) -> Columns:
+        """Those of some names that somebody answered."""
         columns = Columns()
-        for name in self.units:
+        for name in names:
             answering = [answer for answer in answers if name in answer]
+            if not answering:
+                continue
             values = [answer[name] for answer in answering]
             columns.means[name] = np.mean(values, axis=0)
             if len(values) > 1:
@@ -210,6 +226,19 @@ class Committee:
                 halves = [answer[name + UNCERTAINTY] for answer in answering]
                 columns.uncertainties[name] = np.mean(halves, axis=0)
         return columns
+
+
+def _with_forces(prediction: Prediction, columns: Columns, rows: slice, unit: str) -> Prediction:
+    """The same with forces on its atoms, which are some rows of the columns."""
+
+    def of_atoms(table: dict[str, np.ndarray]) -> Target | None:
+        return Target(table[FORCES][rows], unit, "atom") if FORCES in table else None
+
+    return replace(
+        prediction,
+        forces=of_atoms(columns.means),
+        force_uncertainty=of_atoms(columns.uncertainties),
+    )
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ class PropertyTask:
     def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
         """See `task.Task`."""
         assert isinstance(model, PropertyModel)  # the one that is trained here
-        known = calibrating.Labelled(self.arrays, self.values, self.by_length)
+        known = calibrating.Labelled(self.arrays, self.values, self.by_length, self.forces)
         return calibrating.calibrate(model, known, self.splits, self._evaluation_batch(), check)
 
     def _standardise(
