@@ -75,6 +75,8 @@ def _numbers(prediction: Prediction) -> dict[str, Target]:
         sizes = np.linalg.norm(prediction.forces.values, axis=1)
         unit, atom = prediction.forces.unit, int(sizes.argmax())
         numbers[LARGEST] = Target(sizes[atom], unit)
+        if prediction.force_spread is not None:
+            numbers[f"{LARGEST}_spread"] = Target(prediction.force_spread.values[atom], unit)
         if prediction.force_uncertainty is not None:
             numbers[LARGEST + UNCERTAINTY] = Target(prediction.force_uncertainty.values[atom], unit)
     if prediction.stress is not None:

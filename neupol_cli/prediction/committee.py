@@ -1,4 +1,13 @@
-"""Structures through one or several trained models, with units, in pieces that fit in memory."""
+"""Structures through one or several trained models, with units, in pieces that fit in memory.
+
+    y    the mean of M models' answers, of n components each (1 of a number, 3 of a vector or force)
+    s    the root of the components' summed sample variances, how far the models scatter
+    h    max(mean of the models' own half-widths, s sqrt((1 + 1 / M) F_0.9(n, n (M - 1))))
+
+What stands behind s is a prediction interval: were the truth one more answer like the M, it would
+lie within that far of their mean nine times in ten (of a number, F is the square of Student's t).
+It is what a few models can know of their own scatter; two of them, little: 7.7 s.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +17,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import fdtri
 
 from neupol_cli.domain import doubts
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.models.calibration import LEVEL
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.targets import FORCES
 
@@ -33,9 +44,9 @@ class Prediction:
     ``values``, ``spread`` and ``uncertainty`` are by property name; a spread (the sample standard
     deviation) is there where several models answered, an uncertainty (half of an interval that
     holds nine truths in ten) where all that answered are calibrated. ``forces`` (n, 3) and
-    ``stress`` (3, 3) where asked for; ``force_uncertainty`` (n,) is the radius of the ball around
-    each force that holds nine true ones in ten. ``doubts`` are reasons not to trust the answer;
-    None where no model knows its domain.
+    ``stress`` (3, 3) where asked for; ``force_spread`` (n,) and ``force_uncertainty`` (n,), the
+    radius of the ball around each force that holds nine true ones in ten, as for properties.
+    ``doubts`` are reasons not to trust the answer; None where no model knows its domain.
     """
 
     label: str
@@ -44,6 +55,7 @@ class Prediction:
     spread: dict[str, float] = field(default_factory=dict)
     uncertainty: dict[str, float] = field(default_factory=dict)
     forces: Target | None = None
+    force_spread: Target | None = None
     force_uncertainty: Target | None = None
     stress: Target | None = None
     doubts: tuple[str, ...] | None = None
@@ -60,8 +72,8 @@ class Prediction:
         for name, half in self.uncertainty.items():
             properties[name] |= _interval(self.values[name].values, half)
         derivatives = {name: _record(target) for name, target in self._derivatives().items()}
-        if self.force_uncertainty is not None:
-            derivatives[FORCES]["uncertainty"] = self.force_uncertainty.values.tolist()
+        for name, of_atoms in self._of_forces().items():
+            derivatives[FORCES][name] = of_atoms.values.tolist()
         return {
             "structure": self.label,
             "formula": self.atoms.get_chemical_formula(),
@@ -79,8 +91,7 @@ class Prediction:
         for name, half in self.uncertainty.items():
             targets[name + UNCERTAINTY] = Target(np.asarray(half), self.values[name].unit)
         targets |= self._derivatives()
-        if self.force_uncertainty is not None:
-            targets[FORCES + UNCERTAINTY] = self.force_uncertainty
+        targets |= {f"{FORCES}_{name}": of_atoms for name, of_atoms in self._of_forces().items()}
         if self.doubts is not None:
             targets["doubts"] = Target(np.asarray(len(self.doubts)), "")
         return targets
@@ -89,6 +100,11 @@ class Prediction:
         """Forces and stress, where they were asked for."""
         derivatives = {FORCES: self.forces, "stress": self.stress}
         return {name: target for name, target in derivatives.items() if target is not None}
+
+    def _of_forces(self) -> dict[str, Target]:
+        """What is known of each force's error, as it is called in JSON and, behind it, in files."""
+        known = {"spread": self.force_spread, "uncertainty": self.force_uncertainty}
+        return {name: target for name, target in known.items() if target is not None}
 
 
 def _record(target: Target) -> dict[str, object]:
@@ -217,14 +233,14 @@ class Committee:
             answering = [answer for answer in answers if name in answer]
             if not answering:
                 continue
-            values = [answer[name] for answer in answering]
+            values = np.array([answer[name] for answer in answering])
             columns.means[name] = np.mean(values, axis=0)
             if len(values) > 1:
-                columns.spreads[name] = _spread(np.array(values))
+                columns.spreads[name] = _spread(values)
             if all(name + UNCERTAINTY in answer for answer in answering):
                 # The mean is off by no more than they are on average.
-                halves = [answer[name + UNCERTAINTY] for answer in answering]
-                columns.uncertainties[name] = np.mean(halves, axis=0)
+                halves = np.mean([answer[name + UNCERTAINTY] for answer in answering], axis=0)
+                columns.uncertainties[name] = np.maximum(halves, _scatter(values))
         return columns
 
 
@@ -237,6 +253,7 @@ def _with_forces(prediction: Prediction, columns: Columns, rows: slice, unit: st
     return replace(
         prediction,
         forces=of_atoms(columns.means),
+        force_spread=of_atoms(columns.spreads),
         force_uncertainty=of_atoms(columns.uncertainties),
     )
 
@@ -246,6 +263,16 @@ def _spread(values: np.ndarray) -> np.ndarray:
     which is the same in every frame."""
     spread = np.std(values, axis=0, ddof=1)
     return spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
+
+
+def _scatter(values: np.ndarray) -> np.ndarray:
+    """(M, N) or (M, N, 3) of M models -> (N,) how far from their mean one more would be, at most,
+    nine times in ten; zero of a single one, which says nothing of it."""
+    models, components = len(values), 1 if values.ndim == 2 else values.shape[2]
+    if models == 1:
+        return np.zeros(values.shape[1])
+    quantile = fdtri(components, components * (models - 1), LEVEL)
+    return np.sqrt((1 + 1 / models) * quantile) * _spread(values)
 
 
 def chunks(named: Iterable[Named], size: int = CHUNK) -> Iterator[list[Named]]:

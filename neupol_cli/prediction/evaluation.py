@@ -243,8 +243,9 @@ class Subset:
         reference = [target.values[starts[k] : starts[k + 1]].ravel() for k in self.indices]
         structures = np.repeat(self.indices, 3 * self.dataset.counts[self.indices])
         both = np.concatenate(predicted), np.concatenate(reference)
+        spread = _joined([p.force_spread for p in predictions])
         half = _joined([p.force_uncertainty for p in predictions])
-        return self._compared(FORCES, target.unit, *both, np.zeros(0), half, structures)
+        return self._compared(FORCES, target.unit, *both, spread, half, structures)
 
     def _compared(self, label: str, unit: str, *arrays: np.ndarray) -> Compared:
         return Compared(self.file, self.split, label, unit, *arrays)

@@ -123,6 +123,15 @@ def test_a_committee_has_the_mean_of_all(run: Path, structure: Path) -> None:
     assert energy["interval"] == pytest.approx(alone["interval"])
 
 
+def test_forces_of_a_committee(forced: Path, structure: Path, tmp_path: Path) -> None:
+    models = ["-m", forced, "-m", forced / "last.safetensors"]
+    done = neupol("predict", structure, *models, "--forces", "-o", tmp_path / "a.h5")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "a.h5") as file:  # the last weights are not calibrated
+        assert file["targets/forces_spread"].shape == (9,)
+        assert "forces_uncertainty" not in file["targets"]
+
+
 def test_evaluate_says_how_many_truths_it_holds(data: Path, run: Path) -> None:
     done = neupol("evaluate", data, "-m", run, "--split", "valid", "--json")
     assert done.returncode == 0, done.stderr
