@@ -251,6 +251,8 @@ class PropertyConfig:
         polarization: ``off``, ``frozen`` or ``movable``.
         outputs: how each target is read out, one of ``READOUTS`` (models/targets.py) that the
             network has. If empty, every target is a number, read out in the network's own way.
+        positive: targets that are kept from being negative (models/bound.py); of published
+            networks and older checkpoints none.
     """
 
     species: Species = (1, 6, 7, 8, 9)
@@ -258,6 +260,7 @@ class PropertyConfig:
     units: tuple[Unit, ...] = ("",)
     polarization: str = "off"
     outputs: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
 
     @property
     def points_per_atom(self) -> int:

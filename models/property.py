@@ -12,10 +12,11 @@ from torch import Tensor
 
 from neupol_cli.errors import InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
+from neupol_cli.models.bound import bounded, columns_of
 from neupol_cli.models.calibration import Calibration, force_features
 from neupol_cli.models.derivatives import Derivatives, differentiated
 from neupol_cli.models.distance import smoothness
-from neupol_cli.models.nn.graph import Graph, check_pairs
+from neupol_cli.models.nn.graph import Graph, batches_of, check_pairs
 from neupol_cli.models.polarization import polarized
 from neupol_cli.models.soundness import check_finite
 from neupol_cli.models.targets import ENERGIES, READOUTS
@@ -32,8 +33,9 @@ class PropertyModel(Model):
 
         y_k = scale_k raw_k + shift_k + sum over atoms of reference_k[species]
 
-    ``scale``, ``shift`` (T,) and ``reference`` (T, species) are buffers in float64, and so is the
-    sum: a total energy of 10^4 eV has no room for meV in float32.
+    of which those that cannot be negative are bounded (models/bound.py). ``scale``, ``shift`` (T,)
+    and ``reference`` (T, species) are buffers in float64, and so is the sum: a total energy of
+    10^4 eV has no room for meV in float32.
 
     Attributes:
         force_calibration: how far off the force on an atom may be; None where nobody has looked.
@@ -44,6 +46,7 @@ class PropertyModel(Model):
     scale: Tensor
     shift: Tensor
     reference: Tensor
+    positive: Tensor
     force_calibration: Calibration | None
 
     def __init__(self, backbone: Backbone) -> None:
@@ -58,6 +61,8 @@ class PropertyModel(Model):
         self.register_buffer("shift", torch.zeros(targets, dtype=wide))
         species = len(self.config.species)
         self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
+        positive = columns_of(self.config.positive, self.columns)
+        self.register_buffer("positive", positive, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""
@@ -172,8 +177,21 @@ class PropertyModel(Model):
         invariants = self.backbone.atom_features(derivatives.state).detach()
         return force_features(invariants, derivatives.slope.detach(), self.scale[target])
 
-    def _in_units(self, raw: Tensor, graph: Graph) -> Tensor:
+    def bounded_network(self, graph: Graph) -> Tensor:
+        """(B, T) the network's own outputs, lifted as far as the bound lifts the answers."""
+        raw = self.network(graph)
+        if not self.config.positive:
+            return raw
+        values = self._unbounded(raw, graph)
+        lift = bounded(values, self.scale, self.positive) - values
+        return raw + (lift / self.scale).to(raw.dtype)
+
+    def _unbounded(self, raw: Tensor, graph: Graph) -> Tensor:
         return raw.double() * self.scale + self.baseline(graph)
+
+    def _in_units(self, raw: Tensor, graph: Graph) -> Tensor:
+        values = self._unbounded(raw, graph)
+        return bounded(values, self.scale, self.positive) if self.config.positive else values
 
     def forward(self, graph: Graph, widths: bool = False) -> Tensor:
         """(B, T) float64 predictions in the targets' units.
@@ -277,7 +295,7 @@ class PropertyModel(Model):
         self.check(structures, labels)
         pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         cost = self.config.kinds**2 * (RECORD if forces or stress else 1)
-        for batch in _batches([len(s) for s in structures], pairs // cost):
+        for batch in batches_of([len(s) for s in structures], pairs // cost):
             pieces += self._predict([structures[k] for k in batch], forces, stress)
         values, forced, stressed = (torch.cat(column) for column in zip(*pieces, strict=True))
         result = {name: values[:, place].numpy() for name, place in self.columns.items()}
@@ -320,16 +338,3 @@ class PropertyModel(Model):
         values, force, strain = self.derivatives(graph, energy, stress, widths=True)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
-
-
-def _batches(counts: Sequence[int], pairs: int) -> list[list[int]]:
-    """Consecutive structures together, as long as their pairs stay within ``pairs``."""
-    batches: list[list[int]] = [[]]
-    total = 0
-    for k, count in enumerate(counts):
-        if batches[-1] and total + count * count > pairs:
-            batches.append([])
-            total = 0
-        batches[-1].append(k)
-        total += count * count
-    return [batch for batch in batches if batch]

@@ -239,6 +239,19 @@ def check_pairs(atoms: int, periodic: bool, label: str = "a structure") -> None:
         )
 
 
+def batches_of(counts: Sequence[int], pairs: int) -> list[list[int]]:
+    """Consecutive structures together, as long as their pairs stay within ``pairs``."""
+    batches: list[list[int]] = [[]]
+    total = 0
+    for k, count in enumerate(counts):
+        if batches[-1] and total + count * count > pairs:
+            batches.append([])
+            total = 0
+        batches[-1].append(k)
+        total += count * count
+    return [batch for batch in batches if batch]
+
+
 def _paired(graph: Graph, positions: Tensor, cutoff: float | None) -> NeighbourList:
     """Every ordered pair of each structure, or those within the cutoff; on the points' device."""
     counts = graph.counts
