@@ -1,5 +1,5 @@
-"""Writes into a checkpoint what its training structures were like and, of properties, how far off
-it may be, where it was trained before checkpoints kept that; weights stay as they are.
+"""Writes into a checkpoint what its training structures were like and, of properties and forces,
+how far off it may be, where it was trained before checkpoints kept that; weights stay as they are.
 
     python benchmarks/domains.py qm9.h5 models/weights/qm9.safetensors [--partition paper]
 """
@@ -20,6 +20,7 @@ from neupol_cli.io import hdf5
 from neupol_cli.models.calibration import without
 from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 from neupol_cli.models.property import PropertyModel
+from neupol_cli.targets import FORCES
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
 from neupol_cli.training.density_task import Box
@@ -66,8 +67,15 @@ def calibrated(
     labels = np.concatenate([label_columns(dataset, name) for name in model.targets], 1)
     arrays = Arrays.of(dataset, model.device, model.dtype)
     indices = {name: torch.from_numpy(rows) for name, rows in splits.items()}
-    data = calibrating.Labelled(arrays, torch.from_numpy(labels))
+    data = calibrating.Labelled(arrays, torch.from_numpy(labels), forces=forces_of(model, dataset))
     return calibrating.calibrate(model, data, indices, BATCH, lambda: None)
+
+
+def forces_of(model: PropertyModel, dataset: hdf5.Dataset) -> Tensor | None:
+    """(A, 3) those of all atoms, where the model was trained on them."""
+    if FORCES not in model.header.get("targets", {}):
+        return None
+    return torch.from_numpy(dataset.targets[FORCES].values).to(model.dtype)
 
 
 def eps_mae(model: DensityModel[EncodedAtoms], dataset: hdf5.Dataset, index: int) -> float:

@@ -251,6 +251,8 @@ class PropertyConfig:
         polarization: ``off``, ``frozen`` or ``movable``.
         outputs: how each target is read out, one of ``READOUTS`` (models/targets.py) that the
             network has. If empty, every target is a number, read out in the network's own way.
+        positive: targets that are kept from being negative (models/bound.py); of published
+            networks and older checkpoints none.
     """
 
     species: Species = (1, 6, 7, 8, 9)
@@ -258,6 +260,7 @@ class PropertyConfig:
     units: tuple[Unit, ...] = ("",)
     polarization: str = "off"
     outputs: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
 
     @property
     def points_per_atom(self) -> int:
@@ -325,12 +328,16 @@ class Backbone(Network):
         """How many numbers of a point's state are scalars: they come first in it."""
         return int(self.irreps.partition("x0e")[0])
 
+    def atom_features(self, state: Tensor) -> Tensor:
+        """(A, dim) last state -> (A, invariants) what an atom is to the network."""
+        return state[:, : self.invariants]
+
     def features(self, state: Tensor, graph: Graph) -> Tensor:
         """(A, dim) last state -> (B, invariants + 1) what a structure is to the network.
 
         The mean of its atoms' invariants, and the log of their number.
         """
-        return structure_features(state[:, : self.invariants], graph)
+        return structure_features(self.atom_features(state), graph)
 
     @classmethod
     def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:

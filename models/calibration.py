@@ -10,6 +10,12 @@ to what it said of those; d_0 is farther than 99 in 100 of them are. The scale, 
 split-conformal (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., J. Am. Stat.
 Assoc. 2018, 1094): of structures like those, nine in ten are within h, whatever the regression
 missed.
+
+Of forces the same, atom by atom: f is (F,) an atom's invariants and the log of its force, the error
+is the length of the vector between the predicted and the true force, and h the radius of a ball
+around the predicted one. Atoms of a structure are alike: they stay on one side of every split, and
+the scale is that of atoms in structures, not of so many independent ones (Dunn, Wasserman, Ramdas,
+J. Am. Stat. Assoc. 2023, 2491, pooled).
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from neupol_cli.models.nn.graph import Graph, segment_sum
 
 LEVEL = 0.9
 PREFIX = "calibration."  # of its tensors in a checkpoint
+FORCE_PREFIX = "force_calibration."
 
 
 class Calibration(nn.Module):
@@ -66,9 +73,9 @@ class Calibration(nn.Module):
         logs = torch.minimum(torch.maximum(logs, self.low), self.high)
         return logs.exp() * (distance / self.far).clamp_min(1.0)[:, None]
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self, prefix: str = PREFIX) -> dict[str, Tensor]:
         """As a checkpoint has them."""
-        return {PREFIX + name: value for name, value in self.state_dict().items()}
+        return {prefix + name: value for name, value in self.state_dict().items()}
 
 
 def structure_features(invariants: Tensor, graph: Graph) -> Tensor:
@@ -79,18 +86,31 @@ def structure_features(invariants: Tensor, graph: Graph) -> Tensor:
     return torch.cat((sums / counts, counts.log()), 1)
 
 
+def force_features(invariants: Tensor, forces: Tensor, scale: Tensor) -> Tensor:
+    """(A, F - 1) of atoms and (A, 3) the forces on them -> (A, F) what an atom is to the network.
+
+    The invariants, and the log of 1 + |force| / scale.
+    """
+    sizes = torch.linalg.vector_norm(forces, dim=1, keepdim=True) / scale.to(forces.dtype)
+    return torch.cat((invariants, sizes.log1p().to(invariants.dtype)), 1)
+
+
 def without(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors but for those of a calibration."""
-    return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
+    """A checkpoint's tensors but for those of its calibrations."""
+    ours = (PREFIX, FORCE_PREFIX)
+    return {name: value for name, value in tensors.items() if not name.startswith(ours)}
 
 
-def fitted(known: Tensor, unseen: Tensor, errors: Tensor) -> Calibration:
+def fitted(
+    known: Tensor, unseen: Tensor, errors: Tensor, structures: Tensor | None = None
+) -> Calibration:
     """The calibration of a trained model.
 
     Args:
         known: (n, F) features of training structures, n > 1.
         unseen: (v, F) those of structures that it was not trained on, in random order.
         errors: (v, T) how far off it is there, none negative.
+        structures: (v,) where the rows are atoms: of which structure each one is, counted from 0.
 
     Returns:
         In float64.
@@ -100,14 +120,16 @@ def fitted(known: Tensor, unseen: Tensor, errors: Tensor) -> Calibration:
     base.mean.copy_(known.mean(0))
     base.whitening.copy_(_whitening(known - known.mean(0)))
     base.far.copy_(base.described(unseen)[1].quantile(0.99))
-    halves = torch.arange(len(unseen), device=unseen.device) % 2 == 0
+    if structures is None:
+        structures = torch.arange(len(unseen), device=unseen.device)
+    halves = structures % 2 == 0
     # Each half's errors against what was learnt from the other one.
     shares = [
         errors[~half] / _regressed(base, unseen[half], errors[half])(unseen[~half])
         for half in (halves, ~halves)
     ]
     calibration = _regressed(base, unseen, errors)
-    widen = _conformal(torch.cat(shares)).log()
+    widen = _conformal(torch.cat(shares), int(structures.unique().numel())).log()
     for logs in (calibration.offset, calibration.low, calibration.high):
         logs += widen
     return calibration
@@ -145,8 +167,11 @@ def _regressed(base: Calibration, features: Tensor, errors: Tensor) -> Calibrati
     return regressed
 
 
-def _conformal(shares: Tensor) -> Tensor:
-    """(v, T) errors over half-widths -> (T,) what makes the latter hold `LEVEL` of new ones."""
+def _conformal(shares: Tensor, structures: int) -> Tensor:
+    """(v, T) errors over half-widths -> (T,) what makes the latter hold `LEVEL` of new ones.
+
+    A new structure is one more beside these: the rank is one of v + v / structures.
+    """
     count = len(shares)
-    rank = min(int(-(-LEVEL * (count + 1) // 1)), count)
+    rank = min(int(-(-LEVEL * (count + count / structures) // 1)), count)
     return shares.sort(0).values[rank - 1].clamp_min(1e-12)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import DivergedError, InputError, TemporaryError, out_of_memory
+from neupol_cli.errors import InputError, TemporaryError, out_of_memory
 from neupol_cli.models.base import Arguments, Backbone, Model, PropertyConfig, Task
 from neupol_cli.models.batching import PAIRS, RECORD, at_work, batches, held
-from neupol_cli.models.calibration import Calibration
+from neupol_cli.models.bound import bounded, columns_of
+from neupol_cli.models.calibration import Calibration, force_features
+from neupol_cli.models.derivatives import Derivatives, differentiated
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph, check_pairs
 from neupol_cli.models.polarization import polarized
+from neupol_cli.models.soundness import check_finite
 from neupol_cli.models.targets import ENERGIES, READOUTS
 from neupol_cli.models.workers import in_order
 
 if TYPE_CHECKING:
     import ase
 
-
-LARGEST = 1e100  # of an answer, in any unit: what follows may square it
 UNCERTAINTY = "_uncertainty"  # behind a target's name: half of its 90 % interval
 
 
@@ -32,8 +34,12 @@ class PropertyModel(Model):
 
         y_k = scale_k raw_k + shift_k + sum over atoms of reference_k[species]
 
-    ``scale``, ``shift`` (T,) and ``reference`` (T, species) are buffers in float64, and so is the
-    sum: a total energy of 10^4 eV has no room for meV in float32.
+    of which those that cannot be negative are bounded (models/bound.py). ``scale``, ``shift`` (T,)
+    and ``reference`` (T, species) are buffers in float64, and so is the sum: a total energy of
+    10^4 eV has no room for meV in float32.
+
+    Attributes:
+        force_calibration: how far off the force on an atom may be; None where nobody has looked.
     """
 
     task: ClassVar[Task] = "property"
@@ -41,9 +47,12 @@ class PropertyModel(Model):
     scale: Tensor
     shift: Tensor
     reference: Tensor
+    positive: Tensor
+    force_calibration: Calibration | None
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
+        self.force_calibration = None
         self.config = backbone.config
         self.backbone = backbone
         self.polarization = polarized(self.config.polarization, backbone)
@@ -53,6 +62,8 @@ class PropertyModel(Model):
         self.register_buffer("shift", torch.zeros(targets, dtype=wide))
         species = len(self.config.species)
         self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
+        positive = columns_of(self.config.positive, self.columns)
+        self.register_buffer("positive", positive, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""
@@ -129,6 +140,10 @@ class PropertyModel(Model):
         """A calibration of this network's size, with nothing in it yet."""
         return Calibration(self.backbone.invariants + 1, len(self.targets))
 
+    def uncalibrated_forces(self) -> Calibration:
+        """The same of forces."""
+        return Calibration(self.backbone.invariants + 1, 1)
+
     def network(self, graph: Graph) -> Tensor:
         """(B, T) the network's own outputs, before units."""
         state, _ = self.polarization(self.backbone, graph)
@@ -151,12 +166,33 @@ class PropertyModel(Model):
     def described(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """(B, T) float64 predictions in the targets' units, and (B, F) the features that tell how
         far off they may be."""
-        state, _ = self.polarization(self.backbone, graph)
-        values = self._in_units(self.backbone.readout(state, graph), graph)
+        state, values = self._evaluated(graph)
         return values, self.backbone.features(state, graph)
 
-    def _in_units(self, raw: Tensor, graph: Graph) -> Tensor:
+    def described_forces(self, graph: Graph, target: int = 0) -> tuple[Tensor, Tensor]:
+        """(A, 3) a target's forces, and (A, F) the features that tell how far off they may be."""
+        derivatives = differentiated(self._evaluated, graph, target)
+        return -derivatives.slope, self._force_features(derivatives, target)
+
+    def _force_features(self, derivatives: Derivatives, target: int) -> Tensor:
+        invariants = self.backbone.atom_features(derivatives.state).detach()
+        return force_features(invariants, derivatives.slope.detach(), self.scale[target])
+
+    def bounded_network(self, graph: Graph) -> Tensor:
+        """(B, T) the network's own outputs, lifted as far as the bound lifts the answers."""
+        raw = self.network(graph)
+        if not self.config.positive:
+            return raw
+        values = self._unbounded(raw, graph)
+        lift = bounded(values, self.scale, self.positive) - values
+        return raw + (lift / self.scale).to(raw.dtype)
+
+    def _unbounded(self, raw: Tensor, graph: Graph) -> Tensor:
         return raw.double() * self.scale + self.baseline(graph)
+
+    def _in_units(self, raw: Tensor, graph: Graph) -> Tensor:
+        values = self._unbounded(raw, graph)
+        return bounded(values, self.scale, self.positive) if self.config.positive else values
 
     def forward(self, graph: Graph, widths: bool = False) -> Tensor:
         """(B, T) float64 predictions in the targets' units.
@@ -164,12 +200,17 @@ class PropertyModel(Model):
         With ``widths``, which need a calibration, (B, T + targets): behind them half of each
         target's 90 % interval (of a vector, of its distance from the truth).
         """
+        return self._evaluated(graph, widths)[1]
+
+    def _evaluated(self, graph: Graph, widths: bool = False) -> tuple[Tensor, Tensor]:
+        """(A, dim) the network's last state, and what :meth:`forward` answers."""
+        state, _ = self.polarization(self.backbone, graph)
+        values = self._in_units(self.backbone.readout(state, graph), graph)
         if not widths or self.calibration is None:
-            return self._in_units(self.network(graph), graph)
-        values, features = self.described(graph)
+            return state, values
         with torch.no_grad():
-            half = self.calibration(features)
-        return torch.cat((values, half.double()), 1)
+            half = self.calibration(self.backbone.features(state, graph))
+        return state, torch.cat((values, half.double()), 1)
 
     def derivatives(
         self,
@@ -186,36 +227,26 @@ class PropertyModel(Model):
             target: index of the energy among the targets.
             stress: whether to differentiate by a strain of positions and cell too.
             create_graph: whether the derivatives will be differentiated again (training).
-            widths: whether half-widths stand behind the predictions, see :meth:`forward`.
+            widths: whether half-widths stand behind the predictions, see :meth:`forward`, and,
+                where they are calibrated, behind the forces: (A, 4), of the length of an error.
 
         Returns:
             (B, T) predictions; (A, 3) forces in the target's unit an Angstrom;
             (B, 3, 3) stress in that unit an Angstrom^3, or None.
         """
-        with torch.enable_grad():
-            positions = graph.positions.detach().requires_grad_()
-            strain = positions.new_zeros(graph.size, 3, 3, requires_grad=stress)
-            moved = self._strained(graph, positions, strain) if stress else graph.at(positions)
-            values = self(moved, widths)
-            inputs = [positions, strain] if stress else [positions]
-            gradients = torch.autograd.grad(
-                values[:, target].sum(), inputs, create_graph=create_graph
-            )
-        if not stress:
-            return values, -gradients[0], None
+        evaluate = partial(self._evaluated, widths=widths)
+        derivatives = differentiated(evaluate, graph, target, stress, create_graph)
+        forces = -derivatives.slope
+        if widths and self.force_calibration is not None:
+            with torch.no_grad():
+                radii = self.force_calibration(self._force_features(derivatives, target))
+            forces = torch.cat((forces, radii), 1)
+        if derivatives.by_strain is None:
+            return derivatives.values, forces, None
         if graph.cell is None:
             raise InputError("a stress needs a periodic structure")
         volume = torch.linalg.det(graph.cell).abs()[:, None, None]
-        return values, -gradients[0], gradients[1] / volume
-
-    @staticmethod
-    def _strained(graph: Graph, positions: Tensor, strain: Tensor) -> Graph:
-        """The graph under a symmetric strain of space, x -> x (1 + e)."""
-        symmetric = 0.5 * (strain + strain.transpose(1, 2))
-        strains = symmetric.index_select(0, graph.batch)
-        moved = positions + torch.einsum("ax,axy->ay", positions, strains)
-        cell = None if graph.cell is None else graph.cell + graph.cell @ symmetric
-        return graph.at(moved, cell)
+        return derivatives.values, forces, derivatives.by_strain / volume
 
     def smoothness(self) -> Tensor | None:
         """L_smooth, averaged over the learned encodings; None if there is none."""
@@ -253,8 +284,9 @@ class PropertyModel(Model):
         Returns:
             name -> (N,) for each target in its unit, (N, 3) where it is a vector; of a calibrated
             model name_uncertainty -> (N,), half of its 90 % interval; with ``forces``, "forces"
-            (A, 3), atoms of all structures one behind the other; with ``stress``, "stress"
-            (N, 3, 3).
+            (A, 3), atoms of all structures one behind the other, and where these are calibrated
+            "forces_uncertainty" (A,), the radius of the ball that holds the true one nine times in
+            ten; with ``stress``, "stress" (N, 3, 3).
 
         Raises:
             InputError: an element that the network never saw.
@@ -274,7 +306,9 @@ class PropertyModel(Model):
             half = values[:, len(self.offsets) :].numpy()
             result |= {name + UNCERTAINTY: half[:, k] for k, name in enumerate(self.targets)}
         if forces:
-            result["forces"] = forced.numpy()
+            result["forces"] = forced[:, :3].contiguous().numpy()
+            if self.force_calibration is not None:
+                result["forces" + UNCERTAINTY] = forced[:, 3].numpy()
         if stress:
             result["stress"] = stressed.numpy()
         check_finite(result, structures, labels)
@@ -312,22 +346,3 @@ class PropertyModel(Model):
         values, force, strain = self.derivatives(graph, energy, stress, widths=True)
         strain = nothing if strain is None else strain
         return values.detach().cpu(), force.double().cpu(), strain.double().cpu()
-
-
-def check_finite(
-    answers: Mapping[str, np.ndarray], structures: Sequence[ase.Atoms], labels: Sequence[str] | None
-) -> None:
-    """Raises DivergedError for an answer that is no number, naming the structure."""
-    for name, values in answers.items():
-        sound = np.abs(values) < LARGEST  # of NaN nothing is true
-        if sound.all():
-            continue
-        row = int(np.argmin(sound.reshape(len(values), -1).all(1)))
-        ends = np.cumsum([len(atoms) if name == "forces" else 1 for atoms in structures])
-        index = int(np.searchsorted(ends, row, side="right"))
-        label = labels[index] if labels else structures[index].get_chemical_formula()
-        verb = "are" if name == "forces" else "is"
-        raise DivergedError(
-            f"{label}: the model's {name} {verb} not finite: its weights are not sound, or the "
-            "structure is far from all that it was trained on"
-        )

@@ -25,6 +25,7 @@ class Target:
         derivative_of: the target whose negative gradient it is.
         readout: how a network with several heads reads it out, one of ``READOUTS``.
         length: the target that is a vector's length, from which the vector can be learnt.
+        positive: whether it cannot be negative.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Target:
     derivative_of: str = ""
     readout: str = "scalar"
     length: str = ""
+    positive: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,18 @@ class Readout:
     Attributes:
         size: how many numbers a structure has.
         offset: whether a mean and elements' references may be added to what the network says.
+        positive: whether it is never negative, whatever the weights.
     """
 
     size: int
     offset: bool
+    positive: bool = False
 
 
 READOUTS = {
     "scalar": Readout(1, offset=True),
     "vector": Readout(3, offset=False),
-    "dipole": Readout(1, offset=False),  # a vector's length
+    "dipole": Readout(1, offset=False, positive=True),  # a vector's length
     "extent": Readout(1, offset=False),
 }
 
@@ -65,18 +69,18 @@ TARGETS = {
         Target("stress", "eV/Angstrom^3", shape=(3, 3), derivative_of="energy"),
         Target("dipole", "D", shape=(3,), readout="vector", length="mu"),
         # QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014, table 3), with Hartree turned into eV
-        Target("mu", "D", readout="dipole"),
-        Target("alpha", "bohr^3", extensive=True),
+        Target("mu", "D", readout="dipole", positive=True),
+        Target("alpha", "bohr^3", extensive=True, positive=True),
         Target("homo", "eV"),
         Target("lumo", "eV"),
-        Target("gap", "eV"),
-        Target("r2", "bohr^2", readout="extent"),
-        Target("zpve", "eV", extensive=True),
+        Target("gap", "eV", positive=True),
+        Target("r2", "bohr^2", readout="extent", positive=True),
+        Target("zpve", "eV", extensive=True, positive=True),
         Target("U0", "eV", extensive=True),
         Target("U", "eV", extensive=True),
         Target("H", "eV", extensive=True),
         Target("G", "eV", extensive=True),
-        Target("Cv", "cal/mol/K", extensive=True),
+        Target("Cv", "cal/mol/K", extensive=True, positive=True),
     )
 }
 FORCES = "forces"

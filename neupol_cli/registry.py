@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,12 +206,15 @@ def _restored(path: Path) -> Model:
     return model
 
 
-def _calibrate(model: Model, names: Iterable[str]) -> None:
-    """Makes room for a calibration where a checkpoint has tensors of one."""
-    from neupol_cli.models.calibration import PREFIX
+def _calibrate(model: Model, names: Collection[str]) -> None:
+    """Makes room for calibrations where a checkpoint has tensors of them."""
+    from neupol_cli.models.calibration import FORCE_PREFIX, PREFIX
+    from neupol_cli.models.property import PropertyModel
 
     if any(name.startswith(PREFIX) for name in names):
         model.calibration = model.uncalibrated()
+    if isinstance(model, PropertyModel) and any(name.startswith(FORCE_PREFIX) for name in names):
+        model.force_calibration = model.uncalibrated_forces()
 
 
 def _built(path: Path, header: Header) -> Model:

@@ -13,7 +13,7 @@ from neupol_cli import checkpoint, registry
 from neupol_cli.calculator import NeupolCalculator
 from neupol_cli.errors import DivergedError
 from neupol_cli.io import hdf5
-from neupol_cli.models.property import check_finite
+from neupol_cli.models.soundness import check_finite
 from tests.contracts.conftest import SMALL_DENSITIES
 
 WATER = ase.Atoms("OHH", [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]])

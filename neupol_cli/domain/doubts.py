@@ -50,7 +50,6 @@ IDENTITIES = {
     "H - U": Identity({"H": 1, "U": -1}, RT, 0.25),
     "gap - (lumo - homo)": Identity({"gap": 1, "lumo": -1, "homo": 1}, 0.0, 0.5),
 }
-POSITIVE = ("mu", "alpha", "r2", "zpve", "Cv", "gap")
 
 
 def of_charge(facts: Facts, atoms: Atoms, label: str = "") -> list[str]:
@@ -141,9 +140,9 @@ def of_answer(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> list[s
 
 
 def _impossible(values: Mapping[str, float]) -> Iterator[str]:
-    for name in POSITIVE:
-        if values.get(name, 0.0) < 0:
-            yield f"{name} = {values[name]:.3g} is negative"
+    for name, value in values.items():
+        if target(name).positive and value < 0:
+            yield f"{name} = {value:.3g} is negative"
     for name, identity in IDENTITIES.items():
         miss = identity.miss(values)
         if miss is not None:

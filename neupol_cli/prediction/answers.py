@@ -19,6 +19,7 @@ from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.prediction.committee import Prediction
 
 Predictions = Iterator[Prediction]
+LARGEST = "largest force"
 
 
 def json_lines(predictions: Predictions) -> None:
@@ -57,7 +58,10 @@ def _rows(predictions: Predictions) -> Iterator[list[str]]:
 
 
 def _numbers(prediction: Prediction) -> dict[str, Target]:
-    """One number a structure; of forces the largest, since a row has no room for all."""
+    """One number a structure; of forces the largest, since a row has no room for all.
+
+    What stands behind that one is how far the force on the same atom may be off.
+    """
     numbers: dict[str, Target] = {}
     for name, target in prediction.targets().items():
         if name == "doubts":
@@ -68,8 +72,13 @@ def _numbers(prediction: Prediction) -> dict[str, Target]:
             components = zip("xyz", target.values, strict=True)
             numbers |= {f"{name}_{axis}": Target(v, target.unit) for axis, v in components}
     if prediction.forces is not None:
-        largest = np.linalg.norm(prediction.forces.values, axis=1).max()
-        numbers["largest force"] = Target(largest, prediction.forces.unit)
+        sizes = np.linalg.norm(prediction.forces.values, axis=1)
+        unit, atom = prediction.forces.unit, int(sizes.argmax())
+        numbers[LARGEST] = Target(sizes[atom], unit)
+        if prediction.force_spread is not None:
+            numbers[f"{LARGEST}_spread"] = Target(prediction.force_spread.values[atom], unit)
+        if prediction.force_uncertainty is not None:
+            numbers[LARGEST + UNCERTAINTY] = Target(prediction.force_uncertainty.values[atom], unit)
     if prediction.stress is not None:
         pressure = -np.trace(prediction.stress.values) / 3
         numbers["pressure"] = Target(np.asarray(pressure), prediction.stress.unit)
@@ -101,19 +110,19 @@ def _aligned(predictions: list[Prediction]) -> None:
     for key, target in numbers[0].items():
         if key.endswith(("_spread", UNCERTAINTY)):
             continue
-        pairs = zip(predictions, numbers, strict=True)
-        grid.add_row(key, target.unit, *(_with_error(p, n, key) for p, n in pairs))
+        grid.add_row(key, target.unit, *(_with_error(columns, key) for columns in numbers))
     stdout().print(grid)
 
 
-def _with_error(prediction: Prediction, numbers: dict[str, Target], name: str) -> str:
+def _with_error(numbers: dict[str, Target], name: str) -> str:
     """A number and how far off it may be: nine times in ten, or as the models disagree."""
     number = float(numbers[name].values)
     # Five digits are enough for a property, but not for the last ones of a total energy.
     value = f"{number:.3f}" if abs(number) >= 100 else f"{number:.5g}"
-    error = prediction.uncertainty.get(name, prediction.spread.get(name))
-    if error is None:
+    half = numbers.get(name + UNCERTAINTY, numbers.get(f"{name}_spread"))
+    if half is None:
         return value
+    error = float(half.values)
     return f"{value} ± {error:.0f}" if error >= 100 else f"{value} ± {error:.2g}"
 
 

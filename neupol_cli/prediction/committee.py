@@ -1,4 +1,13 @@
-"""Structures through one or several trained models, with units, in pieces that fit in memory."""
+"""Structures through one or several trained models, with units, in pieces that fit in memory.
+
+    y    the mean of M models' answers, of n components each (1 of a number, 3 of a vector or force)
+    s    the root of the components' summed sample variances, how far the models scatter
+    h    max(mean of the models' own half-widths, s sqrt((M - 1) X(n) / X(n (M - 1))))
+
+X(k) is what a chi-square of k degrees of freedom exceeds in one case of ten. Were the models off
+independently of each other, by what their own half-widths say, s would widen h in one case of ten
+and the more the more they contradict each other: of two numbers h is at least s, of many 1.64 s.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +23,10 @@ from neupol_cli.domain import doubts
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.models.calibration import LEVEL
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.models.workers import in_order
+from neupol_cli.targets import FORCES
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -36,8 +47,9 @@ class Prediction:
     ``values``, ``spread`` and ``uncertainty`` are by property name; a spread (the sample standard
     deviation) is there where several models answered, an uncertainty (half of an interval that
     holds nine truths in ten) where all that answered are calibrated. ``forces`` (n, 3) and
-    ``stress`` (3, 3) where asked for. ``doubts`` are reasons not to trust the answer; None where no
-    model knows its domain.
+    ``stress`` (3, 3) where asked for; ``force_spread`` (n,) and ``force_uncertainty`` (n,), the
+    radius of the ball around each force that holds nine true ones in ten, as for properties.
+    ``doubts`` are reasons not to trust the answer; None where no model knows its domain.
     """
 
     label: str
@@ -46,6 +58,8 @@ class Prediction:
     spread: dict[str, float] = field(default_factory=dict)
     uncertainty: dict[str, float] = field(default_factory=dict)
     forces: Target | None = None
+    force_spread: Target | None = None
+    force_uncertainty: Target | None = None
     stress: Target | None = None
     doubts: tuple[str, ...] | None = None
 
@@ -60,13 +74,15 @@ class Prediction:
             properties[name]["spread"] = spread
         for name, half in self.uncertainty.items():
             properties[name] |= _interval(self.values[name].values, half)
-        derivatives = {"forces": self.forces, "stress": self.stress}
+        derivatives = {name: _record(target) for name, target in self._derivatives().items()}
+        for name, of_atoms in self._of_forces().items():
+            derivatives[FORCES][name] = of_atoms.values.tolist()
         return {
             "structure": self.label,
             "formula": self.atoms.get_chemical_formula(),
             "atoms": len(self.atoms),
             "properties": properties,
-            **{name: _record(target) for name, target in derivatives.items() if target is not None},
+            **derivatives,
             **({} if self.doubts is None else {"doubts": list(self.doubts)}),
         }
 
@@ -77,13 +93,21 @@ class Prediction:
             targets[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
         for name, half in self.uncertainty.items():
             targets[name + UNCERTAINTY] = Target(np.asarray(half), self.values[name].unit)
-        if self.forces is not None:
-            targets["forces"] = self.forces
-        if self.stress is not None:
-            targets["stress"] = self.stress
+        targets |= self._derivatives()
+        targets |= {f"{FORCES}_{name}": of_atoms for name, of_atoms in self._of_forces().items()}
         if self.doubts is not None:
             targets["doubts"] = Target(np.asarray(len(self.doubts)), "")
         return targets
+
+    def _derivatives(self) -> dict[str, Target]:
+        """Forces and stress, where they were asked for."""
+        derivatives = {FORCES: self.forces, "stress": self.stress}
+        return {name: target for name, target in derivatives.items() if target is not None}
+
+    def _of_forces(self) -> dict[str, Target]:
+        """What is known of each force's error, as it is called in JSON and, behind it, in files."""
+        known = {"spread": self.force_spread, "uncertainty": self.force_uncertainty}
+        return {name: target for name, target in known.items() if target is not None}
 
 
 def _record(target: Target) -> dict[str, object]:
@@ -100,7 +124,10 @@ def _interval(value: np.ndarray, half: float) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Columns:
-    """By property: means, (N,) or (N, 3); (N,) spreads and uncertainties, where there are any."""
+    """By property: means, (N,) or (N, 3); (N,) spreads and uncertainties, where there are any.
+
+    Of forces, N atoms.
+    """
 
     means: dict[str, np.ndarray] = field(default_factory=dict)
     spreads: dict[str, np.ndarray] = field(default_factory=dict)
@@ -209,35 +236,53 @@ class Committee:
         ]
         starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
         unit = self.units[self.energy] if forces or stress else ""
-        columns = self._combined(answers)
+        columns, forced = self._combined(answers, self.units), self._combined(answers, [FORCES])
         predictions = []
         for k, (label, atoms) in enumerate(named):
             values = {n: Target(np.asarray(v[k]), self.units[n]) for n, v in columns.means.items()}
             spread = {n: float(column[k]) for n, column in columns.spreads.items()}
             half = {n: float(column[k]) for n, column in columns.uncertainties.items()}
-            force = stress_tensor = None
+            prediction = Prediction(label, atoms, values, spread, half)
             if forces:
-                rows = [answer["forces"][starts[k] : starts[k + 1]] for answer in answers]
-                force = Target(np.mean(rows, 0), f"{unit}/Angstrom", "atom")
+                rows = slice(starts[k], starts[k + 1])
+                prediction = _with_forces(prediction, forced, rows, f"{unit}/Angstrom")
             if stress:
-                tensors = [answer["stress"][k] for answer in answers]
-                stress_tensor = Target(np.mean(tensors, 0), f"{unit}/Angstrom^3")
-            predictions.append(Prediction(label, atoms, values, spread, half, force, stress_tensor))
+                tensor = np.mean([answer["stress"][k] for answer in answers], 0)
+                prediction = replace(prediction, stress=Target(tensor, f"{unit}/Angstrom^3"))
+            predictions.append(prediction)
         return predictions
 
-    def _combined(self, answers: Sequence[dict[str, np.ndarray]]) -> Columns:
+    @staticmethod
+    def _combined(answers: Sequence[dict[str, np.ndarray]], names: Iterable[str]) -> Columns:
+        """Those of some names that somebody answered."""
         columns = Columns()
-        for name in self.units:
+        for name in names:
             answering = [answer for answer in answers if name in answer]
-            values = [answer[name] for answer in answering]
+            if not answering:
+                continue
+            values = np.array([answer[name] for answer in answering])
             columns.means[name] = np.mean(values, axis=0)
             if len(values) > 1:
-                columns.spreads[name] = _spread(np.array(values))
+                columns.spreads[name] = _spread(values)
             if all(name + UNCERTAINTY in answer for answer in answering):
                 # The mean is off by no more than they are on average.
-                halves = [answer[name + UNCERTAINTY] for answer in answering]
-                columns.uncertainties[name] = np.mean(halves, axis=0)
+                halves = np.mean([answer[name + UNCERTAINTY] for answer in answering], axis=0)
+                columns.uncertainties[name] = np.maximum(halves, _scatter(values))
         return columns
+
+
+def _with_forces(prediction: Prediction, columns: Columns, rows: slice, unit: str) -> Prediction:
+    """The same with forces on its atoms, which are some rows of the columns."""
+
+    def of_atoms(table: dict[str, np.ndarray]) -> Target | None:
+        return Target(table[FORCES][rows], unit, "atom") if FORCES in table else None
+
+    return replace(
+        prediction,
+        forces=of_atoms(columns.means),
+        force_spread=of_atoms(columns.spreads),
+        force_uncertainty=of_atoms(columns.uncertainties),
+    )
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -245,6 +290,19 @@ def _spread(values: np.ndarray) -> np.ndarray:
     which is the same in every frame."""
     spread = np.std(values, axis=0, ddof=1)
     return spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
+
+
+def _scatter(values: np.ndarray) -> np.ndarray:
+    """(M, N) or (M, N, 3) of M models -> (N,) the half-widths that explain how far they scatter;
+    zero of a single one, which does not."""
+    models, components = len(values), 1 if values.ndim == 2 else values.shape[2]
+    if models == 1:
+        return np.zeros(values.shape[1])
+    from scipy.special import chdtri
+
+    free = components * (models - 1)
+    share = (models - 1) * chdtri(components, 1 - LEVEL) / chdtri(free, 1 - LEVEL)
+    return np.sqrt(share) * _spread(values)
 
 
 def chunks(named: Iterable[Named], size: int, atoms: float = math.inf) -> Iterator[list[Named]]:

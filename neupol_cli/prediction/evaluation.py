@@ -33,8 +33,10 @@ class Compared:
         split: train, valid, test, rest; empty where the file has no partition.
         label, unit: what is compared.
         predicted, reference: (n,) predictions and labels; three a vector or force.
-        spread: (n,) the committee's standard deviation; empty for one model, vectors and forces.
-        uncertainty: (n,) half of the 90 % interval; empty where there is none, and for those.
+        spread: (n,) the committee's standard deviation, or (n / 3,) of vectors and forces; empty
+            for one model.
+        uncertainty: (n,) half of the 90 % interval, or (n / 3,) radii of vectors' and forces'
+            balls; empty where there are none.
         structures: (n,) the number in the file of the structure of each.
     """
 
@@ -68,25 +70,36 @@ class Compared:
             "mean": float(errors.mean()),
             "largest": float(errors[worst]),
             "largest_at": int(self.structures[worst]),
-            **self._spreads(np.abs(errors)),
-            **self._intervals(np.abs(errors)),
+            **self._spreads(),
+            **self._intervals(),
         }
 
-    def _spreads(self, errors: np.ndarray) -> dict[str, float]:
+    def _distances(self, count: int) -> np.ndarray:
+        """(count,) sizes of errors: of numbers, or lengths of as many vectors' errors."""
+        return np.linalg.norm(self.errors.reshape(count, -1), axis=1)
+
+    def _spreads(self) -> dict[str, float]:
         """How much a committee disagrees, and whether it is far off where it does."""
         if not len(self.spread):
             return {}
+        errors = self._distances(len(self.spread))
         rank = _rank_correlation("spearman_spread_error", self.spread, errors)
         return {"mean_spread": float(self.spread.mean()), **rank}
 
-    def _intervals(self, errors: np.ndarray) -> dict[str, float]:
+    def _intervals(self) -> dict[str, float]:
         """How many truths the intervals hold, and whether they are wide where errors are large."""
         half = self.uncertainty
         if not len(half):
             return {}
+        errors = self._distances(len(half))
         rank = _rank_correlation("spearman_uncertainty_error", half, errors)
         held = float((errors <= half).mean())
         return {"mean_uncertainty": float(half.mean()), "within_uncertainty": held, **rank}
+
+
+def _joined(targets: Sequence[Target | None]) -> np.ndarray:
+    """(A,) numbers of all structures' atoms; none where there are none."""
+    return np.concatenate([np.zeros(0), *(t.values for t in targets if t is not None)])
 
 
 def _rank_correlation(name: str, widths: np.ndarray, errors: np.ndarray) -> dict[str, float]:
@@ -209,8 +222,6 @@ class Subset:
             raise InputError(f"{self.file}: {label} is {sort} there, and not of these models")
         spread = np.array([p.spread[label] for p in predictions if label in p.spread])
         half = np.array([p.uncertainty[label] for p in predictions if label in p.uncertainty])
-        if reference.ndim > 1:  # these are of the whole vector, not of a component
-            spread = half = np.zeros(0)
         structures = np.repeat(self.indices, reference[0].size)
         both = predicted.ravel(), reference.ravel()
         return self._compared(label, target.unit, *both, spread, half, structures)
@@ -232,8 +243,9 @@ class Subset:
         reference = [target.values[starts[k] : starts[k + 1]].ravel() for k in self.indices]
         structures = np.repeat(self.indices, 3 * self.dataset.counts[self.indices])
         both = np.concatenate(predicted), np.concatenate(reference)
-        nothing = np.zeros(0)
-        return self._compared(FORCES, target.unit, *both, nothing, nothing, structures)
+        spread = _joined([p.force_spread for p in predictions])
+        half = _joined([p.force_uncertainty for p in predictions])
+        return self._compared(FORCES, target.unit, *both, spread, half, structures)
 
     def _compared(self, label: str, unit: str, *arrays: np.ndarray) -> Compared:
         return Compared(self.file, self.split, label, unit, *arrays)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.io.hdf5 import Dataset
-from neupol_cli.models.calibration import fitted
+from neupol_cli.models.calibration import FORCE_PREFIX, fitted
 from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.models.workers import in_order
@@ -18,6 +18,7 @@ from neupol_cli.training.arrays import Arrays
 from neupol_cli.training.epoch_sampler import batches
 
 ENOUGH = 4_000  # structures of each split: 0.9 of so many is off by 0.005, one standard error
+ATOMS = 20_000  # of each split, for forces: those of a structure are alike, hence more of them
 FEWEST = 30  # unseen ones; nine in ten of fewer mean little
 SEED = 1  # of which structures, and of their order
 
@@ -30,11 +31,13 @@ class Labelled:
         arrays: N structures.
         labels: (N, C) float64, the model's columns.
         by_length: vectors of which only the length is known, in their first column.
+        forces: (A, 3) on all atoms, of a model that has learnt them.
     """
 
     arrays: Arrays
     labels: Tensor
     by_length: Collection[str] = ()
+    forces: Tensor | None = None
 
     def errors(self, model: PropertyModel, predicted: Tensor, chosen: Tensor) -> Tensor:
         """(b, C) predictions of some structures -> (b, T) distances from their labels."""
@@ -54,7 +57,7 @@ def calibrate(
     batch: int,
     check: Callable[[], None],
 ) -> dict[str, Tensor]:
-    """Tensors of a calibration, for the model's checkpoint.
+    """Tensors of a calibration, and of one of the forces, for the model's checkpoint.
 
     Args:
         model: trained, in eval mode, where the data are.
@@ -70,8 +73,24 @@ def calibrate(
         return {}
     known, _ = _described(model, data, splits["train"], batch, check)
     unseen, errors = _described(model, data, splits["valid"], batch, check)
-    calibration = fitted(known, unseen, errors)
-    return calibration.to(model.dtype).tensors()
+    tensors = fitted(known, unseen, errors).to(model.dtype).tensors()
+    return (
+        tensors if data.forces is None else tensors | _of_forces(model, data, splits, batch, check)
+    )
+
+
+def _of_forces(
+    model: PropertyModel,
+    data: Labelled,
+    splits: Mapping[str, Tensor],
+    batch: int,
+    check: Callable[[], None],
+) -> dict[str, Tensor]:
+    """Tensors of the forces' calibration; arguments as for :func:`calibrate`."""
+    known, _, _ = _described_forces(model, data, splits["train"], batch, check)
+    unseen, errors, structures = _described_forces(model, data, splits["valid"], batch, check)
+    calibration = fitted(known, unseen, errors, structures)
+    return calibration.to(model.dtype).tensors(FORCE_PREFIX)
 
 
 def of_densities(
@@ -116,15 +135,44 @@ def _described(
     model: PropertyModel, data: Labelled, split: Tensor, batch: int, check: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
     """(n, F) features of some of a split's structures, and (n, T) how far off the model is."""
-    rows = torch.from_numpy(chosen(split.cpu().numpy())).to(split.device)
 
     def of_some(some: Tensor) -> tuple[Tensor, Tensor]:
         predicted, described = model.described(data.arrays.graph(some)[0])
         return described, data.errors(model, predicted, some)
 
     features, errors = [], []
-    for described, wrong in in_order(of_some, batches(rows, batch)):
+    for described, wrong in in_order(of_some, batches(_chosen_rows(split), batch)):
         check()
         features.append(described)
         errors.append(wrong)
     return torch.cat(features), torch.cat(errors)
+
+
+def _described_forces(
+    model: PropertyModel, data: Labelled, split: Tensor, batch: int, check: Callable[[], None]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of the atoms of some structures, whole ones and about `ATOMS` of them.
+
+    Returns:
+        (a, F) features, (a, 1) lengths of forces' errors, (a,) which structure's each atom is.
+    """
+    assert data.forces is not None  # as the caller has seen
+    energy = model.columns[model.energy].start
+    features, errors, structures = [], [], []
+    atoms = count = 0
+    for some in batches(_chosen_rows(split), batch):
+        check()
+        graph, rows = data.arrays.graph(some)
+        forces, described = model.described_forces(graph, energy)
+        features.append(described)
+        errors.append((forces - data.forces[rows]).norm(dim=1, keepdim=True))
+        structures.append(graph.batch + count)
+        atoms, count = atoms + len(rows), count + len(some)
+        if atoms >= ATOMS:
+            break
+    return torch.cat(features), torch.cat(errors), torch.cat(structures)
+
+
+def _chosen_rows(split: Tensor) -> Tensor:
+    """See :func:`chosen`."""
+    return torch.from_numpy(chosen(split.cpu().numpy())).to(split.device)

@@ -164,9 +164,9 @@ def _begun(options: Options, given: set[str]) -> ChosenOptions:
     preset = presets.chosen(name)
     if preset is None:
         registry.entry(name)
-        chosen = {**options, "preset": None}
-    else:
-        chosen = presets.applied(options, given, preset, _targets(options))
+        chosen = {**options, "preset": None, "bounded": True}
+    else:  # as published
+        chosen = {**presets.applied(options, given, preset, _targets(options)), "bounded": False}
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:

@@ -12,7 +12,7 @@ from neupol_cli.io import hdf5
 from neupol_cli.io.charges import STATED
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import Backbone, PropertyConfig
-from neupol_cli.models.targets import readout_of_number
+from neupol_cli.models.targets import READOUTS, readout_of_number, readouts_of
 from neupol_cli.targets import ENERGIES, FORCES, TARGETS, target
 from neupol_cli.training.request import Request
 
@@ -114,11 +114,39 @@ def outputs_of(
     return {"outputs": [vectors.get(name) or readout_of_number(name, known) for name in names]}
 
 
+def bounded_targets(
+    network: str, dataset: Dataset, names: tuple[str, ...], settings: Mapping[str, object]
+) -> list[str]:
+    """Those that cannot be negative, and are not in these data, but may be as they are read out.
+
+    Args:
+        network: its name.
+        dataset: with the labels.
+        names: the targets.
+        settings: of the network, targets and what is said of their readouts included.
+    """
+    backbone, config = _kind(network, settings)
+    readouts = readouts_of(names, config.outputs, backbone.known_readouts(config))
+    return [
+        name
+        for name, readout in zip(names, readouts, strict=True)
+        if target(name).positive
+        and not READOUTS[readout].positive
+        and not (label_of(dataset, name).values < 0).any()
+    ]
+
+
 def known_readouts(network: str, settings: Mapping[str, object]) -> tuple[str, ...]:
     """The ways in which a property network with these settings reads out targets."""
+    backbone, config = _kind(network, settings)
+    return backbone.known_readouts(config)
+
+
+def _kind(network: str, settings: Mapping[str, object]) -> tuple[type[Backbone], PropertyConfig]:
+    """A property network's class and its settings."""
     backbone, config = registry.entry(network).load(), registry.configure(network, settings)
     assert issubclass(backbone, Backbone) and isinstance(config, PropertyConfig)  # as it is asked
-    return backbone.known_readouts(config)
+    return backbone, config
 
 
 def _no_vectors(network: str, settings: Mapping[str, object], name: str, readout: str) -> str:

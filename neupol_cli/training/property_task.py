@@ -28,6 +28,7 @@ from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.labels import (
+    bounded_targets,
     chosen_targets,
     label_columns,
     label_of,
@@ -63,6 +64,9 @@ class PropertyTask:
     scale; energies and forces share one scale, the forces' root mean square unless another is asked
     for, so that the forces remain the energy's derivative. Errors of `evaluate`: mean absolute, in
     the targets' units.
+
+    What cannot be negative is learnt as the network says it, before the bound (models/bound.py),
+    which would leave no gradient to one that is far below; it counts in `evaluate`.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class PropertyTask:
     def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
         """See `task.Task`."""
         assert isinstance(model, PropertyModel)  # the one that is trained here
-        known = calibrating.Labelled(self.arrays, self.values, self.by_length)
+        known = calibrating.Labelled(self.arrays, self.values, self.by_length, self.forces)
         return calibrating.calibrate(model, known, self.splits, self._evaluation_batch(), check)
 
     def _standardise(
@@ -169,7 +173,8 @@ class PropertyTask:
         the forces."""
         graph, rows = self.arrays.graph(chosen)
         if self.forces is None:
-            predicted, reference = self.model.network(graph), self.learnt[chosen]
+            ask = self.model.network if training else self.model.bounded_network
+            predicted, reference = ask(graph), self.learnt[chosen]
             if predicted.shape[1] == len(self.names):
                 return list((predicted - reference).unbind(1))
             pairs = [(n, predicted[:, p], reference[:, p]) for n, p in self.columns.items()]
@@ -265,6 +270,8 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
         "targets": list(names),
         "units": [label_of(dataset, target).unit for target in names],
     }
+    if request.bounded:
+        config = {"positive": bounded_targets(name, dataset, names, config), **config}
     torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
         model = registry.build(name, config).to(device_named(request.device), dtype)

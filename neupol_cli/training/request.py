@@ -27,6 +27,8 @@ class Request:
         references, scale: see `target_normalization.normalization_of`.
         smoothness: lambda of L_smooth.
         config: plain values for the model's Config.
+        bounded: whether targets that cannot be negative are kept from it (models/bound.py), unless
+            ``config`` says which.
         device, dtype: where and in which type of number.
     """
 
@@ -39,6 +41,7 @@ class Request:
     scale: str = "auto"
     smoothness: float = 0.0
     config: Mapping[str, object] = field(default_factory=dict)
+    bounded: bool = True
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"

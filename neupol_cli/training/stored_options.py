@@ -18,6 +18,7 @@ class StoredOptions(TypedDict):
 
     model: str
     preset: str | None
+    bounded: bool
     data: str
     target: list[str]
     partition: str

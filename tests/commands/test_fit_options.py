@@ -52,6 +52,11 @@ def test_what_a_network_reads_is_taken() -> None:
     )
 
 
+def test_a_published_recipe_is_not_bounded() -> None:
+    assert fitting._begun(DEFAULTS | {"model": "egnn"}, {"model"})["bounded"]
+    assert not fitting._begun(DEFAULTS | {"model": "egnn-qm9"}, {"model"})["bounded"]
+
+
 def test_a_preset_may_say_what_its_network_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {"references": "none", "smoothness": 0.1}
     own = presets.Preset("own", "egnn-nbody", "", "", recipe=recipe)

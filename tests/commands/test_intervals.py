@@ -35,6 +35,16 @@ def run(data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def forced(data: Path) -> Path:
+    """A run that has learnt forces, too."""
+    folder = data.parent / "forced"
+    small = ["--set", "hidden=8", "--set", "layers=2", "--set", "cutoff=5"]
+    done = neupol("fit", "egnn", data, *small, "--steps", "10", "-o", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
 def structure(data: Path) -> Path:
     path = data.parent / "ethanol.xyz"
     with np.load(ROOT / "tests" / "data" / "ethanol_80.npz") as stored:
@@ -66,6 +76,43 @@ def test_every_form_of_answer_has_it(run: Path, structure: Path, tmp_path: Path)
         assert stored[()] == pytest.approx([half], rel=1e-4)
 
 
+def test_forces_have_one_an_atom(forced: Path, structure: Path, tmp_path: Path) -> None:
+    done = neupol("predict", structure, "-m", forced, "--forces", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)["forces"]
+    half, sizes = np.array(record["uncertainty"]), np.linalg.norm(record["value"], axis=1)
+    assert half.shape == (9,) and (half > 0).all()
+
+    # A row has room for the largest force, and for what that one may be off.
+    done = neupol("predict", structure, "-m", forced, "--forces")
+    (row,) = csv.DictReader(io.StringIO(done.stdout), delimiter="\t")
+    assert float(row["largest force [eV/Angstrom]"]) == pytest.approx(sizes.max(), rel=1e-4)
+    told = float(row["largest force_uncertainty [eV/Angstrom]"])
+    assert told == pytest.approx(half[sizes.argmax()], rel=1e-4)
+
+    for name in ("a.extxyz", "a.h5"):
+        done = neupol("predict", structure, "-m", forced, "--forces", "-o", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    columns = ase.io.read(tmp_path / "a.extxyz").arrays
+    stored = columns["forces_uncertainty_eV_per_Angstrom"]
+    np.testing.assert_allclose(stored, half, rtol=1e-4, atol=1e-6)
+    with h5py.File(tmp_path / "a.h5") as file:
+        stored = file["targets/forces_uncertainty"]
+        np.testing.assert_allclose(stored[()], half, rtol=1e-4)
+        assert stored.attrs["unit"] == "eV/Angstrom"
+
+
+def test_evaluate_says_how_many_forces_it_holds(data: Path, forced: Path) -> None:
+    done = neupol("evaluate", data, "-m", forced, "--split", "valid", "--json")
+    assert done.returncode == 0, done.stderr
+    records = {r["label"]: r for r in map(json.loads, done.stdout.splitlines())}
+    forces = records["forces"]
+    assert 0.85 <= forces["within_uncertainty"] <= 1.0
+    assert forces["spearman_uncertainty_error"] > 0
+    # Lengths of errors, of which a component is about half.
+    assert forces["mean_uncertainty"] > 1.5 * forces["mean_absolute"]
+
+
 def test_a_committee_has_the_mean_of_all(run: Path, structure: Path) -> None:
     done = neupol("predict", structure, "-m", run, "-m", run / "best.safetensors", "--json")
     assert done.returncode == 0, done.stderr
@@ -74,6 +121,15 @@ def test_a_committee_has_the_mean_of_all(run: Path, structure: Path) -> None:
     alone = json.loads(done.stdout)["properties"]["energy"]
     assert energy["spread"] == 0.0
     assert energy["interval"] == pytest.approx(alone["interval"])
+
+
+def test_forces_of_a_committee(forced: Path, structure: Path, tmp_path: Path) -> None:
+    models = ["-m", forced, "-m", forced / "last.safetensors"]
+    done = neupol("predict", structure, *models, "--forces", "-o", tmp_path / "a.h5")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "a.h5") as file:  # the last weights are not calibrated
+        assert file["targets/forces_spread"].shape == (9,)
+        assert "forces_uncertainty" not in file["targets"]
 
 
 def test_evaluate_says_how_many_truths_it_holds(data: Path, run: Path) -> None:

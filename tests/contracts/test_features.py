@@ -25,6 +25,20 @@ def test_features_are_invariant(case: Case, molecules: list[ase.Atoms]) -> None:
     assert np.abs(features[0] - features[1]).max() > 1e-6
 
 
+def test_those_of_forces_are_invariant(mode: Case, molecules: list[ase.Atoms]) -> None:
+    """An atom's own, in the order of the atoms, beside the forces that a prediction gives."""
+    model = mode.build()
+    turned = molecules[0].copy()
+    turned.positions = turned.positions @ Rotation.random(random_state=1).as_matrix().T + 3.0
+    graph = Graph.from_atoms([*molecules, turned], torch.float64)
+    forces, features = model.described_forces(graph)
+    np.testing.assert_allclose(forces, model.derivatives(graph)[1], rtol=0, atol=1e-12)
+    assert features.shape == (len(graph.numbers), model.uncalibrated_forces().mean.shape[0])
+    first = len(molecules[0])
+    np.testing.assert_allclose(features[-first:], features[:first], rtol=0, atol=1e-9)
+    assert float((features[0] - features[1]).abs().max()) > 1e-6
+
+
 def test_those_of_densities_are_invariant(
     density_case: DensityCase, molecules: list[ase.Atoms]
 ) -> None:

@@ -161,6 +161,39 @@ def test_weights_survive_a_file(mode: Case, molecules: list[ase.Atoms], tmp_path
     assert np.array_equal(loaded.predict(molecules)["prediction"], before)
 
 
+def test_what_cannot_be_negative_is_not(mode: Case, molecules: list[ase.Atoms]) -> None:
+    """A new model with random weights; far above zero it answers as it would without the bound."""
+    plain, model = mode.build(), mode.build(positive=("prediction",))
+    for shift in (-1e4, -0.3, 1e4):
+        for one in (plain, model):
+            with torch.no_grad():
+                one.scale.fill_(1.7)
+                one.shift.fill_(shift)
+        (free, pulled), (values, forces) = answers(plain, molecules), answers(model, molecules)
+        assert (values >= 0).all() and np.isfinite(forces).all()
+        if shift < -1e3:
+            assert (free < 0).all()
+        if shift > 1e3:
+            assert np.array_equal(values, free) and np.array_equal(forces, pulled)
+
+
+def test_a_checkpoint_that_does_not_say_so_is_not_bounded(
+    mode: Case, molecules: list[ase.Atoms], tmp_path: Path
+) -> None:
+    """As all were before there was a bound."""
+    model = mode.build()
+    with torch.no_grad():
+        model.shift.fill_(-1e4)
+    path = tmp_path / "weights.safetensors"
+    checkpoint.save(path, mode.name, model, {"targets": {"prediction": ""}})
+    header, tensors = checkpoint.load_file(path)
+    assert not header["config"].pop("positive")
+    plain = {k: v for k, v in header.items() if k not in ("sha256", "format", "kind")}
+    checkpoint.write(path, "weights", plain, tensors)
+    values = registry.load(str(path)).predict(molecules)["prediction"]
+    assert (values < 0).all() and np.array_equal(values, model.predict(molecules)["prediction"])
+
+
 def test_float32_is_close_to_float64(mode: Case, molecules: list[ase.Atoms]) -> None:
     model = mode.build()
     wide = model.predict(molecules)["prediction"]

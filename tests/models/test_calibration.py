@@ -12,7 +12,13 @@ from scipy.stats import spearmanr
 
 from neupol_cli import checkpoint, registry
 from neupol_cli.errors import CheckpointError, DivergedError
-from neupol_cli.models.calibration import PREFIX, Calibration, fitted
+from neupol_cli.models.calibration import (
+    FORCE_PREFIX,
+    PREFIX,
+    Calibration,
+    _conformal,
+    fitted,
+)
 from neupol_cli.models.property import UNCERTAINTY, PropertyModel
 
 
@@ -37,6 +43,34 @@ def test_nine_truths_in_ten(calibration: Calibration) -> None:
     features, errors = drawn(20000, 211)
     held = (errors <= calibration(features)).double().mean(0)
     np.testing.assert_allclose(held, 0.9, rtol=0, atol=0.014)
+
+
+def drawn_atoms(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(9 n, 3) features and (9 n, 1) errors of nine atoms a structure, and which structure's they
+    are: errors of one structure are large or small together, for no reason that features know."""
+    generator = torch.Generator().manual_seed(seed)
+    structures = torch.arange(count).repeat_interleave(9)
+    features = torch.randn(9 * count, 3, generator=generator).double()
+    common = torch.randn(count, 1, generator=generator).double().exp()[structures]
+    noise = torch.randn(9 * count, 3, generator=generator).double().norm(dim=1, keepdim=True)
+    return features, features[:, :1].exp() * common * noise, structures
+
+
+def test_nine_forces_in_ten_of_few_structures() -> None:
+    """Over many calibrations with 60 structures each, whose 540 atoms are no 540 samples."""
+    held = []
+    new, new_errors, _ = drawn_atoms(400, 1)
+    for seed in range(40):
+        features, errors, structures = drawn_atoms(60, 100 + seed)
+        half = fitted(features, features, errors, structures)(new)
+        held.append(float((new_errors <= half).double().mean()))
+    assert 0.89 <= np.mean(held) <= 0.95
+
+
+def test_the_scale_is_one_of_structures() -> None:
+    shares = torch.arange(1.0, 101.0)[:, None]
+    for structures, rank in ((100, 91), (10, 99), (5, 100)):  # 0.9 of 100 + 100 / structures
+        assert float(_conformal(shares, structures)) == rank
 
 
 def test_wide_where_errors_are_large(calibration: Calibration) -> None:
@@ -103,6 +137,32 @@ def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         double.predict([molecule("H2O")])["mu_uncertainty"], plain["mu_uncertainty"], rtol=1e-4
     )
+
+
+def test_a_checkpoint_keeps_that_of_forces(tmp_path: Path) -> None:
+    model, path = calibrated(tmp_path / "a.safetensors"), tmp_path / "b.safetensors"
+    assert "forces_uncertainty" not in model.predict([molecule("H2O")], forces=True)
+    features = torch.randn(200, 9)
+    model.force_calibration = fitted(features, features, torch.rand(200, 1) + 0.1).float()
+    checkpoint.save(path, "egnn", model, {"targets": {"U0": "eV", "mu": "D"}})
+    loaded = registry.load_property(str(path))
+    structures = [molecule("H2O"), molecule("CH4")]
+    answers = loaded.predict(structures, forces=True)
+    half = answers["forces_uncertainty"]
+    assert half.shape == (8,) and (half > 0).all()
+    plain = model.predict(structures, forces=True)
+    np.testing.assert_array_equal(plain["forces_uncertainty"], half)
+    np.testing.assert_array_equal(answers["forces"].shape, (8, 3))
+    # Hydrogens of methane are the same but for the order of sums.
+    np.testing.assert_allclose(half[4:], half[4], rtol=1e-3)
+    without_forces = loaded.predict(structures)
+    np.testing.assert_allclose(without_forces["U0"], answers["U0"], rtol=0, atol=1e-6)
+    header, tensors = checkpoint.load_file(path)
+    plain_header = {k: v for k, v in header.items() if k not in ("sha256", "format", "kind")}
+    del tensors[f"{FORCE_PREFIX}slope"]
+    checkpoint.write(path, "weights", plain_header, tensors)
+    with pytest.raises(CheckpointError, match=f"{FORCE_PREFIX}slope"):
+        registry.load(str(path))
 
 
 def test_one_that_is_not_whole_is_refused(tmp_path: Path) -> None:

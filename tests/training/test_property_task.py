@@ -16,6 +16,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.targets import TARGETS
 from neupol_cli.training import config_overrides
+from neupol_cli.training.labels import bounded_targets
 from neupol_cli.training.property_task import property_task
 from neupol_cli.training.request import Request
 from neupol_cli.training.target_normalization import composition, normalization_of
@@ -114,6 +115,41 @@ def test_energy_and_forces(dataset: hdf5.Dataset) -> None:
     assert all(p.grad is None for p in one.model.parameters())
     one.loss(torch.arange(4), torch.Generator())[0].backward()
     assert sum(p.grad is not None for p in one.model.parameters()) > 10
+
+
+def test_what_cannot_be_negative_is_bounded(dataset: hdf5.Dataset) -> None:
+    one = task(dataset, "energy", "mu")
+    assert one.model.config.positive == ("mu",)
+    free = task(dataset, "energy", "mu", bounded=False)  # as published networks
+    assert free.model.config.positive == ()
+    asked = task(dataset, "energy", "mu", config=SMALL | {"positive": []})
+    assert asked.model.config.positive == ()
+    # A length of a vector needs no bound; labels that are negative are of something else.
+    names, settings = ("energy", "mu"), {"targets": ["energy", "mu"], "units": ["eV", "D"]}
+    assert bounded_targets("equivariant-transformer", dataset, names, settings) == []
+    values = dataset.targets["mu"].values - 1.5
+    signed = replace(dataset, targets=dataset.targets | {"mu": hdf5.Target(values, "D")})
+    assert task(signed, "mu").model.config.positive == ()
+
+
+def test_a_bound_is_evaluated_and_not_learnt(dataset: hdf5.Dataset) -> None:
+    """A network that answers far below zero is pulled up as if there were no bound."""
+    one, free = task(dataset, "mu"), task(dataset, "mu", bounded=False)
+    for each in (one, free):
+        with torch.no_grad():
+            each.model.shift.fill_(-7.0)
+    assert loss_of(one, torch.arange(5)) == loss_of(free, torch.arange(5))
+    answers = one.model.eval().predict(structures(dataset, "test"))["mu"]
+    assert (answers >= 0).all() and (answers < 1e-9).all()
+    assert (free.model.eval().predict(structures(dataset, "test"))["mu"] < 0).all()
+    one.model.shift.copy_(torch.from_numpy(one.normalization.shift))
+    with torch.no_grad():
+        for parameter in one.model.parameters():
+            parameter *= 2.0
+    answers = one.model.predict(structures(dataset, "test"))["mu"]
+    error = np.abs(answers - dataset.targets["mu"].values[dataset.splits["s"]["test"]]).mean()
+    found = one.evaluate("test", one.model, lambda: None)["mu"]
+    assert found == pytest.approx(error, rel=0, abs=1e-9)
 
 
 def test_smoothness_is_added(dataset: hdf5.Dataset) -> None:
