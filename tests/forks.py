@@ -23,7 +23,7 @@ import types
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import Any, NoReturn, TextIO
 
-PATIENCE = 300  # seconds
+PATIENCE = 900  # seconds, of a machine that is busy with other work
 STREAMS = ("stdin", "stdout", "stderr")
 # What commands import when they come to need it, and the command lines that have the parser and
 # its printer do so; torch is not asked for anything, so that no thread is started here.

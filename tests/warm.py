@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300  # seconds
+PATIENCE = 900  # seconds, of a machine that is busy with other work
 SHARED = "NEUPOL_TESTS_FORKS"  # the environment's variable for the folder of a shared server
 CLOSED = -9  # beside subprocess.PIPE and DEVNULL: a stream that is not there
 MODES = ("w", "r", "r")  # of our ends of a process' three standard streams

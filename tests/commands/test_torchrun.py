@@ -127,7 +127,7 @@ def test_torchrun_starts_a_run_again_where_it_was(data: Path, tmp_path: Path) ->
     words = ["fit", "egnn", data, "-o", "run", "--steps", "200", "--valid-every", "30", *NETWORK]
     done = subprocess.run(
         [*launch, "--max-restarts", "1", str(killer), *map(str, words)],
-        env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     # Whether the other rank sees its loss or torchrun ends it first is a race.
