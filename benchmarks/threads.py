@@ -27,8 +27,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from neupol_cli import checkpoint
 from neupol_cli.io import hdf5, structures
@@ -44,7 +47,14 @@ def commands(folder: Path, data: Path, options: argparse.Namespace) -> dict[str,
     dataset = hdf5.read(data)
     molecules = [dataset.atoms(k) for k in range(min(options.molecules, dataset.size))]
     structures.write(folder / "some.extxyz", molecules, [{}] * len(molecules))
-    fit = ["fit", "egnn", data, "--target", "U0", "--limit", 5000, "--steps", options.steps]
+    learnt = hdf5.from_atoms(molecules, "structures", dataset.source)
+    energies = dataset.targets["U0"]
+    learnt.targets["U0"] = replace(energies, values=energies.values[: len(molecules)])
+    ends = [len(molecules) * share // 10 for share in (8, 9)]
+    parts = np.split(np.arange(len(molecules)), ends)
+    learnt.splits["threads"] = dict(zip(("train", "valid", "test"), parts, strict=True))
+    hdf5.write(folder / "some.h5", learnt)
+    fit = ["fit", "egnn", "some.h5", "--target", "U0", "--steps", options.steps]
     caffeine = ROOT / "examples" / "caffeine.xyz"
     lines = {
         "density": ["density", caffeine, "--spacing", options.spacing, "-o", "density.npz"],
