@@ -32,7 +32,7 @@ T = TypeVar("T")
 IN_FLIGHT = 2
 # Seconds that a thread at work in Python lets another one wait: after each of its operations a
 # piece needs the interpreter again, and would otherwise wait 5 ms for a reader of files.
-SWITCH = 1e-4
+SWITCH = 1e-3
 
 
 @dataclass
