@@ -285,6 +285,9 @@ class Backbone(Network):
     Config: ClassVar[type[PropertyConfig]] = PropertyConfig
     config: PropertyConfig
     cutoff: float | None = None
+    # Whether a layer's answer at a point follows from the edges that it receives: of a large
+    # structure they are made a range at a time (models/streaming.py).
+    by_ranges: ClassVar[bool] = True
     irreps: str
     layers: nn.ModuleList
     readouts: tuple[str, ...]

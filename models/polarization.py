@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.models.base import Backbone
-from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, check_pairs, neighbours
 from neupol_cli.models.polarization_modes import polarization_mode
+from neupol_cli.models.streaming import EdgeRanges, is_large
 
 
 class Unpolarized(nn.Module):
@@ -27,9 +28,15 @@ class Unpolarized(nn.Module):
 
     def forward(self, backbone: Backbone, graph: Graph) -> tuple[Tensor, list[Tensor]]:
         """The points' last state (A, dim), and no trajectory."""
-        topology = neighbours(graph, graph.positions, backbone.cutoff)
-        edges = Edges.of(topology, graph.positions, graph.batch, graph.cell)
-        return backbone(backbone.types(graph.numbers), edges), []
+        types, points, cutoff = backbone.types(graph.numbers), graph.positions, backbone.cutoff
+        listed = None if cutoff is None else neighbours(graph, points, cutoff)
+        if ranges := edge_ranges(backbone, graph, points, listed):
+            state = ranges.apply(backbone.embed, types)
+            for layer in backbone.layers:
+                state = ranges.apply(layer, state)
+            return state, []
+        listed = listed or neighbours(graph, points, cutoff)
+        return backbone(types, Edges.of(listed, points, graph.batch, graph.cell)), []
 
 
 class MovablePoints(nn.Module):
@@ -47,16 +54,16 @@ class MovablePoints(nn.Module):
         fixed = graph.positions
         atoms = fixed.shape[0]
         moving, path = fixed, [fixed]
-        edges = movable_edges(graph, moving, backbone.cutoff)
+        edges = _edges(backbone, graph, moving)
         types = backbone.types(graph.numbers)
-        state = backbone.embed(torch.cat((types, types + backbone.species_count)), edges)
+        state = edges.apply(backbone.embed, torch.cat((types, types + backbone.species_count)))
         for layer, projection in zip(backbone.layers, self.projections, strict=False):
-            state = layer(state, edges)
+            state = edges.apply(layer, state)
             if self.moves:
                 moving = moving + projection(state[atoms:])
-                edges = movable_edges(graph, moving, backbone.cutoff, edges)
+                edges = _edges(backbone, graph, moving, edges)
             path.append(moving)
-        state = backbone.layers[-1](state, received_by_moving(edges))
+        state = edges.received_by_moving().apply(backbone.layers[-1], state)
         return state[atoms:], path
 
 
@@ -76,6 +83,37 @@ def polarized(name: str, backbone: Backbone) -> nn.Module:
     if mode.points_per_atom == 1:
         return Unpolarized(backbone)
     return MovablePoints(backbone) if mode.moves else FrozenPoints(backbone)
+
+
+def edge_ranges(
+    backbone: Backbone, graph: Graph, points: Tensor, listed: NeighbourList | None
+) -> EdgeRanges | None:
+    """The edges among points (P, 3) a range at a time, where they are too many to be held.
+
+    ``listed`` None joins all pairs. A batch of several structures is cut by structures, and a
+    training by its batches.
+    """
+    if graph.size > 1 or backbone.training or not backbone.by_ranges:
+        return None
+    count = len(points) * (len(points) - 1) if listed is None else len(listed.receivers)
+    if not is_large(count):
+        return None
+    if listed is None:
+        check_pairs(graph.numbers.shape[0], graph.pbc is not None)
+    return EdgeRanges(points, graph.numbers.shape[0], listed, graph.cell)
+
+
+def _edges(
+    backbone: Backbone, graph: Graph, moving: Tensor, before: Edges | EdgeRanges | None = None
+) -> Edges | EdgeRanges:
+    """The edges among atoms and movable points, all of them or by ranges."""
+    points, cutoff = torch.cat((graph.positions, moving)), backbone.cutoff
+    if is_large(len(points) ** 2):  # or else nothing is listed twice
+        listed = None if cutoff is None else _movable_neighbours(graph, points, cutoff)
+        if ranges := edge_ranges(backbone, graph, points, listed):
+            return ranges
+    known = before if isinstance(before, Edges) else None
+    return movable_edges(graph, moving, cutoff, known)
 
 
 def movable_edges(
@@ -120,9 +158,3 @@ def _movable_neighbours(graph: Graph, points: Tensor, cutoff: float | None) -> N
     order = torch.cat(((receivers < atoms).nonzero(), (receivers >= atoms).nonzero())).squeeze(1)
     shifts = None if listed.shifts is None else listed.shifts[order]
     return NeighbourList(receivers[order], senders[order], shifts)
-
-
-def received_by_moving(edges: Edges) -> Edges:
-    """The edges whose receiver is a movable point."""
-    start = edges.first_moving
-    return Edges(edges.receivers[start:], edges.senders[start:], edges.vectors[start:])

@@ -151,6 +151,7 @@ class DimeNet(Backbone):
     """The backbone; its state, one number an atom and target, is the sum of its output blocks."""
 
     Config = DimeNetConfig
+    by_ranges = False  # messages are those of edges, and read each other
 
     def __init__(self, config: DimeNetConfig) -> None:
         super().__init__(config)

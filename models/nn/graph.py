@@ -24,8 +24,8 @@ Shared = TypeVar("Shared")
 
 # Above this many atoms a structure's pairs within a cutoff come from a cell list, not from all n^2.
 ALL_PAIRS = 600
-# All ordered pairs of a structure with more atoms than this would not fit in memory.
-COMPLETE_LIMIT = 4_000
+# All ordered pairs of a structure with more atoms than this would take an hour and more.
+COMPLETE_LIMIT = 20_000
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,15 @@ class Edges:
         self.vectors = vectors
         self.shared: dict[Hashable, object] = {}
         self.first_moving = 0
+
+    def apply(self, step: Callable[[Tensor, Edges], Tensor], state: Tensor) -> Tensor:
+        """A step of a network over all of them; see models/streaming.py for the other way."""
+        return step(state, self)
+
+    def received_by_moving(self) -> Edges:
+        """Those whose receiver is a movable point."""
+        start = self.first_moving
+        return Edges(self.receivers[start:], self.senders[start:], self.vectors[start:])
 
     def once(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
         """What several layers read of these edges, made when the first of them asks for it."""
