@@ -90,10 +90,9 @@ def edge_ranges(
 ) -> EdgeRanges | None:
     """The edges among points (P, 3) a range at a time, where they are too many to be held.
 
-    ``listed`` None joins all pairs. A batch of several structures is cut by structures, and a
-    training by its batches.
+    ``listed`` None joins all pairs. A batch of several structures is cut by structures.
     """
-    if graph.size > 1 or backbone.training or not backbone.by_ranges:
+    if graph.size > 1 or not backbone.by_ranges:
         return None
     count = len(points) * (len(points) - 1) if listed is None else len(listed.receivers)
     if not is_large(count):

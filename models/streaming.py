@@ -11,6 +11,8 @@ what it was. Ranges wait for nobody, so that several threads share one structure
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,26 +20,39 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neupol_cli.models.batching import PAIRS, RECORD
 from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.nn.graph import Edges, NeighbourList
 from neupol_cli.models.workers import in_order
 
 EDGES = 1 << 18  # of a range, about
-# More edges than this are not held together; with a record for derivatives, more than the second.
-MOST, MOST_RECORDED = 2_000_000, 500_000
 
 Step = Callable[[Tensor, Edges], Tensor]
+# Whether derivatives are asked for by positions only: those by weights need what is dropped.
+_by_positions: ContextVar[bool] = ContextVar("by_positions", default=False)
+
+
+@contextmanager
+def only_by_positions(only: bool) -> Iterator[None]:
+    """Says of what is evaluated inside that nobody will differentiate it by weights, or twice."""
+    before = _by_positions.set(only)
+    try:
+        yield
+    finally:
+        _by_positions.reset(before)
 
 
 def is_large(edges: int) -> bool:
-    """Whether so many edges are better made a range at a time."""
-    return edges > (MOST_RECORDED if torch.is_grad_enabled() else MOST)
+    """Whether so many edges are made a range at a time, as more than a batch holds."""
+    if not torch.is_grad_enabled():
+        return edges > PAIRS
+    return _by_positions.get() and edges > PAIRS // RECORD
 
 
 class Recomputed(torch.autograd.Function):
     """``work(*inputs)`` of which nothing is kept: it is worked out again for its derivatives.
 
-    By the inputs, once; those by weights are a training's, which is cut by its batches.
+    Derivatives by the inputs, once; see :func:`only_by_positions`.
     """
 
     @staticmethod

@@ -25,7 +25,7 @@ def everything(model, atoms: ase.Atoms) -> Answers:
 
 
 def in_ranges(model, atoms: ase.Atoms, monkeypatch: pytest.MonkeyPatch) -> tuple[Answers, int]:
-    """The same by ranges of six edges, and how many of these there were."""
+    """The same by ranges of a receiver, and how many of these there were."""
     parts: list[streaming.Part] = []
     part = streaming.EdgeRanges._part
 
@@ -33,8 +33,8 @@ def in_ranges(model, atoms: ase.Atoms, monkeypatch: pytest.MonkeyPatch) -> tuple
         parts.append(part(self, start, stop))
         return parts[-1]
 
-    for name, value in (("EDGES", 6), ("MOST", 5), ("MOST_RECORDED", 5)):
-        monkeypatch.setattr(streaming, name, value)
+    for name in ("EDGES", "PAIRS", "RECORD"):
+        monkeypatch.setattr(streaming, name, 5 if name == "PAIRS" else 1)
     monkeypatch.setattr(streaming.EdgeRanges, "_part", counted)
     return everything(model, atoms), len(parts)
 
@@ -74,14 +74,28 @@ def test_several_threads_share_one_structure(
     compare(in_ranges(model, molecules[2], monkeypatch)[0], whole)
 
 
-def test_a_batch_and_a_training_are_cut_otherwise(
+def test_derivatives_by_weights_keep_all_edges(
     molecules: list[ase.Atoms], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In whatever mode a model is: what is dropped would be missing in them."""
     model = Case("egnn").build()
-    _, parts = in_ranges(model.train(), molecules[2], monkeypatch)
-    assert parts == 0
-    monkeypatch.undo()
-    for name in ("MOST", "MOST_RECORDED"):
-        monkeypatch.setattr(streaming, name, 5)
+    graph = Graph.from_atoms(molecules[2:], torch.float64)
+    whole = torch.autograd.grad(model(graph).sum(), list(model.parameters()))
+    for name in ("EDGES", "PAIRS", "RECORD"):
+        monkeypatch.setattr(streaming, name, 1)
+    ours = torch.autograd.grad(model(graph).sum(), list(model.parameters()))
+    for one, other in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    forces = model.derivatives(graph, create_graph=True)[1]
+    forces.square().sum().backward()
+    assert all(p.grad is not None for p in model.backbone.layers[0].parameters())
+
+
+def test_a_batch_is_cut_by_structures(
+    molecules: list[ase.Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EDGES", "PAIRS", "RECORD"):
+        monkeypatch.setattr(streaming, name, 1)
     monkeypatch.setattr(streaming.EdgeRanges, "_part", None)
-    assert model.eval()(Graph.from_atoms(molecules, torch.float64)).shape == (3, 1)
+    with torch.no_grad():
+        assert Case("egnn").build()(Graph.from_atoms(molecules, torch.float64)).shape == (3, 1)
