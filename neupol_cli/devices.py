@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,27 @@ if TYPE_CHECKING:
 
     import torch
 
+_building = threading.Lock()
+
 
 @contextmanager
 def default_dtype(name: str) -> Iterator[torch.dtype]:
-    """``float32`` or ``float64`` as torch's default, while a model is built."""
+    """``float32`` or ``float64`` as torch's default, while a model is built.
+
+    The default is the whole process', as is the seed of what is drawn: one thread at a time.
+    """
     import torch
 
     kinds = {"float32": torch.float32, "float64": torch.float64}
     if name not in kinds:
         raise UsageError(f"--default-dtype is one of {', '.join(kinds)}, not {name!r}")
-    earlier = torch.get_default_dtype()
-    torch.set_default_dtype(kinds[name])
-    try:
-        yield kinds[name]
-    finally:
-        torch.set_default_dtype(earlier)
+    with _building:
+        earlier = torch.get_default_dtype()
+        torch.set_default_dtype(kinds[name])
+        try:
+            yield kinds[name]
+        finally:
+            torch.set_default_dtype(earlier)
 
 
 def device_named(name: str) -> torch.device:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def no_signal_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of a command has one life; tests that send a signal to this one leave no trace."""
     monkeypatch.setattr(signals, "_received", [])
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """What is the whole process' is afterwards as it was, or the test that changed it fails."""
+    before = _of_the_process()
+    yield
+    after = _of_the_process()
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(1)
+    assert after == before
+
+
+def _of_the_process() -> tuple[object, ...]:
+    handlers = [signal.getsignal(number) for number in signals.NUMBERS]
+    return torch.get_default_dtype(), torch.is_grad_enabled(), handlers
 
 
 class Parity:

@@ -261,8 +261,8 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     if config["spin"] and not dataset.density.spin:
         raise InputError("--set spin=true, and the file has no spin density")
     split = chosen_partition(dataset, request)
-    torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
+        torch.manual_seed(request.seed)
         model = registry.build(name, config).to(device_named(request.device), dtype)
     assert isinstance(model, DensityModel)
     return DensityTask(model, dataset, split, request)

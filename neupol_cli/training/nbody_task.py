@@ -104,8 +104,8 @@ def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
     if dataset.counts.min() != dataset.counts.max() or dataset.counts[0] < 2:
         raise InputError("all systems must have the same number of particles, two at least")
     split = chosen_partition(dataset, request)
-    torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
+        torch.manual_seed(request.seed)
         model = registry.build(name, request.config).to(device_named(request.device), dtype)
     assert isinstance(model, DynamicsModel)  # as the registry says of this task
     return NBodyTask(model, dataset, split, request)

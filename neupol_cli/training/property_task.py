@@ -272,8 +272,8 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     }
     if request.bounded:
         config = {"positive": bounded_targets(name, dataset, names, config), **config}
-    torch.manual_seed(request.seed)
     with default_dtype(request.dtype) as dtype:
+        torch.manual_seed(request.seed)
         model = registry.build(name, config).to(device_named(request.device), dtype)
     assert isinstance(model, PropertyModel)  # as the registry says of this task
     return PropertyTask(model, dataset, names, forces, split, request)
