@@ -19,7 +19,7 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.calibration import Calibration, structure_features
 from neupol_cli.models.nn.elements import check_elements
 from neupol_cli.models.nn.graph import Edges, Graph
-from neupol_cli.models.settings import AtomicNumber, Names, Range, Species, Unit
+from neupol_cli.models.settings import AtomicNumber, Names, Range, Softening, Species, Unit
 from neupol_cli.models.targets import readouts_of
 
 if TYPE_CHECKING:
@@ -249,6 +249,9 @@ class PropertyConfig:
         targets: names of the properties, one number a structure each, or a vector.
         units: the unit of each target.
         polarization: ``off``, ``frozen`` or ``movable``.
+        softening: within how many Angstrom of each other the lengths and directions between two
+            points are softened, where atoms have two of them (models/polarization.py); 0 for none,
+            as published.
         outputs: how each target is read out, one of ``READOUTS`` (models/targets.py) that the
             network has. If empty, every target is a number, read out in the network's own way.
         positive: targets that are kept from being negative (models/bound.py); of published
@@ -259,6 +262,7 @@ class PropertyConfig:
     targets: Names = ("prediction",)
     units: tuple[Unit, ...] = ("",)
     polarization: str = "off"
+    softening: Softening = 0.5
     outputs: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
 

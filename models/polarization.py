@@ -4,6 +4,11 @@
     [v_{t+1}; v~_{t+1}] = M_t([x; x~_t], [v_t; v~_t])
     x~_{t+1} = x~_t + pi_t(v~_{t+1})
 
+As published, the direction from x_i to x~_i comes into being at full strength with the first
+1e-10 Angstrom of a displacement, and forces with it. Here distances and directions between points
+that come close are softened (nn/graph.py), so that energies are smooth where a point crosses
+another; ``softening = 0`` is the published formula.
+
 Written once for every backbone. Points are laid out as all atoms, then all movable points, so
 that either half is a slice. What nobody reads is left out: the last layer updates movable points
 only, and has no pi, since an invariant readout never sees x~_T.
@@ -99,7 +104,8 @@ def edge_ranges(
         return None
     if listed is None:
         check_pairs(graph.numbers.shape[0], graph.pbc is not None)
-    return EdgeRanges(points, graph.numbers.shape[0], listed, graph.cell)
+    softening = 0.0 if len(points) == graph.numbers.shape[0] else backbone.config.softening
+    return EdgeRanges(points, graph.numbers.shape[0], listed, graph.cell, softening)
 
 
 def _edges(
@@ -112,11 +118,15 @@ def _edges(
         if ranges := edge_ranges(backbone, graph, points, listed):
             return ranges
     known = before if isinstance(before, Edges) else None
-    return movable_edges(graph, moving, cutoff, known)
+    return movable_edges(graph, moving, cutoff, backbone.config.softening, known)
 
 
 def movable_edges(
-    graph: Graph, moving: Tensor, cutoff: float | None, before: Edges | None = None
+    graph: Graph,
+    moving: Tensor,
+    cutoff: float | None,
+    softening: float,
+    before: Edges | None = None,
 ) -> Edges:
     """The edges among atoms and movable points at ``moving`` (A, 3).
 
@@ -127,10 +137,10 @@ def movable_edges(
     points = torch.cat((graph.positions, moving))
     batch = torch.cat((graph.batch, graph.batch))
     if before is not None and cutoff is None:
-        edges = Edges.of(NeighbourList(before.receivers, before.senders), points, batch)
+        listed = NeighbourList(before.receivers, before.senders)
     else:
-        topology = _movable_neighbours(graph, points, cutoff)
-        edges = Edges.of(topology, points, batch, graph.cell)
+        listed = _movable_neighbours(graph, points, cutoff)
+    edges = Edges.of(listed, points, batch, graph.cell, softening)
     edges.first_moving = int(torch.searchsorted(edges.receivers, graph.positions.shape[0]))
     return edges
 

@@ -61,6 +61,7 @@ Degree = Annotated[int, Range(0, 11)]  # l: as far as e3nn has 3j symbols
 Resolution = Annotated[int, Range(1, 1024)]  # functions of a distance
 Bins = Annotated[int, Range(2, 4096)]  # nodes of a learned table
 Distance = Annotated[float, Range(0.1, 100)]  # Angstrom
+Softening = Annotated[float, Range(0, 1)]  # Angstrom; atoms are never as close
 Scale = Annotated[float, Range(0.001, 1e6)]  # what something is divided by
 Fraction = Annotated[float, Range(0, 1)]
 Exponent = Annotated[float, Range(0, 10)]

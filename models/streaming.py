@@ -101,6 +101,7 @@ class EdgeRanges:
         first_moving: points from here on can move.
         listed: who sees whom; None joins all pairs.
         cell: (1, 3, 3) lattice vectors as rows, Angstrom; None if it is not periodic.
+        softening: Angstrom; see Edges.
         first: of the receivers; those before it keep their states.
     """
 
@@ -108,6 +109,7 @@ class EdgeRanges:
     first_moving: int
     listed: NeighbourList | None = None
     cell: Tensor | None = None
+    softening: float = 0.0
     first: int = 0
 
     def apply(self, step: Step, state: Tensor) -> Tensor:
@@ -147,7 +149,8 @@ class EdgeRanges:
 
         def work(state: Tensor, points: Tensor, cell: Tensor | None) -> Tensor:
             places = points.index_select(0, part.seen)
-            edges = Edges.of(part.listed, places, torch.zeros_like(part.seen), cell)
+            batch = torch.zeros_like(part.seen)
+            edges = Edges.of(part.listed, places, batch, cell, self.softening)
             edges.first_moving = part.first_moving
             return step(state.index_select(0, part.seen), edges).index_select(0, part.receivers)
 

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neupol_cli import renamed_settings
+from neupol_cli import earlier_settings
 from neupol_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def bundled_header(name: str) -> Header:
     with bundled()[name].open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header: Header = json.loads(json.loads(stream.read(size))["__metadata__"]["neupol"])
-    header["config"] = renamed_settings.current(header["config"])
+    header["config"] = earlier_settings.current(header["config"])
     return header
 
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neupol_cli import renamed_settings
+from neupol_cli import earlier_settings
 from neupol_cli.bundled import bundled, bundled_card, bundled_for, bundled_header
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.networks import ENTRIES, Entry
@@ -55,7 +55,7 @@ def configure(name: str, config: Settings) -> DataclassInstance:
     """
     kind = entry(name).load().Config
     known = {field.name for field in fields(kind)}
-    config = renamed_settings.current(config)
+    config = earlier_settings.current(config)
     unknown = [key for key in config if key not in known]
     if unknown:
         raise UsageError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
@@ -220,7 +220,8 @@ def _calibrate(model: Model, names: Collection[str]) -> None:
 def _built(path: Path, header: Header) -> Model:
     """The network that a header describes; what does not fit this version is refused."""
     try:
-        return build(header["model"], header["config"])
+        name = header["model"]
+        return build(name, earlier_settings.completed(header["config"], defaults(name)))
     except UsageError as error:
         raise CheckpointError(f"{path}: describes no network of this version: {error}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neupol_cli import checkpoint, registry, renamed_settings
+from neupol_cli import checkpoint, earlier_settings, registry
 from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.training.config_overrides import config_overrides
 
@@ -47,5 +47,5 @@ def test_options_of_an_earlier_run_are_read() -> None:
 def test_every_old_name_is_one_that_nobody_has() -> None:
     for name in registry.ENTRIES:
         known = set(registry.defaults(name))
-        assert not known & set(renamed_settings.RENAMED)
-    assert set(renamed_settings.RENAMED.values()) <= set(registry.defaults("charge3net"))
+        assert not known & set(earlier_settings.RENAMED)
+    assert set(earlier_settings.RENAMED.values()) <= set(registry.defaults("charge3net"))

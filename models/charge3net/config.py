@@ -17,6 +17,7 @@ from neupol_cli.models.settings import (
     Range,
     Resolution,
     Scale,
+    Softening,
     Species,
 )
 
@@ -42,6 +43,8 @@ class ChargE3NetConfig:
         pseudoscalar_spin: read spin as the published code does: (a + b, a), b a pseudoscalar.
         polarization: ``off``; ``movable`` adds a second, movable point to every atom, and
             ``frozen`` the same without motion.
+        softening: within how many Angstrom of each other the lengths and directions between two
+            points are softened, where atoms have two of them; 0 for none.
         encoding: ``gaussian``, the published radial network, or ``learned``, a table.
         bins: nodes of a learned table.
         promolecule: Gaussians an element of the spherical atoms that are summed and added;
@@ -63,6 +66,7 @@ class ChargE3NetConfig:
     spin: bool = False
     pseudoscalar_spin: bool = False
     polarization: str = "off"
+    softening: Softening = 0.5
     encoding: str = "gaussian"
     bins: Bins = 64
     promolecule: Annotated[int, Range(0, 64)] = 0

@@ -28,6 +28,7 @@ class Motion(nn.Module):
         super().__init__()
         self.doubled = config.points_per_atom == 2
         self.moves = polarization_mode(config.polarization).moves
+        self.softening = config.softening
         layers = atom_layers(config) if self.moves else []
         widths = [layer.outs[VECTOR] for layer in layers]
         self.maps = nn.ParameterList(nn.Parameter(torch.zeros(width, 1)) for width in widths)
@@ -43,7 +44,7 @@ class Motion(nn.Module):
     def edges(self, graph: Graph, moving: Tensor, cutoff: float) -> Edges:
         """The edges among all senders, with the movable points at ``moving`` (A, 3)."""
         if self.doubled:
-            return movable_edges(graph, moving, cutoff)
+            return movable_edges(graph, moving, cutoff, self.softening)
         listed = neighbours(graph, graph.positions, cutoff)
         return Edges.of(listed, graph.positions, graph.batch, graph.cell)
 

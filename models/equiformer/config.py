@@ -7,7 +7,7 @@ from typing import Annotated
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.base import PropertyConfig
-from neupol_cli.models.equiformer.so3 import multiplicities
+from neupol_cli.models.equiformer.so3 import EPSILON, multiplicities
 from neupol_cli.models.settings import (
     Bins,
     Count,
@@ -19,6 +19,8 @@ from neupol_cli.models.settings import (
     Scale,
     Width,
 )
+
+SOFT_EPSILON = 0.01  # features are of the order of one
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class EquiformerConfig(PropertyConfig):
     alpha_drop: Fraction = 0.2
     average_degree: Scale = 15.57930850982666
     average_nodes: Scale = 18.03065905448718
+
+    @property
+    def epsilon(self) -> float:
+        """Of the layer normalisation of l > 0."""
+        return SOFT_EPSILON if self.softening else EPSILON
 
 
 def check(config: EquiformerConfig) -> None:

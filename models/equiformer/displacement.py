@@ -28,11 +28,11 @@ class Displacement(nn.Module):
 
     channels = 16
 
-    def __init__(self, muls: Muls) -> None:
+    def __init__(self, muls: Muls, epsilon: float) -> None:
         super().__init__()
         hidden = (self.channels,) * len(muls)
         self.muls, self.hidden = muls, hidden
-        self.norm = EquivariantLayerNorm(muls)
+        self.norm = EquivariantLayerNorm(muls, epsilon)
         self.left = EquivariantLinear(muls, gate_inputs(hidden))
         self.right = EquivariantLinear(muls, hidden)
         self.paths = [path for path in paths(len(muls) - 1) if path.l3 == 1]

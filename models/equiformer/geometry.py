@@ -19,12 +19,16 @@ from neupol_cli.models.nn.graph import Edges
 class EdgeFeatures:
     """What all layers read of E edges.
 
+    Between two points that touch there is no frame: edges of theirs stand behind the others, and
+    the formulas serve them.
+
     Attributes:
         receivers, senders: (E,).
         harmonics: (E, (lmax + 1)^2) Y of sender minus receiver.
         basis: (H, size) e(r) of the lengths that differ.
         rows: (E,) each edge's row of ``basis``.
-        frames: the same edges as the kernels read them; None where the formulas serve.
+        frames: the first of these edges as the kernels read them; None where the formulas serve.
+        touching: the others.
     """
 
     receivers: Tensor
@@ -33,6 +37,7 @@ class EdgeFeatures:
     basis: Tensor
     rows: Tensor
     frames: FramedEdges | None = None
+    touching: EdgeFeatures | None = None
 
 
 class Geometry(nn.Module):
@@ -56,6 +61,24 @@ class Geometry(nn.Module):
         return EdgeFeatures(edges.receivers, edges.senders, harmonics, self.basis(edges), rows)
 
     def _framed(self, edges: Edges) -> EdgeFeatures:
-        pairs = self.frames(edges)
-        ends = pairs.receivers, pairs.senders
-        return EdgeFeatures(*ends, pairs.harmonics, self.basis(pairs.half), pairs.halves, pairs)
+        pairs = self.frames(edges.select(edges.apart.nonzero().squeeze(1)))
+        apart = EdgeFeatures(
+            pairs.receivers,
+            pairs.senders,
+            pairs.harmonics,
+            self.basis(pairs.half),
+            pairs.halves,
+            pairs,
+        )
+        if bool(edges.apart.all()):
+            return apart
+        touching = self._formula(edges.select((~edges.apart).nonzero().squeeze(1)))
+        return EdgeFeatures(
+            torch.cat((apart.receivers, touching.receivers)),
+            torch.cat((apart.senders, touching.senders)),
+            torch.cat((apart.harmonics, touching.harmonics)),
+            torch.cat((apart.basis, touching.basis)),
+            torch.cat((apart.rows, touching.rows + len(apart.basis))),
+            pairs,
+            touching,
+        )

@@ -121,22 +121,36 @@ class Attention(nn.Module):
 
     def forward(self, y: Sequence[Tensor], edges: EdgeFeatures) -> list[Tensor]:
         """(P, 2l + 1, mul) normalised states -> that many degrees of the change."""
-        if edges.frames is None:
-            logits, *values = self.formula(y, edges)
-        else:
-            logits, *values = messages(
-                self._inputs(y, edges.basis), edges.frames, self.instructions, self.outs
-            )
+        sources, targets = self.source(y), self.target(y)
+        logits, *values = self.messages(sources, targets, edges)
         drop = self.drop if self.training else 0.0
         return self.proj(attended(logits, values, edges.receivers, y[0].shape[0], drop))
 
-    def formula(self, y: Sequence[Tensor], edges: EdgeFeatures) -> list[Tensor]:
+    def messages(
+        self, sources: Sequence[Tensor], targets: Sequence[Tensor], edges: EdgeFeatures
+    ) -> list[Tensor]:
+        """What :meth:`formula` answers, from kernels where there are frames."""
+        if edges.frames is None:
+            return self.formula(sources, targets, edges)
+        inputs = self._inputs(sources, targets, edges.basis[: len(edges.frames.half.receivers)])
+        apart = messages(inputs, edges.frames, self.instructions, self.outs)
+        if edges.touching is None:
+            return apart
+        touching = self.formula(sources, targets, edges.touching)
+        return [torch.cat(column) for column in zip(apart, touching, strict=True)]
+
+    def formula(
+        self, sources: Sequence[Tensor], targets: Sequence[Tensor], edges: EdgeFeatures
+    ) -> list[Tensor]:
         """The messages as published.
+
+        Args:
+            sources, targets: (P, 2l + 1, mul) a degree, Lin y of senders and of receivers.
+            edges: E of them.
 
         Returns:
             (E, heads) logits, then for each of these l (E, 2l + 1, heads x head) values.
         """
-        sources, targets = self.source(y), self.target(y)
         merged = [  # M, (E, 2l + 1, mul) a degree
             source.index_select(0, edges.senders) + target.index_select(0, edges.receivers)
             for source, target in zip(sources, targets, strict=True)
@@ -148,11 +162,13 @@ class Attention(nn.Module):
         opened = gated(self.lin(depthwise), self.muls)  # G
         return [logits, *self.values(opened, edges.harmonics)]
 
-    def _inputs(self, y: Sequence[Tensor], basis: Tensor) -> MessageInputs:
+    def _inputs(
+        self, sources: Sequence[Tensor], targets: Sequence[Tensor], basis: Tensor
+    ) -> MessageInputs:
         scalars = torch.cat((self.lin.weights[0], self.alpha.weights[0]))
         return MessageInputs(
-            torch.cat([part.flatten(1) for part in self.source(y)], 1),
-            torch.cat([part.flatten(1) for part in self.target(y)], 1),
+            torch.cat([part.flatten(1) for part in sources], 1),
+            torch.cat([part.flatten(1) for part in targets], 1),
             self.radial.hidden(basis),
             self.radial.last,
             self.radial.offset,
@@ -160,7 +176,7 @@ class Attention(nn.Module):
             self.alpha_dot,
             value_bias(self.values),
             self.instructions.matrices([scalars, *self.lin.weights[1:]]),
-            *value_matrices(self.values),
+            value_matrices(self.values),
         )
 
 
@@ -171,9 +187,9 @@ class Block(nn.Module):
         super().__init__()
         muls = multiplicities(config.irreps)
         self.muls, self.geometry = muls, (geometry,)  # in a tuple: its weights are the backbone's
-        self.norm_1 = EquivariantLayerNorm(muls)
+        self.norm_1 = EquivariantLayerNorm(muls, config.epsilon)
         self.attention = Attention(config, muls, geometry.size, len(muls))
-        self.norm_2 = EquivariantLayerNorm(muls)
+        self.norm_2 = EquivariantLayerNorm(muls, config.epsilon)
         self.ffn = FeedForward(muls, multiplicities(config.mlp_irreps), muls)
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
@@ -198,7 +214,7 @@ class LastBlock(nn.Module):
         super().__init__()
         muls = multiplicities(config.irreps)
         self.muls, self.geometry, self.degrees = muls, (geometry,), degrees
-        self.norm_1 = EquivariantLayerNorm(muls)
+        self.norm_1 = EquivariantLayerNorm(muls, config.epsilon)
         self.attention = Attention(config, muls, geometry.size, degrees)
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
@@ -213,6 +229,7 @@ class Equiformer(Backbone):
     """The backbone; its state has the irreps of the configuration."""
 
     Config = EquiformerConfig
+    config: EquiformerConfig
 
     @classmethod
     def known_readouts(cls, config: PropertyConfig) -> tuple[str, ...]:
@@ -242,7 +259,7 @@ class Equiformer(Backbone):
         return self.head(unpacked(state, self.muls), graph)
 
     def projection(self) -> nn.Module:
-        return Displacement(self.muls)
+        return Displacement(self.muls, self.config.epsilon)
 
     @staticmethod
     def published(

@@ -36,6 +36,7 @@ def config_of(given: Arguments) -> EquiformerConfig:
         alpha_drop=given.get("alpha_drop", default.alpha_drop),
         average_degree=given.get("average_degree", default.average_degree),
         average_nodes=given.get("average_nodes", default.average_nodes),
+        softening=0.0,
     )
 
 

@@ -100,10 +100,10 @@ class Readout(nn.Module):
         hidden = multiplicities(config.mlp_irreps)[:degrees]
         feature = (config.feature, *self.muls[1:])
         self.scale = config.average_nodes**-0.5
-        self.norm_2 = EquivariantLayerNorm(self.muls)
+        self.norm_2 = EquivariantLayerNorm(self.muls, config.epsilon)
         self.ffn = FeedForward(self.muls, hidden, feature)
         self.shortcut = EquivariantLinear(self.muls, feature)
-        self.norm = EquivariantLayerNorm(feature)
+        self.norm = EquivariantLayerNorm(feature, config.epsilon)
         self.heads = nn.ModuleList(HEADS[name](feature) for name in readouts)
 
     def feature(self, state: Sequence[Tensor]) -> list[Tensor]:

@@ -20,6 +20,7 @@ from neupol_cli.models.nn.wigner import LMAX
 
 Muls = tuple[int, ...]
 MOST = 4096  # copies of an irrep
+EPSILON = 1e-5  # published, beside the mean squares of a layer normalisation
 
 
 def multiplicities(irreps: str) -> Muls:
@@ -99,13 +100,17 @@ class EquivariantLayerNorm(nn.Module):
 
     l = 0 loses its mean over channels; each l is divided by its root mean square over channels and
     components, then scaled by a weight a channel; l = 0 gains a bias.
+
+    Where an atom's surroundings are symmetric some l > 0 vanish, and divided by their own size they
+    appear within 1e-4 Angstrom: a step, for energies. ``epsilon`` is what is added to their mean
+    squares; published 1e-5.
     """
 
-    epsilon = 1e-5
     decays = False
 
-    def __init__(self, muls: Muls) -> None:
+    def __init__(self, muls: Muls, epsilon: float) -> None:
         super().__init__()
+        self.epsilons = (EPSILON, *(epsilon for _ in muls[1:]))
         self.weights = nn.ParameterList(torch.ones(mul) for mul in muls)
         self.bias = nn.Parameter(torch.zeros(muls[0]))
 
@@ -114,8 +119,8 @@ class EquivariantLayerNorm(nn.Module):
         scalars = features[0]
         centred = [scalars - scalars.mean(2, keepdim=True), *features[1:]]
         scaled = [
-            part * (part.square().mean((1, 2), keepdim=True) + self.epsilon).rsqrt() * weight
-            for part, weight in zip(centred, self.weights, strict=False)
+            part * (part.square().mean((1, 2), keepdim=True) + epsilon).rsqrt() * weight
+            for part, weight, epsilon in zip(centred, self.weights, self.epsilons, strict=False)
         ]
         return [scaled[0] + self.bias, *scaled[1:]]
 

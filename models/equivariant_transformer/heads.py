@@ -9,6 +9,9 @@ c is the centre of mass (nn/dipole.py). q_i and the vectors u_i are two gated eq
 s_i and V_i (Schutt et al. 2021); the extent's q_i = L(silu(L(s_i))). As TorchMD-NET's output
 modules have it; with Neural Polarization, states are the movable points' and x_i is where their
 atoms are.
+
+Where an atom's surroundings are symmetric its vectors vanish, and their lengths have a kink there,
+and energies with them. Only of networks without softening, as published, lengths are what they are.
 """
 
 from __future__ import annotations
@@ -19,20 +22,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
 from neupol_cli.models.nn.dipole import arms, dipole
 from neupol_cli.models.nn.graph import Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron
+
+SOFT = 0.1  # lengths of features are of the order of one
 
 
 class Gated(nn.Module):
     """A gated equivariant block (Schutt et al. 2021, fig. 3); without ``vectors`` scalars only.
 
     (s, g) = L(silu(L[s, |W V|])),   V = g W' V
+
+    Softened, |v| is (v^2 + SOFT^2)^1/2 - SOFT.
     """
 
-    def __init__(self, hidden: int, out: int, vectors: bool) -> None:
+    def __init__(self, hidden: int, out: int, vectors: bool, softened: bool) -> None:
         super().__init__()
         self.out = out
+        self.length = soft_norm if softened else norm
         self.lengths = xavier(Linear(hidden, hidden, bias=False))
         self.vectors = xavier(Linear(hidden, out, bias=False)) if vectors else None
         blocks = (2, 2) if vectors else (2,)
@@ -44,7 +53,7 @@ class Gated(nn.Module):
 
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(P, hidden), (P, 3, hidden) -> (P, out), (P, 3, out); no vectors: (P, 3, 0)."""
-        s, *gate = self.update(torch.cat((s, norm(self.lengths(v))), 1)).split(self.out, 1)
+        s, *gate = self.update(torch.cat((s, self.length(self.lengths(v))), 1)).split(self.out, 1)
         return s, v[:, :, :0] if self.vectors is None else self.vectors(v) * gate[0][:, None]
 
 
@@ -53,10 +62,11 @@ class ScalarHead(nn.Module):
 
     vectors = False
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
-        self.first = Gated(hidden, hidden // 2, True)
-        self.second = Gated(hidden // 2, 1, self.vectors)
+        half, softened = config.hidden // 2, config.softening > 0
+        self.first = Gated(config.hidden, half, True, softened)
+        self.second = Gated(half, 1, self.vectors, softened)
 
     def blocks(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(A, H), (A, 3, H) -> q (A, 1), u (A, 3, 1) or (A, 3, 0)."""
@@ -90,9 +100,9 @@ class DipoleHead(VectorHead):
 class ExtentHead(nn.Module):
     """Charges times squared arms."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
-        self.charges = Perceptron(hidden, hidden // 2, 1)
+        self.charges = Perceptron(config.hidden, config.hidden // 2, 1)
         for linear in (self.charges.first, self.charges.second):
             xavier(linear)
 
@@ -115,6 +125,11 @@ def norm(v: Tensor) -> Tensor:
     squared = v.square().sum(1)
     apart = squared > 0
     return torch.where(apart, squared, 1.0).sqrt() * apart
+
+
+def soft_norm(v: Tensor) -> Tensor:
+    """(P, 3, H) -> (P, H) lengths, smooth at zero vectors."""
+    return (v.square().sum(1) + SOFT**2).sqrt() - SOFT
 
 
 def xavier(linear: Linear, shares: Sequence[int] = (1,)) -> Linear:

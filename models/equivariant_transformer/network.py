@@ -206,7 +206,7 @@ class EquivariantTransformer(Backbone):
             Layer(config, self.radial, t == 0) for t in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.hidden)
-        self.heads = nn.ModuleList(HEADS[name](config.hidden) for name in self.readouts)
+        self.heads = nn.ModuleList(HEADS[name](config) for name in self.readouts)
         # What a published network adds to its sum; our own models keep it in PropertyModel.shift.
         columns = sum(READOUTS[name].size for name in self.readouts)
         self.register_buffer("mean", torch.zeros(columns))

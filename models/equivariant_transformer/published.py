@@ -57,6 +57,7 @@ def settings_of(config: Arguments) -> Arguments:
         "encoding_size": config["num_rbf"],
         "vector_cutoff": bool(config.get("vector_cutoff", False)),
         "outputs": (_output(config),),
+        "softening": 0.0,
     }
 
 

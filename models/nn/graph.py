@@ -115,17 +115,30 @@ class NeighbourList:
 class Edges:
     """Edges with their geometry; each quantity is computed once, when it is first asked for.
 
+    A unit vector d / |d| jumps where two points pass through each other, and |d| has a kink. Where
+    atoms stay apart that does not matter; movable points start on their atoms. Within ``softening``
+    R of each other both become polynomials of d, which join with three derivatives at |d| = R:
+
+        |d| -> R (1 - t/2 - t^2/8 - t^3/16),   d / |d| -> d/R (1 + t/2 + 3 t^2/8 + 5 t^3/16)
+
+    with t = 1 - |d|^2 / R^2, the series of |d| / R and R / |d|. Y_l of such a direction, which is
+    a polynomial of its components, vanishes as |d|^l.
+
     Attributes:
         receivers, senders: (E,) indices of points.
         vectors: (E, 3) sender + shift - receiver, Angstrom.
+        softening: R, Angstrom; 0 leaves lengths and directions as they are.
         shared: what several layers read of these edges: encodings, the layout of their pairs.
         first_moving: the first edge whose receiver can move (models/polarization.py).
     """
 
-    def __init__(self, receivers: Tensor, senders: Tensor, vectors: Tensor) -> None:
+    def __init__(
+        self, receivers: Tensor, senders: Tensor, vectors: Tensor, softening: float = 0.0
+    ) -> None:
         self.receivers = receivers
         self.senders = senders
         self.vectors = vectors
+        self.softening = softening
         self.shared: dict[Hashable, object] = {}
         self.first_moving = 0
 
@@ -136,7 +149,17 @@ class Edges:
     def received_by_moving(self) -> Edges:
         """Those whose receiver is a movable point."""
         start = self.first_moving
-        return Edges(self.receivers[start:], self.senders[start:], self.vectors[start:])
+        ends = self.receivers[start:], self.senders[start:]
+        return Edges(*ends, self.vectors[start:], self.softening)
+
+    def select(self, index: Tensor) -> Edges:
+        """Some of them, by their indices (S,)."""
+        return Edges(
+            self.receivers.index_select(0, index),
+            self.senders.index_select(0, index),
+            self.vectors.index_select(0, index),
+            self.softening,
+        )
 
     def once(self, key: Hashable, make: Callable[[], Shared]) -> Shared:
         """What several layers read of these edges, made when the first of them asks for it."""
@@ -151,6 +174,7 @@ class Edges:
         positions: Tensor,
         batch: Tensor,
         cell: Tensor | None = None,
+        softening: float = 0.0,
     ) -> Edges:
         """The edges of a neighbour list with their geometry.
 
@@ -159,6 +183,7 @@ class Edges:
             positions: (P, 3) of the points, Angstrom.
             batch: (P,) index of each point's structure.
             cell: (B, 3, 3) lattice vectors as rows, Angstrom.
+            softening: Angstrom; see the class.
         """
         receivers, senders = neighbour_list.receivers, neighbour_list.senders
         vectors = positions.index_select(0, senders) - positions.index_select(0, receivers)
@@ -166,7 +191,7 @@ class Edges:
             lattice = cell.index_select(0, batch.index_select(0, receivers))  # (E, 3, 3)
             shifts = neighbour_list.shifts.to(cell.dtype)
             vectors = vectors + torch.einsum("ek,ekx->ex", shifts, lattice)
-        return cls(receivers, senders, vectors)
+        return cls(receivers, senders, vectors, softening)
 
     @cached_property
     def squared(self) -> Tensor:
@@ -175,14 +200,37 @@ class Edges:
 
     @cached_property
     def lengths(self) -> Tensor:
-        """(E,) distances, Angstrom; at zero their gradient is zero, not NaN."""
-        apart = self.squared > 0
-        return torch.where(apart, self.squared, 1.0).sqrt() * apart
+        """(E,) distances, Angstrom, or what they become; at zero their gradient is zero."""
+        if not self.softening:
+            return self._distances * self.apart
+        t = self._nearness
+        near = self.softening * (1 - t * (1 / 2 + t * (1 / 8 + t / 16)))
+        return torch.where(self.apart, self._distances, near)
 
     @cached_property
     def directions(self) -> Tensor:
-        """(E, 3) unit vectors from the receiver to the sender; zero where the two coincide."""
-        return self.vectors / torch.where(self.lengths > 0, self.lengths, 1.0)[:, None]
+        """(E, 3) unit vectors from the receiver to the sender, or what they become; zero where the
+        two coincide."""
+        if not self.softening:
+            return self.vectors / self._distances[:, None]
+        t = self._nearness
+        near = (1 + t * (1 / 2 + t * (3 / 8 + t * (5 / 16)))) / self.softening
+        return self.vectors * torch.where(self.apart, 1 / self._distances, near)[:, None]
+
+    @cached_property
+    def apart(self) -> Tensor:
+        """(E,) bool: whose lengths and directions are those of two points that do not touch."""
+        return self.squared.detach() > self.softening**2
+
+    @cached_property
+    def _distances(self) -> Tensor:
+        """(E,) distances of those apart, 1 for the others."""
+        return torch.where(self.apart, self.squared, 1.0).sqrt()
+
+    @cached_property
+    def _nearness(self) -> Tensor:
+        """(E,) t of those that are not apart, 0 for the others."""
+        return torch.where(self.apart, 0.0, 1 - self.squared / self.softening**2)
 
 
 def segment_sum(values: Tensor, index: Tensor, size: int) -> Tensor:

@@ -51,12 +51,7 @@ class UniqueEdges:
     def _select(cls, edges: Edges) -> UniqueEdges:
         with torch.no_grad():
             index, mutual = _one_of_each_pair(edges.receivers, edges.senders)
-        unique = Edges(
-            edges.receivers.index_select(0, index),
-            edges.senders.index_select(0, index),
-            edges.vectors.index_select(0, index),
-        )
-        return cls(unique, mutual)
+        return cls(edges.select(index), mutual)
 
     def with_self_loops(self, points: int) -> UniqueEdges:
         """The same, and behind them each point with itself, at distance zero in no direction."""
@@ -65,6 +60,7 @@ class UniqueEdges:
             torch.cat((self.edges.receivers, own)),
             torch.cat((self.edges.senders, own)),
             torch.cat((self.edges.vectors, self.edges.vectors.new_zeros(points, 3))),
+            self.edges.softening,
         )
         return UniqueEdges(edges, self.mutual)
 

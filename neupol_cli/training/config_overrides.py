@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 
-from neupol_cli import renamed_settings
+from neupol_cli import earlier_settings
 from neupol_cli.errors import UsageError
 from neupol_cli.validation import annotations_of, mismatch
 
@@ -66,7 +66,7 @@ def config_overrides(config: type, texts: Sequence[str]) -> dict[str, object]:
     hints, limits = typing.get_type_hints(config), annotations_of(config)
     known = [f.name for f in dataclasses.fields(config) if f.name not in DERIVED]
     settings: dict[str, object] = {}
-    for key, text in renamed_settings.current(pairs(texts, "--set")).items():
+    for key, text in earlier_settings.current(pairs(texts, "--set")).items():
         if key not in known:
             raise UsageError(
                 f"--set {key}: this model has no such setting; it has {', '.join(known)}"

@@ -164,9 +164,10 @@ def _begun(options: Options, given: set[str]) -> ChosenOptions:
     preset = presets.chosen(name)
     if preset is None:
         registry.entry(name)
-        chosen = {**options, "preset": None, "bounded": True}
-    else:  # as published
-        chosen = {**presets.applied(options, given, preset, _targets(options)), "bounded": False}
+        chosen = {**options, "preset": None, "bounded": True, "softened": True}
+    else:
+        published = {"bounded": False, "softened": False}
+        chosen = {**presets.applied(options, given, preset, _targets(options)), **published}
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:
@@ -227,6 +228,8 @@ def _task(options: Options, dataset: hdf5.Dataset) -> Task:
             if key not in known:
                 raise UsageError(f"{name} has no --{key}")
             config[key] = options[key]
+    if "softening" in known and not options["softened"]:
+        config.setdefault("softening", 0.0)
     names = {field.name for field in fields(Request)} & set(options)
     plain = {key: options[key] for key in names - {"targets", "weights", "config"}}
     weights = config_overrides.numbers(options["weight"], "--weight")

@@ -146,7 +146,8 @@ class Folder:
         current = {"partition" if name == "split" else name: options[name] for name in options}
         if "preset" not in options:  # --scale had no "auto" then, and "mad" meant it
             current |= {"preset": None, "scale": "auto"}
-        current.setdefault("bounded", False)  # nothing was, then
+        for name in ("bounded", "softened"):
+            current.setdefault(name, False)  # nothing was, then
         if problem := mismatch(current, StoredOptions, "options"):
             raise InputError(f"{self['config.json']}: {problem}")
         return current

@@ -19,6 +19,7 @@ class StoredOptions(TypedDict):
     model: str
     preset: str | None
     bounded: bool
+    softened: bool
     data: str
     target: list[str]
     partition: str

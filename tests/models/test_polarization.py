@@ -82,7 +82,7 @@ def test_doubled_neighbours_equal_brute_force() -> None:
     several = [ase.Atoms(f"H{n}", generator.uniform(0, 4, (n, 3))) for n in (3, 1, 5)]
     graph = Graph.from_atoms(several, torch.float64)
     moving = graph.positions + 0.3 * torch.from_numpy(generator.normal(size=(9, 3)))
-    edges = movable_edges(graph, moving, 2.0)
+    edges = movable_edges(graph, moving, 2.0, 0.5)
     points = torch.cat((graph.positions, moving))
     owner = torch.cat((graph.batch, graph.batch))
     near = (torch.cdist(points, points) < 2.0) & (owner[:, None] == owner)

@@ -42,15 +42,11 @@ TILE = 256
 
 @dataclass(frozen=True)
 class Tile:
-    """Consecutive edges: all of ``half``, then their reverses if there are two ``sides``.
-
-    ``apart`` is false for edges between points that coincide, where Y_l is zero for l > 0.
-    """
+    """Consecutive edges: all of ``half``, then their reverses if there are two ``sides``."""
 
     edges: slice
     half: slice
     sides: int
-    apart: bool
 
 
 @dataclass(frozen=True)
@@ -74,21 +70,6 @@ class FramedEdges:
     harmonics: Tensor
     tiles: list[Tile]
 
-    def spans(self) -> list[tuple[slice, bool]]:
-        """The edges whose points are apart and those whose points coincide, if there are any."""
-        ends = [
-            0,
-            *(
-                max((t.edges.stop for t in self.tiles if t.apart is a), default=0)
-                for a in (True, False)
-            ),
-        ]
-        return [
-            (slice(start, stop), apart)
-            for start, stop, apart in zip(ends, ends[1:], (True, False), strict=False)
-            if stop > start
-        ]
-
 
 class Frames:
     """Finds the pairs and frames of edges, once for the same edges."""
@@ -102,20 +83,13 @@ class Frames:
         ]
 
     def __call__(self, edges: Edges) -> FramedEdges:
-        """The pairs of these edges."""
+        """The pairs of these edges, all of them between points that are apart."""
         key = ("edge frames", self.lmax)
         return edges.once(key, lambda: self._pairs(edges))
 
     def _pairs(self, edges: Edges) -> FramedEdges:
         first, second = paired(edges)
-        apart = (edges.squared.detach() > 0).index_select(0, first)
-        double = torch.arange(first.shape[0], device=first.device) < second.shape[0]
-        kinds = [(apart & double, 2, True), (apart & ~double, 1, True)]
-        kinds += [(~apart & double, 2, False), (~apart & ~double, 1, False)]
-        chosen = [kind.nonzero().squeeze(1) for kind, _, _ in kinds]
-        first = first.index_select(0, torch.cat(chosen))
-        second = second.index_select(0, torch.cat((chosen[0], chosen[2])))
-        counts = [(c.shape[0], sides, a) for c, (_, sides, a) in zip(chosen, kinds, strict=True)]
+        counts = [(len(second), 2), (len(first) - len(second), 1)]
         tiles = list(tiled(counts, TILE if first.device.type == "cpu" else max(len(first), 1)))
         return self._framed(edges, first, second, tiles)
 
@@ -134,9 +108,8 @@ class Frames:
                 used += count
         index = torch.cat(order)
         directions = edges.directions.index_select(0, index)
-        ends = (edges.receivers, edges.senders, edges.vectors)
         return FramedEdges(
-            Edges(*(end.index_select(0, first) for end in ends)),
+            edges.select(first),
             torch.cat(halves),
             edges.receivers.index_select(0, index),
             edges.senders.index_select(0, index),
@@ -149,11 +122,9 @@ class Frames:
         """(E, 3) unit vectors -> for l = 1..lmax (E, 2l + 1, 2l + 1), with D_l Y_l(n) = Y_l(y).
 
         A half turn about n + y takes n to y; where n points away from y, one about n - y takes it
-        to -y and one about x brings it back, so that nothing is divided by less than one. Points
-        that coincide have no direction; any frame will do, and theirs is that of y.
+        to -y and one about x brings it back, so that nothing is divided by less than one.
         """
-        pole = directions.new_tensor([0.0, 1.0, 0.0])
-        n = torch.where((directions != 0).any(1, keepdim=True), directions, pole)
+        n, pole = directions, directions.new_tensor([0.0, 1.0, 0.0])
         side = torch.where(n[:, 1:2] >= 0, 1.0, -1.0).to(n)  # (E, 1)
         axis = n + side * pole
         scaled = axis / (1 + side * n[:, 1:2])  # axis . axis = 2 (1 + |n_y|)
@@ -172,15 +143,15 @@ class Frames:
         return (2 * degree + 1) * (raising.t() @ (outer @ raising))
 
 
-def tiled(counts: Sequence[tuple[int, int, bool]], size: int) -> Iterator[Tile]:
-    """Tiles of half edges, kind after kind: how many, with how many sides, and whether apart."""
+def tiled(counts: Sequence[tuple[int, int]], size: int) -> Iterator[Tile]:
+    """Tiles of half edges, kind after kind: how many, and with how many sides."""
     at = begin = 0
-    for many, sides, apart in counts:
+    for many, sides in counts:
         end = begin + many
         for start in range(begin, end, size):
             half = slice(start, min(start + size, end))
             count = sides * (half.stop - half.start)
-            yield Tile(slice(at, at + count), half, sides, apart)
+            yield Tile(slice(at, at + count), half, sides)
             at += count
         begin = end
 

@@ -67,8 +67,6 @@ class FrameInstructions(TensorProduct):
             for m in range(min(l3 + 1, orders))
         ]
         self.index = {(group.l3, group.m): k for k, group in enumerate(self.groups)}
-        coincident = [torch.full((muls[p.l1],), float(p.l2 == 0)) for p in self.paths]
-        self.coincident = Constant(torch.cat(coincident).double())
 
     def _terms(self, l3: int, m: int) -> list[Term]:
         return [

@@ -35,8 +35,7 @@ class MessageInputs(NamedTuple):
 
     source, target: (P, dim) with components before channels; radial: (H, k); last: (weights, k);
     offset: (weights,); bias: (sum of muls + heads x a,); attention: (heads, a);
-    value_bias: (values of m = 0,); matrices: (out, K) a group; values: (out, in) for each m;
-    coincident: the same for edges of no length.
+    value_bias: (values of m = 0,); matrices: (out, K) a group; values: (out, in) for each m.
     """
 
     source: Tensor
@@ -49,15 +48,6 @@ class MessageInputs(NamedTuple):
     value_bias: Tensor
     matrices: Sequence[Tensor]
     values: Sequence[Tensor]
-    coincident: Sequence[Tensor]
-
-
-def path_weights(
-    p: MessageInputs, half: slice, instructions: FrameInstructions, apart: bool
-) -> Tensor:
-    """w(r) of some half edges; where two points coincide, Y_l is zero for l > 0."""
-    weights = product(p.radial[half], p.last, p.offset)
-    return weights if apart else weights * instructions.coincident.like(weights)
 
 
 def plain(
@@ -72,34 +62,10 @@ def plain(
     Returns:
         (E, heads) logits, then for each l (E, 2l + 1, out) values.
     """
-    by_degree = [
-        _plain(p, framed_edges, instructions, outs, span, apart)
-        for span, apart in framed_edges.spans()
-    ]
-    return [torch.cat(column) for column in zip(*by_degree, strict=True)] or _nothing(p, outs)
-
-
-def _nothing(p: MessageInputs, outs: Muls) -> list[Tensor]:
-    """The messages of no edges."""
-    empty = p.source[:0]
-    shapes = [(0, 2 * degree + 1, out) for degree, out in enumerate(outs)]
-    return [empty.new_empty(0, p.attention.shape[0]), *map(empty.new_empty, shapes)]
-
-
-def _plain(
-    p: MessageInputs,
-    framed_edges: FramedEdges,
-    instructions: FrameInstructions,
-    outs: Muls,
-    span: slice,
-    apart: bool,
-) -> list[Tensor]:
-    weights = path_weights(p, slice(None), instructions, apart).index_select(
-        0, framed_edges.halves[span]
-    )
-    both = p.source.index_select(0, framed_edges.senders[span])
-    both = both + p.target.index_select(0, framed_edges.receivers[span])
-    rotations = [rotation[span] for rotation in framed_edges.rotations]
+    weights = product(p.radial, p.last, p.offset).index_select(0, framed_edges.halves)
+    both = p.source.index_select(0, framed_edges.senders)
+    both = both + p.target.index_select(0, framed_edges.receivers)
+    rotations = framed_edges.rotations
     first, *rest = blocks(both, instructions.muls)
     turned = [first, *map(torch.bmm, rotations, rest)]
     mixed = mix(turned, weights, p, instructions)
@@ -108,7 +74,7 @@ def _plain(
         {m: degree_values[m] * (SIGMOID * torch.sigmoid(gate)) for m in degree_values}
         for degree_values, gate in zip(mixed[1:], gates, strict=True)
     ]
-    values = framed_values(opened, p.values if apart else p.coincident, p.value_bias, outs)
+    values = framed_values(opened, p.values, p.value_bias, outs)
     back = [rotation.transpose(1, 2) for rotation in rotations]
     rest = [torch.bmm(r, v) for r, v in zip(back, values[1:], strict=False)]
     return [attention_logits(alpha.squeeze(1), p.attention), values[0], *rest]

@@ -19,7 +19,6 @@ from neupol_cli.models.equiformer.kernels.frame_messages import (
     MessageInputs,
     blocks,
     odd,
-    path_weights,
     rows,
 )
 from neupol_cli.models.equiformer.so3 import Muls
@@ -50,7 +49,7 @@ def mixed_tile(
         *(torch.bmm(r[tile.edges], v) for r, v in zip(framed_edges.rotations, rest, strict=True)),
     ]
     state = TileState(
-        path_weights(p, tile.half, instructions, tile.apart),
+        product(p.radial[tile.half], p.last, p.offset),
         [features.unflatten(0, (tile.sides, -1)) for features in turned],
         [],
     )
@@ -134,7 +133,7 @@ def write_values(
     values: Sequence[Tensor],
 ) -> None:
     """Writes the tile's rows of the values."""
-    framed = framed_values(state, p, tile, instructions, [output.shape[2] for output in values])
+    framed = framed_values(state, p, instructions, [output.shape[2] for output in values])
     values[0][tile.edges] = framed[0]
     for value, rotation, output in zip(
         values[1:], framed_edges.rotations, framed[1:], strict=False
@@ -145,7 +144,6 @@ def write_values(
 def framed_values(
     state: TileState,
     p: MessageInputs,
-    tile: Tile,
     instructions: FrameInstructions,
     widths: Sequence[int],
 ) -> list[Tensor]:
@@ -153,7 +151,7 @@ def framed_values(
     gates = gates_of(state, instructions.muls)
     mixed = state.mixed[0]
     framed = [mixed.new_empty(len(mixed), 2 * k + 1, width) for k, width in enumerate(widths)]
-    for m, matrix in enumerate(p.values if tile.apart else p.coincident):
+    for m, matrix in enumerate(p.values):
         made = product(
             opened_rows(state, gates, m, instructions), matrix, p.value_bias if m == 0 else None
         )

@@ -72,14 +72,10 @@ class TileGradient:
         ]
         gates = gates_of(state, self.muls)
         by_gate: list[Tensor | None] = [None for _ in gates]
-        chosen, total = (
-            (block.values if self.tile.apart else block.coincident)
-            for block in (self.p, self.total)
-        )
-        for m, matrix in enumerate(chosen):
+        for m, matrix in enumerate(self.p.values):
             g = torch.cat([rows(block, m) for block in framed[m:]], 2)
             if self.learns:
-                _outer(total[m], g, opened_rows(state, gates, m, self.instructions))
+                _outer(self.total.values[m], g, opened_rows(state, gates, m, self.instructions))
             if self.learns and m == 0:
                 self.total.value_bias.add_(g.sum((0, 1)))
             self._opened(_folded(product(g, matrix.t()), m), m, gates, by_gate)
@@ -155,8 +151,6 @@ class TileGradient:
 
     def _weights(self, g: Tensor) -> None:
         """Through the last map of the radial network."""
-        if not self.tile.apart:
-            g = g * self.instructions.coincident.like(g)
         half = self.tile.half
         self.total.radial[half] = product(g, self.p.last.t())
         if self.learns:
@@ -186,7 +180,7 @@ class TileGradient:
             joined = torch.bmm(g.flatten(0, 1), t.flatten(0, 1).transpose(1, 2))
             turn[edges] = torch.bmm(joined, rotation[edges])
         widths = [g.shape[2] for g in gradients]
-        framed = framed_values(self.state, self.p, self.tile, self.instructions, widths)
+        framed = framed_values(self.state, self.p, self.instructions, widths)
         for turn, f, g in zip(turns, framed[1:], gradients[1:], strict=False):
             turn[edges] += torch.bmm(f, g[edges].transpose(1, 2))
 

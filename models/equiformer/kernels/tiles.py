@@ -47,17 +47,15 @@ def messages(
 
 
 def _flat(p: MessageInputs) -> tuple[Tensor, ...]:
-    return *p[:8], *p.matrices, *p.values, *p.coincident
+    return *p[:8], *p.matrices, *p.values
 
 
 def _inputs(
     tensors: Sequence[Tensor], instructions: FrameInstructions, outs: Muls
 ) -> MessageInputs:
     """The inverse of :func:`_flat`."""
-    groups, degrees = len(instructions.groups), len(outs)
-    ends = 8 + groups, 8 + groups + degrees
-    lists = tensors[8 : ends[0]], tensors[ends[0] : ends[1]], tensors[ends[1] :]
-    return MessageInputs(*tensors[:8], *lists)  # type: ignore[call-arg,arg-type]
+    end = 8 + len(instructions.groups)
+    return MessageInputs(*tensors[:8], tensors[8:end], tensors[end:])  # type: ignore[call-arg,arg-type]
 
 
 class _Tiled(torch.autograd.Function):

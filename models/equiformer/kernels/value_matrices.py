@@ -11,16 +11,10 @@ from neupol_cli.models.equiformer.kernels.edge_frame import coupling
 from neupol_cli.models.equiformer.tensor_product import Path
 
 
-def value_matrices(values: Values) -> tuple[list[Tensor], list[Tensor]]:
-    """For each m (out, in): from l1 = m.. (and, for m > 0, from -m and m swapped) to l3 = m..
-
-    Returns:
-        Those of edges, and those of edges of no length, where Y_l is zero for l > 0.
-    """
+def value_matrices(values: Values) -> list[Tensor]:
+    """For each m (out, in): from l1 = m.. (and, for m > 0, from -m and m swapped) to l3 = m.."""
     blocks = _blocks(values)
-    short = {path: block for path, block in blocks.items() if path.l2 == 0}
-    orders = range(len(values.outs))
-    return [_matrix(values, m, blocks) for m in orders], [_matrix(values, m, short) for m in orders]
+    return [_matrix(values, m, blocks) for m in range(len(values.outs))]
 
 
 def value_bias(values: Values) -> Tensor:

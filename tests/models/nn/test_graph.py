@@ -120,6 +120,49 @@ def test_lengths_and_directions_at_zero_have_finite_gradients() -> None:
     assert torch.isfinite(gradient).all()
 
 
+def edges_along(d: torch.Tensor, softening: float) -> Edges:
+    """(E, 3) vectors as edges."""
+    ends = torch.zeros(len(d), dtype=torch.long)
+    return Edges(ends, ends, d, softening)
+
+
+def test_softened_edges_are_the_others_beyond_the_radius() -> None:
+    d = torch.linspace(0.5001, 3, 40, dtype=torch.float64)[:, None] * torch.tensor([0.6, 0, -0.8])
+    soft, plain = edges_along(d, 0.5), edges_along(d, 0.0)
+    assert torch.equal(soft.lengths, plain.lengths)
+    torch.testing.assert_close(soft.directions, plain.directions, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("quantity", ["lengths", "directions"])
+def test_softened_edges_join_with_three_derivatives(quantity: str) -> None:
+    """At the radius, and nowhere is there any kink: by the largest of each derivative."""
+
+    def value(r: torch.Tensor) -> torch.Tensor:
+        d = r[:, None] * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+        found = getattr(edges_along(d, 0.5), quantity)
+        return found if found.dim() == 1 else found[:, 1]
+
+    for side in (0.5 - 1e-9, 0.5 + 1e-9):
+        r = torch.tensor([side], dtype=torch.float64, requires_grad=True)
+        derivatives = [value(r)]
+        for _ in range(3):
+            derivatives += torch.autograd.grad(derivatives[-1].sum(), r, create_graph=True)
+        exact = [0.5, 1.0, 0, 0] if quantity == "lengths" else [1.0, 0, 0, 0]
+        found = torch.stack(derivatives).flatten().detach()
+        torch.testing.assert_close(found, torch.tensor(exact).double(), rtol=0, atol=1e-5)
+
+
+def test_softened_edges_are_polynomials_at_zero() -> None:
+    d = 1e-3 * torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    edges, origin = edges_along(d, 0.5), edges_along(torch.zeros_like(d), 0.5)
+    torch.testing.assert_close(origin.lengths, torch.full((20,), 0.15625).double())
+    assert not origin.directions.any()
+    slope = edges.directions / d
+    torch.testing.assert_close(slope, torch.full_like(d, 2.1875 / 0.5), rtol=1e-4, atol=0)
+    d.requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: edges_along(x, 0.5).directions, d)
+
+
 def test_segment_sum_counts_every_row_once() -> None:
     values = torch.arange(6.0).view(6, 1)
     summed = segment_sum(values, torch.tensor([2, 0, 2, 2, 0, 3]), 5)
