@@ -26,7 +26,7 @@ from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.calibration import LEVEL
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.models.workers import in_order
-from neupol_cli.targets import FORCES
+from neupol_cli.targets import FORCES, target
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -73,7 +73,7 @@ class Prediction:
         for name, spread in self.spread.items():
             properties[name]["spread"] = spread
         for name, half in self.uncertainty.items():
-            properties[name] |= _interval(self.values[name].values, half)
+            properties[name] |= _interval(name, self.values[name].values, half)
         derivatives = {name: _record(target) for name, target in self._derivatives().items()}
         for name, of_atoms in self._of_forces().items():
             derivatives[FORCES][name] = of_atoms.values.tolist()
@@ -115,11 +115,16 @@ def _record(target: Target) -> dict[str, object]:
     return {"value": target.values.tolist(), "unit": target.unit}
 
 
-def _interval(value: np.ndarray, half: float) -> dict[str, object]:
-    """Ends of an interval, or the radius of a vector's ball, for JSON."""
+def _interval(name: str, value: np.ndarray, half: float) -> dict[str, object]:
+    """Ends of an interval, or the radius of a vector's ball, for JSON.
+
+    Of what cannot be negative it begins at zero: the truth is not below.
+    """
     if value.ndim:
         return {"uncertainty": half}
-    return {"interval": [float(value) - half, float(value) + half]}
+    low, high = float(value) - half, float(value) + half
+    begins = target(name).positive and low < 0 < high
+    return {"interval": [0.0 if begins else low, high]}
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,9 @@ class Committee:
         """The unit of each property; models that name different ones cannot be averaged."""
         units: dict[str, str] = {}
         for model, name in zip(self.models, self.names, strict=True):
-            for target, unit in model.targets.items():
-                if units.setdefault(target, unit) != unit:
-                    raise InputError(f"{name}: {target} is in {unit}, elsewhere in {units[target]}")
+            for label, unit in model.targets.items():
+                if units.setdefault(label, unit) != unit:
+                    raise InputError(f"{name}: {label} is in {unit}, elsewhere in {units[label]}")
         return units
 
     @property

@@ -9,9 +9,10 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import InputError, TemporaryError
+from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.nn.graph import Graph, neighbours
 from neupol_cli.models.property import PropertyModel
-from neupol_cli.prediction.committee import Committee, chunks
+from neupol_cli.prediction.committee import Committee, Prediction, chunks
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +147,17 @@ def test_chunks_keep_order_and_lose_nothing() -> None:
     ]
     large = [(str(k), ase.Atoms("H3")) for k in range(7)]
     assert [len(some) for some in chunks(large, 5, 6)] == [2, 2, 2, 1]
+
+
+def test_an_interval_of_what_cannot_be_negative_begins_at_zero() -> None:
+    values = {"mu": 0.1, "r2": 2.0, "homo": -0.1, "gap": -0.5}
+    said = Prediction(
+        "x",
+        ase.Atoms("H"),
+        {name: Target(np.asarray(value), "") for name, value in values.items()},
+        uncertainty=dict.fromkeys(values, 0.3),
+    ).record()["properties"]
+    intervals = {name: said[name]["interval"] for name in values}  # type: ignore[index]
+    expected = {"mu": [0, 0.4], "r2": [1.7, 2.3], "homo": [-0.4, 0.2], "gap": [-0.8, -0.2]}
+    for name, ends in expected.items():
+        np.testing.assert_allclose(intervals[name], ends, rtol=0, atol=1e-12)
