@@ -201,7 +201,7 @@ def main() -> None:
             domain.check(atoms, "")
         except InputError:
             return True
-        return bool(domain.doubts(atoms, {}))
+        return bool(domain.doubts(atoms, Bonds.of(atoms), {}))
 
     share = np.mean([doubted(atoms) for atoms in molecules])
     print(
@@ -212,7 +212,9 @@ def main() -> None:
     rows = [
         {name: float(column[k]) for name, column in answers.items()} for k in range(len(chosen))
     ]
-    share = np.mean([bool(domain.doubts(a, r)) for a, r in zip(chosen, rows, strict=True)])
+    share = np.mean(
+        [bool(domain.doubts(a, Bonds.of(a), r)) for a, r in zip(chosen, rows, strict=True)]
+    )
     print(f"{len(chosen)} of them, with answers: {100 * share:.2f} % doubted", flush=True)
     total = []
     for kind, change in KINDS.items():

@@ -16,6 +16,7 @@ from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predic
 from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain import doubts
+from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError, NeupolError, UsageError
 from neupol_cli.io import structures, volumetric
@@ -255,7 +256,10 @@ class Job:
         domain = Domain.of(self.model.header)
         if domain is None:
             return None
-        return [*domain.doubts(atoms, {}), *doubts.of_electrons(*report.electron_count())]
+        return [
+            *domain.doubts(atoms, Bonds.of(atoms), {}),
+            *doubts.of_electrons(*report.electron_count()),
+        ]
 
     def _reference(self, grid: Grid, atoms: Atoms) -> Volume | None:
         """The reference: same grid, atoms and places, or the comparison would mean nothing."""

@@ -13,6 +13,7 @@ from neupol_cli.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from neupol_cli.domain.bonds import Bonds
     from neupol_cli.models.base import Header
 
 
@@ -45,12 +46,13 @@ class Domain:
         for reason in doubts.of_charge(self.facts, atoms, label):
             raise InputError(f"{label}: {reason}")
 
-    def doubts(self, atoms: Atoms, values: Mapping[str, float]) -> list[str]:
+    def doubts(self, atoms: Atoms, bonds: Bonds, values: Mapping[str, float]) -> list[str]:
         """Reasons not to trust these answers for this structure.
 
         Args:
             atoms: the structure.
+            bonds: its own.
             values: target -> the answer, in the unit of the training data.
         """
         of_answer = doubts.of_answer(self.facts, atoms, values)
-        return [*doubts.of_structure(self.facts, atoms), *of_answer]
+        return [*doubts.of_structure(self.facts, atoms, bonds), *of_answer]

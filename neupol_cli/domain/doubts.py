@@ -70,9 +70,8 @@ def of_charge(facts: Facts, atoms: Atoms, label: str = "") -> list[str]:
     return reasons
 
 
-def of_structure(facts: Facts, atoms: Atoms) -> list[str]:
-    """What a structure has that no training structure had."""
-    bonds = Bonds.of(atoms)
+def of_structure(facts: Facts, atoms: Atoms, bonds: Bonds) -> list[str]:
+    """What a structure with these bonds has that no training structure had."""
     reasons = [*of_charge(facts, atoms), *_overall(facts, atoms, bonds), *_lengths(facts, bonds)]
     strange = [s for s in dict.fromkeys(bonds.surroundings()) if not facts.knows(s)]
     return [*reasons, *(f"no training structure has an atom {name}" for name in strange)]
@@ -161,19 +160,19 @@ def _out_of_range(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> It
             yield f"{whole} ({low:.4g} to {high:.4g}{' an atom' if scale > 1 else ''})"
 
 
-def distant_parts(atoms: Atoms) -> list[Atoms]:
+def distant_parts(atoms: Atoms, bonds: Bonds) -> list[Atoms]:
     """The pieces of a structure that are too far from each other to feel it; none where they do, or
     where it is in one piece."""
-    if atoms.pbc.any() or np.linalg.norm(np.ptp(atoms.positions, axis=0)) < DISTANT:
-        return []  # bonds need not be looked for
+    pieces = [] if atoms.pbc.any() else bonds.pieces()
+    if len(pieces) < 2:
+        return []
     from scipy.spatial import cKDTree
 
-    pieces = Bonds.of(atoms).pieces()
     for piece in pieces:
         others = np.delete(atoms.positions, piece, 0)
         if len(others) and cKDTree(others).query(atoms.positions[piece])[0].min() < DISTANT:
             return []
-    return [atoms[piece] for piece in pieces] if len(pieces) > 1 else []
+    return [atoms[piece] for piece in pieces]
 
 
 def of_parts(

@@ -145,15 +145,16 @@ def xyz_file(path: Path, predictions: Predictions) -> None:
 def hdf5_file(path: Path, predictions: Predictions) -> None:
     """Structures with the predictions as their targets; `neupol data info` reads it."""
     everything = list(predictions)
-    names = everything[0].targets()
-    targets = {name: _gathered(everything, name, target) for name, target in names.items()}
+    rows = [p.targets() for p in everything]
+    targets = {name: _gathered([row[name] for row in rows]) for name in rows[0]}
     frames = [p.atoms for p in everything]
     dataset = hdf5.from_atoms(frames, "structures", "predicted by neupol", targets=targets)
     hdf5.write(path, dataset)
 
 
-def _gathered(predictions: list[Prediction], name: str, first: Target) -> Target:
-    values = [p.targets()[name].values for p in predictions]
+def _gathered(rows: list[Target]) -> Target:
+    """One target of all structures."""
+    first, values = rows[0], [row.values for row in rows]
     joined = np.concatenate(values) if first.per == "atom" else np.asarray(values, float)
     return Target(joined, first.unit, first.per)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli.domain import doubts
+from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
@@ -197,8 +198,9 @@ class Committee:
         if not self.domains:
             return prediction
         atoms, numbers = prediction.atoms, prediction.numbers()
-        reasons = [reason for d in self.domains for reason in d.doubts(atoms, numbers)]
-        if parts := doubts.distant_parts(atoms):
+        bonds = Bonds.of(atoms)
+        reasons = [reason for d in self.domains for reason in d.doubts(atoms, bonds, numbers)]
+        if parts := doubts.distant_parts(atoms, bonds):
             alone = self.predict([(prediction.label, part) for part in parts], False, False)
             reasons += doubts.of_parts(numbers, [part.numbers() for part in alone], self.units)
         return replace(prediction, doubts=tuple(dict.fromkeys(reasons)))

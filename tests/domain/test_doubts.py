@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from neupol_cli.domain import doubts, summary
+from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.facts import Facts, facts_of
 from neupol_cli.errors import InputError
 from neupol_cli.io.charges import multiplicity, total_charge
@@ -41,7 +42,7 @@ def test_few_data_know_neighbours_by_element(facts: Facts) -> None:
 
 
 def reasons(facts: Facts, atoms: Atoms) -> str:
-    return "; ".join(doubts.of_structure(facts, atoms))
+    return "; ".join(doubts.of_structure(facts, atoms, Bonds.of(atoms)))
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -129,15 +130,19 @@ def test_numbers_that_cannot_be_are_told(facts: Facts) -> None:
     assert "H - U is 1.000 eV, and should be 0.026" in doubts.of_answer(facts, water, heated)[0]
 
 
+def distant_parts(atoms: Atoms) -> list[Atoms]:
+    return doubts.distant_parts(atoms, Bonds.of(atoms))
+
+
 def test_a_whole_is_the_sum_of_distant_parts() -> None:
     near, far = molecule("H2O"), molecule("H2O")
     far.positions += (20.0, 0, 0)
-    parts = doubts.distant_parts(near + far)
+    parts = distant_parts(near + far)
     assert [part.get_chemical_formula() for part in parts] == ["H2O", "H2O"]
     np.testing.assert_array_equal(parts[1].positions, far.positions)
-    assert doubts.distant_parts(near) == []
+    assert distant_parts(near) == []
     far.positions -= (14.0, 0, 0)
-    assert doubts.distant_parts(near + far) == []
+    assert distant_parts(near + far) == []
     alone = {"U0": -2079.0, "alpha": 6.0, "homo": -7.0}
     twice = {"U0": -4158.0, "alpha": 12.0, "homo": -7.0}
     units = {"U0": "eV", "alpha": "bohr^3", "homo": "eV"}
