@@ -19,6 +19,7 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.calibration import Calibration, structure_features
 from neupol_cli.models.nn.elements import check_elements
 from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.hermite import Interpolation, Start
 from neupol_cli.models.settings import AtomicNumber, Names, Range, Softening, Species, Unit
 from neupol_cli.models.targets import readouts_of
 
@@ -252,6 +253,8 @@ class PropertyConfig:
         softening: within how many Angstrom of each other the lengths and directions between two
             points are softened, where atoms have two of them (models/polarization.py); 0 for none,
             as published.
+        table_start, interpolation: how the tables of a learned encoding start, and how they are
+            read between their bins (models/nn/hermite.py).
         outputs: how each target is read out, one of ``READOUTS`` (models/targets.py) that the
             network has. If empty, every target is a number, read out in the network's own way.
         positive: targets that are kept from being negative (models/bound.py); of published
@@ -263,6 +266,8 @@ class PropertyConfig:
     units: tuple[Unit, ...] = ("",)
     polarization: str = "off"
     softening: Softening = 0.5
+    table_start: Start = "smooth"
+    interpolation: Interpolation = "hermite"
     outputs: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
 

@@ -10,26 +10,49 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
 from neupol_cli.models.nn.graph import Edges
-from neupol_cli.models.nn.hermite import HermiteTable
+from neupol_cli.models.nn.hermite import HermiteTable, Interpolation, Start
 from neupol_cli.models.nn.linear import Linear
+
+
+class EncodingConfig(Protocol):
+    """What a network's configuration says of its encoding."""
+
+    @property
+    def encoding_size(self) -> int: ...
+    @property
+    def encoding_bins(self) -> int: ...
+    @property
+    def table_start(self) -> Start: ...
+    @property
+    def interpolation(self) -> Interpolation: ...
 
 
 @dataclass(frozen=True)
 class RadialBasisConfig:
     """How finely distances are resolved: ``size`` numbers over [0, ``high``] Angstrom.
 
-    ``bins`` is the number of bin centres of a learned table; the others do not read it.
+    ``bins`` is the number of bin centres of a learned table, which starts and is read as ``start``
+    and ``interpolation`` say (nn/hermite.py); the others read none of the three.
     """
 
     size: int
     high: float
     bins: int = 64
+    start: Start = "smooth"
+    interpolation: Interpolation = "hermite"
+
+    @classmethod
+    def of(cls, config: EncodingConfig, high: float) -> RadialBasisConfig:
+        """A network's, over [0, ``high``]."""
+        resolution = config.encoding_size, high, config.encoding_bins
+        return cls(*resolution, config.table_start, config.interpolation)
 
 
 class Squared(nn.Module):
@@ -146,7 +169,8 @@ class Learned(HermiteTable):
     """The learned encoding of a distance over [0, high]."""
 
     def __init__(self, basis: RadialBasisConfig) -> None:
-        super().__init__(basis.size, basis.bins, 0.0, basis.high)
+        form = basis.start, basis.interpolation
+        super().__init__(basis.size, basis.bins, 0.0, basis.high, *form)
 
     def forward(self, edges: Edges) -> Tensor:  # type: ignore[override]
         return super().forward(edges.lengths)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from neupol_cli.models.dimenet.config import DimeNetConfig
 from neupol_cli.models.dimenet.spherical_basis import legendre
 from neupol_cli.models.dimenet.triplets import Angles
 from neupol_cli.models.nn.hermite import HermiteTable
@@ -16,9 +17,9 @@ from neupol_cli.models.nn.linear import Linear
 class LegendreAngles(nn.Module):
     """F_l = sqrt((2l+1) / 4 pi) P_l(cos angle), l = 0 .. size - 1; no parameters."""
 
-    def __init__(self, size: int, bins: int) -> None:
+    def __init__(self, config: DimeNetConfig) -> None:
         super().__init__()
-        self.size = size
+        self.size = config.spherical
 
     def forward(self, given: Angles) -> Tensor:
         """(...) angles -> (..., size)."""
@@ -28,8 +29,9 @@ class LegendreAngles(nn.Module):
 class PerceptronAngles(nn.Module):
     """Two layers with a ReLU between them: the baseline ``+MLP`` of Gao et al. 2022, Table 2."""
 
-    def __init__(self, size: int, bins: int) -> None:
+    def __init__(self, config: DimeNetConfig) -> None:
         super().__init__()
+        size = config.spherical
         self.layers = nn.Sequential(Linear(1, size), nn.ReLU(), Linear(size, size))
 
     def forward(self, given: Angles) -> Tensor:
@@ -42,8 +44,9 @@ class LearnedAngles(HermiteTable):
 
     quantity = "angle"
 
-    def __init__(self, size: int, bins: int) -> None:
-        super().__init__(size, bins, 0.0, math.pi)
+    def __init__(self, config: DimeNetConfig) -> None:
+        form = config.table_start, config.interpolation
+        super().__init__(config.spherical, config.encoding_bins, 0.0, math.pi, *form)
 
     def forward(self, given: Angles) -> Tensor:  # type: ignore[override]
         """(...) angles -> (..., size)."""
@@ -51,12 +54,12 @@ class LearnedAngles(HermiteTable):
         return super().forward(angles.flatten()).view(*angles.shape, self.size)
 
 
-LEARNED: dict[str, Callable[[int, int], nn.Module]] = {
+LEARNED: dict[str, Callable[[DimeNetConfig], nn.Module]] = {
     "mlp": PerceptronAngles,
     "learned": LearnedAngles,
 }
 
 
-def angular(name: str, size: int, bins: int) -> nn.Module:
-    """What goes with the distance encoding of that name; Legendre polynomials with most."""
-    return LEARNED.get(name, LegendreAngles)(size, bins)
+def angular(config: DimeNetConfig) -> nn.Module:
+    """What goes with its distance encoding; Legendre polynomials with most."""
+    return LEARNED.get(config.encoding, LegendreAngles)(config)

@@ -47,7 +47,7 @@ class EncodedBasis(nn.Module):
 
     def __init__(self, config: DimeNetConfig) -> None:
         super().__init__()
-        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
+        basis = RadialBasisConfig.of(config, config.cutoff)
         self.spherical = config.spherical
         self.along = encoding(config.encoding, basis)
         self.across = encoding(config.encoding, basis)

@@ -161,7 +161,7 @@ class DimeNet(Backbone):
         self.irreps = f"{len(config.targets)}x0e"
         own = config.encoding == "bessel"
         self.distances = RadialBasis(config) if own else EncodedBasis(config)
-        self.angles = angular(config.encoding, config.spherical, config.encoding_bins)
+        self.angles = angular(config)
         radial = self.distances.size
         self.embedding = Embedding(config, radial)
         self.layers = nn.ModuleList(Interaction(config, radial) for _ in range(config.layers))

@@ -44,7 +44,7 @@ class DistanceBias(nn.Module):
     def __init__(self, config: DistanceTransformerConfig) -> None:
         super().__init__()
         high = config.cutoff or config.encoding_range
-        basis = RadialBasisConfig(config.encoding_size, high, config.encoding_bins)
+        basis = RadialBasisConfig.of(config, high)
         self.encoding = encoding(config.encoding, basis)
         size = int(self.encoding.size)  # type: ignore[arg-type]
         self.layers = nn.Sequential(

@@ -63,9 +63,7 @@ class Layer(nn.Module):
         # The ablation of frozen points keeps the parameters of pi and never reads it.
         self.moves = has_phi_x and config.polarization == "movable"
         self.widths = state_widths(config)
-        basis = RadialBasisConfig(
-            config.encoding_size, config.cutoff or config.encoding_range, config.encoding_bins
-        )
+        basis = RadialBasisConfig.of(config, config.cutoff or config.encoding_range)
         self.hidden, self.cutoff = hidden, config.cutoff
         self.encoding = encoding(config.encoding, basis)
         self.first = Linear(2 * hidden + int(self.encoding.size), hidden)  # type: ignore[arg-type]

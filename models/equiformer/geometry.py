@@ -46,7 +46,7 @@ class Geometry(nn.Module):
     def __init__(self, config: EquiformerConfig, lmax: int) -> None:
         super().__init__()
         self.frames = Frames(lmax)
-        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
+        basis = RadialBasisConfig.of(config, config.cutoff)
         self.basis = radial_basis(config.encoding, basis)
         self.size = int(self.basis.size)  # type: ignore[arg-type]
 

@@ -66,7 +66,7 @@ class RadialEncoding(nn.Module):
     def __init__(self, config: EquivariantTransformerConfig) -> None:
         super().__init__()
         self.cutoff = config.cutoff
-        basis = RadialBasisConfig(config.encoding_size, config.cutoff, config.encoding_bins)
+        basis = RadialBasisConfig.of(config, config.cutoff)
         self.encoding = encoding(config.encoding, basis)
         self.size = int(self.encoding.size)  # type: ignore[arg-type]
 

@@ -4,12 +4,14 @@
     c2 = t^2 (3 - 2 t)    c1 = 1 - c2    c3 = t (1 - t)^2    c4 = t^2 (t - 1)
 
 h are heights at the nodes and g slopes there, in units of a bin; y and its first derivative are
-continuous. A table is (2 bins, C): for each node its heights, then its slopes.
+continuous. A table is (2 bins, C): for each node its heights, then its slopes. The paper's simpler
+variants have no slopes: linear, c1 = 1 - t and c2 = t, and nearest, the height of the nearer node.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from neupol_cli.models.kernels.table_rows import weighted_rows
 
 # Of a table that is made from a function: more nodes give back rounding errors, not the function.
 MOST_BINS = 16_385
+Start = Literal["smooth", "random"]
+Interpolation = Literal["hermite", "linear", "nearest"]
 
 
 class TableLookup:
@@ -34,14 +38,18 @@ class TableLookup:
         self.left, self.weights, self.bins = left, weights, bins
 
     @classmethod
-    def of(cls, x: Tensor, bins: int, high: float, low: float = 0.0) -> TableLookup:
+    def of(
+        cls,
+        x: Tensor,
+        bins: int,
+        high: float,
+        low: float = 0.0,
+        interpolation: Interpolation = "hermite",
+    ) -> TableLookup:
         """The places of (E,) values; those outside [low, high] are held at its ends."""
         place = ((x - low) * ((bins - 1) / (high - low))).clamp(0, bins - 1)
         left = place.detach().floor().clamp(max=bins - 2)
-        t = place - left
-        c2 = t * t * (3 - 2 * t)
-        c4 = t * t * (t - 1)
-        return cls(left.long(), torch.stack((1 - c2, c4 - t * (t - 1), c2, c4), 1), bins)
+        return cls(left.long(), WEIGHTS[interpolation](place - left), bins)
 
     def masked(self, inside: Tensor) -> TableLookup:
         """The same with weight zero where ``inside`` (E,) is false."""
@@ -60,47 +68,95 @@ class TableLookup:
         return (self.weights[..., None] * table[rows]).sum(1)
 
 
+def _hermite(t: Tensor) -> Tensor:
+    """(E,) t -> (E, 4) c1, c3, c2, c4."""
+    c2 = t * t * (3 - 2 * t)
+    c4 = t * t * (t - 1)
+    return torch.stack((1 - c2, c4 - t * (t - 1), c2, c4), 1)
+
+
+def _linear(t: Tensor) -> Tensor:
+    """The same where slopes are not read."""
+    return torch.stack((1 - t, torch.zeros_like(t), t, torch.zeros_like(t)), 1)
+
+
+def _nearest(t: Tensor) -> Tensor:
+    """The same; its derivative by t is zero, and is there for whoever asks."""
+    return _linear((t >= 0.5) + 0 * t)
+
+
+WEIGHTS = {"hermite": _hermite, "linear": _linear, "nearest": _nearest}
+
+
 class HermiteTable(nn.Module):
     """x in [low, high] as ``size`` learned curves; outside they are constant.
 
-    The paper does not say how a table starts. Ours starts as random smooth curves, sums of four
-    cosines of falling amplitude, of mean square about one, with the slopes that belong to them: a
-    table of independent numbers would make the first forces as rough as it is.
+    They start as random smooth curves, sums of four cosines of falling amplitude, of mean square
+    about one, with the slopes that belong to them; or ``random``, as published, every number of the
+    table from N(0, 1), so that the first forces are as rough as it is.
 
     Attributes:
         heights: (bins, size).
-        slopes: (bins, size), in units of a bin.
+        slopes: (bins, size), in units of a bin; None where the interpolation reads none.
+        interpolation: ``hermite``, ``linear`` or ``nearest``.
         quantity: what x is, for whoever studies the tables of a network.
     """
 
     decays = False
     quantity = "distance"
 
-    def __init__(self, size: int, bins: int, low: float, high: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        bins: int,
+        low: float,
+        high: float,
+        start: Start = "smooth",
+        interpolation: Interpolation = "hermite",
+    ) -> None:
         super().__init__()
         if bins < 2 or not high > low:
             raise UsageError(
                 f"a learned table needs two bins and a range, got {bins} over {low}..{high}"
             )
         self.size = size
-        self.low, self.high = low, high
+        self.low, self.high, self.interpolation = low, high, interpolation
         self.step = (high - low) / (bins - 1)
-        waves = torch.arange(4.0)
-        phase = torch.arange(bins)[:, None] * (math.pi * waves / (bins - 1))  # (bins, 4)
-        mix = torch.randn(4, size) / (1 + waves)[:, None] * math.sqrt(1.4)
-        slopes = -(math.pi * waves / (bins - 1)) * torch.sin(phase)
-        self.heights = nn.Parameter(torch.cos(phase) @ mix)
-        self.slopes = nn.Parameter(slopes @ mix)
+        heights, slopes = STARTS[start](bins, size)
+        self.heights = nn.Parameter(heights)
+        self.slopes = nn.Parameter(slopes) if interpolation == "hermite" else None
 
     def table(self) -> Tensor:
         """(2 bins, size), as :class:`TableLookup` reads it."""
-        return torch.stack((self.heights, self.slopes), 1).flatten(0, 1)
+        slopes = torch.zeros_like(self.heights) if self.slopes is None else self.slopes
+        return torch.stack((self.heights, slopes), 1).flatten(0, 1)
+
+    def lookup(self, x: Tensor) -> TableLookup:
+        """Where (E,) values lie in it."""
+        return TableLookup.of(x, len(self.heights), self.high, self.low, self.interpolation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(E,) values -> (E, size)."""
-        return TableLookup.of(x, len(self.heights), self.high, self.low).read(self.table())
+        return self.lookup(x).read(self.table())
 
     def smoothness(self) -> Tensor:
         """L_smooth = sum_k |h_{k+1} - h_k| / sum_k |h_k|, k = 1..bins-1 (Gao et al. 2022, 3.2)."""
         steps = torch.linalg.vector_norm(self.heights.diff(dim=0), dim=1)
         return steps.sum() / torch.linalg.vector_norm(self.heights[:-1], dim=1).sum()
+
+
+def _smooth(bins: int, size: int) -> tuple[Tensor, Tensor]:
+    """(bins, size) heights and slopes of random smooth curves."""
+    waves = torch.arange(4.0)
+    phase = torch.arange(bins)[:, None] * (math.pi * waves / (bins - 1))  # (bins, 4)
+    mix = torch.randn(4, size) / (1 + waves)[:, None] * math.sqrt(1.4)
+    slopes = -(math.pi * waves / (bins - 1)) * torch.sin(phase)
+    return torch.cos(phase) @ mix, slopes @ mix
+
+
+def _random(bins: int, size: int) -> tuple[Tensor, Tensor]:
+    """The same, every number for itself."""
+    return torch.randn(bins, size), torch.randn(bins, size)
+
+
+STARTS = {"smooth": _smooth, "random": _random}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from neupol_cli.models.nn.hermite import HermiteTable
+    from neupol_cli.models.nn.hermite import HermiteTable, Interpolation
 
 UNITS = {"distance": "Angstrom", "angle": "rad"}
 SHOWN = 10  # dimensions of Fig. 1
@@ -41,7 +41,9 @@ class Tables:
         quantity: ``distance`` or ``angle``.
         names: of the l modules.
         x: (l, bins) bin centres, Angstrom or rad.
-        heights: (l, bins, s) values; slopes: (l, bins, s) derivatives by x.
+        heights: (l, bins, s) values; slopes: (l, bins, s) derivatives by x, learned or,
+            where the interpolation reads none, those of the heights.
+        interpolation: between the bins.
     """
 
     quantity: str
@@ -49,11 +51,17 @@ class Tables:
     x: np.ndarray
     heights: np.ndarray
     slopes: np.ndarray
+    interpolation: Interpolation = "hermite"
 
     @classmethod
     def of(cls, quantity: str, modules: Sequence[tuple[str, HermiteTable]]) -> Tables:
         """From a network's table modules of one shape."""
         tables = [module for _, module in modules]
+        curves = [table.heights.detach().double().cpu().numpy() for table in tables]
+        slopes = [np.gradient(curve, axis=0) for curve in curves]
+        for k, table in enumerate(tables):
+            if table.slopes is not None:
+                slopes[k] = table.slopes.detach().double().cpu().numpy()
         bins = tables[0].heights.shape[0]
         x = np.stack([np.linspace(table.low, table.high, bins) for table in tables])
         steps = np.array([table.step for table in tables])[:, None, None]
@@ -61,8 +69,9 @@ class Tables:
             quantity,
             tuple(name for name, _ in modules),
             x,
-            np.stack([table.heights.detach().double().cpu().numpy() for table in tables]),
-            np.stack([table.slopes.detach().double().cpu().numpy() for table in tables]) / steps,
+            np.stack(curves),
+            np.stack(slopes) / steps,
+            tables[0].interpolation,
         )
 
     def at(self, x: np.ndarray) -> np.ndarray:
@@ -75,7 +84,8 @@ class Tables:
         for centres, heights, slopes in zip(self.x, self.heights, self.slopes, strict=True):
             step = centres[1] - centres[0]
             table = np.stack((heights, slopes * step), 1).reshape(-1, heights.shape[1])
-            lookup = TableLookup.of(places, len(centres), float(centres[-1]), float(centres[0]))
+            ends = float(centres[-1]), float(centres[0])
+            lookup = TableLookup.of(places, len(centres), *ends, self.interpolation)
             curves.append(lookup.read(torch.from_numpy(table)).numpy())
         return np.stack(curves)
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from neupol_cli import registry
+from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.kernels.table_rows import weighted_rows
-from neupol_cli.models.nn.hermite import HermiteTable, TableLookup
+from neupol_cli.models.nn.hermite import HermiteTable, Interpolation, TableLookup
+from tests.contracts.conftest import SMALL
 
 
 def table(seed: int = 0, size: int = 4, bins: int = 9) -> HermiteTable:
@@ -58,6 +61,46 @@ def test_outside_its_range_the_table_is_constant() -> None:
     values = made(x).detach()
     assert torch.equal(values[0], values[1])
     assert torch.equal(values[2], values[3])
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+def test_simpler_interpolations_read_heights_alone(interpolation: Interpolation) -> None:
+    torch.manual_seed(0)
+    made = HermiteTable(3, 5, 0.0, 2.0, "random", interpolation).double()
+    assert made.slopes is None and [n for n, _ in made.named_parameters()] == ["heights"]
+    h = made.heights.detach()
+    x = torch.tensor([0.1, 0.3, 0.75, 1.9, 3.0], dtype=torch.float64, requires_grad=True)
+    near = {"linear": h[0] * 0.4 + h[1] * 0.6, "nearest": h[1]}
+    values = made(x)
+    torch.testing.assert_close(values[1], near[interpolation], rtol=0, atol=1e-12)
+    middle = {"linear": (h[1] + h[2]) / 2, "nearest": h[2]}
+    torch.testing.assert_close(values[2], middle[interpolation], rtol=0, atol=1e-12)
+    assert torch.equal(values[4], h[4])
+    (slope,) = torch.autograd.grad(values[:, 0].sum(), x)
+    straight = {"linear": (h[1] - h[0])[0] / 0.5, "nearest": torch.tensor(0.0).double()}
+    torch.testing.assert_close(slope[1], straight[interpolation], rtol=0, atol=1e-12)
+
+
+def test_a_random_start_is_rough_and_the_other_is_not() -> None:
+    torch.manual_seed(0)
+    rough = HermiteTable(64, 64, 0.0, 5.0, "random")
+    smooth = HermiteTable(64, 64, 0.0, 5.0)
+    for numbers in (rough.heights, rough.slopes):
+        assert abs(float(numbers.detach().mean())) < 0.05  # three standard errors
+        assert abs(float(numbers.detach().std()) - 1) < 0.04
+    assert float(rough.smoothness().detach()) > 1.2 > 0.2 > float(smooth.smoothness().detach())
+
+
+@pytest.mark.parametrize("name", ["egnn", "dimenet"])
+def test_a_networks_tables_are_as_it_says(name: str) -> None:
+    settings = SMALL[name] | {"encoding": "learned", "encoding_bins": 16}
+    built = registry.build(name, settings | {"table_start": "random", "interpolation": "linear"})
+    tables = [module for module in built.modules() if isinstance(module, HermiteTable)]
+    assert tables and all(one.interpolation == "linear" and one.slopes is None for one in tables)
+    assert all(float(one.smoothness().detach()) > 0.8 for one in tables)
+    for wrong in ({"table_start": "flat"}, {"interpolation": "spline"}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            registry.build(name, settings | wrong)
 
 
 def test_smoothness_is_the_papers_ratio() -> None:
