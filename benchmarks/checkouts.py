@@ -69,7 +69,7 @@ def alike(name: str) -> dict[str, object]:
     return {key: value for key, value in ALIKE.items() if key in registry.defaults(name)}
 
 
-def property_case(name: str, what: str, count: int) -> Callable[[], Any]:
+def property_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:
     """Predictions, a training step's gradients, or energies and forces of a batch."""
     import torch
 
@@ -96,7 +96,7 @@ def property_case(name: str, what: str, count: int) -> Callable[[], Any]:
     return {"inference": inference, "training": training, "forces": forces}[what]
 
 
-def density_case(name: str, what: str, count: int) -> Callable[[], Any]:
+def density_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:
     """Benzene's grid, 40 points a side where ``count`` is 32, or a training step's gradients."""
     import numpy as np
     import torch

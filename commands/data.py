@@ -18,6 +18,7 @@ from neupol_cli.options import (
     PartitionOption,
     SeedOption,
     SpeciesOption,
+    SplitFileOption,
     reading_of,
 )
 
@@ -40,27 +41,26 @@ def qm9(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     partition: PartitionOption = None,
+    split_file: SplitFileOption = None,
     split: OldSplitOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """QM9: 130,831 molecules, twelve targets, atom reference energies.
 
-    The partition is 100,000 / 17,748 / 13,083 as in the literature (named "paper"), or yours.
+    The partition is 100,000 / 17,748 / 13,083 as in the literature ("paper"), or yours; with
+    --partition torchmd 110,000 / 10,000 / 10,831 as TorchMD-NET and Equiformer draw them.
     """
     from dataclasses import replace
 
-    from neupol_cli.datasets import qm9, splits
+    from neupol_cli.datasets import qm9
     from neupol_cli.io import hdf5
     from neupol_cli.io.files import atomic
     from neupol_cli.progress import counted
 
-    counts = splits.parse(partition) if partition else None
+    qm9.partition(limit or qm9.SIZE, partition, split_file, seed)  # refused before the work
     with atomic(output) as partial, counted("reading QM9", limit or qm9.SIZE) as tick:
         dataset = qm9.from_files(source, limit, tick) if source else qm9.from_package(limit, tick)
-        if counts:
-            made = {"default": splits.shuffled(dataset.size, counts, seed)}
-        else:
-            made = {"paper": qm9.paper_split(dataset.size, seed)}
+        made = qm9.partition(dataset.size, partition, split_file, seed)
         hdf5.save(partial, replace(dataset, splits=made), single=True)
 
 
@@ -74,6 +74,7 @@ def md17(
         list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
     ] = None,
     partition: PartitionOption = None,
+    split_file: SplitFileOption = None,
     split: OldSplitOption = None,
     seed: SeedOption = 0,
     old: Annotated[
@@ -85,7 +86,7 @@ def md17(
     from neupol_cli.io import hdf5
     from neupol_cli.io.files import atomic
 
-    counts = splits.parse(partition) if partition else None
+    counts = splits.wanted(partition, split_file)
     with atomic(output) as partial:
         hdf5.save(partial, md17.read(files, test or (), counts, seed, old))
 
@@ -107,6 +108,7 @@ def xyz(
         list[Path] | None, typer.Option(help="A file whose frames are the test set; repeatable.")
     ] = None,
     partition: PartitionOption = None,
+    split_file: SplitFileOption = None,
     split: OldSplitOption = None,
     seed: SeedOption = 0,
     missing: Annotated[
@@ -131,7 +133,7 @@ def xyz(
         labels["energy"] = (energy_key, energy_unit)
     if forces_key:
         labels["forces"] = (forces_key, forces_unit)
-    counts = splits.parse(partition) if partition else None
+    counts = splits.wanted(partition, split_file)
     units = (energy_unit, forces_unit)
     with atomic(output) as partial, counted("reading frames", None) as tick:
         dataset = xyz.read(

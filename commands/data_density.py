@@ -16,6 +16,7 @@ from neupol_cli.options import (
     PartitionOption,
     PbcOption,
     SeedOption,
+    SplitFileOption,
 )
 
 if TYPE_CHECKING:
@@ -30,10 +31,13 @@ Spin = Annotated[bool, typer.Option("--spin", help="Store up minus down as well.
 def density(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES...", help="Cubes, CHGCARs, HDF5, folders, tars of them."),
+        typer.Argument(
+            metavar="FILES...", help="Cubes, CHGCARs, HDF5, folders, tars, lists of them."
+        ),
     ],
     output: DatasetOutput,
     partition: PartitionOption = None,
+    split_file: SplitFileOption = None,
     split: OldSplitOption = None,
     seed: SeedOption = 0,
     spin: Spin = False,
@@ -41,17 +45,18 @@ def density(
     accept: AcceptOption = False,
     on_error: OnErrorOption = OnError.skip,
 ) -> None:
-    """Electron densities from files: cube, CHGCAR/CHG/AECCAR, HDF5, folders and tars.
+    """Electron densities from files: cube, CHGCAR/CHG/AECCAR, HDF5, npz, npy, folders and tars.
 
-    Members may be plain, .gz, .zz (zlib) or .lz4. Each density is checked: counts, widths, finite
-    values, and that it is one: its title, its lowest values, and that its electrons are what the
-    file says, and what its atoms can have.
+    A .txt file lists others, one a line; NAME.npy has its structure in NAME_atoms.pkl. Members may
+    be plain, .gz, .zz (zlib) or .lz4. Each density is checked: counts, widths, finite values, and
+    that it is one: its title, its lowest values, and that its electrons are what the file says,
+    and what its atoms can have.
     Without --partition at most 50 structures are held out for testing and 40 for validation.
     """
     from neupol_cli.datasets import density, splits
     from neupol_cli.progress import counted
 
-    counts = splits.parse(partition) if partition else None
+    counts = splits.wanted(partition, split_file)
     done = 0
     with counted("reading densities", None) as bar:
 

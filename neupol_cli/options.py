@@ -98,6 +98,13 @@ LARGEST_SEED = 2**32 - 1  # of NumPy's generators
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the random partition.")
 ]
+SplitFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--split-file",
+        help="A published data set's own: JSON or .npz with the indices of each split.",
+    ),
+]
 PartitionOption = Annotated[
     str | None,
     typer.Option(

@@ -24,6 +24,7 @@ from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, structures, volumetric
 from neupol_cli.io.density_writer import DensityWriter
+from neupol_cli.io.files import reported
 from neupol_cli.io.volumetric import Volume, periodicity, plausible
 from neupol_cli.io.volumetric.format import StreamReader
 from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
@@ -32,6 +33,7 @@ from neupol_cli.text import printable
 
 PACKED = (".gz", ".zz", ".lz4")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+LIST = ".txt"  # names of files, one a line
 Opener = Callable[[], Volume]
 
 
@@ -60,15 +62,33 @@ def _volumes_of(path: Path, pbc: bool | None) -> Iterator[tuple[str, Opener]]:
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         for child in sorted(path.rglob("*")):
-            if child.is_file() and _stream_reader(child.name) is not None:
+            if child.is_file() and (_stream_reader(child.name) or child.suffix == ".npy"):
                 yield str(child), _file_opener(child, pbc)
     elif path.name.lower().endswith(TARS):
         yield from _members(path, pbc)
     elif path.suffix in (".h5", ".hdf5"):
         yield from _structures(path)
+    elif path.suffix == LIST:
+        for place in _listed(path):
+            yield from _volumes_of(place, pbc)
     else:
         volumetric.format_of(_unpacked(path.name))  # Usage when the name says nothing
         yield str(path), _file_opener(path, pbc)
+
+
+def _listed(path: Path) -> list[Path]:
+    """The files that a list names, one a line and beside it; or ChargE3Net's, without .npy."""
+    try:
+        with reported(path):
+            lines = path.read_text().splitlines()
+    except ValueError as error:
+        raise InputError(f"{path}: a list of files is text, one name a line") from error
+    places = [path.parent / line.strip() for line in lines if line.strip()]
+    return [
+        place if place.exists() else place.with_name(f"{place.name}.npy")
+        for place in places
+        if place != path
+    ]
 
 
 def _unpacked(name: str) -> str:
@@ -131,7 +151,7 @@ def _read_packed(stream: IO[bytes], name: str, label: str, pbc: bool | None) -> 
     read = _stream_reader(name)
     assert read is not None  # only such names come here
     volume = read(io.BytesIO(text), label, len(text))
-    return volumetric.format_of(_unpacked(Path(name).name)).as_told(volume, pbc)
+    return volumetric.format_of(_unpacked(Path(name).name)).as_told(volume, pbc, label)
 
 
 def _gunzip(content: bytes, label: str) -> bytes:
@@ -195,6 +215,8 @@ class Collector:
         self.notes: list[Mapping[str, object]] = []
         self.frames: list[Atoms] = []
         self.identities: set[int] = set()
+        self.places: list[int] = []  # of those that were added, among all that came
+        self.seen = 0
 
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:
         """Append one density; InputError for a structure that is refused everywhere, and where the
@@ -251,7 +273,7 @@ class Collector:
 
     def finish(
         self,
-        counts: tuple[int, ...] | None,
+        counts: splits.Wanted | None,
         seed: int,
         known: dict[int, float] | None = None,
     ) -> Report:
@@ -264,7 +286,11 @@ class Collector:
             [atoms.numbers for atoms in self.frames], np.array(self.electrons)
         )
         self.writer.label(targets, {"electrons": self.report.valence})
-        parts = splits.shuffled(self.report.read, counts or default_split(self.report.read), seed)
+        if isinstance(counts, dict):
+            parts = splits.placed(counts, self.places, self.seen)
+        else:
+            size = self.report.read
+            parts = splits.shuffled(size, counts or default_split(size), seed)
         self.writer.split("default", parts)
         self.report.split = {name: len(indices) for name, indices in parts.items()}
         return self.report
@@ -312,7 +338,7 @@ class Choices:
 def collect(
     paths: Iterable[Path],
     output: Path,
-    counts: tuple[int, ...] | None = None,
+    counts: splits.Wanted | None = None,
     seed: int = 0,
     skip: bool = True,
     choices: Choices = Choices(),
@@ -331,11 +357,13 @@ def collect(
             trouble = None
             try:
                 collector.add(name, _with_spin(name, opener(), choices.spin))
+                collector.places.append(collector.seen)
             except InputError as error:
                 if not skip:
                     raise
                 trouble = str(error)
                 collector.report.failed.append(trouble)
+            collector.seen += 1
             tick(name, trouble)
         return collector.finish(counts, seed)
 

@@ -8,19 +8,17 @@ Angstrom, kcal/mol and kcal/mol/Angstrom unless the file names other units.
 
 from __future__ import annotations
 
-import math
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from neupol_cli.datasets import splits
-from neupol_cli.errors import InputError, NeupolError
+from neupol_cli.errors import InputError
 from neupol_cli.io import units
 from neupol_cli.io.hdf5 import Dataset, Target
+from neupol_cli.io.npz_archive import opened
 
 USUAL = (950, 50)  # train and valid; the rest is for testing
 
@@ -53,7 +51,7 @@ class Frames:
 def read(
     paths: Sequence[str | Path],
     test: Sequence[str | Path] = (),
-    counts: tuple[int, ...] | None = None,
+    counts: splits.Wanted | None = None,
     seed: int = 0,
     old: bool = False,
 ) -> Dataset:
@@ -99,7 +97,7 @@ def _dataset(parts: list[Frames], split: dict[str, dict[str, np.ndarray]]) -> Da
 
 def load(path: str | Path, old: bool = False) -> Frames:
     """The frames of one npz file, original or revised; InputError if it is not whole."""
-    with _archive(path) as archive:
+    with opened(path) as archive:
         names = REVISED if "coords" in archive.files else ORIGINAL
         if old and names is REVISED:
             names = REVISED_OLD
@@ -143,34 +141,3 @@ def _check(arrays: dict[str, np.ndarray], path: str | Path) -> None:
             raise InputError(f"{path}: {name} are not all finite numbers")
     if not frames or not atoms:
         raise InputError(f"{path}: has no frames")
-
-
-@contextmanager
-def _archive(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """An npz file whose arrays are all there; no pickle is ever loaded."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with zipfile.ZipFile(path) as members:
-            for member in members.infolist():
-                _check_size(members, member, path)
-        with np.load(path, allow_pickle=False) as archive:
-            yield archive
-    except (NeupolError, PermissionError):
-        raise
-    except Exception as error:  # zipfile and numpy have a dozen for damaged archives
-        raise InputError(f"{path}: not a whole npz file ({error})") from error
-
-
-def _check_size(members: zipfile.ZipFile, member: zipfile.ZipInfo, path: str | Path) -> None:
-    """Refuse an array whose header declares more than the archive holds, before it is allocated."""
-    with members.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-            version, np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(stream)
-    if math.prod(shape) * dtype.itemsize > member.file_size:
-        raise InputError(
-            f"{path}: {member.filename} declares {shape}, which the file does not hold"
-        )

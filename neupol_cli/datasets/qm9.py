@@ -23,6 +23,7 @@ from neupol_cli.targets import TARGETS
 
 SIZE = 130_831
 PAPER = (100_000, 17_748, 13_083)  # the usual split
+TORCHMD = (110_000, 10_000)  # that of TorchMD-NET; the rest is for testing
 NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 SOURCE = "QM9, Ramakrishnan et al., Sci. Data 1, 140022 (2014), doi 10.6084/m9.figshare.978904"
 
@@ -186,6 +187,27 @@ def references(atoms: dict[str, list[float]] | None = None) -> dict[str, dict[in
         pairs = zip(NUMBERS.values(), values, strict=True)
         references[name] = {number: size * value for number, value in pairs}
     return references
+
+
+def partition(
+    size: int, text: str | None, file: Path | None, seed: int
+) -> dict[str, splits.Partition]:
+    """The partition that was asked for, under its name.
+
+    ``text`` is ``paper`` (as is None), ``torchmd``, or sizes; ``file`` a split file in their place.
+
+    Raises:
+        UsageError, InputError: as :func:`splits.wanted`; ``torchmd`` of a part of QM9.
+    """
+    if file is None and text in (None, "paper"):
+        return {"paper": paper_split(size, seed)}
+    if text != "torchmd":
+        counts = splits.wanted(text, file)
+        assert counts is not None  # one of the two is there
+        return {"default": splits.shuffled(size, counts, seed)}
+    if size != SIZE or file is not None:
+        raise UsageError("--partition torchmd divides all of QM9, and stands alone")
+    return {"torchmd": splits.torchmd(size, TORCHMD, 1)}
 
 
 def paper_split(size: int, seed: int) -> dict[str, np.ndarray]:

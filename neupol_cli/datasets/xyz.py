@@ -33,7 +33,7 @@ def read(
     labels: dict[str, tuple[str, str]],
     units_of: tuple[str, str] = UNITS,
     test: Sequence[str | Path] = (),
-    counts: tuple[int, ...] | None = None,
+    counts: splits.Wanted | None = None,
     seed: int = 0,
     on_error: str = "fail",
     missing: str = "fail",

@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from neupol_cli.io.volumetric import periodicity
 from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Shape, Volume
 from neupol_cli.io.volumetric.text import Lines
@@ -225,4 +226,5 @@ FORMAT = VolumetricFormat(
     densities_only=True,
     fills_cell=True,
     note=_how_to_start,
+    with_pbc=periodicity.out_of_its_cell,
 )

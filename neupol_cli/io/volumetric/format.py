@@ -52,7 +52,7 @@ class VolumetricFormat:
         densities_only: whether values in other units have no place in it.
         fills_cell: whether the grid must be the cell of a periodic structure.
         note: what whoever wrote one of these files should know.
-        with_pbc: a density taken as periodic or not, where the files do not say it.
+        with_pbc: a density taken as periodic or not (name for messages), where the user says it.
     """
 
     name: str
@@ -69,7 +69,7 @@ class VolumetricFormat:
     densities_only: bool = False
     fills_cell: bool = False
     note: Callable[[Volume], str] | None = None
-    with_pbc: Callable[[Volume, bool], Volume] | None = None
+    with_pbc: Callable[[Volume, bool, str], Volume] | None = None
 
     def names(self, base: str) -> bool:
         """Whether a file called ``base``, without folder and ``.gz``, is of this format."""
@@ -85,9 +85,13 @@ class VolumetricFormat:
         """Whether its files can be read, not only written."""
         return self.read_stream is not None or self.read_file is not None
 
-    def as_told(self, volume: Volume, pbc: bool | None) -> Volume:
-        """A density of this format, periodic or not as the user says where the file does not."""
-        return volume if pbc is None or self.with_pbc is None else self.with_pbc(volume, pbc)
+    def as_told(self, volume: Volume, pbc: bool | None, name: str) -> Volume:
+        """A density of this format, periodic or not as the user says; ``name`` is for messages.
+
+        Raises:
+            InputError: it cannot be what the user says.
+        """
+        return volume if pbc is None or self.with_pbc is None else self.with_pbc(volume, pbc, name)
 
     def read(self, path: Path, pbc: bool | None = None) -> Volume:
         """The density in a file of this format; ``pbc`` as in `as_told`.
@@ -98,12 +102,12 @@ class VolumetricFormat:
             InputError: it is not exactly what the format says, with its place.
         """
         if self.read_file is not None:
-            return self.read_file(path)
+            return self.as_told(self.read_file(path), pbc, str(path))
         if self.read_stream is None:
             raise UsageError(f"{path}: {self.name} files can be written, not read; give a cube")
         stream, size = open_text(path)
         with stream:
-            return self.as_told(self.read_stream(stream, str(path), size), pbc)
+            return self.as_told(self.read_stream(stream, str(path), size), pbc, str(path))
 
     def entries(self, path: Path, pbc: bool | None = None) -> Iterator[Entry]:
         """Every density in a file of this format; ``pbc`` and errors as :meth:`read`."""

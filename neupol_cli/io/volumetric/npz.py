@@ -22,6 +22,7 @@ from ase import Atoms
 
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import units
+from neupol_cli.io.volumetric import periodicity
 from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import DENSITY, Grid, Shape, Volume
 
@@ -190,4 +191,5 @@ FORMAT = VolumetricFormat(
     write_stream=write,
     gzipped=False,
     holds_spin=True,
+    with_pbc=periodicity.out_of_its_cell,
 )

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from neupol_cli.io.structure_formats.isolated import make_molecule
 from neupol_cli.io.volumetric.grid import Volume
 
 PLANE_WAVES = re.compile(
@@ -33,7 +34,7 @@ def guessed(volume: Volume, titles: list[str]) -> Volume:
     if OURS.search(titles[1]):
         return volume
     periodic, reason = _evidence(volume, " ".join(titles))
-    volume = with_pbc(volume, periodic)
+    volume = with_pbc(volume, periodic, "")
     kind = "periodic" if periodic else "a molecule"
     other = "--no-pbc for a molecule" if periodic else "--pbc if it is periodic"
     notes = volume.notes | {GUESSED: f"taken for {kind} ({reason}); {other}"}
@@ -69,13 +70,26 @@ def _goes_on(planes: np.ndarray) -> bool:
     return bool(np.abs(first - last).sum() <= 2.0 * inside)
 
 
-def with_pbc(volume: Volume, pbc: bool) -> Volume:
+def with_pbc(volume: Volume, pbc: bool, name: str) -> Volume:
     """The same density, with the grid's box as the cell of a crystal or without a cell."""
     atoms = volume.atoms.copy()
     atoms.set_cell(volume.grid.box if pbc else np.zeros((3, 3)))
     atoms.pbc = pbc
     notes = {key: value for key, value in volume.notes.items() if key != GUESSED}
     return replace(volume, atoms=atoms, notes=notes)
+
+
+def out_of_its_cell(volume: Volume, pbc: bool, name: str) -> Volume:
+    """Of a file that states a cell: without it, if it is one whole molecule in a wide box.
+
+    Raises:
+        InputError: the molecule is cut by the box's faces, or the box is narrow.
+    """
+    if pbc or not volume.atoms.pbc.any():
+        return volume
+    atoms = volume.atoms.copy()
+    make_molecule(atoms, name)
+    return replace(volume, atoms=atoms)
 
 
 def note(name: str, volume: Volume) -> str:
