@@ -1,6 +1,6 @@
 """What each kernel brings: a network's work with it and with what would serve without it, in turns.
 
-    OMP_NUM_THREADS=1 python benchmarks/kernels.py [KERNEL ...] [--rounds 15]
+    OMP_NUM_THREADS=1 python benchmarks/kernels.py [KERNEL ...] [--rounds 15] [--molecules 32]
 
 One process, one thread, the same weights and structures; processor seconds of the fastest call, for
 others on the machine only ever add to them. ``ratio`` is the time without the kernel over that with
@@ -94,25 +94,25 @@ def affine(backward: bool) -> Work:
     return work
 
 
-def of(name: str, what: str) -> Callable[[], Work]:
+def of(name: str, what: str, count: int) -> Callable[[], Work]:
     """A network's work, as in checkouts.py but for a smaller grid: without kernels it is slow."""
-    if name in DENSITY and what in ("grid", "training"):
-        return lambda: density_case(name, what, SIDE)
-    return lambda: property_case(name, what)
+    if name in DENSITY:
+        return lambda: density_case(name, what, SMALL)
+    return lambda: property_case(name, what, count)
 
 
 DENSITY = ("charge3net", "deepdft-schnet", "deepdft-painn")
-SIDE = 16  # points of a grid
+SMALL = 2  # a grid of 16 points a side
 ET, EGNN, DEEP = "equivariant-transformer", "egnn", "deepdft"
 TRANSFORMER = "equivariant_transformer.kernels"
 
 
-def cases() -> Iterator[Case]:
-    """Every kernel with each kind of work that it serves."""
+def cases(count: int) -> Iterator[Case]:
+    """Every kernel with each kind of work that it serves, with so many molecules."""
 
     def each(kernel: str, name: str, works: str, without: Any) -> Iterator[Case]:
         for what in works.split():
-            yield Case(kernel, f"{name} {what}", of(name, what), without)
+            yield Case(kernel, f"{name} {what}", of(name, what, count), without)
 
     every, density = "inference training forces", "grid training"
     tables = replaced("charge3net.network.kernels", tables=False)
@@ -212,11 +212,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kernels", nargs="*", help="first words of kernels; all without any")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--molecules", type=int, default=32)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
     print("| kernel | work | without, ms | with, ms | ratio | apart |\n|---|---|---|---|---|---|")
-    for case in cases():
+    for case in cases(options.molecules):
         if not options.kernels or case.kernel.startswith(tuple(options.kernels)):
             print(row(case, options.rounds), flush=True)
 
