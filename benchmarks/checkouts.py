@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/checkouts.py /somewhere/before [CASE ...] [--rounds 30]
 
 One process a checkout, each with its own code, the same weights (the same seed) and structures, one
-thread. The two take turns, A B A B, each a tenth of a second; times are processor seconds of the
+thread. The two take turns, A B B A, each a tenth of a second; times are processor seconds of the
 process that works. Others on the same machine only ever add to them, even to processor seconds, so
 the fastest call of all rounds is nearest to the work itself: printed are both, their ratio (before
 / after: above 1 is faster now), the median of the rounds' ratios, and how far the outputs are
@@ -176,7 +176,11 @@ class Side:
 
 def compared(case: str, sides: tuple[Side, ...], rounds: int) -> str:
     """A row of the table."""
-    turns = [tuple(side.ask(case) for side in sides) for _ in range(rounds)]
+    turns = []
+    for number in range(rounds):  # A B, B A: neither always comes first
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        answers = {k: sides[k].ask(case) for k in order}
+        turns.append((answers[0], answers[1]))
     before, after = ([turn[k]["seconds"] for turn in turns] for k in (0, 1))
     ratios = [b / a for b, a in zip(before, after, strict=True)]
     old, new = (answer["values"] for answer in turns[-1])

@@ -55,7 +55,7 @@ def in_turns(
     calls: int = 1,
     clock: Clock = time.process_time,
 ) -> Turns:
-    """Calls every side in turns, once beforehand to warm up.
+    """Calls every side in turns, A B B A, once beforehand to warm up.
 
     Args:
         sides: name -> what is timed. A side that must see another batch at every call counts them.
@@ -68,8 +68,9 @@ def in_turns(
     """
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     results = {side: work() for side, work in sides.items()}
-    for _ in range(rounds):
-        for side, work in sides.items():
+    for number in range(rounds):
+        # A B, B A: neither always comes first.
+        for side, work in list(sides.items())[:: -1 if number % 2 else 1]:
             start = clock()
             for _ in range(calls):
                 results[side] = work()

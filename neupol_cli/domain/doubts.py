@@ -17,6 +17,7 @@ from neupol_cli.domain.bonds import Bonds, Range
 from neupol_cli.domain.facts import Facts
 from neupol_cli.errors import InputError
 from neupol_cli.io.charges import electrons, multiplicity, total_charge
+from neupol_cli.io.units import factor
 from neupol_cli.targets import target
 
 # How far beyond its range a length may be, Angstrom: for a bond, and for two that are not bonded.
@@ -26,6 +27,7 @@ WIDER = 0.05  # of a target's range, on either side
 ELECTRONS = 0.005  # of all, that a density may miss; good ones miss a tenth of that
 DISTANT = 8.0  # Angstrom between parts of which neither feels the other
 SUM_ENERGY, SUM = 0.1, 0.02  # eV, and a share, that a whole may miss the sum of its parts
+FORCE = 100.0  # eV/Angstrom: more is felt only by atoms that no structure has so near
 SHOWN = 3  # reasons that a line has room for
 
 
@@ -158,6 +160,12 @@ def _out_of_range(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> It
         if not low - margin <= value / scale <= high + margin:
             whole = f"{name} = {value:.4g} is outside of what training structures had"
             yield f"{whole} ({low:.4g} to {high:.4g}{' an atom' if scale > 1 else ''})"
+
+
+def of_forces(forces: np.ndarray, unit: str) -> list[str]:
+    """A force (n, 3) that nothing near a minimum has, as where a network has a singularity."""
+    largest = np.linalg.norm(forces, axis=1).max() * factor(unit, "eV/Angstrom")
+    return [f"a force of {largest:,.0f} eV/Angstrom"] if largest > FORCE else []
 
 
 def distant_parts(atoms: Atoms, bonds: Bonds) -> list[Atoms]:

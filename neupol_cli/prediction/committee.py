@@ -200,6 +200,8 @@ class Committee:
         atoms, numbers = prediction.atoms, prediction.numbers()
         bonds = Bonds.of(atoms)
         reasons = [reason for d in self.domains for reason in d.doubts(atoms, bonds, numbers)]
+        if prediction.forces is not None:
+            reasons += doubts.of_forces(prediction.forces.values, prediction.forces.unit)
         if parts := doubts.distant_parts(atoms, bonds):
             alone = self.predict([(prediction.label, part) for part in parts], False, False)
             reasons += doubts.of_parts(numbers, [part.numbers() for part in alone], self.units)

@@ -194,3 +194,10 @@ def test_a_domain_can_be_read(facts: Facts) -> None:
     assert third.endswith("surroundings of atoms (neighbours by element and coordination)")
     assert bonds.startswith("bonds in Angstrom: ")
     assert ranges == ["gap: 4 to 12 eV", "U0: -700 to -200 eV an atom"]
+
+
+def test_a_force_that_nothing_has_is_told() -> None:
+    forces = np.array([[0.0, 3.0, 4.0], [0, 0, 0]])
+    assert doubts.of_forces(forces, "eV/Angstrom") == []
+    assert doubts.of_forces(forces * 30, "eV/Angstrom") == ["a force of 150 eV/Angstrom"]
+    assert doubts.of_forces(forces * 30, "kcal/mol/Angstrom") == []
