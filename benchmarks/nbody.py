@@ -20,16 +20,19 @@ from neupol_cli import figures
 
 STEPS = 30  # an epoch of 3,000 systems
 # Test error of the published 10,000 epochs (Kwak and Jo, n-body table).
-PAPER = {"off": "0.0071", "frozen": "-", "movable": "0.0051"}
+PAPER = {"off": "0.0071", "frozen": "-", "movable": "0.0051", "both": "0.0051"}
+# Algorithm 2 writes x_t: particles move as in the baseline, and points beside them.
+BOTH = ("--polarization", "movable", "--set", "particles_move=true")
 
 
 def runs(data: Path, epochs: int, seeds: int) -> list[study.Run]:
     """A training a mode and seed."""
     common = ("egnn-nbody", data, "--epochs", epochs)
     return [
-        study.Run(f"{mode}-{seed}", (*common, "--polarization", mode, "--seed", seed))
+        study.Run(f"{mode}-{seed}", (*common, *words, "--seed", seed))
         for seed in range(seeds)
         for mode in PAPER
+        for words in [BOTH if mode == "both" else ("--polarization", mode)]
     ]
 
 
@@ -53,6 +56,8 @@ def draw(path: Path, runs: Path) -> None:
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     for mode in PAPER:
+        if not (runs / f"{mode}-0").exists():
+            continue
         lines = (runs / f"{mode}-0" / "metrics.jsonl").read_text().splitlines()
         valid = [line for line in map(json.loads, lines) if "valid" in line]
         epochs = [line["step"] / STEPS for line in valid]

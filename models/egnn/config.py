@@ -44,11 +44,14 @@ class NBodyConfig:
         hidden: width H of every feature.
         layers: message passing steps.
         polarization: ``off``, ``frozen`` or ``movable``.
+        particles_move: beside movable points, whether the particles themselves move from layer to
+            layer as well, as they do without, instead of staying where they are seen.
     """
 
     hidden: Width = 64
     layers: Depth = 4
     polarization: str = "off"
+    particles_move: bool = False
 
     @property
     def points_per_particle(self) -> int:

@@ -16,6 +16,9 @@ particles stay where they are seen, and the movable points move. Their last plac
 the paper's readout takes movable points only. pi is the coordinate update that EGNN has already, so
 `movable` has the parameters of `off` but for the second embedding. `frozen` sums up the same
 displacements for the answer and lets no layer see them.
+
+The paper's formulas hold x fixed; its Algorithm 2 writes x_t, and the baseline moves x. With
+``particles_move`` particles go on moving as in the baseline, and the movable points beside them.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neupol_cli.errors import UsageError
 from neupol_cli.models.base import Arguments, DynamicsModel
 from neupol_cli.models.egnn.config import NBodyConfig
 from neupol_cli.models.egnn.kernels import nbody_step, pair_messages
@@ -221,6 +225,8 @@ class EGNNDynamics(DynamicsModel):
         points = range(config.points_per_particle)
         # A particle's one point is where the answer stands; a second one may be held where it was.
         self.moves = len(points) == 1 or polarization_mode(config.polarization).moves
+        if config.particles_move and config.polarization != "movable":
+            raise UsageError("particles_move goes with movable points; without, particles move")
         self.embeddings = nn.ModuleList(Linear(1, config.hidden) for _ in points)
         last = config.layers - 1
         self.layers = nn.ModuleList(Layer(config.hidden, t == last) for t in range(config.layers))
@@ -243,16 +249,19 @@ class EGNNDynamics(DynamicsModel):
         speeds = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
         h = torch.cat([embedding(speeds) for embedding in self.embeddings])  # (P, B, H)
         points = self.config.points_per_particle
-        particles = Particles(torch.cat([x] * points), torch.cat([q] * points), v)
+        moving = points if self.config.particles_move else 1  # of each particle
+        places = torch.cat([x] * points)
+        particles = Particles(places, torch.cat([q] * points), torch.cat([v] * moving))
+        still = places[: particles.first_moving]
         kernels = nbody_kernels(particles, self.config.hidden)
         step = compiled(particles) if kernels.layers else layer_by_layer(particles, kernels)
-        path, sources = [x], particles.positions
+        path, sources = [places[particles.first_moving :]], places
         for layer in cast(Iterable[Layer], self.layers):
             displacements, h = step(layer, h, sources)
             path.append(path[-1] + displacements)
             if self.moves:
-                sources = torch.cat((x, path[-1])) if points == 2 else path[-1]
-        return path
+                sources = torch.cat((still, path[-1]))
+        return [reached[-len(x) :] for reached in path]
 
     @staticmethod
     def published(

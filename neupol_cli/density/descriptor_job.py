@@ -107,8 +107,8 @@ def outputs_of(name: str, output: str) -> list[str]:
         UsageError: no such descriptor, or names that cannot hold it.
     """
     descriptor.check_name(name)
-    if volumetric.format_of(output).densities_only:
-        able = tuple(item for item in volumetric.FORMATS if not item.densities_only)
+    if volumetric.written_as(output).densities_only:
+        able = tuple(f for f in volumetric.FORMATS if f.writable and not f.densities_only)
         raise UsageError(f"{output}: a descriptor is written as {volumetric.names_of(able)}")
     if name != "hessian":
         return [output]

@@ -107,7 +107,7 @@ class DensityOptions:
         """
         if self.output is None and not (self.reference or self.plot):
             raise UsageError("-o names the file to write; only --reference and --plot do without")
-        multiple = self.output is not None and volumetric.format_of(self.output).multiple
+        multiple = self.output is not None and volumetric.written_as(self.output).multiple
         for name in filter(None, (self.output, self.difference, self.plot)):
             if count > 1 and "{}" not in name and not (name == self.output and multiple):
                 raise UsageError(
@@ -117,7 +117,7 @@ class DensityOptions:
             if not parent.is_dir():
                 raise UsageError(f"{name}: the folder {parent} does not exist; make it first")
         if self.difference:
-            volumetric.format_of(self.difference)
+            volumetric.written_as(self.difference)
             if self.output and Path(self.difference).absolute() == Path(self.output).absolute():
                 raise UsageError("--difference: is the file that -o names; give another one")
         if self.plot:
@@ -308,7 +308,7 @@ class Job:
 
     def _write(self, name: str, volume: Volume, label: str) -> None:
         """Into a file of its own, or into the one that holds every structure."""
-        volumetric_format = volumetric.format_of(name)
+        volumetric_format = volumetric.written_as(name)
         if volumetric_format.open_writer is not None and name == self.options.output:
             if self._writer is None:
                 self._writer = self._stack.enter_context(

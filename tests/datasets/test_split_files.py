@@ -67,6 +67,17 @@ def test_a_pair_is_the_density_and_its_structure(spin: bool, tmp_path: Path) -> 
     np.testing.assert_allclose(read.grid.box, one.grid.box, rtol=0, atol=1e-12)
 
 
+def test_pairs_are_not_written(tmp_path: Path) -> None:
+    water, output = "3\n\nO 0 0 0\nH 0 0.8 0.6\nH 0 -0.8 0.6\n", tmp_path / "w.npy"
+    for words in (["density"], ["density-descriptor", "iri"]):
+        done = neupol(*words, "-", "--spacing", "0.6", "-o", output, input=water)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert "npy can only be read; write .cube" in done.stderr
+    with pytest.raises(UsageError, match="only be read"):
+        volumetric.write(output, crystal("H"), "")
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_every_form_of_pickle_is_read(protocol: int, tmp_path: Path) -> None:
     path = write_pair(tmp_path, "x", crystal("HHe"))

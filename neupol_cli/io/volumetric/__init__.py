@@ -15,7 +15,7 @@ from neupol_cli.io.volumetric.grid import DENSITY, Grid, Volume, by_counts, by_s
 
 __all__ = [
     "DENSITY", "FORMATS", "Entry", "Grid", "Volume", "VolumetricFormat", "by_counts", "by_spacing",
-    "entries", "format_of", "names_of", "read", "write",
+    "entries", "format_of", "names_of", "read", "write", "written_as",
 ]  # fmt: skip
 
 FORMATS: tuple[VolumetricFormat, ...] = (
@@ -47,6 +47,19 @@ def format_of(name: str | Path) -> VolumetricFormat:
     raise UsageError(f"{name}: the name must end in {names_of(FORMATS)}")
 
 
+def written_as(name: str | Path) -> VolumetricFormat:
+    """The format that a file is to be written in.
+
+    Raises:
+        UsageError: as :func:`format_of`; one that can only be read.
+    """
+    told = format_of(name)
+    if not told.writable:
+        able = names_of(tuple(item for item in FORMATS if item.writable))
+        raise UsageError(f"{name}: {told.name} can only be read; write {able}")
+    return told
+
+
 def names_of(formats: tuple[VolumetricFormat, ...]) -> str:
     """How files of these formats are called, for messages: ``.cube or .xsf, or be a CHGCAR``."""
     *endings, last = [item.suffixes[0] for item in formats if item.suffixes]
@@ -66,4 +79,4 @@ def entries(path: str | Path, pbc: bool | None = None) -> Iterator[Entry]:
 
 def write(path: str | Path, volume: Volume, title: str) -> None:
     """Write a density in its name's format; errors as :meth:`VolumetricFormat.write`."""
-    format_of(path).write(Path(path), volume, title)
+    written_as(path).write(Path(path), volume, title)

@@ -85,6 +85,11 @@ class VolumetricFormat:
         """Whether its files can be read, not only written."""
         return self.read_stream is not None or self.read_file is not None
 
+    @property
+    def writable(self) -> bool:
+        """Whether its files can be written, not only read."""
+        return bool(self.write_stream or self.write_file or self.open_writer)
+
     def as_told(self, volume: Volume, pbc: bool | None, name: str) -> Volume:
         """A density of this format, periodic or not as the user says; ``name`` is for messages.
 
@@ -120,7 +125,7 @@ class VolumetricFormat:
         """Write one density; an earlier file stays whole until the new one is complete.
 
         Raises:
-            UsageError: the format cannot hold this grid or these values.
+            UsageError: the format can only be read, or not hold this grid or these values.
             StorageError: the disk is full.
         """
         self._check(volume, path)
@@ -129,6 +134,8 @@ class VolumetricFormat:
         elif self.write_stream is not None:
             with atomic(path) as partial, partial.open("wb") as plain:
                 self._write_packed(plain, volume, title, path.name.endswith(".gz"))
+        else:
+            raise UsageError(f"{path}: {self.name} files can be read, not written here")
 
     def _write_packed(self, plain: BinaryIO, volume: Volume, title: str, packed: bool) -> None:
         assert self.write_stream is not None

@@ -28,9 +28,14 @@ def inputs(published) -> list[Tensor]:
     return [x, v, q]
 
 
+MODES = ["off", "frozen", "movable", "both"]
+
+
 def network(mode: str, layers: int = 3, hidden: int = 8) -> EGNNDynamics:
+    """``both``: movable points, and particles that move beside them."""
     torch.manual_seed(0)
-    model = EGNNDynamics(NBodyConfig(hidden, layers, polarization=mode)).double()
+    named = "movable" if mode == "both" else mode
+    model = EGNNDynamics(NBodyConfig(hidden, layers, named, mode == "both")).double()
     for layer in model.layers:  # the published start barely moves anything
         torch.nn.init.normal_(layer.push.second.weight, std=0.02)
     return model
@@ -80,7 +85,7 @@ def rotation() -> Tensor:
     return q * -torch.linalg.det(q)
 
 
-@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+@pytest.mark.parametrize("mode", MODES)
 def test_answers_move_with_the_system(published, mode: str) -> None:
     model, (x, v, q) = network(mode), inputs(published)
     turn, shift = rotation(), torch.randn(3, dtype=torch.float64)
@@ -89,7 +94,7 @@ def test_answers_move_with_the_system(published, mode: str) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+@pytest.mark.parametrize("mode", MODES)
 def test_answers_follow_a_permutation_of_particles(published, mode: str) -> None:
     model, (x, v, q) = network(mode), inputs(published)
     order = torch.tensor([3, 1, 4, 0, 2])
@@ -108,11 +113,30 @@ def test_modes_have_the_same_layers_and_frozen_layers_see_no_motion(published) -
     assert (paths["frozen"][-1] - paths["movable"][-1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+@pytest.mark.parametrize("mode", MODES)
 def test_every_weight_learns(published, mode: str) -> None:
     model = network(mode, layers=2)
     model(*inputs(published)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_both_is_the_baseline_on_twice_the_points(published) -> None:
+    """With one embedding for both kinds of points, the baseline of 2n particles, two on a place."""
+    both, off = network("both"), network("off")
+    for embedding in both.embeddings:
+        embedding.load_state_dict(off.embeddings[0].state_dict())
+    both.layers.load_state_dict(off.layers.state_dict())
+    x, v, q = inputs(published)
+    twice = off(torch.cat((x, x), 1), torch.cat((v, v), 1), torch.cat((q, q), 1))
+    torch.testing.assert_close(both(x, v, q), twice[:, 5:], rtol=0, atol=1e-13)
+    apart = both(x, v, q) - network("movable")(x, v, q)
+    assert float(apart.detach().abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("mode", ["off", "frozen"])
+def test_particles_move_only_beside_movable_points(mode: str) -> None:
+    with pytest.raises(UsageError, match="goes with movable points"):
+        EGNNDynamics(NBodyConfig(polarization=mode, particles_move=True))
 
 
 def test_an_unknown_mode_is_refused() -> None:
@@ -132,7 +156,7 @@ def answer_and_gradients(model: EGNNDynamics, systems: int, dtype: torch.dtype) 
 
 @needs_compiler
 @pytest.mark.parametrize("hidden", [16, 48, 64])
-@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+@pytest.mark.parametrize("mode", MODES)
 def test_compiled_layers_equal_composed_ones(
     mode: str, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +184,7 @@ def test_what_cannot_be_compiled_is_composed() -> None:
     assert nbody_kernels(learning, 64) == (True, False)
 
 
-@pytest.mark.parametrize("mode", ["off", "frozen", "movable"])
+@pytest.mark.parametrize("mode", MODES)
 def test_no_kernel_runs_where_they_are_switched_off(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
