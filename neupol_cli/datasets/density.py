@@ -83,12 +83,15 @@ def _listed(path: Path) -> list[Path]:
             lines = path.read_text().splitlines()
     except ValueError as error:
         raise InputError(f"{path}: a list of files is text, one name a line") from error
-    places = [path.parent / line.strip() for line in lines if line.strip()]
-    return [
-        place if place.exists() else place.with_name(f"{place.name}.npy")
-        for place in places
-        if place != path
-    ]
+    return [_named(path, line.strip()) for line in lines if line.strip()]
+
+
+def _named(path: Path, name: str) -> Path:
+    """One of the files of a list."""
+    for place in (path.parent / name, path.parent / f"{name}.npy"):
+        if place.exists() and place.suffix != LIST:
+            return place
+    raise InputError(f"{path}: names {name!r}, and there is no density of that name beside it")
 
 
 def _unpacked(name: str) -> str:

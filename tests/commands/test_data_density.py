@@ -166,9 +166,13 @@ def test_what_holds_no_density_is_a_usage_error(tmp_path: Path) -> None:
     assert ".xsf" not in str(refusal.value)
     with pytest.raises(InputError, match="no such file"):
         density.collect([tmp_path / "nowhere.tar"], tmp_path / "set.h5")
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.log").write_text("x")
     with pytest.raises(UsageError, match=r"must end in \.cube"):
-        density.collect([tmp_path / "a.txt"], tmp_path / "set.h5")
+        density.collect([tmp_path / "a.log"], tmp_path / "set.h5")
+    for name in ("nowhere", "a.txt"):  # a list of lists has no end
+        (tmp_path / "a.txt").write_text(name)
+        with pytest.raises(InputError, match=f"names '{name}', and there is no density"):
+            density.collect([tmp_path / "a.txt"], tmp_path / "set.h5")
 
 
 def test_lz4_without_its_package_says_what_to_do(molecules, monkeypatch, tmp_path: Path) -> None:
