@@ -104,6 +104,25 @@ def test_no_program_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not (tmp_path / "ran").exists()
 
 
+def test_mutated_pickles_are_read_or_refused(tmp_path: Path) -> None:
+    path = write_pair(tmp_path, "x", crystal("HHe"))
+    structure = tmp_path / "x_atoms.pkl"
+    random, outcomes = np.random.default_rng(0), set()
+    for protocol in range(6):
+        whole = pickle.dumps(crystal("HHe").atoms, protocol=protocol)
+        for _ in range(150):
+            content = bytearray(whole)
+            for place in random.integers(len(whole), size=random.integers(1, 4)):
+                content[place] = random.integers(256)
+            structure.write_bytes(content)
+            try:
+                outcomes.add(len(npy.read(path).atoms))
+            except InputError as error:
+                assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
+                outcomes.add(0)
+    assert outcomes == {0, 2}
+
+
 @pytest.mark.parametrize("cut", [0, 1, 40, 200])
 def test_damaged_pairs_are_refused(cut: int, tmp_path: Path) -> None:
     path = write_pair(tmp_path, "x", crystal("H"))
