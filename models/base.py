@@ -251,8 +251,9 @@ class PropertyConfig:
         units: the unit of each target.
         polarization: ``off``, ``frozen`` or ``movable``.
         softening: within how many Angstrom of each other the lengths and directions between two
-            points are softened, where atoms have two of them (models/polarization.py); 0 for none,
-            as published.
+            points are softened, where atoms have two of them (models/nn/graph.py). Networks whose
+            vectors may vanish soften their lengths, too, with one point an atom as well. 0 leaves
+            all as published.
         table_start, interpolation: how the tables of a learned encoding start, and how they are
             read between their bins (models/nn/hermite.py).
         outputs: how each target is read out, one of ``READOUTS`` (models/targets.py) that the

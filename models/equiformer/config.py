@@ -27,6 +27,8 @@ SOFT_EPSILON = 0.01  # features are of the order of one
 class EquiformerConfig(PropertyConfig):
     """Equiformer's sizes; the defaults are the published QM9 network.
 
+    With ``softening`` the layer normalisation of l > 0 is smooth where these vanish.
+
     Attributes:
         irreps: of the state; even, l ascending from 0.
         layers: attention blocks.

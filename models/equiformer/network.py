@@ -37,9 +37,9 @@ from neupol_cli.models.equiformer.attention import Values, attended, attention_l
 from neupol_cli.models.equiformer.config import EquiformerConfig, check
 from neupol_cli.models.equiformer.displacement import Displacement
 from neupol_cli.models.equiformer.geometry import EdgeFeatures, Geometry
+from neupol_cli.models.equiformer.kernels import tiles
 from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions
 from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs
-from neupol_cli.models.equiformer.kernels.tiles import messages
 from neupol_cli.models.equiformer.kernels.value_matrices import value_bias, value_matrices
 from neupol_cli.models.equiformer.published import published as translated
 from neupol_cli.models.equiformer.radial import RadialNetwork
@@ -133,7 +133,7 @@ class Attention(nn.Module):
         if edges.frames is None:
             return self.formula(sources, targets, edges)
         inputs = self._inputs(sources, targets, edges.basis[: len(edges.frames.half.receivers)])
-        apart = messages(inputs, edges.frames, self.instructions, self.outs)
+        apart = tiles.messages(inputs, edges.frames, self.instructions, self.outs)
         if edges.touching is None:
             return apart
         touching = self.formula(sources, targets, edges.touching)

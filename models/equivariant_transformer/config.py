@@ -13,7 +13,8 @@ class EquivariantTransformerConfig(PropertyConfig):
     """The equivariant transformer's sizes; the defaults are the published QM9 network.
 
     Without ``outputs`` targets are read out as published: mu is the length of a dipole, r2 a
-    spatial extent, all others are scalars.
+    spatial extent, all others are scalars. With ``softening`` the lengths that heads read of
+    vectors are smooth where these vanish.
 
     Attributes:
         hidden: width H of scalars and vectors.

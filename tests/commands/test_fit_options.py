@@ -11,8 +11,10 @@ import pytest
 from neupol_cli import app
 from neupol_cli.commands.fit import fit
 from neupol_cli.errors import UsageError
+from neupol_cli.io import hdf5
 from neupol_cli.training import fitting, presets
 
+RUN = Path(__file__).parents[1] / "data" / "run-0.1"
 DEFAULTS = {name: value.default for name, value in inspect.signature(fit).parameters.items()}
 STANDARDS = ["--weight=foo=3", "--references=atoms", "--scale=auto", "--target=nonsense"]
 
@@ -52,9 +54,24 @@ def test_what_a_network_reads_is_taken() -> None:
     )
 
 
-def test_a_published_recipe_is_not_bounded() -> None:
-    assert fitting._begun(DEFAULTS | {"model": "egnn"}, {"model"})["bounded"]
-    assert not fitting._begun(DEFAULTS | {"model": "egnn-qm9"}, {"model"})["bounded"]
+@pytest.mark.parametrize("name", ["bounded", "softened"])
+def test_a_published_recipe_is_as_published(name: str) -> None:
+    assert fitting._begun(DEFAULTS | {"model": "egnn"}, {"model"})[name]
+    assert not fitting._begun(DEFAULTS | {"model": "egnn-qm9"}, {"model"})[name]
+
+
+@pytest.mark.parametrize("words", [[], ["softening=0.25"]])
+@pytest.mark.parametrize("softened", [True, False])
+def test_earlier_runs_and_published_recipes_are_not_softened(
+    words: list[str], softened: bool
+) -> None:
+    """What is said goes before; else new runs are, and others go on as they began."""
+    dataset = hdf5.read(RUN / "ethanol.h5")
+    options = DEFAULTS | {"model": "equivariant-transformer", "preset": None, "data": "x"}
+    small = ["hidden=8", "layers=1", "heads=2", "encoding_size=4", *words]
+    given = {"set_": small, "bounded": True, "softened": softened, "polarization": "movable"}
+    task = fitting._task(options | given, dataset)
+    assert task.model.config.softening == (0.25 if words else 0.5 if softened else 0.0)
 
 
 def test_a_preset_may_say_what_its_network_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

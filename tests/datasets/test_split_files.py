@@ -169,8 +169,11 @@ def test_a_chgcar_can_be_a_molecule(tmp_path: Path) -> None:
     done = neupol("data", "density", tmp_path, "--no-pbc", "-o", tmp_path / "set.h5")
     assert done.returncode == 0, done.stderr
     assert "narrow.CHGCAR: --no-pbc needs a whole molecule in a wide box" in done.stderr
-    (atoms,) = [hdf5.read(tmp_path / "set.h5").atoms(0)]
-    assert not atoms.pbc.any()
+    assert not hdf5.read(tmp_path / "set.h5").atoms(0).pbc.any()
+    alone = volumetric.read(tmp_path / "wide.CHGCAR", pbc=False)
+    volumetric.write(tmp_path / "alone.npz", alone, "H2")
+    with pytest.raises(InputError, match="states that it is a molecule"):
+        volumetric.read(tmp_path / "alone.npz", pbc=True)
 
 
 def test_split_files_of_other_kinds(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats.isolated import make_molecule
 from neupol_cli.io.volumetric.grid import Volume
 
@@ -83,8 +84,11 @@ def out_of_its_cell(volume: Volume, pbc: bool, name: str) -> Volume:
     """Of a file that states a cell: without it, if it is one whole molecule in a wide box.
 
     Raises:
-        InputError: the molecule is cut by the box's faces, or the box is narrow.
+        InputError: the molecule is cut by the box's faces, or the box is narrow; a cell for one
+            that states none.
     """
+    if pbc and not volume.atoms.pbc.any():
+        raise InputError(f"{name}: states that it is a molecule, and cannot be taken for periodic")
     if pbc or not volume.atoms.pbc.any():
         return volume
     atoms = volume.atoms.copy()

@@ -13,7 +13,6 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import CheckpointError, UsageError
-from neupol_cli.models.equiformer import network
 from neupol_cli.models.equiformer.config import EquiformerConfig
 from neupol_cli.models.equiformer.kernels import edge_frame, frame_messages, tiles
 from neupol_cli.models.equiformer.network import Equiformer
@@ -345,7 +344,7 @@ def test_tiles_and_the_plain_formula_agree(mode, output, monkeypatch):
         ("1", tiles.messages),
     ):
         monkeypatch.setenv("NEUPOL_KERNELS", kernels)
-        monkeypatch.setattr(network, "messages", function)
+        monkeypatch.setattr(tiles, "messages", function)
         graph.positions.requires_grad_()
         values = model.network(graph)
         inputs = [graph.positions, *model.parameters()]
@@ -359,7 +358,7 @@ def test_tiles_and_the_plain_formula_agree(mode, output, monkeypatch):
 
 def test_without_kernels_none_is_called(monkeypatch):
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    monkeypatch.setattr(network, "messages", None)  # whoever calls it fails
+    monkeypatch.setattr(tiles, "messages", None)  # whoever calls it fails
     monkeypatch.setattr(edge_frame.Frames, "__call__", None)
     small().predict(molecules(), forces=True)
 
