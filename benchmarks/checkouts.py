@@ -93,7 +93,16 @@ def property_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:
     def forces() -> Any:
         return model.eval().derivatives(graph, create_graph=False)[1]
 
-    return {"inference": inference, "training": training, "forces": forces}[what]
+    def learning() -> Any:  # of forces: a derivative of derivatives
+        torch.manual_seed(1)
+        values, pulled, _ = model.train().derivatives(graph, create_graph=True)
+        loss = values.abs().mean() + pulled.abs().mean()
+        weights = [p for p in model.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        return torch.stack([g.square().sum() for g in gradients if g is not None])
+
+    works = {"inference": inference, "training": training, "forces": forces, "learning": learning}
+    return works[what]
 
 
 def density_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:

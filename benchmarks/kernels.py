@@ -67,8 +67,8 @@ def particles() -> Work:
     from neupol_cli import registry
 
     torch.manual_seed(0)
-    network: Any = registry.build("egnn-nbody", {}).network
-    inputs = torch.randn(100, 5, 3), torch.randn(100, 5, 3), torch.randn(100, 5, 1)
+    network: Any = registry.build("egnn-nbody", {})
+    inputs = torch.randn(100, 5, 3), torch.randn(100, 5, 3), torch.randn(100, 5)
     weights = [p for p in network.parameters() if p.requires_grad]
 
     def work() -> Any:
@@ -114,7 +114,7 @@ def cases(count: int) -> Iterator[Case]:
         for what in works.split():
             yield Case(kernel, f"{name} {what}", of(name, what, count), without)
 
-    every, density = "inference training forces", "grid training"
+    every, density = "inference training forces learning", "grid training"
     tables = replaced("charge3net.network.kernels", tables=False)
     yield from each("charge3net tables", "charge3net", density, tables)
     contraction = replaced("charge3net.tensor_product.kernels", contraction=False)
@@ -144,7 +144,7 @@ def cases(count: int) -> Iterator[Case]:
     yield from each("transformer attention, tiles", ET, every, _without_attention)
     yield from each("transformer point steps", ET, every, without_point_steps)
     silu = instead("nn.activation._kernel_serves", lambda layer, x: False)
-    yield from each("silu of an affine map", EGNN, "training forces", silu)
+    yield from each("silu of an affine map", EGNN, "training forces learning", silu)
     onednn = instead("nn.linear._onednn", lambda: None)  # chosen where MKL is another maker's
     yield Case("affine map by oneDNN", "30,200 x 128 x 128", lambda: affine(False), onednn)
     gram = instead("nn.linear.gram", lambda g, x: None)
