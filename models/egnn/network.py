@@ -21,7 +21,7 @@ padded and self pairs and multiplies them by zero; here there are none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -205,6 +205,7 @@ class EGNN(Backbone):
     """The backbone; state ``Hx0e``, ``Hx0e+1x1o`` where points move, ``Hx0e+2x1o`` for vectors."""
 
     Config = EGNNConfig
+    by_element: ClassVar[Mapping[str, int]] = {"embedding.weight": 1}
     config: EGNNConfig
     charges: Tensor
 

@@ -19,7 +19,7 @@ that nobody reads. kernels/choice.py says what runs in place of attention.py's f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,11 @@ class EquivariantTransformer(Backbone):
     """The backbone; state ``Hx0e+Hx1o``."""
 
     Config = EquivariantTransformerConfig
+    by_element: ClassVar[Mapping[str, int]] = {
+        "embedding.weight": 0,
+        "neighbourhood.embedding.weight": 0,
+    }
+    by_target = ("mean",)
     mean: Tensor
 
     @classmethod

@@ -14,8 +14,6 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from neupol_cli import registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import InputError, UsageError
@@ -37,6 +35,7 @@ from neupol_cli.training.request import (
     chosen_species,
     training_data,
 )
+from neupol_cli.training.start import built
 
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
@@ -91,7 +90,7 @@ class DensityTask:
         self.penalty = PENALTIES[request.loss]
         if request.smoothness and smoothness(model) is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
-        if model.promolecule is not None:
+        if model.promolecule is not None and request.start is None:
             fit_promolecule(self, request.seed)
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
@@ -261,8 +260,6 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     if config["spin"] and not dataset.density.spin:
         raise InputError("--set spin=true, and the file has no spin density")
     split = chosen_partition(dataset, request)
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, config).to(device_named(request.device), dtype)
+    model = built(name, config, request)
     assert isinstance(model, DensityModel)
     return DensityTask(model, dataset, split, request)

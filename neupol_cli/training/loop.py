@@ -67,6 +67,7 @@ class Trainer:
         self.common = default_generator(self.device)  # dropout has no other source
         self.window = Window()
         self.now = Counters()
+        self.rate = settings.lr  # as the schedule has it
         self.begun = time.monotonic()
         self.agreed = 0.0  # seconds of work, as the first of several ranks has them
         # On an accelerator a step must not wait for its own loss: one flag there gathers trouble.
@@ -127,8 +128,9 @@ class Trainer:
         seed, rank = self.settings.seed, self.group.rank
         self.generator.manual_seed(mixed(seed, rank, now.step, 1))
         self.common.manual_seed(mixed(seed, rank, now.step, 2))
+        self.rate = self.schedule.rate(self.progress())
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = self.schedule.rate(self.progress())
+            parameters["lr"] = self.rate * parameters["factor"]
         try:
             self._descend(self.sampler.batch(now.step))
         except (RuntimeError, MemoryError) as error:
@@ -186,10 +188,10 @@ class Trainer:
 
     def diverged(self, what: str = "the loss or its gradient") -> DivergedError:
         """What to raise when something is not finite."""
-        lr = self.optimizer.param_groups[0]["lr"]
         return DivergedError(
             f"{what} is not finite at step {self.now.step} (learning rate "
-            f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
+            f"{self.rate:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or "
+            "--warmup"
         )
 
     def explain(self, error: BaseException) -> None:
@@ -250,7 +252,8 @@ class Trainer:
     def evaluation_due(self) -> bool:
         """Whether the weights as they are should be validated before another step."""
         now = self.now
-        regular = now.step > 0 and now.step % self.valid_every() == 0
+        known = now.step > 0 or "start" in self.task.meta  # random weights tell nothing
+        regular = known and now.step % self.valid_every() == 0
         return now.evaluated < now.step and (regular or self.done())
 
     # State.

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neupol_cli import registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
@@ -17,6 +15,7 @@ from neupol_cli.models.base import DynamicsModel, Model
 from neupol_cli.models.workers import in_order
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
+from neupol_cli.training.start import built
 
 INPUTS = ("velocities", "charges")
 ANSWER = "positions_later"
@@ -104,8 +103,6 @@ def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
     if dataset.counts.min() != dataset.counts.max() or dataset.counts[0] < 2:
         raise InputError("all systems must have the same number of particles, two at least")
     split = chosen_partition(dataset, request)
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, request.config).to(device_named(request.device), dtype)
+    model = built(name, request.config, request)
     assert isinstance(model, DynamicsModel)  # as the registry says of this task
     return NBodyTask(model, dataset, split, request)

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neupol_cli import registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import UsageError
@@ -41,6 +39,7 @@ from neupol_cli.training.request import (
     chosen_species,
     training_data,
 )
+from neupol_cli.training.start import Start, built, carried
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,
@@ -50,6 +49,7 @@ from neupol_cli.training.target_normalization import (
 
 Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
+REFITTED = 2048  # training structures that references are refitted to, where training goes on
 EVALUATION_ATOMS = 2048  # a batch of evaluation, on a thread of a CPU
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
@@ -95,10 +95,7 @@ class PropertyTask:
         if forces:
             self.forces = torch.from_numpy(dataset.targets[FORCES].values).to(device, dtype)
         counts = composition(dataset.numbers, dataset.offsets, self.species)
-        self.normalization = self._standardise(dataset, counts, values, split["train"])
-        _store(model, self.normalization)
-        learnt = torch.from_numpy(self.normalization.applied(values, counts))
-        self.learnt = learnt.to(device, dtype)  # (N, C)
+        self._learn(self._standardise(dataset, counts, values, split["train"]), values, counts)
         self.penalty = _choice(PENALTIES, request.loss, "--loss")
         self.labels = [*names, *([FORCES] if forces else [])]
         self.weights = _weights(self.labels, request, forces, dtype).to(device)
@@ -110,6 +107,8 @@ class PropertyTask:
             "targets": {name: self.units[name] for name in self.labels},
             "data": training_data(dataset, split["train"]),
         }
+        if request.start is not None:
+            self._go_on(request.start, values, counts)
         if request.smoothness and model.smoothness() is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
 
@@ -153,6 +152,50 @@ class PropertyTask:
             normalization.shift,
             np.full_like(normalization.scale, size or 1.0),
         )
+
+    def _learn(
+        self, normalization: TargetNormalization, values: np.ndarray, counts: np.ndarray
+    ) -> None:
+        """Takes these units: the model answers in them, the network learns what is left."""
+        self.normalization = normalization
+        _store(self.model, normalization)
+        learnt = torch.from_numpy(normalization.applied(values, counts))
+        self.learnt = learnt.to(self.model.device, self.model.dtype)  # (N, C)
+
+    def _go_on(self, start: Start, values: np.ndarray, counts: np.ndarray) -> None:
+        """Takes the units of a trained model for what it knows.
+
+        With fitted references what it is off by on the average, element by element where that
+        explains half of it, goes into them: another method's energies differ most in the atoms'.
+        """
+        normalization, known = carried(self.normalization, self.model, start)
+        if known.any() and self.request.scale != "auto":
+            raise UsageError("--scale: what --from knows already keeps the scale that it has")
+        self._learn(normalization, values, counts)
+        if self.request.references != "fitted":
+            return
+        rows, errors = self._left_over()
+        offsets = tuple(np.array(self.offsets) & known)
+        nameless = ("",) * len(offsets)
+        more = normalization_of(errors, counts[rows], nameless, "fitted", "mad", {}, offsets)
+        references, shift = normalization.references, normalization.shift
+        refitted = references + more.references, shift + more.shift, normalization.scale
+        self._learn(TargetNormalization(*refitted), values, counts)
+
+    def _left_over(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) some training structures, and (n, C) what the model is off by there, in units."""
+        chosen = self.splits["train"][:REFITTED]
+        errors = np.zeros((len(chosen), len(self.offsets)))
+        done = 0
+        for some in batches(chosen, self._evaluation_batch()):
+            with torch.set_grad_enabled(self.forces is not None):
+                by_label = self._errors(some, training=False)
+            for name, error in zip(self.names, by_label, strict=False):
+                if error.dim() == 1 and name not in self.by_length:
+                    column = self.columns[name].start
+                    errors[done : done + len(some), column] = -error.detach().cpu().numpy()
+            done += len(some)
+        return chosen.cpu().numpy(), errors * self.normalization.scale
 
     def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
@@ -272,8 +315,6 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     }
     if request.bounded:
         config = {"positive": bounded_targets(name, dataset, names, config), **config}
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, config).to(device_named(request.device), dtype)
+    model = built(name, config, request)
     assert isinstance(model, PropertyModel)  # as the registry says of this task
     return PropertyTask(model, dataset, names, forces, split, request)
