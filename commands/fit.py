@@ -151,7 +151,7 @@ def fit(
         int | None,
         _panel(
             RUN,
-            "Threads that validate on a CPU; a step takes one.",
+            "Threads on a CPU: for the pieces of a step's batch, and to validate.",
             min=1,
             max=MOST_THREADS,
             show_default="the cores that this process may use",

@@ -5,6 +5,7 @@ A batch is slicing: atoms and densities lie in flat arrays where the model is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -37,6 +38,7 @@ from neupol_cli.training.request import (
 )
 from neupol_cli.training.start import built
 
+PIECE_PROBES = 500  # of a piece of a batch that a thread of a CPU differentiates
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
 # Values that are held at once: 4 GB in float32. Larger data are thinned.
@@ -70,6 +72,7 @@ class DensityTask:
         self.splits = {k: np.asarray(v) for k, v in split.items()}
         self.train = torch.from_numpy(self.splits["train"]).to(like.device)
         self.size = len(self.train)
+        self.grain = math.ceil(PIECE_PROBES / self.config.probes)
         most = max(1, HELD // max(1, self.size) // self.columns)
         self.grids = Grids.of(self.density, self.splits["train"], most, request.seed, like)
         self.draw = Draw(self.grids, self.config.sampling_exponent)
@@ -109,8 +112,11 @@ class DensityTask:
         known = calibrating.chosen(self.splits["train"])
         return calibrating.of_densities(density, self.dataset, known, unseen, errors, check)
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
+        share = 1.0 if whole is None else len(indices) / len(whole)
         chosen = self.train[indices]
         rows, weights = self.draw(chosen, self.config.probes, generator)
         graph, _ = self.arrays.graph(chosen)
@@ -118,11 +124,12 @@ class DensityTask:
         if weights is not None:
             weights = weights.reshape(-1, 1).to(errors.dtype)
             errors = errors.reshape(weights.shape[0], -1) * weights
-        loss = errors.mean()
+        loss = errors.mean() * share
         if not self.smoothness:
             return loss, {}
         rough = smoothness(self.model)
         assert rough is not None
+        rough = rough * share
         return loss + self.smoothness * rough, {"smoothness": rough}
 
     def _errors(

@@ -64,7 +64,7 @@ def fit(
         given: which of them stood on the command line.
         resume: go on with the run in the folder, under its own options.
         force: discard a run in the folder.
-        threads: that validate, on a CPU; else all that there are.
+        threads: that work, on a CPU; else all that there are.
 
     Returns:
         ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
@@ -182,9 +182,9 @@ def _begun(options: Options, given: set[str], start: Start | None = None) -> Cho
     preset = presets.chosen(name) if start is None else None
     if preset is None:
         registry.entry(name)
-        chosen = {**options, "preset": None, "bounded": True, "softened": True}
+        chosen = {**options, "preset": None, "bounded": True, "softened": True, "cut": True}
     else:
-        published = {"bounded": False, "softened": False}
+        published = {"bounded": False, "softened": False, "cut": True}
         chosen = {**presets.applied(options, given, preset, _targets(options)), **published}
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]

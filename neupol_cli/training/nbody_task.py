@@ -24,6 +24,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "l1": nn.functional.l1_loss,
     "l2": nn.functional.mse_loss,
 }
+PIECE = 50  # systems of a batch that a thread of a CPU differentiates
 EVALUATION_BATCH = 500  # systems; more only leave a core's cache
 
 
@@ -42,6 +43,7 @@ class NBodyTask:
         )
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(like.device) for k, v in split.items()}
         self.size = len(split["train"])
+        self.grain = PIECE
         self.criterion = _criterion(request.loss)
         self.metric, self.units = METRIC, {METRIC: ""}
         self.meta: dict[str, object] = {
@@ -60,10 +62,13 @@ class NBodyTask:
         """See `task.Task`."""
         return {}
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.splits["train"][indices]
-        return self.criterion(self.predicted(self.model, chosen), self.later[chosen]), {}
+        loss = self.criterion(self.predicted(self.model, chosen), self.later[chosen])
+        return (loss if whole is None else loss * (len(indices) / len(whole))), {}
 
     @torch.no_grad()
     def evaluate(

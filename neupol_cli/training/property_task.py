@@ -6,6 +6,7 @@ processes and no loop over molecules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -50,6 +51,7 @@ from neupol_cli.training.target_normalization import (
 Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
 REFITTED = 2048  # training structures that references are refitted to, where training goes on
+PIECE_ATOMS = 256  # a piece of a batch that a thread of a CPU differentiates
 EVALUATION_ATOMS = 2048  # a batch of evaluation, on a thread of a CPU
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
@@ -87,6 +89,7 @@ class PropertyTask:
         self.arrays = Arrays.of(dataset, device, dtype)
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in split.items()}
         self.size = len(split["train"])
+        self.grain = math.ceil(PIECE_ATOMS / dataset.counts[split["train"]].mean() / self.kinds)
         self.names, self.request = names, request
         self.by_length = {name for name in names if learnt_by_length(dataset, name)}
         values = np.concatenate([label_columns(dataset, name) for name in names], 1)
@@ -197,19 +200,33 @@ class PropertyTask:
             done += len(some)
         return chosen.cpu().numpy(), errors * self.normalization.scale
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
-        chosen = self.splits["train"][indices]
-        errors = self._errors(chosen, training=True)
-        losses = torch.stack([self.penalty(error).mean() for error in errors])  # (T,)
+        whole = indices if whole is None else whole
+        errors = self._errors(self.splits["train"][indices], training=True)
+        numbers = self._numbers(errors, indices, whole)
+        sums = zip(errors, numbers, strict=True)
+        losses = torch.stack([self.penalty(error).sum() / number for error, number in sums])  # (T,)
         loss = (losses * self.weights).sum() / self.weights.sum()
         parts = dict(zip(self.labels, losses.unbind(), strict=True)) if len(self.labels) > 1 else {}
         if self.request.smoothness:
             rough = self.model.smoothness()
             assert rough is not None  # there is a learned encoding
+            rough = rough * (len(indices) / len(whole))
             loss = loss + self.request.smoothness * rough
             parts["smoothness"] = rough
         return loss, parts
+
+    def _numbers(self, errors: list[Tensor], indices: Tensor, whole: Tensor) -> list[int]:
+        """How many errors of each label a whole batch has, of which ``indices`` have ``errors``."""
+        numbers = [error.numel() * len(whole) // len(indices) for error in errors]
+        if self.forces is not None and whole is not indices:
+            chosen = self.splits["train"][whole]
+            atoms = self.arrays.offsets[chosen + 1] - self.arrays.offsets[chosen]
+            numbers[-1] = 3 * int(atoms.sum())
+        return numbers
 
     def _errors(self, chosen: Tensor, training: bool) -> list[Tensor]:
         """Errors of each label in units of its scale: (b,) a number, (b, 3) a vector, (a, 3) of

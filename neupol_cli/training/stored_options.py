@@ -20,6 +20,7 @@ class StoredOptions(TypedDict):
     preset: str | None
     bounded: bool
     softened: bool
+    cut: bool
     data: str
     target: list[str]
     partition: str
