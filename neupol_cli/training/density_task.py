@@ -28,6 +28,7 @@ from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.workers import in_order
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.building import built
 from neupol_cli.training.density_points import Draw, Grids
 from neupol_cli.training.property_task import PENALTIES
 from neupol_cli.training.request import (
@@ -36,7 +37,6 @@ from neupol_cli.training.request import (
     chosen_species,
     training_data,
 )
-from neupol_cli.training.start import built
 
 PIECE_PROBES = 500  # of a piece of a batch that a thread of a CPU differentiates
 METRIC = "eps_mae_percent"

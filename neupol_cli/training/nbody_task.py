@@ -13,9 +13,9 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import DynamicsModel, Model
 from neupol_cli.models.workers import in_order
+from neupol_cli.training.building import built
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
-from neupol_cli.training.start import built
 
 INPUTS = ("velocities", "charges")
 ANSWER = "positions_later"

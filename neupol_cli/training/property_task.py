@@ -25,6 +25,7 @@ from neupol_cli.models.workers import in_order
 from neupol_cli.targets import FORCES
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.building import built
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.labels import (
     bounded_targets,
@@ -40,7 +41,7 @@ from neupol_cli.training.request import (
     chosen_species,
     training_data,
 )
-from neupol_cli.training.start import Start, built, carried
+from neupol_cli.training.start import Start, carried
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,

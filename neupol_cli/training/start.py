@@ -21,13 +21,11 @@ import torch
 from torch import Tensor
 
 from neupol_cli import checkpoint, registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.models.base import Header, Model, Network, Origin
 from neupol_cli.models.calibration import without
 from neupol_cli.models.property import PropertyModel
-from neupol_cli.training.parts import AROUND, freeze
-from neupol_cli.training.request import Request
+from neupol_cli.training.parts import AROUND
 from neupol_cli.training.target_normalization import TargetNormalization
 
 # Settings that follow from the data of a training.
@@ -132,21 +130,6 @@ class Start:
                 )
             settings["species"] = sorted({*self.species, *elements})
         return settings
-
-
-def built(name: str, config: Mapping[str, object], request: Request) -> Model:
-    """The model to train, with random weights or those of a start, on its device.
-
-    Raises:
-        UsageError: settings that make no network, or not the start's; a part that is not there.
-    """
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, config).to(device_named(request.device), dtype)
-    if request.start is not None:
-        take_over(model, request.start)
-    freeze(model, request.freeze)
-    return model
 
 
 @torch.no_grad()
