@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from neupol_cli.density import measures, on_grid, references
 from neupol_cli.density.analysis import angular_variation
+from neupol_cli.density.radial import RadialProfile
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
-from neupol_cli.io.volumetric import Entry, periodicity
+from neupol_cli.io.volumetric import Entry, Volume, periodicity
 from neupol_cli.text import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 
 @dataclass
 class ComparedDensity:
-    """The numbers of one density, named as in JSON; None is what does not apply."""
+    """The numbers of one density, named as in JSON; None is what does not apply.
+
+    ``profile`` is for a picture, where one is wanted.
+    """
 
     structure: str
     formula: str
@@ -42,6 +46,7 @@ class ComparedDensity:
     zeta: float
     eps_mae_percent: float | None = None
     zeta_reference: float | None = None
+    profile: RadialProfile | None = None
 
     @classmethod
     def of(cls, entry: Entry) -> ComparedDensity:
@@ -61,7 +66,8 @@ class ComparedDensity:
 
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        numbers = vars(self) | {"profile": None}
+        return {name: value for name, value in numbers.items() if value is not None}
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -81,20 +87,35 @@ class Comparison:
     """What densities are compared with.
 
     Attributes:
-        add: adds what it finds to the report of an entry, beside which lies another one or none;
-            may be at several of them at once.
+        find: what is compared of an entry, beside which lies another one or none; may be at
+            several of them at once.
         beside: the other entries, in the same order.
     """
 
-    add: Callable[[Entry, Entry | None, ComparedDensity], None]
+    find: Callable[[Entry, Entry | None], Compared]
     beside: Callable[[], Iterator[Entry | None]]
 
 
-NOTHING = Comparison(lambda entry, other, report: None, lambda: repeat(None))
+class Compared(NamedTuple):
+    """Two densities of one structure on one grid: the one that is judged, and the true one or None.
+
+    ``truth_given``: whether the true one is the other file's, not the one that the report is of.
+    """
+
+    judged: Volume
+    truth: Volume | None = None
+    truth_given: bool = False
+
+
+NOTHING = Comparison(lambda entry, other: Compared(entry.volume), lambda: repeat(None))
 
 
 def reports(
-    path: Path, comparison: Comparison = NOTHING, pbc: bool | None = None, memory: int = MEMORY
+    path: Path,
+    comparison: Comparison = NOTHING,
+    pbc: bool | None = None,
+    memory: int = MEMORY,
+    profiles: bool = False,
 ) -> Iterator[ComparedDensity]:
     """A report of every density of a file, in order.
 
@@ -103,6 +124,7 @@ def reports(
         comparison: what adds errors to each, from `with_file` or `with_model`.
         pbc: whether a cube is periodic, where the user knows.
         memory: bytes that several densities may take that are looked at together.
+        profiles: whether a picture is wanted.
 
     Raises:
         UsageError: a name of no format.
@@ -112,8 +134,13 @@ def reports(
     from neupol_cli.models.workers import ahead, in_order
 
     def compared(pair: tuple[Entry, Entry | None]) -> ComparedDensity:
-        report = ComparedDensity.of(pair[0])
-        comparison.add(*pair, report)
+        report, found = ComparedDensity.of(pair[0]), comparison.find(*pair)
+        if found.truth is not None:
+            report.eps_mae_percent = measures.mean_absolute_error(found.judged, found.truth)
+        if found.truth is not None and found.truth_given:
+            report.zeta_reference = angular_variation(found.truth)
+        if profiles:
+            report.profile = RadialProfile.of(found.judged, found.truth)
         return report
 
     pairs = _pairs(path, comparison.beside(), pbc)
@@ -142,15 +169,14 @@ def with_file(reference: Path, accept: bool = False) -> Comparison:
         yield from volumetric.entries(reference)
         raise InputError(f"{reference}: holds fewer densities than the file to compare")
 
-    def add(entry: Entry, other: Entry | None, report: ComparedDensity) -> None:
+    def find(entry: Entry, other: Entry | None) -> Compared:
         assert other is not None  # there is one beside each
         references.check_atoms(entry.volume.atoms, other.volume.atoms, other.name)
         if not accept:
             references.check_density(other.volume, other.name)
-        report.eps_mae_percent = measures.mean_absolute_error(entry.volume, other.volume)
-        report.zeta_reference = angular_variation(other.volume)
+        return Compared(entry.volume, other.volume, truth_given=True)
 
-    return Comparison(add, beside)
+    return Comparison(find, beside)
 
 
 def with_model(model: DensityModel, memory: int, accept: bool = False) -> Comparison:
@@ -160,7 +186,7 @@ def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compar
     """
     valence = measures.valence_of(model.header)
 
-    def add(entry: Entry, other: Entry | None, report: ComparedDensity) -> None:
+    def find(entry: Entry, other: Entry | None) -> Compared:
         atoms, grid = entry.volume.atoms, entry.volume.grid
         model.check([atoms], [entry.name])
         if not accept:
@@ -168,9 +194,9 @@ def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compar
             charges = measures.charges_of(atoms, valence)
             references.check_convention(entry.volume, charges, entry.name)
         predicted = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
-        report.eps_mae_percent = measures.mean_absolute_error(predicted, entry.volume)
+        return Compared(predicted, entry.volume)
 
-    return Comparison(add, lambda: repeat(None))
+    return Comparison(find, lambda: repeat(None))
 
 
 @dataclass(frozen=True)
