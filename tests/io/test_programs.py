@@ -65,6 +65,14 @@ def test_nine_programs() -> None:
     assert written == {entry["packed"] for entry in FILES}
 
 
+@pytest.mark.parametrize("program", ["QuantumESPRESSO", "ABINIT"])
+def test_a_programs_xsf_and_cube_are_one_density(program: str) -> None:
+    """Though the one has x first and a plane more, the other z; to five digits of text."""
+    xsf, cube = (volumetric.read(FOREIGN / program / f"si.{end}.gz") for end in ("xsf", "cube"))
+    assert xsf.grid.same_as(cube.grid)
+    np.testing.assert_allclose(xsf.values, cube.values, rtol=0, atol=6e-6 * cube.values.max())
+
+
 def test_lengths_of_an_abinit_output_are_those_of_acell() -> None:
     """ASE takes ``rprim`` for Angstrom."""
     text = (
