@@ -1,9 +1,9 @@
-"""Files that nine programs write here, read by neupol and by code that shares nothing with it.
+"""Files that ten programs write here, read by neupol and by code that shares nothing with it.
 
     python benchmarks/foreign.py [PROGRAM ...] [--work FOLDER] [--keep]
 
-CP2K, Quantum ESPRESSO, ABINIT, GPAW, Psi4, NWChem, xtb and Elk are Debian's packages, PySCF is the
-one beside neupol; each computes a water molecule or two atoms of silicon in seconds
+CP2K, Quantum ESPRESSO, ABINIT, GPAW, Psi4, NWChem, xtb, Elk and MOPAC are Debian's packages, PySCF
+is the one beside neupol; each computes a water molecule or two atoms of silicon in seconds
 (foreign_inputs.py). Structures must be what the program was told, or says itself, and densities
 have the electrons and the centre that the file's raw numbers have. Prints the table of
 results/foreign.md; ``--keep`` packs the files into tests/data/foreign with what they hold. Exit
@@ -181,6 +181,21 @@ def elk(folder: Path) -> list[Expected]:
     return [silicon("GEOMETRY.OUT", np.array([-half, half]))]
 
 
+def mopac(folder: Path) -> list[Expected]:
+    """MOPAC relaxes a molecule, and takes it in a box as it is."""
+    for name, job in (("water", inputs.MOPAC), ("box", inputs.MOPAC_BOX)):
+        (folder / f"{name}.mop").write_text(inputs.filled(job))
+        run(folder, "mopac", f"{name}.mop")
+    rows = (folder / "water.arc").read_text().split("FINAL GEOMETRY OBTAINED\n")[1].splitlines()
+    end = [[float(word) for word in row.split()[1:6:2]] for row in rows[3:6]]
+    return [
+        water("water.mop"),
+        Expected("water.out", "OHH", end),
+        Expected("water.arc", "OHH", end),
+        *(water(f"box.{ending}", periodic=True) for ending in ("mop", "out", "arc")),
+    ]
+
+
 # Function, and Debian's package that says the version.
 PROGRAMS: dict[str, tuple[Callable[[Path], list[Expected]], str]] = {
     "CP2K": (cp2k, "cp2k"),
@@ -192,6 +207,7 @@ PROGRAMS: dict[str, tuple[Callable[[Path], list[Expected]], str]] = {
     "NWChem": (nwchem, "nwchem"),
     "xtb": (xtb, "xtb"),
     "Elk": (elk, "elk-lapw"),
+    "MOPAC": (mopac, "mopac"),
 }
 
 

@@ -26,6 +26,7 @@ from neupol_cli.io.structure_formats import (
     isolated,
     mdl,
     mol2,
+    mopac,
     pdb,
     turbomole,
     xsf,
@@ -210,6 +211,7 @@ READERS: dict[str, Reader] = {
     "turbomole": turbomole.frames,
     "gromacs": foreign.gromacs,
     "xsf": xsf.frames,
+    "mopac": mopac.frames,
 }
 
 

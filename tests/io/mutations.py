@@ -37,7 +37,7 @@ NASTY = (
     b"1_0", b"0x10", b"***", b"", b"\x00", b"\x1b[2J", b"\xff\xfe", "\u0661".encode(), b"H" * 5000,
 )  # fmt: skip
 # Of these, a beginning that ends with a line is a file; nothing in them says what is missing.
-OPEN_ENDED = ("geometry.in", "a.pdb", "a.xsf")
+OPEN_ENDED = ("geometry.in", "a.pdb", "a.xsf", "water.mop", "box.mop")
 WRITTEN: dict[str, tuple[str, Atoms]] = {
     "a.xyz": ("xyz", molecule("H2O")),
     "a.extxyz": ("extxyz", bulk("NaCl", "rocksalt", a=5.6)),
