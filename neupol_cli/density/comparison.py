@@ -3,7 +3,6 @@ with their angular variation."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
@@ -17,7 +16,7 @@ from neupol_cli.density.analysis import angular_variation
 from neupol_cli.density.radial import RadialProfile
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
-from neupol_cli.io.volumetric import Entry, Volume, periodicity
+from neupol_cli.io.volumetric import Entry, Volume, guesses
 from neupol_cli.text import printable
 
 if TYPE_CHECKING:
@@ -155,9 +154,7 @@ def _pairs(
 ) -> Iterator[tuple[Entry, Entry | None]]:
     """The entries of a file, each with the one beside it."""
     for entry in volumetric.entries(path, pbc):
-        note = periodicity.note(entry.name, entry.volume)
-        if note:
-            print(f"neupol: {note}", file=sys.stderr)
+        guesses.tell(entry.name, entry.volume)
         yield entry, next(beside)
 
 
@@ -166,7 +163,9 @@ def with_file(reference: Path, accept: bool = False) -> Comparison:
     zeta. ``accept``: take them for densities whatever speaks against it."""
 
     def beside() -> Iterator[Entry]:
-        yield from volumetric.entries(reference)
+        for entry in volumetric.entries(reference):
+            guesses.tell(entry.name, entry.volume, (guesses.UNIT,))
+            yield entry
         raise InputError(f"{reference}: holds fewer densities than the file to compare")
 
     def find(entry: Entry, other: Entry | None) -> Compared:
