@@ -117,8 +117,6 @@ def cases(count: int) -> Iterator[Case]:
     every, density = "inference training forces learning", "grid training"
     tables = replaced("charge3net.network.kernels", tables=False)
     yield from each("charge3net tables", "charge3net", density, tables)
-    contraction = replaced("charge3net.tensor_product.kernels", contraction=False)
-    yield from each("charge3net contraction", "charge3net", "training", contraction)
     filters = replaced("deepdft.network.kernels", tables=False)
     yield from each("deepdft tables", "deepdft-painn", "grid", filters)
     yield from each("deepdft tables", "deepdft-schnet", density, _schnet_without_tables)
