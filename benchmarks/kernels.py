@@ -55,13 +55,6 @@ def instead(place: str, value: Any) -> Callable[[], AbstractContextManager[Any]]
     return lambda: patch(f"{MODELS}.{place}", value)
 
 
-@contextmanager
-def without_point_steps() -> Iterator[None]:
-    """The equivariant transformer with its attention's loops, but none for single points."""
-    with patch(f"{MODELS}.equivariant_transformer.kernels.point_steps.library", lambda state: None):
-        yield
-
-
 def particles() -> Work:
     """A training step's gradients of the n-body network."""
     from neupol_cli import registry
@@ -139,8 +132,9 @@ def cases(count: int) -> Iterator[Case]:
     yield from each("equiformer frames and tiles", "equiformer", every, frames)
     attention = instead(f"{TRANSFORMER}.attention_compiled.library", lambda state, shape: None)
     yield from each("transformer attention, compiled", ET, every, attention)
-    yield from each("transformer attention, tiles", ET, every, _without_attention)
-    yield from each("transformer point steps", ET, every, without_point_steps)
+    formula = import_module(f"{MODELS}.equivariant_transformer.attention").attention
+    plainly = instead("equivariant_transformer.network.attention", formula)
+    yield from each("transformer attention, tiles", ET, every, plainly)
     silu = instead("nn.activation._kernel_serves", lambda layer, x: False)
     yield from each("silu of an affine map", EGNN, "training forces learning", silu)
     onednn = instead("nn.linear._onednn", lambda: None)  # chosen where MKL is another maker's
@@ -160,14 +154,6 @@ def _schnet_without_tables() -> Iterator[None]:
 def _without_nbody() -> Iterator[None]:
     """Neither loops nor pair messages, against the latter alone: see `pair_messages_alone`."""
     with replaced("egnn.nbody.nbody_kernels", messages=False, layers=False)():
-        yield
-
-
-@contextmanager
-def _without_attention() -> Iterator[None]:
-    """The plain formulas of attention, against tiles alone."""
-    plain = import_module(f"{MODELS}.equivariant_transformer.attention").attention
-    with replaced("equivariant_transformer.network.kernels", attention=plain)():
         yield
 
 
