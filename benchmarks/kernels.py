@@ -123,8 +123,8 @@ def cases(count: int) -> Iterator[Case]:
     blocks = instead("distance_transformer.kernels.choice.compiler", OFF)
     yield from each("distance transformer blocks", "distance-transformer", every, blocks)
     plain = import_module(f"{MODELS}.egnn.messages").summed_messages
-    tiles = replaced("egnn.network.kernels", summed_messages=plain)
-    yield from each("egnn message tiles", EGNN, every, tiles)
+    tiles = instead("egnn.network.summed_messages", plain)
+    yield from each("egnn message tiles", EGNN, "inference", tiles)
     layers = replaced("egnn.nbody.nbody_kernels", layers=False)
     yield Case("egnn n-body loops", "egnn-nbody training", particles, layers)
     yield Case("egnn n-body pair messages", "egnn-nbody training", particles, _without_nbody)

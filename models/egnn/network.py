@@ -30,7 +30,7 @@ from torch.nn import functional
 from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.egnn.config import EGNNConfig
-from neupol_cli.models.egnn.kernels.choice import kernels
+from neupol_cli.models.egnn.kernels.choice import summed_messages
 from neupol_cli.models.egnn.messages import MessageInputs, messages
 from neupol_cli.models.egnn.published import published_egnn
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
@@ -79,7 +79,7 @@ class Layer(nn.Module):
         if self.moves:
             summed, displacements = self.sum_and_displacements(inputs, edges)
         else:
-            summed = kernels().summed_messages(inputs, edges.receivers, edges.senders)
+            summed = summed_messages(inputs, edges.receivers, edges.senders)
             displacements = torch.zeros_like(offsets[-1]) if offsets else h[:, :0]
         h = h + self.phi_h(torch.cat((h, summed), 1))
         travelled = [offset + displacements for offset in offsets[:-1]]  # x~ - x, where it is kept
@@ -96,7 +96,7 @@ class Layer(nn.Module):
         receivers = edges.receivers[to_moving]
         m = messages(p.select(to_moving), receivers, edges.senders[to_moving])
         summed = segment_sum(m, receivers, points)
-        summed = summed + kernels().summed_messages(
+        summed = summed + summed_messages(
             p.select(to_atoms), edges.receivers[to_atoms], edges.senders[to_atoms]
         )
         return summed, self.push(m, edges.vectors[to_moving], receivers, points)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from neupol_cli.models.egnn import messages as plain
@@ -12,12 +12,6 @@ from neupol_cli.models.egnn.kernels import message_tiles, nbody_step
 from neupol_cli.models.egnn.kernels.nbody_step import Constants
 from neupol_cli.models.egnn.messages import MessageInputs
 from neupol_cli.models.kernels import compiler
-
-
-class Kernels(NamedTuple):
-    """What serves for the function of the same name in messages.py."""
-
-    summed_messages: Callable[[MessageInputs, Tensor, Tensor], Tensor]
 
 
 class NBodyKernels(NamedTuple):
@@ -32,11 +26,16 @@ class NBodyKernels(NamedTuple):
     layers: bool
 
 
-def kernels() -> Kernels:
-    """For molecules: tiles, or the plain formula if the environment says ``NEUPOL_KERNELS=0``."""
-    if not compiler.enabled():
-        return Kernels(plain.summed_messages)
-    return Kernels(message_tiles.summed_messages)
+def summed_messages(p: MessageInputs, receivers: Tensor, senders: Tensor) -> Tensor:
+    """The function of the same name in messages.py, for molecules.
+
+    Tiles on a CPU where no gradient is recorded; the plain formula elsewhere, and if the
+    environment says ``NEUPOL_KERNELS=0``.
+    """
+    recorded, on_cpu = torch.is_grad_enabled(), p.received.device.type == "cpu"
+    if compiler.enabled() and on_cpu and not recorded:
+        return message_tiles.summed_messages(p, receivers, senders)
+    return plain.summed_messages(p, receivers, senders)
 
 
 def nbody_kernels(constants: Constants, hidden: int) -> NBodyKernels:
