@@ -137,9 +137,10 @@ def cases(count: int) -> Iterator[Case]:
     blocks = instead("distance_transformer.kernels.choice.compiler", OFF)
     yield from each("distance transformer blocks", "distance-transformer", every, blocks)
     plain = import_module(f"{MODELS}.egnn.messages").summed_messages
-    tiles = instead("egnn.network.summed_messages", plain)
-    many = of("egnn", "inference", 8 * count)  # a batch that no cache holds, as predictions are
-    yield Case("egnn message tiles", f"egnn inference of {8 * count}", many, tiles)
+    tiles = instead("egnn.kernels.choice.message_tiles.summed_messages", plain)
+    for what in ("inference", "training", "forces"):  # batches that no cache holds
+        many = of("egnn", what, 8 * count)
+        yield Case("egnn message tiles", f"egnn {what}, {8 * count} molecules", many, tiles)
     layers = replaced("egnn.nbody.nbody_kernels", layers=False)
     yield Case("egnn n-body loops", "egnn-nbody training", particles, layers)
     yield Case("egnn n-body pair messages", "egnn-nbody training", particles, _without_nbody)

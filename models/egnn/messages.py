@@ -6,7 +6,7 @@
 
 (Satorras, Hoogeboom and Welling 2021, eqs. 3, 5 and 8.) phi_e's first map is split: L[h_i, h_j, e]
 = A h_i + c + B h_j + C e, two products a point and one narrow one an edge, instead of one wide
-product an edge. kernels/ sums them faster where no gradient is recorded.
+product an edge. kernels/ has a faster version, which the tests hold against this one.
 """
 
 from __future__ import annotations

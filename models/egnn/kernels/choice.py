@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from neupol_cli.models.egnn import messages as plain
@@ -12,6 +12,12 @@ from neupol_cli.models.egnn.kernels import message_tiles, nbody_step
 from neupol_cli.models.egnn.kernels.nbody_step import Constants
 from neupol_cli.models.egnn.messages import MessageInputs
 from neupol_cli.models.kernels import compiler
+
+
+class Kernels(NamedTuple):
+    """What serves for the function of the same name in messages.py."""
+
+    summed_messages: Callable[[MessageInputs, Tensor, Tensor], Tensor]
 
 
 class NBodyKernels(NamedTuple):
@@ -26,16 +32,16 @@ class NBodyKernels(NamedTuple):
     layers: bool
 
 
-def summed_messages(p: MessageInputs, receivers: Tensor, senders: Tensor) -> Tensor:
-    """The function of the same name in messages.py, for molecules.
+def kernels(forces_are_learnt: bool) -> Kernels:
+    """For molecules: tiles; the plain formula if the environment says ``NEUPOL_KERNELS=0``.
 
-    Tiles on a CPU where no gradient is recorded; the plain formula elsewhere, and if the
-    environment says ``NEUPOL_KERNELS=0``.
+    Args:
+        forces_are_learnt: derivatives of derivatives follow, which tiles have from the plain
+            formula: made twice over, they take a third longer.
     """
-    recorded, on_cpu = torch.is_grad_enabled(), p.received.device.type == "cpu"
-    if compiler.enabled() and on_cpu and not recorded:
-        return message_tiles.summed_messages(p, receivers, senders)
-    return plain.summed_messages(p, receivers, senders)
+    if forces_are_learnt or not compiler.enabled():
+        return Kernels(plain.summed_messages)
+    return Kernels(message_tiles.summed_messages)
 
 
 def nbody_kernels(constants: Constants, hidden: int) -> NBodyKernels:

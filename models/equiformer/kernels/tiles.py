@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,11 +20,11 @@ from neupol_cli.models.equiformer.attention import attention_logits
 from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges
 from neupol_cli.models.equiformer.kernels.frame_instructions import FrameInstructions
 from neupol_cli.models.equiformer.kernels.frame_messages import MessageInputs, plain
-from neupol_cli.models.equiformer.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.equiformer.kernels.tile import alpha_of, mixed_tile, write_values
 from neupol_cli.models.equiformer.kernels.tile_gradient import TileGradient
 from neupol_cli.models.equiformer.so3 import Muls
 from neupol_cli.models.kernels.context import Context
+from neupol_cli.models.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 
 
@@ -90,7 +91,8 @@ class _Tiled(torch.autograd.Function):
         saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will differentiate the gradient
 
-            def formula(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+            def formula(inputs: list[Tensor | None]) -> Sequence[Tensor]:
+                tensors = cast(list[Tensor], inputs)
                 rotated = replace(framed_edges, rotations=tensors[: instructions.lmax])
                 p = _inputs(tensors[instructions.lmax :], instructions, outs)
                 return plain(p, rotated, instructions, outs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ase
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from neupol_cli import registry
-from neupol_cli.models import streaming
 from neupol_cli.models.egnn import messages as plain
+from neupol_cli.models.egnn.kernels import choice
 from neupol_cli.models.egnn.kernels import message_tiles as tiles
 from neupol_cli.models.egnn.messages import MessageInputs
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
@@ -47,7 +48,8 @@ def inputs_of(
     generator = torch.Generator().manual_seed(3)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return values.requires_grad_()
 
     hidden, size = 5, 3
     made = MessageInputs(
@@ -66,52 +68,87 @@ def inputs_of(
 
 
 @pytest.mark.parametrize("envelope", [False, True])
-def test_tiles_give_the_plain_sum(envelope: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_give_the_plain_sum_and_its_gradients(
+    envelope: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tiles, "TILE_NUMBERS", 1)  # 64 edges a tile: four tiles, the last not full
     made, receivers, senders = inputs_of(points=9, edges=230, envelope=envelope)
-    tiled = tiles.summed_messages(made, receivers, senders)
-    formula = plain.summed_messages(made, receivers, senders)
-    torch.testing.assert_close(tiled, formula, rtol=0, atol=1e-13)
+    inputs = [x for x in made if x is not None]
+    weight = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    rates = [torch.randn_like(x) for x in inputs]
+
+    def derivatives(function: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        """The sum, its first derivatives as training has them, and as forces do, and second."""
+        total = function(made, receivers, senders)
+        first = torch.autograd.grad(total, inputs, weight, retain_graph=True)
+        recorded = torch.autograd.grad(total, inputs, weight, create_graph=True)
+        second = torch.autograd.grad(recorded, [weight, *inputs], rates)
+        return [total, *first, *recorded, *second]
+
+    tiled, formula = derivatives(tiles.summed_messages), derivatives(plain.summed_messages)
+    for one, other in zip(tiled, formula, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
-def in_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has steps go through ranges of a few edges, where they can."""
-    for name, value in {"EDGES": 40, "PAIRS": 4, "RECORD": 1}.items():
-        monkeypatch.setattr(streaming, name, value)
+@pytest.mark.parametrize("envelope", [False, True])
+def test_tiles_are_differentiable_twice(envelope: bool) -> None:
+    made, receivers, senders = inputs_of(points=4, edges=7, envelope=envelope)
+    inputs = [x for x in made if x is not None]
+
+    def summed(*given: torch.Tensor) -> torch.Tensor:
+        full = given if envelope else (*given, None)
+        return tiles.summed_messages(MessageInputs(*full), receivers, senders)
+
+    assert torch.autograd.gradcheck(summed, inputs)
+    assert torch.autograd.gradgradcheck(summed, inputs)
 
 
-@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("mode", ["off", "movable"])
-def test_tiles_serve_only_where_no_gradient_is_recorded(
-    mode: str, large: bool, published, monkeypatch: pytest.MonkeyPatch
+def test_no_kernel_runs_where_they_are_switched_off(
+    mode: str, published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"hidden": 8, "layers": 2, "polarization": mode}
+    torch.manual_seed(0)
+    model = registry.build("egnn", config).double()
+    graph = Graph.from_atoms(published.structures, torch.float64)
+    by_kernel = model(graph)
+    assert choice.kernels(False).summed_messages is tiles.summed_messages
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    monkeypatch.setattr(tiles._Summed, "apply", None)
+    assert choice.kernels(False).summed_messages is plain.summed_messages
+    plainly = model(graph)
+    plainly.sum().backward()
+    torch.testing.assert_close(plainly, by_kernel, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["off", "movable"])
+def test_where_forces_are_learnt_the_plain_formula_serves(
+    mode: str, published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, forces, and what training on both follows are those without kernels."""
-    config = {"hidden": 8, "layers": 3, "polarization": mode}
     torch.manual_seed(0)
+    config = {"hidden": 8, "layers": 3, "polarization": mode}
     model = registry.build("egnn", config).double()
     graph = Graph.from_atoms(published.structures[:1], torch.float64)
     weights = [p for p in model.parameters() if p.requires_grad]
-    summed, recorded = tiles.summed_messages, []
+    summed, learnt = tiles.summed_messages, []
 
     def watched(*inputs: Any) -> torch.Tensor:
-        recorded.append(torch.is_grad_enabled())
+        learnt.append(model.training)
         return summed(*inputs)
 
     def everything() -> list[torch.Tensor]:
         with torch.no_grad():
-            value = model(graph)
+            value = model.eval()(graph)
         forces = model.derivatives(graph)[1]
-        values, slopes, _ = model.derivatives(graph, create_graph=True)
+        values, slopes, _ = model.train().derivatives(graph, create_graph=True)
         loss = values.square().sum() + slopes.square().sum()
         return [value, forces, *torch.autograd.grad(loss, weights)]
 
-    if large:
-        in_ranges(monkeypatch)
     monkeypatch.setattr(tiles, "summed_messages", watched)
     monkeypatch.setenv("NEUPOL_KERNELS", "1")
     by_kernel = everything()
-    assert recorded and not any(recorded)
-    assert (len(recorded) > len(model.backbone.layers)) == large
+    assert learnt and not any(learnt)
     monkeypatch.setattr(tiles, "summed_messages", None)
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
     for one, other in zip(by_kernel, everything(), strict=True):

@@ -1,4 +1,4 @@
-"""What the tiles' backward pass answers where its gradient will be differentiated again."""
+"""What a kernel's backward pass answers where its gradient will be differentiated again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+Output = Tensor | Sequence[Tensor]
+
 
 def recorded_gradients(
-    formula: Callable[[Sequence[Tensor]], Sequence[Tensor]],
-    inputs: Sequence[Tensor],
+    formula: Callable[[list[Tensor | None]], Output],
+    inputs: Sequence[Tensor | None],
     gradients: Sequence[Tensor],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
@@ -30,10 +32,11 @@ def recorded_gradients(
         One for each input; None where it is not wanted, or where nothing depends on it.
     """
     with torch.enable_grad():
-        aliases = [x.view_as(x) for x in inputs]
-        outputs = formula(aliases)
-        sources = [x for x, want in zip(aliases, wanted, strict=True) if want]
+        aliases = [None if x is None else x.view_as(x) for x in inputs]
+        outputs = formula(list(aliases))
+        sources = [x for x, want in zip(aliases, wanted, strict=True) if want and x is not None]
         answers = iter(
             torch.autograd.grad(outputs, sources, gradients, create_graph=True, allow_unused=True)
         )
-    return [next(answers) if want else None for want in wanted]
+    pairs = zip(aliases, wanted, strict=True)
+    return [next(answers) if want and x is not None else None for x, want in pairs]
