@@ -20,12 +20,10 @@ class Kernels(NamedTuple):
     """What may stand in for the formulas.
 
     Attributes:
-        contraction: products of neighbourhoods whose derivative keeps less (contraction.py).
         tables: R(r) from tables (radial_tables.py).
         probe_sums: all that a probe's edges need, in one Triton kernel (probe_sums.py).
     """
 
-    contraction: bool
     tables: bool
     probe_sums: bool
 
@@ -42,9 +40,9 @@ def kernels(like: Tensor, lmax: int) -> Kernels:
         lmax: of the harmonics.
     """
     if not compiler.enabled():
-        return Kernels(contraction=False, tables=False, probe_sums=False)
+        return Kernels(tables=False, probe_sums=False)
     tables = like.dtype == torch.float32
-    return Kernels(contraction=True, tables=tables, probe_sums=tables and _triton(like, lmax))
+    return Kernels(tables=tables, probe_sums=tables and _triton(like, lmax))
 
 
 def _triton(like: Tensor, lmax: int) -> bool:
