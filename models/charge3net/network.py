@@ -36,7 +36,7 @@ from neupol_cli.models.charge3net.config import ChargE3NetConfig, check
 from neupol_cli.models.charge3net.features import AtomFeatures
 from neupol_cli.models.charge3net.irreps import EVEN_SCALAR, ODD_SCALAR, atom_layers, read_out
 from neupol_cli.models.charge3net.kernels.choice import kernels
-from neupol_cli.models.charge3net.kernels.radial_tables import prediction_table, step_radial
+from neupol_cli.models.charge3net.kernels.radial_tables import PredictionTable, step_radial
 from neupol_cli.models.charge3net.layers import AtomLayer, MakeRadial, Radial
 from neupol_cli.models.charge3net.linear import BlockLinear, Features
 from neupol_cli.models.charge3net.motion import Motion
@@ -92,6 +92,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
         self.readout = BlockLinear(self.probes.scalars, read_out(config))
         self.promolecule = Promolecule(config) if config.promolecule else None
         self.types = Elements(config.species)
+        self.table = PredictionTable()
 
     def new_radial(self, channels: int) -> Radial:
         """R(r) of so many channels."""
@@ -196,8 +197,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
         features = self.encode(graph)
         if not kernels(graph.positions, self.config.lmax).tables:
             return features
-        table = prediction_table(self.probes, self.basis)
-        return replace(features, table=table.to(graph.positions.dtype))
+        return replace(features, table=self.table.of(self.probes, self.basis))
 
     def tile_evaluator(self, features: AtomFeatures, memory: int) -> TileEvaluator:
         """One structure's density tile by tile, within so many bytes."""

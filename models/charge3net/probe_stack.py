@@ -12,6 +12,7 @@ All layers read the same geometry, so all their channels are summed in one go.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -94,6 +95,10 @@ class ProbeStack(nn.Module):
         """(E,) lengths and (E, K) their basis -> (E, columns) R(r), evaluated for each."""
         values = [layer.radial(lengths, basis) for layer in self._layers()]
         return torch.cat([values[c.layer][:, c.own] for c in self.columns], 1)
+
+    def radial_weights(self) -> Iterator[Tensor]:
+        """What R(r) is made of, besides the basis."""
+        return (weight for layer in self._layers() for weight in layer.radial.parameters())
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
         """R(r) at (bins,) lengths with its slopes: (2 bins, columns), as tables are read."""

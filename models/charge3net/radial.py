@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.nn.activation import SILU
-from neupol_cli.models.nn.hermite import MOST_BINS, HermiteTable, TableLookup
+from neupol_cli.models.nn.hermite import HermiteTable
 from neupol_cli.models.nn.linear import product
+from neupol_cli.models.nn.measured_table import measured_table
 
 
 class GaussianBasis(nn.Module):
@@ -119,6 +120,8 @@ class RadialFunctions(Protocol):
 def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: float) -> Tensor:
     """A table of a radial function, made in float64, whose error was measured.
 
+    A table that was learned keeps its own nodes: it is the function itself.
+
     Args:
         radial: answers ``table(nodes, basis)`` and ``radial(lengths, basis)``; whatever the type
             of its parameters, the table is made from their values in float64.
@@ -128,32 +131,16 @@ def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: floa
     Returns:
         (2 bins, channels) float64: each bin's heights and slopes (per bin).
     """
+    exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
+
+    def make(bins: int) -> Tensor:
+        return exact.table(nodes_for(bins, fine), fine)
+
+    def values(lengths: Tensor) -> Tensor:
+        return exact.radial(lengths, fine(lengths))
+
     with torch.no_grad():
-        exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
-        bins = 513
-        while True:
-            nodes = nodes_for(bins, fine)
-            table = exact.table(nodes, fine)
-            # A table that was learned keeps its own nodes, and is the function itself.
-            learned = table.shape[0] != 2 * bins
-            if learned or bins > MOST_BINS or error_of(table, exact, fine) <= tolerance:
-                return table
-            bins = 2 * bins - 1
-
-
-@torch.no_grad()
-def error_of(table: Tensor, radial: RadialFunctions, basis: GaussianBasis) -> float:
-    """The largest error of a table between its nodes, relative to each curve's largest value."""
-    bins = table.shape[0] // 2
-    nodes = nodes_for(bins, basis)
-    worst = 0.0
-    for part in (0.25, 0.5, 0.75):
-        lengths = nodes[:-1] + part * (nodes[1] - nodes[0])
-        exact = radial.radial(lengths, basis(lengths))
-        scale = exact.abs().amax(0).clamp(min=1e-30)
-        wrong = (TableLookup.of(lengths, bins, basis.cutoff).read(table) - exact).abs().amax(0)
-        worst = max(worst, float((wrong / scale).max()))
-    return worst
+        return measured_table(make, values, basis.cutoff, tolerance)
 
 
 def nodes_for(bins: int, basis: GaussianBasis) -> Tensor:

@@ -13,13 +13,13 @@ from neupol_cli.models.charge3net.kernels import contraction
 from neupol_cli.models.charge3net.kernels.choice import kernels
 from neupol_cli.models.charge3net.kernels.radial_tables import (
     TABLE_ERROR,
-    prediction_table,
     step_radial,
 )
 from neupol_cli.models.charge3net.network import ChargE3Net
-from neupol_cli.models.charge3net.radial import error_of
 from neupol_cli.models.charge3net.tensor_product import Coupling
 from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.hermite import TableLookup
+from neupol_cli.models.nn.measured_table import FEWEST_BINS
 
 PATHS = [Path((1, -1), 0, (1, -1)), Path((1, -1), 1, (0, 1)), Path((1, -1), 1, (2, 1))]
 
@@ -66,12 +66,30 @@ def test_contraction_is_differentiable(monkeypatch: pytest.MonkeyPatch, switch: 
     assert torch.autograd.gradcheck(coupling, (harmonics, sent, weights))
 
 
-def test_radial_table_keeps_its_promise() -> None:
-    network = small(mul=60, lmax=3)
-    table = prediction_table(network.probes, network.basis)
-    assert error_of(table, network.probes, network.basis) <= TABLE_ERROR
-    coarse = network.probes.table(torch.linspace(0, 4, 33, dtype=torch.float64), network.basis)
-    assert error_of(coarse, network.probes, network.basis) > 1e-6
+@pytest.mark.parametrize("settings", [{}, {"cutoff": 6.0, "basis_size": 60}, {"basis_size": 3}])
+def test_radial_table_keeps_its_promise(settings: dict[str, object]) -> None:
+    """Everywhere between the nodes, though it is measured in their middle, with few to spare."""
+    network = small(mul=60, lmax=3, **settings)
+    cutoff, table = network.config.cutoff, network.table.of(network.probes, network.basis)
+    places = torch.linspace(0, cutoff, 20_011, dtype=torch.float64)
+    exact = network.probes.radial(places, network.basis(places)).detach()
+    wrong = TableLookup.of(places, table.shape[0] // 2, cutoff).read(table) - exact
+    error = float((wrong.abs().amax(0) / exact.abs().amax(0)).max())
+    assert error <= TABLE_ERROR
+    assert error >= 0.5 * TABLE_ERROR or table.shape[0] == 2 * FEWEST_BINS
+
+
+def test_a_learned_table_keeps_its_nodes() -> None:
+    network = small(encoding="learned", bins=33)
+    table = network.table.of(network.probes, network.basis)
+    assert table.shape[0] == 2 * 33
+
+
+def test_a_table_of_no_numbers_is_given_up_at_once() -> None:
+    network = small()
+    with torch.no_grad():
+        network.probes.layers[0].radial.first[0, 0] = torch.nan
+    assert network.table.of(network.probes, network.basis).shape[0] == 2 * FEWEST_BINS
 
 
 @pytest.mark.parametrize("encoding", ["gaussian", "learned"])
