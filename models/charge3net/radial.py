@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -19,6 +22,9 @@ from neupol_cli.models.nn.activation import SILU
 from neupol_cli.models.nn.hermite import HermiteTable
 from neupol_cli.models.nn.linear import product
 from neupol_cli.models.nn.measured_table import measured_table
+
+# Columns that compiled loops read at once.
+LANES = 16
 
 
 class GaussianBasis(nn.Module):
@@ -66,7 +72,7 @@ class RadialNetwork(nn.Module):
 
     def forward(self, lengths: Tensor, basis: Tensor) -> Tensor:
         """(E,) lengths and (E, K) their basis -> (E, channels)."""
-        return product(functional.silu(product(basis, self._first())), self._second())
+        return self._last(functional.silu(product(basis, self._first())))
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
         """(bins,) equally spaced distances -> (2 bins, channels) each its height and slope."""
@@ -75,13 +81,13 @@ class RadialNetwork(nn.Module):
         gate = within.sigmoid()
         steep = slope * (gate + within * gate * (1 - gate))
         both = torch.stack((within * gate, steep), 1).flatten(0, 1)
-        return product(both, self._second())
+        return self._last(both)
 
     def _first(self) -> Tensor:
         return self.first.t() * self.first.shape[0] ** -0.5
 
-    def _second(self) -> Tensor:
-        return self.second.t() * (SILU * self.second.shape[0] ** -0.5)
+    def _last(self, hidden: Tensor) -> Tensor:
+        return product(hidden * (SILU * self.second.shape[0] ** -0.5), self.second.t())
 
 
 class LearnedRadial(nn.Module):
@@ -115,6 +121,31 @@ class RadialFunctions(Protocol):
 
     def double(self) -> Self:
         """The same in float64, as every nn.Module has it."""
+
+
+@dataclass(frozen=True)
+class RadialTable:
+    """R(r) of all probe layers, for predictions.
+
+    Attributes:
+        rows: (2 bins, columns) heights and slopes, by l.
+        channels: how many columns each l has.
+    """
+
+    rows: Tensor
+    channels: tuple[int, ...]
+
+    @cached_property
+    def padded(self) -> Tensor:
+        """(2 bins, more columns): those of an l begin at a multiple of LANES; zero between."""
+        parts = self.rows.split(self.channels, 1)
+        return torch.cat([functional.pad(part, (0, -part.shape[1] % LANES)) for part in parts], 1)
+
+
+def padded_starts(channels: Sequence[int]) -> list[int]:
+    """Where in ``RadialTable.padded`` the columns of each l begin."""
+    sizes = [-(-n // LANES) * LANES for n in channels]
+    return [sum(sizes[:n]) for n in range(len(sizes))]
 
 
 def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: float) -> Tensor:

@@ -21,7 +21,7 @@ from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig
 from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.filter_table import filter_table
-from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges, ProbeEvaluator, tile_senders
+from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges, ProbeEvaluator
 from neupol_cli.models.deepdft.published import recognised
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
@@ -210,5 +210,5 @@ class TileEvaluator:
     def _formulas(self, tile: Tile) -> Tensor:
         """(P,) densities of a tile with every function evaluated at every edge."""
         vectors = -tile.vectors.to(self.vacuum_density.dtype)
-        edges = Edges(tile.receivers, tile_senders(tile), vectors)
+        edges = Edges(tile.receivers, tile.senders, vectors)
         return self.network.received(self.features.layers, edges, tile.rows.shape[0])

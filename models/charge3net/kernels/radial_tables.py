@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.charge3net.probe_stack import ProbeStack
-from neupol_cli.models.charge3net.radial import GaussianBasis, bins_for, checked_table, nodes_for
+from neupol_cli.models.charge3net.radial import (
+    GaussianBasis,
+    RadialTable,
+    bins_for,
+    checked_table,
+    nodes_for,
+)
 from neupol_cli.models.kernels.made_of_weights import MadeOfWeights
 from neupol_cli.models.nn.hermite import TableLookup
 
@@ -20,14 +26,19 @@ TRAINING_STEP = 4.0 / 512
 TABLE_ERROR = 1e-7
 
 
-class PredictionTable(MadeOfWeights[Tensor]):
+class PredictionTable(MadeOfWeights[RadialTable]):
     """The table of R(r) for predictions, made anew when the weights behind it change."""
 
     @torch.no_grad()
-    def of(self, probes: ProbeStack, basis: GaussianBasis) -> Tensor:
-        """(2 bins, columns) of the weights' type, as ``ProbeStack.radial`` to ``TABLE_ERROR``."""
+    def of(self, probes: ProbeStack, basis: GaussianBasis) -> RadialTable:
+        """In the weights' type, as ``ProbeStack.radial`` to ``TABLE_ERROR``."""
         weights = torch.cat([w.flatten() for w in (*probes.radial_weights(), *basis.buffers())])
-        return self.get(weights, lambda: checked_table(probes, basis, TABLE_ERROR).to(weights))
+
+        def make() -> RadialTable:
+            rows = checked_table(probes, basis, TABLE_ERROR).to(weights)
+            return RadialTable(rows, probes.channels)
+
+        return self.get(weights, make)
 
 
 def step_radial(

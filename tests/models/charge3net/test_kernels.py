@@ -70,7 +70,7 @@ def test_contraction_is_differentiable(monkeypatch: pytest.MonkeyPatch, switch: 
 def test_radial_table_keeps_its_promise(settings: dict[str, object]) -> None:
     """Everywhere between the nodes, though it is measured in their middle, with few to spare."""
     network = small(mul=60, lmax=3, **settings)
-    cutoff, table = network.config.cutoff, network.table.of(network.probes, network.basis)
+    cutoff, table = network.config.cutoff, network.table.of(network.probes, network.basis).rows
     places = torch.linspace(0, cutoff, 20_011, dtype=torch.float64)
     exact = network.probes.radial(places, network.basis(places)).detach()
     wrong = TableLookup.of(places, table.shape[0] // 2, cutoff).read(table) - exact
@@ -81,7 +81,7 @@ def test_radial_table_keeps_its_promise(settings: dict[str, object]) -> None:
 
 def test_a_learned_table_keeps_its_nodes() -> None:
     network = small(encoding="learned", bins=33)
-    table = network.table.of(network.probes, network.basis)
+    table = network.table.of(network.probes, network.basis).rows
     assert table.shape[0] == 2 * 33
 
 
@@ -89,7 +89,7 @@ def test_a_table_of_no_numbers_is_given_up_at_once() -> None:
     network = small()
     with torch.no_grad():
         network.probes.layers[0].radial.first[0, 0] = torch.nan
-    assert network.table.of(network.probes, network.basis).shape[0] == 2 * FEWEST_BINS
+    assert network.table.of(network.probes, network.basis).rows.shape[0] == 2 * FEWEST_BINS
 
 
 @pytest.mark.parametrize("encoding", ["gaussian", "learned"])
@@ -125,7 +125,8 @@ def test_float32_without_kernels_is_float32_with_them(
 
 def test_the_choice_is_by_type_and_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
-    assert kernels(single, 2) == (True, True, False)
-    assert kernels(double, 2) == (True, False, False)
+    assert kernels(single, 2) == (True, True, False, None, None)
+    assert kernels(double, 2) == (True, False, False, None, None)
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    assert kernels(single, 2) == kernels(double, 2) == (False, False, False)
+    with torch.no_grad():
+        assert not any(kernels(single, 2)) and not any(kernels(double, 2))
