@@ -1,6 +1,7 @@
 """Densities per second: ChargE3Net here against its published implementation, and with size.
 
     python benchmarks/density_speed.py --published PATH [--structure FILE] [--probes N] [--device D]
+    python benchmarks/density_speed.py --published PATH --job N [--structure FILE] [--device D]
     python benchmarks/density_speed.py --supercells 1,2,4,10
 
 The first compares one grid around a molecule: the same random weights of the paper's size in both,
@@ -12,7 +13,11 @@ on the machine does not count; both sides run twice, in turn, and the faster run
 --device cuda both networks are on the card, the published code's neighbour search stays on the CPU
 as it has no other, and times are seconds of the clock until the card has finished.
 
-The second computes BaVS3 supercells. Above LARGEST points the grid is sampled: random blocks of it.
+The second compares a small job: both sides compute the same N random points in the box of that
+grid, from the structure on, atoms included. Tables of neupol's that depend on the weights alone are
+there from the call that warms both sides up; ``first call`` is one that has to make them, too.
+
+The third computes BaVS3 supercells. Above LARGEST points the grid is sampled: random blocks of it.
 """
 
 from __future__ import annotations
@@ -138,6 +143,44 @@ def compare(path: Path, atoms: Any, count: int, device: str) -> dict[str, Any]:
     }
 
 
+def compare_job(path: Path, atoms: Any, count: int, device: str, rounds: int) -> dict[str, Any]:
+    """Both implementations from a structure to its density at the same random points."""
+    import copy
+
+    import numpy as np
+    import torch
+
+    theirs = published_model(path, device)
+    ours = ours_from(theirs)
+    corner, span = atoms.positions.min(0) - MARGIN, np.ptp(atoms.positions, axis=0) + 2 * MARGIN
+    probes = corner + span * np.random.default_rng(0).random((count, 3))
+    given = torch.from_numpy(probes)
+    fresh = copy.deepcopy(ours)  # its tables are not made yet
+    sides = {
+        "published": lambda: published_density(theirs, atoms, probes),
+        "neupol": lambda: ours.density(atoms, given),
+    }
+    turns = in_turns(sides, rounds, clock=device_clock(device))
+    clock = device_clock(device)
+    start = clock()
+    fresh.density(atoms, given)
+    first = clock() - start
+    reference, density = turns.results["published"], turns.results["neupol"]
+    wrong = (density - reference).abs().max() / reference.abs().max()
+    return {
+        "structure": str(atoms.symbols),
+        "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
+        "random probes": count,
+        "published seconds": turns.fastest("published"),
+        "neupol seconds": turns.fastest("neupol"),
+        "neupol seconds, median": turns.median("neupol"),
+        "neupol seconds, first call": first,
+        "ratio": turns.fastest("published") / turns.fastest("neupol"),
+        "ratios of the rounds": turns.ratio_line("published", "neupol"),
+        "largest difference / largest density": float(wrong),
+    }
+
+
 def supercell(network: Any, times: int, memory: int) -> dict[str, Any]:
     """Cost a probe in a times^3 supercell."""
     import numpy as np
@@ -190,6 +233,8 @@ def main() -> None:
     parser.add_argument("--published", type=Path)
     parser.add_argument("--structure", type=Path)
     parser.add_argument("--probes", type=int, default=5000)
+    parser.add_argument("--job", type=int, help="a job of so many random probes instead of a grid")
+    parser.add_argument("--rounds", type=int, default=5, help="of a job")
     parser.add_argument("--device", default="cpu", help="of the comparison: cpu, cuda, cuda:1")
     parser.add_argument("--supercells", default="")
     parser.add_argument("--memory", type=int, default=1 << 30)
@@ -204,7 +249,11 @@ def main() -> None:
     if chosen.published:
         molecule = ase.build.molecule("C6H6")
         atoms = ase.io.read(chosen.structure) if chosen.structure else molecule
-        report = compare(chosen.published, atoms, chosen.probes, chosen.device)
+        if chosen.job:
+            given = chosen.published, atoms, chosen.job, chosen.device, chosen.rounds
+            report = compare_job(*given)
+        else:
+            report = compare(chosen.published, atoms, chosen.probes, chosen.device)
         print(json.dumps(report, indent=1), flush=True)
     for times in filter(None, chosen.supercells.split(",")):
         print(json.dumps(scale([int(times)], chosen.memory)[0], indent=1), flush=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neupol_cli.models.charge3net.irreps import EVEN_SCALAR
 from neupol_cli.models.charge3net.linear import Features
+from neupol_cli.models.charge3net.radial import RadialTable
 from neupol_cli.models.nn.graph import Graph
 
 
@@ -20,7 +21,7 @@ class AtomFeatures:
         types: (A,) index of each point's element; movable points count on from the elements.
         layers: every layer's features, {(l, p): (A, 2l + 1, channels)}.
         sources: for every l, (A, 2l + 1, columns): what the harmonics of a probe edge multiply.
-        table: R(r) for predictions, (2 bins, columns); None where the functions are evaluated.
+        table: R(r) for predictions; None where the functions are evaluated.
         path: x~_0 .. x~_T of the movable points, each (A, 3), if there are any.
     """
 
@@ -28,7 +29,7 @@ class AtomFeatures:
     types: Tensor
     layers: list[Features]
     sources: list[Tensor]
-    table: Tensor | None = None
+    table: RadialTable | None = None
     path: tuple[Tensor, ...] = ()
 
     @property

@@ -43,9 +43,10 @@ class AtomLayer(nn.Module):
 
     def __init__(self, irreps: AtomIrreps, radial: MakeRadial, num_neighbors: float) -> None:
         super().__init__()
-        self.irreps, self.scale = irreps, num_neighbors**-0.5
+        self.irreps = irreps
         inputs, summed = gate_inputs(irreps.outs), irreps.summed
-        self.product = TensorProduct(irreps.inner, irreps.paths, irreps.lmax)
+        norm = num_neighbors**-0.5
+        self.product = TensorProduct(irreps.inner, irreps.paths, irreps.lmax, norm)
         self.lin1 = BlockLinear(irreps.ins, irreps.inner)
         self.sc = BlockLinear(irreps.ins, inputs)
         self.radial = radial(self.product.weights)
@@ -59,8 +60,8 @@ class AtomLayer(nn.Module):
         return gated(mixed(t, self.sc(features), self.lin2(mid)), self.irreps)
 
     def radial_weights(self, neighbourhoods: Neighbourhoods) -> Tensor:
-        """(E, paths' channels) R(r) / sqrt(num_neighbors)."""
-        return self.radial(neighbourhoods.lengths, neighbourhoods.basis) * self.scale
+        """(E, paths' channels) R(r)."""
+        return self.radial(neighbourhoods.lengths, neighbourhoods.basis)
 
 
 def mixed(t: Tensor, receiver: Features, new: Features) -> Features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,9 @@ class Neighbourhoods:
     Attributes:
         senders: (A, K) the neighbour; any atom in the padding.
         harmonics: (A, K, (lmax + 1)^2) of receiver - sender; zero in the padding.
-        edges: (A, K) which of the E distances belongs here; any in the padding.
-        lengths: (E,) Angstrom.
-        basis: (E, basis_size) their radial basis.
+        edges: (A, K) which of the N distances belongs here; any in the padding.
+        lengths: (N,) Angstrom; where no gradient needs them apart, equal ones are one.
+        basis: (N, basis_size) their radial basis.
     """
 
     senders: Tensor
@@ -30,26 +30,29 @@ class Neighbourhoods:
     basis: Tensor
 
     @classmethod
-    def of(cls, edges: Edges, atoms: int, harmonics: Tensor, basis: Tensor) -> Neighbourhoods:
+    def of(
+        cls, edges: Edges, atoms: int, harmonics: Tensor, basis: Callable[[Tensor], Tensor]
+    ) -> Neighbourhoods:
         """From edges sorted by receiver.
 
         Args:
             edges: E of them.
             atoms: how many there are.
             harmonics: (E, (lmax + 1)^2) of receiver - sender.
-            basis: (E, basis_size) of the lengths.
+            basis: (N,) lengths -> (N, basis_size).
         """
-        count, device, lengths = edges.receivers.shape[0], edges.receivers.device, edges.lengths
         places, width = _places(edges.receivers, atoms)
-        which = torch.zeros(atoms * width, dtype=torch.long, device=device)
-        which[places] = torch.arange(count, device=device)
+        lengths, own = distinct(edges.lengths)
+        if not own.shape[0]:  # the padding points at a distance: without any edge, at some one
+            lengths = lengths.new_ones(1)
+        which = torch.zeros(atoms * width, dtype=torch.long, device=own.device)
+        which[places] = own
         senders = torch.zeros_like(which)
         senders[places] = edges.senders
         padded = harmonics.new_zeros(atoms * width, harmonics.shape[1])
         padded = padded.index_copy(0, places, harmonics).view(atoms, width, -1)
-        if not count:  # the padding points at a distance: without any edge, at one of no meaning
-            lengths, basis = lengths.new_zeros(1), basis.new_zeros(1, basis.shape[1])
-        return cls(senders.view(atoms, width), padded, which.view(atoms, width), lengths, basis)
+        shape = atoms, width
+        return cls(senders.view(shape), padded, which.view(shape), lengths, basis(lengths))
 
     def blocks(self, size: int) -> Iterator[Neighbourhoods]:
         """The same for ``size`` atoms at a time, with the distances of each block alone.
@@ -61,9 +64,18 @@ class Neighbourhoods:
             return
         columns = (self.senders, self.harmonics, self.edges)
         for senders, harmonics, edges in zip(*(c.split(size) for c in columns), strict=True):
-            flat = edges.flatten()
-            local = torch.arange(flat.shape[0], device=flat.device).view(edges.shape)
-            yield Neighbourhoods(senders, harmonics, local, self.lengths[flat], self.basis[flat])
+            used, local = edges.unique(return_inverse=True)
+            yield Neighbourhoods(senders, harmonics, local, self.lengths[used], self.basis[used])
+
+
+def distinct(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """(E,) -> (N,) each length once, and (E,) which of them each is.
+
+    The two directions of an edge have one length, to the last bit. Gradients keep all apart.
+    """
+    if torch.is_grad_enabled():
+        return lengths, torch.arange(lengths.shape[0], device=lengths.device)
+    return lengths.unique(return_inverse=True)
 
 
 def _places(receivers: Tensor, atoms: int) -> tuple[Tensor, int]:

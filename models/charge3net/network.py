@@ -36,12 +36,12 @@ from neupol_cli.models.charge3net.config import ChargE3NetConfig, check
 from neupol_cli.models.charge3net.features import AtomFeatures
 from neupol_cli.models.charge3net.irreps import EVEN_SCALAR, ODD_SCALAR, atom_layers, read_out
 from neupol_cli.models.charge3net.kernels.choice import kernels
-from neupol_cli.models.charge3net.kernels.radial_tables import prediction_table, step_radial
+from neupol_cli.models.charge3net.kernels.radial_tables import PredictionTable, step_radial
 from neupol_cli.models.charge3net.layers import AtomLayer, MakeRadial, Radial
 from neupol_cli.models.charge3net.linear import BlockLinear, Features
 from neupol_cli.models.charge3net.motion import Motion
 from neupol_cli.models.charge3net.neighbourhoods import Neighbourhoods
-from neupol_cli.models.charge3net.probe_stack import ProbeStack
+from neupol_cli.models.charge3net.probe_stack import Mid, ProbeStack
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.charge3net.published import published_charge3net, recognised
 from neupol_cli.models.charge3net.radial import GaussianBasis, LearnedRadial, RadialNetwork
@@ -92,6 +92,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
         self.readout = BlockLinear(self.probes.scalars, read_out(config))
         self.promolecule = Promolecule(config) if config.promolecule else None
         self.types = Elements(config.species)
+        self.table = PredictionTable()
 
     def new_radial(self, channels: int) -> Radial:
         """R(r) of so many channels."""
@@ -124,7 +125,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
         edges = self.motion.edges(graph, moving, self.config.cutoff)
         points = self.config.points_per_atom * graph.numbers.shape[0]
         harmonics = self.harmonics(-edges.directions)  # of receiver - sender
-        return Neighbourhoods.of(edges, points, harmonics, self.basis(edges.lengths))
+        return Neighbourhoods.of(edges, points, harmonics, self.basis)
 
     def forward(self, graph: Graph, probes: Tensor) -> Tensor:
         """Densities at the same number of probes of each structure, for training.
@@ -153,7 +154,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
             types = features.types.repeat_interleave(edges.width)
             atoms = self.promolecule(geometry.squared, types) * edges.is_edge
             spherical = segment_sum(atoms, edges.receivers, count)
-        return self.density_of(summed, spherical)
+        return self.density_of(self.probes.by_layer(summed), spherical)
 
     def radial(self, lengths: Tensor, is_edge: Tensor) -> Tensor:
         """R(r) of all probe layers at (E,) lengths -> (E, columns), zero where there is no edge."""
@@ -161,17 +162,17 @@ class ChargE3Net(DensityModel[AtomFeatures]):
             return step_radial(self.probes, self.basis, lengths, is_edge)
         return self.probes.radial(lengths, self.basis(lengths)) * is_edge[:, None]
 
-    def density_of(self, summed: Tensor, spherical: Tensor) -> Tensor:
+    def density_of(self, mids: list[Mid], spherical: Tensor) -> Tensor:
         """Densities from what was summed over neighbours.
 
         Args:
-            summed: (P, columns) of the probe stack.
+            mids: what each probe layer receives, P rows.
             spherical: (P,) the sum of spherical atoms, zero without a promolecule.
 
         Returns:
             (P,) or (P, 2) e/Angstrom^3. The spherical atoms join the total, not the spin.
         """
-        density = self._read_out(self.probes(summed))
+        density = self._read_out(self.probes(mids))
         if density.dim() == 1:
             return density + spherical
         return torch.cat((density[:, :1] + spherical[:, None], density[:, 1:]), 1)
@@ -196,8 +197,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
         features = self.encode(graph)
         if not kernels(graph.positions, self.config.lmax).tables:
             return features
-        table = prediction_table(self.probes, self.basis)
-        return replace(features, table=table.to(graph.positions.dtype))
+        return replace(features, table=self.table.of(self.probes, self.basis))
 
     def tile_evaluator(self, features: AtomFeatures, memory: int) -> TileEvaluator:
         """One structure's density tile by tile, within so many bytes."""

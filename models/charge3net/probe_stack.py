@@ -12,8 +12,9 @@ All layers read the same geometry, so all their channels are summed in one go.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class Columns:
         layer, irrep: whose they are.
         start, stop: where they lie among all.
         own: where the layer's R(r) has them: irrep by irrep, 0o before 0e.
+        place: where the layer's mid of their parity has them: by l.
     """
 
     layer: int
@@ -41,18 +43,54 @@ class Columns:
     start: int
     stop: int
     own: slice
+    place: slice
+
+
+class Mid(NamedTuple):
+    """What probes receive in one layer.
+
+    Attributes:
+        even: (P, channels) mid of 0e.
+        odd: (P, channels) mid of 0o, None if that is not read.
+    """
+
+    even: Tensor
+    odd: Tensor | None
+
+    def first(self, rows: int) -> Mid:
+        """Of the first probes."""
+        return Mid(self.even[:rows], None if self.odd is None else self.odd[:rows])
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What some probes of a tile receive; the others receive nothing.
+
+    Attributes:
+        probes: (N,) which of the tile's.
+        mids: in each layer, R rows, the first N of which are theirs.
+        spherical: (R,) of spherical atoms, zero without a promolecule.
+    """
+
+    probes: Tensor
+    mids: list[Mid]
+    spherical: Tensor
 
 
 def all_columns(layers: list[ProbeIrreps], lmax: int) -> list[Columns]:
     """Channels by l, then by layer: one product with Y_l serves every layer."""
     columns: list[Columns] = []
+    filled = [{True: 0, False: 0} for _ in layers]  # of a layer's mid: natural irreps make 0e
     for degree in range(lmax + 1):
         for n, layer in enumerate(layers):
             own = 0
             for irrep, mul in layer.read.items():
                 if irrep[0] == degree:
                     start = columns[-1].stop if columns else 0
-                    columns.append(Columns(n, irrep, start, start + mul, slice(own, own + mul)))
+                    place = filled[n][natural(irrep)]
+                    slices = slice(own, own + mul), slice(place, place + mul)
+                    columns.append(Columns(n, irrep, start, start + mul, *slices))
+                    filled[n][natural(irrep)] += mul
                 own += mul
     return columns
 
@@ -67,6 +105,9 @@ class ProbeStack(nn.Module):
         self.scalars = layers[-1].after
         self.columns = all_columns(layers, config.lmax)
         self.width = self.columns[-1].stop
+        widths = [(c.irrep[0], c.stop - c.start) for c in self.columns]
+        degrees = range(config.lmax + 1)
+        self.channels = tuple(sum(n for own, n in widths if own == degree) for degree in degrees)
         # C_ll0 with the factor of a path, sqrt(2 0 + 1), and 1 / sqrt(num_neighbors)
         scale = config.num_neighbors**-0.5
         norms = [float(wigner_3j(n, n, 0)[0, 0, 0]) for n in range(config.lmax + 1)]
@@ -95,18 +136,46 @@ class ProbeStack(nn.Module):
         values = [layer.radial(lengths, basis) for layer in self._layers()]
         return torch.cat([values[c.layer][:, c.own] for c in self.columns], 1)
 
+    def radial_weights(self) -> Iterator[Tensor]:
+        """What R(r) is made of, besides the basis."""
+        return (weight for layer in self._layers() for weight in layer.radial.parameters())
+
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
         """R(r) at (bins,) lengths with its slopes: (2 bins, columns), as tables are read."""
         tables = [layer.radial.table(nodes, basis) for layer in self._layers()]
         return torch.cat([tables[c.layer][:, c.own] for c in self.columns], 1)
 
-    def forward(self, summed: Tensor) -> Features:
-        """(P, columns) mid of all layers -> the probe's last scalars {0e, 0o: (P, n)}."""
-        state: Features = {}
+    def by_layer(self, summed: Tensor) -> list[Mid]:
+        """(P, columns) sums over neighbours -> mid of each layer."""
         pieces = summed.split([c.stop - c.start for c in self.columns], 1)
-        for n, layer in enumerate(self._layers()):
+        mids = []
+        for n in range(len(self.layers)):
             own = [(c.irrep, p) for c, p in zip(self.columns, pieces, strict=True) if c.layer == n]
             even = torch.cat([piece for irrep, piece in own if natural(irrep)], 1)
             odd = [piece for irrep, piece in own if not natural(irrep)]
-            state = layer(even, torch.cat(odd, 1) if odd else None, state)
+            mids.append(Mid(even, torch.cat(odd, 1) if odd else None))
+        return mids
+
+    def empty(self, rows: int, like: Tensor) -> list[Mid]:
+        """Room for mid of each layer, and so many probes."""
+        sizes = [(layer.irreps.even, layer.irreps.odd) for layer in self._layers()]
+        return [
+            Mid(like.new_empty(rows, even), like.new_empty(rows, odd) if odd else None)
+            for even, odd in sizes
+        ]
+
+    def places(self, mids: list[Mid]) -> list[Tensor]:
+        """Where the sums of each of ``columns`` belong: (P, channels), parts of ``mids``."""
+        parts = []
+        for c in self.columns:
+            even, odd = mids[c.layer]
+            whole = odd if odd is not None and not natural(c.irrep) else even
+            parts.append(whole[:, c.place])
+        return parts
+
+    def forward(self, mids: list[Mid]) -> Features:
+        """Mid of each layer -> the probe's last scalars {0e, 0o: (P, n)}."""
+        state: Features = {}
+        for layer, mid in zip(self._layers(), mids, strict=True):
+            state = layer(mid.even, mid.odd, state)
         return state

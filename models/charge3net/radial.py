@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -16,8 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neupol_cli.models.nn.activation import SILU
-from neupol_cli.models.nn.hermite import MOST_BINS, HermiteTable, TableLookup
+from neupol_cli.models.nn.hermite import HermiteTable
 from neupol_cli.models.nn.linear import product
+from neupol_cli.models.nn.measured_table import measured_table
+
+# Columns that compiled loops read at once.
+LANES = 16
 
 
 class GaussianBasis(nn.Module):
@@ -65,7 +72,7 @@ class RadialNetwork(nn.Module):
 
     def forward(self, lengths: Tensor, basis: Tensor) -> Tensor:
         """(E,) lengths and (E, K) their basis -> (E, channels)."""
-        return product(functional.silu(product(basis, self._first())), self._second())
+        return self._last(functional.silu(product(basis, self._first())))
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
         """(bins,) equally spaced distances -> (2 bins, channels) each its height and slope."""
@@ -74,13 +81,13 @@ class RadialNetwork(nn.Module):
         gate = within.sigmoid()
         steep = slope * (gate + within * gate * (1 - gate))
         both = torch.stack((within * gate, steep), 1).flatten(0, 1)
-        return product(both, self._second())
+        return self._last(both)
 
     def _first(self) -> Tensor:
         return self.first.t() * self.first.shape[0] ** -0.5
 
-    def _second(self) -> Tensor:
-        return self.second.t() * (SILU * self.second.shape[0] ** -0.5)
+    def _last(self, hidden: Tensor) -> Tensor:
+        return product(hidden * (SILU * self.second.shape[0] ** -0.5), self.second.t())
 
 
 class LearnedRadial(nn.Module):
@@ -116,8 +123,35 @@ class RadialFunctions(Protocol):
         """The same in float64, as every nn.Module has it."""
 
 
+@dataclass(frozen=True)
+class RadialTable:
+    """R(r) of all probe layers, for predictions.
+
+    Attributes:
+        rows: (2 bins, columns) heights and slopes, by l.
+        channels: how many columns each l has.
+    """
+
+    rows: Tensor
+    channels: tuple[int, ...]
+
+    @cached_property
+    def padded(self) -> Tensor:
+        """(2 bins, more columns): those of an l begin at a multiple of LANES; zero between."""
+        parts = self.rows.split(self.channels, 1)
+        return torch.cat([functional.pad(part, (0, -part.shape[1] % LANES)) for part in parts], 1)
+
+
+def padded_starts(channels: Sequence[int]) -> list[int]:
+    """Where in ``RadialTable.padded`` the columns of each l begin."""
+    sizes = [-(-n // LANES) * LANES for n in channels]
+    return [sum(sizes[:n]) for n in range(len(sizes))]
+
+
 def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: float) -> Tensor:
     """A table of a radial function, made in float64, whose error was measured.
+
+    A table that was learned keeps its own nodes: it is the function itself.
 
     Args:
         radial: answers ``table(nodes, basis)`` and ``radial(lengths, basis)``; whatever the type
@@ -128,32 +162,16 @@ def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: floa
     Returns:
         (2 bins, channels) float64: each bin's heights and slopes (per bin).
     """
+    exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
+
+    def make(bins: int) -> Tensor:
+        return exact.table(nodes_for(bins, fine), fine)
+
+    def values(lengths: Tensor) -> Tensor:
+        return exact.radial(lengths, fine(lengths))
+
     with torch.no_grad():
-        exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
-        bins = 513
-        while True:
-            nodes = nodes_for(bins, fine)
-            table = exact.table(nodes, fine)
-            # A table that was learned keeps its own nodes, and is the function itself.
-            learned = table.shape[0] != 2 * bins
-            if learned or bins > MOST_BINS or error_of(table, exact, fine) <= tolerance:
-                return table
-            bins = 2 * bins - 1
-
-
-@torch.no_grad()
-def error_of(table: Tensor, radial: RadialFunctions, basis: GaussianBasis) -> float:
-    """The largest error of a table between its nodes, relative to each curve's largest value."""
-    bins = table.shape[0] // 2
-    nodes = nodes_for(bins, basis)
-    worst = 0.0
-    for part in (0.25, 0.5, 0.75):
-        lengths = nodes[:-1] + part * (nodes[1] - nodes[0])
-        exact = radial.radial(lengths, basis(lengths))
-        scale = exact.abs().amax(0).clamp(min=1e-30)
-        wrong = (TableLookup.of(lengths, bins, basis.cutoff).read(table) - exact).abs().amax(0)
-        worst = max(worst, float((wrong / scale).max()))
-    return worst
+        return measured_table(make, values, basis.cutoff, tolerance)
 
 
 def nodes_for(bins: int, basis: GaussianBasis) -> Tensor:

@@ -1,6 +1,6 @@
 """The tensor product of senders and harmonics, summed over neighbourhoods.
 
-    mid_i = sum_j path(x_j, Y(d_ij); R(r_ij))
+    mid_i = sum_j path(x_j, Y(d_ij); R(r_ij)) / sqrt(num_neighbors)
     path  l1 x l2 -> l3:  sqrt(2 l3 + 1) sum_m1m2 C_m1m2m3 x_m1 Y_m2 R,   C the Wigner 3j symbol
 
 What a path sums over neighbours j is a matrix product over (j, m1): the symbols meet the harmonics
@@ -11,11 +11,14 @@ size edges x outputs is ever made.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from neupol_cli.models.charge3net.irreps import Irrep, Multiplicities, Path
+from neupol_cli.models.charge3net.kernels.choice import kernels
+from neupol_cli.models.charge3net.kernels.neighbour_loops import NeighbourLoops
 from neupol_cli.models.charge3net.linear import Features
 from neupol_cli.models.charge3net.neighbourhoods import Neighbourhoods
 from neupol_cli.models.nn.harmonics import Constant
@@ -32,17 +35,26 @@ class TensorProduct:
         senders: their irreps.
         paths: in the published order.
         lmax: of the harmonics.
+        norm: a factor of all products.
     """
 
-    def __init__(self, senders: Multiplicities, paths: list[Path], lmax: int) -> None:
+    def __init__(
+        self, senders: Multiplicities, paths: list[Path], lmax: int, norm: float = 1.0
+    ) -> None:
         by_sender = {k: [path for path in paths if path.sender == k] for k in senders}
-        self.couplings = [Coupling(k, own, lmax) for k, own in by_sender.items() if own]
+        self.couplings = [Coupling(k, own, lmax, norm) for k, own in by_sender.items() if own]
         self.sizes = [len(c.paths) * senders[c.sender] for c in self.couplings]
+        self.senders, self.lmax = senders, lmax
 
     @property
     def weights(self) -> int:
         """How many numbers R(r) has, one a path and channel of its sender."""
         return sum(self.sizes)
+
+    @cached_property
+    def _loops(self) -> NeighbourLoops:
+        paths = {c.sender: c.paths for c in self.couplings}
+        return NeighbourLoops(self.senders, paths, [c.table.exact for c in self.couplings])
 
     def __call__(
         self,
@@ -60,10 +72,21 @@ class TensorProduct:
         Returns:
             {(l, p): (A, 2l + 1, channels)}, outputs of one irrep in the order of their paths.
         """
-        blocks = [self._sum(sent, radial(b), b) for b in neighbourhoods.blocks(BLOCK)]
+        blocks = [self._block(sent, radial, b) for b in neighbourhoods.blocks(BLOCK)]
         if len(blocks) == 1:
             return blocks[0]
         return {k: torch.cat([block[k] for block in blocks]) for k in blocks[0]}
+
+    def _block(
+        self,
+        sent: Features,
+        radial: Callable[[Neighbourhoods], Tensor],
+        neighbourhoods: Neighbourhoods,
+    ) -> Features:
+        library = kernels(neighbourhoods.harmonics, self.lmax).neighbour_loops
+        if library is None:
+            return self._sum(sent, radial(neighbourhoods), neighbourhoods)
+        return self._loops(library, sent, radial, neighbourhoods)
 
     def _sum(self, sent: Features, weights: Tensor, neighbourhoods: Neighbourhoods) -> Features:
         senders, edges = neighbourhoods.senders.flatten(), neighbourhoods.edges.flatten()
@@ -80,7 +103,7 @@ class TensorProduct:
 class Coupling:
     """All paths from one sender irrep (l1, p1)."""
 
-    def __init__(self, sender: Irrep, paths: list[Path], lmax: int) -> None:
+    def __init__(self, sender: Irrep, paths: list[Path], lmax: int, norm: float = 1.0) -> None:
         self.sender, self.paths = sender, paths
         self.widths = [2 * path.irrep[0] + 1 for path in paths]
         components = 2 * sender[0] + 1
@@ -90,7 +113,7 @@ class Coupling:
             symbol = wigner_3j(sender[0], l2, l3) * (2 * l3 + 1) ** 0.5  # (m1, m2, m3)
             part = symbol.transpose(0, 1)
             table[l2**2 : (l2 + 1) ** 2, :, stop - 2 * l3 - 1 : stop] = part
-        self.table = Constant(table.flatten(1))  # (m2, m1 m3)
+        self.table = Constant(table.flatten(1) * norm)  # (m2, m1 m3)
 
     def __call__(self, harmonics: Tensor, sent: Tensor, weights: Tensor) -> list[Tensor]:
         """Sums over neighbourhoods of K.

@@ -14,8 +14,9 @@ from torch import Tensor
 from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.features import AtomFeatures
 from neupol_cli.models.charge3net.kernels.choice import kernels
+from neupol_cli.models.charge3net.kernels.probe_loops import ROUNDED, ProbeLoops
 from neupol_cli.models.charge3net.kernels.probe_sums import ProbeSums
-from neupol_cli.models.charge3net.probe_stack import ProbeStack
+from neupol_cli.models.charge3net.probe_stack import Mid, ProbeStack, Sums
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.charge3net.radial import GaussianBasis
 from neupol_cli.models.density.tiles import Tile
@@ -24,11 +25,9 @@ from neupol_cli.models.nn.harmonics import Harmonics
 from neupol_cli.models.nn.hermite import TableLookup
 
 # Tiles and edges at a time: on a CPU as much as stays in its cache, on a GPU enough to fill it.
-PROBES = {"cpu": 2048, "cuda": 65536}
+PROBES = {"cpu": 4096, "cuda": 65536}
 EDGES = {"cpu": 4096, "cuda": 1 << 18}
 PAIRS = {"cpu": 1 << 18, "cuda": 1 << 22}
-# The dense part of a tile takes a multiple of so many rows.
-ROUNDED = 256
 # Tiles smaller than this cost more than they compute; no budget makes them smaller.
 FEWEST = 64
 
@@ -42,8 +41,8 @@ class ProbeNetwork(Protocol):
     probes: ProbeStack
     promolecule: Promolecule | None
 
-    def density_of(self, summed: Tensor, spherical: Tensor) -> Tensor:
-        """(P, columns) and (P,) sums over neighbours -> (P,) or (P, 2) e/Angstrom^3."""
+    def density_of(self, mids: list[Mid], spherical: Tensor) -> Tensor:
+        """What each layer receives and (P,) spherical atoms -> (P,) or (P, 2) e/Angstrom^3."""
 
 
 class Limits(NamedTuple):
@@ -107,11 +106,19 @@ class TileEvaluator:
         held = limits(memory, self.width, like.element_size(), like.device.type)
         self.probes, self.edges, self.pairs, self.tile_bytes = held
         self.dtype = like.dtype
-        self.kernel: ProbeSums | None = None
-        if features.table is not None and kernels(like, network.config.lmax).probe_sums:
-            self.kernel = ProbeSums(features, self.cutoff, network.promolecule, self.pairs)
-        # (1,) or (1, 2)
-        self.vacuum_density = network.density_of(self._zeros(1), self._zeros(1)[:, 0])
+        self.kernel = self._kernel(network.config.lmax)
+        # No map has a bias: of nothing, all layers and the read-out make zero.
+        self.vacuum_density = like.new_zeros(1, 2) if network.config.spin else like.new_zeros(1)
+
+    def _kernel(self, lmax: int) -> ProbeSums | ProbeLoops | None:
+        """What sums over neighbours in place of :meth:`_plain_sums`, if there is something."""
+        chosen = kernels(self.features.points.positions, lmax)
+        given = self.features, self.network.probes, self.cutoff, self.network.promolecule
+        if self.features.table is None:
+            return None
+        if chosen.probe_sums:
+            return ProbeSums(*given, self.pairs)
+        return None if chosen.probe_loops is None else ProbeLoops(*given, chosen.probe_loops)
 
     def _zeros(self, rows: int) -> Tensor:
         return self.features.points.positions.new_zeros(rows, self.width)
@@ -119,21 +126,26 @@ class TileEvaluator:
     def evaluate(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """The rows of those probes that an atom reaches, and their densities."""
         sums = None if self.kernel is None else self.kernel.of(tile)
-        if sums is not None:
-            return tile.rows[sums.probes], self.network.density_of(sums.summed, sums.spherical)
+        if sums is None:
+            sums = self._plain_sums(tile)
+        density = self.network.density_of(sums.mids, sums.spherical)
+        return tile.rows[sums.probes], density[: sums.probes.shape[0]]
+
+    def _plain_sums(self, tile: Tile) -> Sums:
+        """What a tile's probes receive by PyTorch's operations."""
         reached = torch.zeros(tile.rows.shape[0], dtype=torch.bool, device=tile.rows.device)
         reached[tile.receivers] = True
         place = (reached.cumsum(0) - 1)[tile.receivers]
-        count = int(reached.sum())
+        probes = reached.nonzero().squeeze(1)
         # Rounded up: oneDNN compiles a product anew for every number of rows that it meets.
-        rows = -(-count // ROUNDED) * ROUNDED
+        rows = -(-probes.shape[0] // ROUNDED) * ROUNDED
         summed, spherical = self._zeros(rows), self._zeros(rows)[:, 0].clone()
         for senders, part in self._portions(tile):
             vectors = tile.vectors[part].to(self.dtype)
             edges = Edges(place[part], place[part], vectors)
             summed.index_add_(0, edges.receivers, self._messages(edges, senders))
             self._add_spherical(spherical, edges, senders)
-        return tile.rows[reached], self.network.density_of(summed, spherical)[:count]
+        return Sums(probes, self.network.probes.by_layer(summed), spherical)
 
     def _portions(self, tile: Tile) -> Iterator[Portion]:
         """A tile's edges, at most ``edges`` at a time."""
@@ -177,9 +189,9 @@ class TileEvaluator:
 
     def _radial(self, lengths: Tensor) -> Tensor:
         """(E,) lengths -> (E, columns) R(r)."""
-        table = self.features.table
-        if table is None:
+        if self.features.table is None:
             return self.network.probes.radial(lengths, self.network.basis(lengths))
+        table = self.features.table.rows
         return TableLookup.of(lengths, table.shape[0] // 2, self.cutoff).read(table)
 
     def _add_spherical(

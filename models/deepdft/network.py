@@ -20,13 +20,14 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig
 from neupol_cli.models.deepdft.kernels.choice import kernels
-from neupol_cli.models.deepdft.kernels.filter_table import FilterTables, filter_table
-from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges, ProbeEvaluator, tile_senders
+from neupol_cli.models.deepdft.kernels.filter_table import filter_table
+from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges, ProbeEvaluator
 from neupol_cli.models.deepdft.published import recognised
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
 from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.density.tiles import Tile
+from neupol_cli.models.kernels.made_of_weights import MadeOfWeights
 from neupol_cli.models.nn.elements import Elements
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
 from neupol_cli.models.nn.linear import Linear
@@ -91,7 +92,7 @@ class DeepDFT(DensityModel[AtomFeatures]):
         self.before_readout = Linear(config.hidden, config.hidden)
         self.readout = Linear(config.hidden, 1)
         self.types = Elements(config.species)
-        self.filter_tables = FilterTables()
+        self.filter_tables = MadeOfWeights[list[Tensor]]()
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
         """(A,) indices of elements -> the atoms' state after each layer."""
@@ -210,5 +211,5 @@ class TileEvaluator:
     def _formulas(self, tile: Tile) -> Tensor:
         """(P,) densities of a tile with every function evaluated at every edge."""
         vectors = -tile.vectors.to(self.vacuum_density.dtype)
-        edges = Edges(tile.receivers, tile_senders(tile), vectors)
+        edges = Edges(tile.receivers, tile.senders, vectors)
         return self.network.received(self.features.layers, edges, tile.rows.shape[0])

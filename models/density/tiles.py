@@ -43,6 +43,11 @@ class Tile:
         return self._edges[1]
 
     @cached_property
+    def senders(self) -> Tensor:
+        """(E,) the atom that each edge begins at, of one of its images."""
+        return self.images.atom_index[self.near].repeat_interleave(self._edges[2])
+
+    @cached_property
     def counts(self) -> list[int]:
         """Of each image that is near, how many of the edges begin there."""
         return self._edges[2].tolist()
@@ -61,11 +66,13 @@ class Tile:
         """
         counts, receivers, vectors = [self.near[:0]], [self.near[:0]], [self.probes[:0]]
         for part in self.near.split(max(1, self.pairs // self.probes.shape[0])):
-            apart = self.probes[None] - self.images.points[part][:, None]  # (N, P, 3)
-            image, probe = (apart.square().sum(-1) < self.cutoff**2).nonzero(as_tuple=True)
+            points = self.images.points[part]
+            x, y, z = (p - q[:, None] for p, q in zip(self.probes.T, points.T, strict=True))
+            inside = x.square_().add_(y.square_()).add_(z.square_()) < self.cutoff**2  # (N, P)
+            image, probe = inside.nonzero(as_tuple=True)
             counts.append(torch.bincount(image, minlength=part.shape[0]))
             receivers.append(probe)
-            vectors.append(apart[image, probe])
+            vectors.append(self.probes[probe] - points[image])
         return torch.cat(receivers), torch.cat(vectors), torch.cat(counts)
 
 

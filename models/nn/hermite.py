@@ -20,8 +20,6 @@ from neupol_cli.errors import UsageError
 from neupol_cli.models.kernels import compiler
 from neupol_cli.models.kernels.table_rows import weighted_rows
 
-# Of a table that is made from a function: more nodes give back rounding errors, not the function.
-MOST_BINS = 16_385
 Start = Literal["smooth", "random"]
 Interpolation = Literal["hermite", "linear", "nearest"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import ase
@@ -152,3 +153,47 @@ def test_probes_that_no_atom_reaches_share_one_constant(density_case: DensityCas
     far = density(model, ALONE["pair"], np.array([[4.5, 30.0, 0.0], [80.0, 0.0, -50.0]]))
     assert np.isfinite(far).all()
     np.testing.assert_array_equal(far[0], far[1])
+
+
+def _in_place(model) -> None:
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.1)
+
+
+def _loaded(model) -> None:
+    model.load_state_dict({k: 0.9 * v for k, v in model.state_dict().items()})
+
+
+def _stepped(model) -> None:
+    weights = list(model.parameters())
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    torch.optim.Adam(weights, lr=1e-2, fused=True).step()
+
+
+def _through_float64(model) -> None:
+    model.double()
+    _in_place(model)
+    model.float()
+
+
+CHANGES = (_in_place, _loaded, _stepped, _through_float64)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
+def test_nothing_that_is_kept_of_the_weights_outlives_them(
+    density_case: DensityCase, molecules: list[ase.Atoms], change
+) -> None:
+    model, probes = density_case.build().float(), scattered()
+    before = density(model, molecules[2], probes)
+    copied = copy.deepcopy(model)
+    change(model)
+    fresh = registry.build(density_case.name, vars(model.config)).eval()
+    fresh.load_state_dict(model.state_dict())
+    after = density(model, molecules[2], probes)
+    assert np.abs(after - before).max() > 1e-5 * np.abs(before).max()
+    np.testing.assert_array_equal(after, density(fresh, molecules[2], probes))
+    np.testing.assert_array_equal(density(copied, molecules[2], probes), before)
+    change(copied)
+    np.testing.assert_array_equal(density(copied, molecules[2], probes), after)

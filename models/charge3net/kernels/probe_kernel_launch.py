@@ -18,6 +18,7 @@ from neupol_cli.models.charge3net.kernels.probe_blocks import (
     in_space,
     probe_blocks,
 )
+from neupol_cli.models.charge3net.probe_stack import ProbeStack, Sums
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.density.tiles import Tile
 
@@ -34,21 +35,6 @@ NORMS = (
     (7.0, 2.625, 26.25, 4.375),
     (9.0, 5.625, 2.8125, 39.375, 4.921875),
 )
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What some probes receive.
-
-    Attributes:
-        probes: (N,) which of a tile's; the others receive nothing.
-        summed: (N, columns) of the probe stack.
-        spherical: (N,) of spherical atoms, zero without a promolecule.
-    """
-
-    probes: Tensor
-    summed: Tensor
-    spherical: Tensor
 
 
 @dataclass(frozen=True)
@@ -91,23 +77,29 @@ class ProbeKernel:
 
     Args:
         features: float32, of at most Y_LMAX, with their table.
+        probes: the layers that the sums are for.
         cutoff: Angstrom.
         promolecule: the spherical atoms, if there are any.
         pairs: how many distances between images and single probes fit in memory.
     """
 
     def __init__(
-        self, features: AtomFeatures, cutoff: float, promolecule: Promolecule | None, pairs: int
+        self,
+        features: AtomFeatures,
+        probes: ProbeStack,
+        cutoff: float,
+        promolecule: Promolecule | None,
+        pairs: int,
     ) -> None:
         if features.table is None or len(features.sources) > LMAX + 1:
             raise ValueError(f"the kernel needs a table of R(r) and harmonics up to Y_{LMAX}")
         self.features, self.atoms, self.pairs = features, promolecule, pairs // WIDER
-        self.cutoff, self.bins = cutoff, features.table.shape[0] // 2
+        self.stack, self.cutoff, self.bins = probes, cutoff, features.table.rows.shape[0] // 2
         self.degrees: list[Degree] = []
         self.width = 0
         for degree, source in enumerate(features.sources):
             if source.shape[2]:
-                self.degrees.append(Degree.of(degree, self.width, source, features.table))
+                self.degrees.append(Degree.of(degree, self.width, source, features.table.rows))
             self.width += source.shape[2]
 
     def sums(self, tile: Tile) -> Sums:
@@ -115,12 +107,12 @@ class ProbeKernel:
         blocks = probe_blocks(tile, in_space(tile.probes), self.cutoff, self.pairs)
         probes = tile.probes[blocks.probes].contiguous()
         summed = probes.new_empty(probes.shape[0], self.width, dtype=torch.float32)
-        sums = Sums(blocks.probes, summed, torch.zeros_like(summed[:, 0]))
+        spherical = torch.zeros_like(summed[:, 0])
         if probes.shape[0]:
             with torch.cuda.device_of(summed):
                 self._sum_messages(tile, probes, blocks, summed)
-                self._sum_atoms(tile, probes, blocks, sums.spherical)
-        return sums
+                self._sum_atoms(tile, probes, blocks, spherical)
+        return Sums(blocks.probes, self.stack.by_layer(summed), spherical)
 
     def _sum_messages(
         self, tile: Tile, probes: Tensor, blocks: ProbeBlocks, summed: Tensor

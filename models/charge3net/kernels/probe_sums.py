@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from neupol_cli.errors import out_of_memory
 from neupol_cli.models.charge3net.features import AtomFeatures
+from neupol_cli.models.charge3net.probe_stack import ProbeStack, Sums
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.density.tiles import Tile
 
 if TYPE_CHECKING:  # at run time once it is needed: Triton takes a while, and is not everywhere
-    from neupol_cli.models.charge3net.kernels.probe_kernel_launch import ProbeKernel, Sums
+    from neupol_cli.models.charge3net.kernels.probe_kernel_launch import ProbeKernel
 
 
 class ProbeSums:
@@ -19,6 +20,7 @@ class ProbeSums:
 
     Args:
         features: float32, with their table.
+        probes: the layers that the sums are for.
         cutoff: Angstrom.
         promolecule: the spherical atoms, if there are any.
         pairs: how many probe-image pairs fit in memory.
@@ -28,9 +30,14 @@ class ProbeSums:
     failed: ClassVar[bool] = False
 
     def __init__(
-        self, features: AtomFeatures, cutoff: float, promolecule: Promolecule | None, pairs: int
+        self,
+        features: AtomFeatures,
+        probes: ProbeStack,
+        cutoff: float,
+        promolecule: Promolecule | None,
+        pairs: int,
     ) -> None:
-        self.arguments = features, cutoff, promolecule, pairs
+        self.arguments = features, probes, cutoff, promolecule, pairs
         self.kernel: ProbeKernel | None = None
 
     def of(self, tile: Tile) -> Sums | None:

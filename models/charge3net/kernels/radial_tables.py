@@ -1,15 +1,23 @@
 """R(r) of all probe layers from tables of cubic Hermite pieces, in place of a network an edge.
 
-A prediction makes one table, whose error is measured. A step of training makes a new one: its
-network is evaluated, and differentiated, at the nodes alone.
+Predictions with the same weights share one table, whose error is measured. A step of training
+makes a new one: its network is evaluated, and differentiated, at the nodes alone.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from neupol_cli.models.charge3net.probe_stack import ProbeStack
-from neupol_cli.models.charge3net.radial import GaussianBasis, bins_for, checked_table, nodes_for
+from neupol_cli.models.charge3net.radial import (
+    GaussianBasis,
+    RadialTable,
+    bins_for,
+    checked_table,
+    nodes_for,
+)
+from neupol_cli.models.kernels.made_of_weights import MadeOfWeights
 from neupol_cli.models.nn.hermite import TableLookup
 
 # Angstrom between the nodes of the table that a step of training makes.
@@ -18,9 +26,19 @@ TRAINING_STEP = 4.0 / 512
 TABLE_ERROR = 1e-7
 
 
-def prediction_table(probes: ProbeStack, basis: GaussianBasis) -> Tensor:
-    """(2 bins, columns) float64, as ``ProbeStack.radial`` to ``TABLE_ERROR``."""
-    return checked_table(probes, basis, TABLE_ERROR)
+class PredictionTable(MadeOfWeights[RadialTable]):
+    """The table of R(r) for predictions, made anew when the weights behind it change."""
+
+    @torch.no_grad()
+    def of(self, probes: ProbeStack, basis: GaussianBasis) -> RadialTable:
+        """In the weights' type, as ``ProbeStack.radial`` to ``TABLE_ERROR``."""
+        weights = torch.cat([w.flatten() for w in (*probes.radial_weights(), *basis.buffers())])
+
+        def make() -> RadialTable:
+            rows = checked_table(probes, basis, TABLE_ERROR).to(weights)
+            return RadialTable(rows, probes.channels)
+
+        return self.get(weights, make)
 
 
 def step_radial(

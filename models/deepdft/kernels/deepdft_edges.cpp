@@ -8,13 +8,14 @@
 //
 // Compiled with -DHIDDEN=H, a multiple of 16; float32.
 
+#include "exponential.h"
+
 #include <cmath>
 #include <cstdint>
 
 constexpr long H = HIDDEN, W = 16;
-typedef float V __attribute__((vector_size(64)));
+typedef Floats V;
 typedef float U __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t I __attribute__((vector_size(64)));
 
 static inline V load(const float *at) { return *(const U *)at; }
 static inline void store(float *at, V v) { *(U *)at = v; }
@@ -23,22 +24,6 @@ struct Places {  // where edges lie in tables, and whom they join
     const int64_t *starts, *senders, *left;
     const float *weights, *directions;
 };
-
-// exp for x <= 0: 2^n times the Taylor series of what is left, |r| <= ln(2) / 2.
-static inline V exponential(V x) {
-    x = x < -87.0f ? V{} - 87.0f : x;
-    V n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds
-    V r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-    V sum = V{} + 1.0f / 5040;
-    sum = sum * r + 1.0f / 720;
-    sum = sum * r + 1.0f / 120;
-    sum = sum * r + 1.0f / 24;
-    sum = sum * r + 1.0f / 6;
-    sum = sum * r + 0.5f;
-    sum = sum * r + 1.0f;
-    sum = sum * r + 1.0f;
-    return sum * (V)((__builtin_convertvector(n, I) + 127) << 23);
-}
 
 // softplus(x) - ln 2 = max(x, 0) + ln((1 + u) / 2) with u = e^-|x|, and the latter is
 // 2 artanh((u - 1) / (u + 3)).

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neupol_cli.models.deepdft.kernels.pointers import pointer, threads
 from neupol_cli.models.kernels.context import Context
+from neupol_cli.models.kernels.pointers import pointer, threads
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class ProbeEdges:
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         apart = lengths > NUCLEUS
         directions = vectors / torch.where(apart, lengths, 1.0)[:, None] * apart[:, None]
-        senders = tile_senders(tile).index_select(0, order)
+        senders = tile.senders.index_select(0, order)
         return cls(probes, starts, senders, receivers, lengths, directions)
 
     @property
@@ -66,14 +66,6 @@ class ProbeEvaluator(Protocol):
 
     def density(self, edges: ProbeEdges) -> Tensor:
         """(R,) e/Angstrom^3 at R points."""
-
-
-def tile_senders(tile: Tile) -> Tensor:
-    """(E,) the atom of each of a tile's edges, in the tile's order."""
-    device = tile.rows.device
-    atom_index = torch.tensor(tile.atom_index, dtype=torch.long, device=device)
-    counts = torch.tensor(tile.counts, dtype=torch.long, device=device)
-    return atom_index.repeat_interleave(counts)
 
 
 def _points(receivers: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:

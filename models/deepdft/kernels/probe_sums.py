@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from neupol_cli.models.deepdft.kernels.choice import kernels
-from neupol_cli.models.deepdft.kernels.pointers import pointer, threads
 from neupol_cli.models.deepdft.kernels.probe_edges import ROUNDED, ProbeEdges
+from neupol_cli.models.kernels.pointers import pointer, threads
 from neupol_cli.models.nn.hermite import TableLookup
 
 LN2 = math.log(2)

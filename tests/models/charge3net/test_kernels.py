@@ -10,12 +10,12 @@ from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.kernels.choice import kernels
 from neupol_cli.models.charge3net.kernels.radial_tables import (
     TABLE_ERROR,
-    prediction_table,
     step_radial,
 )
 from neupol_cli.models.charge3net.network import ChargE3Net
-from neupol_cli.models.charge3net.radial import error_of
 from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.hermite import TableLookup
+from neupol_cli.models.nn.measured_table import FEWEST_BINS
 
 
 def small(**more: object) -> ChargE3Net:
@@ -24,12 +24,30 @@ def small(**more: object) -> ChargE3Net:
     return ChargE3Net(ChargE3NetConfig(**settings)).double().eval()
 
 
-def test_radial_table_keeps_its_promise() -> None:
-    network = small(mul=60, lmax=3)
-    table = prediction_table(network.probes, network.basis)
-    assert error_of(table, network.probes, network.basis) <= TABLE_ERROR
-    coarse = network.probes.table(torch.linspace(0, 4, 33, dtype=torch.float64), network.basis)
-    assert error_of(coarse, network.probes, network.basis) > 1e-6
+@pytest.mark.parametrize("settings", [{}, {"cutoff": 6.0, "basis_size": 60}, {"basis_size": 3}])
+def test_radial_table_keeps_its_promise(settings: dict[str, object]) -> None:
+    """Everywhere between the nodes, though it is measured in their middle, with few to spare."""
+    network = small(mul=60, lmax=3, **settings)
+    cutoff, table = network.config.cutoff, network.table.of(network.probes, network.basis).rows
+    places = torch.linspace(0, cutoff, 20_011, dtype=torch.float64)
+    exact = network.probes.radial(places, network.basis(places)).detach()
+    wrong = TableLookup.of(places, table.shape[0] // 2, cutoff).read(table) - exact
+    error = float((wrong.abs().amax(0) / exact.abs().amax(0)).max())
+    assert error <= TABLE_ERROR
+    assert error >= 0.5 * TABLE_ERROR or table.shape[0] == 2 * FEWEST_BINS
+
+
+def test_a_learned_table_keeps_its_nodes() -> None:
+    network = small(encoding="learned", bins=33)
+    table = network.table.of(network.probes, network.basis).rows
+    assert table.shape[0] == 2 * 33
+
+
+def test_a_table_of_no_numbers_is_given_up_at_once() -> None:
+    network = small()
+    with torch.no_grad():
+        network.probes.layers[0].radial.first[0, 0] = torch.nan
+    assert network.table.of(network.probes, network.basis).rows.shape[0] == 2 * FEWEST_BINS
 
 
 @pytest.mark.parametrize("encoding", ["gaussian", "learned"])
@@ -65,7 +83,8 @@ def test_float32_without_kernels_is_float32_with_them(
 
 def test_the_choice_is_by_type_and_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
-    assert kernels(single, 2) == (True, False)
-    assert kernels(double, 2) == (False, False)
+    assert kernels(single, 2) == (True, False, None, None)
+    assert kernels(double, 2) == (False, False, None, None)
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    assert kernels(single, 2) == kernels(double, 2) == (False, False)
+    with torch.no_grad():
+        assert not any(kernels(single, 2)) and not any(kernels(double, 2))

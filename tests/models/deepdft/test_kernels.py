@@ -18,7 +18,7 @@ from neupol_cli.errors import CheckpointError
 from neupol_cli.models.deepdft import painn, schnet
 from neupol_cli.models.deepdft.kernels import probe_sums as probe_sums_module
 from neupol_cli.models.deepdft.kernels.choice import Kernels, kernels
-from neupol_cli.models.deepdft.kernels.filter_table import ERROR, filter_error, filter_table
+from neupol_cli.models.deepdft.kernels.filter_table import ERROR, filter_table
 from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages
 from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges
 from neupol_cli.models.deepdft.kernels.probe_sums import CompiledProbeSums, ProbeSums, probe_sums
@@ -53,13 +53,11 @@ def test_a_table_is_the_filter_within_its_bound(parity, name: str) -> None:
     model = published(parity, name)
     function, cutoff = model.filters, model.config.cutoff
     table = filter_table(function, cutoff)
-    assert filter_error(table, function, cutoff) <= ERROR
-    places = torch.rand(4000, dtype=torch.float64) * cutoff
+    places = torch.linspace(0, cutoff, 20_011, dtype=torch.float64)
     exact = function(places).detach()
     wrong = (TableLookup.of(places, table.shape[0] // 2, cutoff).read(table) - exact).abs().amax(0)
-    assert float((wrong / exact.abs().amax(0)).max()) < 1.5 * ERROR
-    coarse = filter_table(function, cutoff, 1e-3)
-    assert coarse.shape[0] < table.shape[0] and filter_error(coarse, function, cutoff) <= 1e-3
+    assert 0.5 * ERROR < float((wrong / exact.abs().amax(0)).max()) <= ERROR
+    assert filter_table(function, cutoff, 1e-3).shape[0] < table.shape[0]
 
 
 @pytest.mark.parametrize("kind", ["compiled", "operations", "formulas"])
@@ -171,7 +169,7 @@ def test_tables_follow_the_weights(name: str) -> None:
         ).mul_(2.0)
     after = model.tables()
     assert after is not before and not torch.equal(after[0], before[0])
-    assert torch.equal(after[1], before[1])
+    assert torch.equal(after[1][0], before[1][0])  # the number of nodes is for all layers
     assert "_tables" not in model.state_dict()
     weights = list(model.parameters())
     for weight in weights:
