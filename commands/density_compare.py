@@ -26,7 +26,7 @@ def density_compare(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw each density (6 at most) against the distance from the nearest atom, and "
+            help="Draw the densities (the first 6) against the distance from the nearest atom, and "
             "where its errors are.",
         ),
     ] = None,
@@ -64,13 +64,13 @@ def density_compare(
         loaded = load_model(model, device, dtype)
         compare = comparison.with_model(loaded, bytes_of_memory, accept)
     reports = []
-    for report in comparison.reports(file, compare, pbc, bytes_of_memory, plot is not None):
+    drawn = 0 if plot is None else radial.MOST
+    for report in comparison.reports(file, compare, pbc, bytes_of_memory, drawn):
         typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
         reports.append(report)
-        if plot is not None:
-            radial.check_number(len(reports))
     if plot is not None:
-        profiles = [report.profile for report in reports if report.profile is not None]
-        radial.draw(profiles, [report.structure for report in reports], plot)
+        radial.draw([(r.structure, r.profile) for r in reports if r.profile is not None], plot)
+        if len(reports) > drawn:
+            typer.echo(f"{plot}: the first {drawn} of {len(reports):,} densities", err=True)
     for summary in comparison.summaries(reports):
         typer.echo(json.dumps(summary.as_json()) if as_json else summary.line())

@@ -183,10 +183,11 @@ def fit(
     """
     ours = {"output", "resume", "force", "as_json", "split", "threads"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}
-    if start and data is None and model is not None:  # the one that there is
-        data, options["model"] = Path(model), None
-    options["data"] = str(data.absolute()) if data else None
     given = {key for key in options if typed(ctx, key)}
+    if data is None and model is not None and (start or resume) and not _is_network(model):
+        data, options["model"] = Path(model), None
+        given = given - {"model"} | {"data"}
+    options["data"] = str(data.absolute()) if data else None
     try:
         result = _trained(output, options, given, resume, force, threads)
     except SystemExit as stop:  # a signal, before the first step or after the last one
@@ -200,6 +201,14 @@ def fit(
         typer.echo(json.dumps({"run": str(output), **result}))
         return
     _print(result, output)
+
+
+def _is_network(name: str) -> bool:
+    """Whether this is MODEL, and not DATA alone."""
+    from neupol_cli.networks import ENTRIES
+    from neupol_cli.training.presets import presets
+
+    return name in ENTRIES or name in presets()
 
 
 def _trained(

@@ -84,8 +84,15 @@ def directions_from_atoms(atoms: Atoms, grid: Grid) -> Iterator[tuple[int, np.nd
 
 
 def vectors_from_atoms(atoms: Atoms, grid: Grid) -> Iterator[tuple[int, np.ndarray]]:
-    """(first point, vectors (P, 3) from the nearest atom or image, Angstrom) in blocks."""
+    """(first point, vectors (P, 3) from the nearest atom or image, Angstrom) in blocks.
+
+    Raises:
+        InputError: there are no atoms.
+    """
     from scipy.spatial import cKDTree
+
+    if not len(atoms):
+        raise InputError("the density has no atoms: no atom is the nearest one")
 
     images = _images(atoms)
     tree = cKDTree(images)

@@ -114,7 +114,7 @@ def reports(
     comparison: Comparison = NOTHING,
     pbc: bool | None = None,
     memory: int = MEMORY,
-    profiles: bool = False,
+    profiles: int = 0,
 ) -> Iterator[ComparedDensity]:
     """A report of every density of a file, in order.
 
@@ -123,7 +123,7 @@ def reports(
         comparison: what adds errors to each, from `with_file` or `with_model`.
         pbc: whether a cube is periodic, where the user knows.
         memory: bytes that several densities may take that are looked at together.
-        profiles: whether a picture is wanted.
+        profiles: how many of the first densities a picture is wanted of.
 
     Raises:
         UsageError: a name of no format.
@@ -132,13 +132,14 @@ def reports(
 
     from neupol_cli.models.workers import ahead, in_order
 
-    def compared(pair: tuple[Entry, Entry | None]) -> ComparedDensity:
+    def compared(numbered: tuple[int, tuple[Entry, Entry | None]]) -> ComparedDensity:
+        number, pair = numbered
         report, found = ComparedDensity.of(pair[0]), comparison.find(*pair)
         if found.truth is not None:
             report.eps_mae_percent = measures.mean_absolute_error(found.judged, found.truth)
         if found.truth is not None and found.truth_given:
             report.zeta_reference = angular_variation(found.truth)
-        if profiles:
+        if number < profiles:
             report.profile = RadialProfile.of(found.judged, found.truth)
         return report
 
@@ -146,7 +147,7 @@ def reports(
     first = list(islice(pairs, 1))
     # Large ones come one after the other, and their parts are shared out.
     at_once = memory // (first[0][0].volume.grid.size * POINT) if first else 1
-    return in_order(compared, ahead(chain(first, pairs)), at_once)
+    return in_order(compared, enumerate(ahead(chain(first, pairs))), at_once)
 
 
 def _pairs(

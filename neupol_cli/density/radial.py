@@ -15,7 +15,6 @@ import numpy as np
 
 from neupol_cli import figures
 from neupol_cli.density.analysis import vectors_from_atoms
-from neupol_cli.errors import UsageError
 from neupol_cli.io.volumetric import Volume
 
 if TYPE_CHECKING:
@@ -78,21 +77,15 @@ class RadialProfile:
         return None if self.errors is None else 100 * self.errors / self.electrons.sum()
 
 
-def check_number(densities: int) -> None:
-    """UsageError for more densities than a picture has room for."""
-    if densities > MOST:
-        raise UsageError(f"--plot: draws {MOST} densities at most, and there are more")
-
-
-def draw(profiles: Sequence[RadialProfile], names: Sequence[str], path: Path) -> None:
-    """Writes a picture with a row a density: its points, and the errors if there are any."""
+def draw(profiles: Sequence[tuple[str, RadialProfile]], path: Path) -> None:
+    """Writes a picture with a row for each named density: its points, and errors if any."""
     import matplotlib.figure
 
-    columns = 1 + any(profile.errors is not None for profile in profiles)
+    columns = 1 + any(profile.errors is not None for _, profile in profiles)
     size = (5.5 * columns, 3.2 * len(profiles))
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(profiles), columns, squeeze=False)
-    for row, profile, name in zip(axes, profiles, names, strict=True):
+    for row, (name, profile) in zip(axes, profiles, strict=True):
         _points(row[0], profile, name)
         if columns == 2:
             _errors(row[1], profile)
@@ -101,7 +94,8 @@ def draw(profiles: Sequence[RadialProfile], names: Sequence[str], path: Path) ->
 
 def _points(axes: Axes, profile: RadialProfile, name: str) -> None:
     shown = np.log10(np.where(profile.counts > 0, profile.counts, np.nan)).T
-    reach = profile.edges[np.flatnonzero(profile.counts.sum(1))[-1] + 1]
+    reached = np.flatnonzero(profile.counts.sum(1))
+    reach = profile.edges[reached[-1] + 1 if len(reached) else -1]
     axes.pcolormesh(profile.edges, 10.0**profile.levels, shown, cmap="viridis")
     axes.set(yscale="log", title=name, xlabel="distance from the nearest atom / Å")
     axes.set(ylabel="density / e Å$^{-3}$", xlim=(0, reach))

@@ -31,11 +31,12 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     Raises:
         UsageError: where there is no ``=``.
     """
-    pairs_read = {}
+    pairs_read: dict[str, str] = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise UsageError(f"{option} {text}: write KEY=VALUE")
+        pairs_read.pop(key.strip(), None)  # the last one counts, in its own place
         pairs_read[key.strip()] = value.strip()
     return pairs_read
 

@@ -265,7 +265,7 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     species = chosen_species(dataset, request)
     config = {"spin": dataset.density.spin, **request.config, "species": species}
     if config["spin"] and not dataset.density.spin:
-        raise InputError("--set spin=true, and the file has no spin density")
+        raise InputError("the file has no spin density to learn: --set spin=false")
     split = chosen_partition(dataset, request)
     model = built(name, config, request)
     assert isinstance(model, DensityModel)

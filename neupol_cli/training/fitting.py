@@ -15,7 +15,7 @@ from neupol_cli import threads as cores
 from neupol_cli.devices import device_named
 from neupol_cli.distributed import process_group, torchrun
 from neupol_cli.distributed.process_group import ProcessGroup
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io import files, hdf5
 from neupol_cli.models.base import Measured
 from neupol_cli.training import config_overrides, presets
@@ -36,6 +36,10 @@ CHANGEABLE = {
     *LIMITS, "data", "device", "lr", "clip", "patience", "schedule", "warmup", "weight_decay",
     "valid_every", "save_every",
 }  # fmt: skip
+
+
+# What is not spelled as it is called.
+SPELLED = {"start": "--from", "dtype": "--default-dtype", "model": "MODEL"}
 
 
 class Result(TypedDict):
@@ -100,7 +104,19 @@ def _requested(
         return _begun(options, given, start), None, start
     earlier = folder.read_config()
     chosen = _continued(earlier["options"], options, given)
-    return chosen, earlier, Start.read(folder.start) if chosen["start"] else None
+    return chosen, earlier, _copied(folder, chosen["start"]) if chosen["start"] else None
+
+
+def _copied(folder: Folder, source: str) -> Start:
+    """A run's own copy of what it began from.
+
+    Raises:
+        StorageError, CheckpointError.
+    """
+    start = Start.read(folder.start)
+    if start.source != Path(source).name:
+        raise CheckpointError(f"{folder.start}: is a copy of {start.source}, not of {source}")
+    return start
 
 
 def _fit(
@@ -124,16 +140,20 @@ def _fit(
         if torchrun.launcher():
             config["launcher"] = torchrun.launcher()
         folder.write_config(config)
-    return _run(folder, trainer, chosen, resume=bool(earlier))
+        if start is None:
+            folder.start.unlink(missing_ok=True)  # of an earlier run
+    return _run(folder, trainer, chosen, start, resume=bool(earlier))
 
 
-def _run(folder: Folder, trainer: Trainer, options: Options, resume: bool) -> Result:
+def _run(
+    folder: Folder, trainer: Trainer, options: Options, start: Start | None, resume: bool
+) -> Result:
     voice = reporter() if trainer.group.is_main else Silence()
     run = Run(folder, options["model"], trainer, voice, _described(options))
     try:
         with run.interruption:
             run.start(resume)
-            voice.say(_introduction(options, trainer))
+            voice.say(_introduction(options, trainer, start))
             test = run.work()
     finally:
         voice.close()
@@ -147,7 +167,7 @@ def _run(folder: Folder, trainer: Trainer, options: Options, resume: bool) -> Re
     }
 
 
-def _introduction(options: Options, trainer: Trainer) -> str:
+def _introduction(options: Options, trainer: Trainer, start: Start | None) -> str:
     weights = sum(p.numel() for p in trainer.parameters)
     name = options["model"] if options.get("preset") is None else options["preset"]
     text = (
@@ -156,6 +176,10 @@ def _introduction(options: Options, trainer: Trainer) -> str:
     )
     if trainer.group.world_size > 1:
         text += f" and {trainer.group.world_size - 1} more"
+    if start is not None:
+        new = [name for name in trainer.model.targets if name not in start.targets]
+        text += f"; from {start.source}"
+        text += f", heads of {', '.join(new)} from the beginning" if new and start.targets else ""
     if trainer.device.type != "cpu":
         text += "; its sums have no fixed order: not reproducible bitwise"
     if options["minutes"] is not None:
@@ -212,7 +236,7 @@ def _continued(earlier: Options, options: Options, given: set[str]) -> ChosenOpt
         if name == "model" and options[name] == earlier.get("preset"):
             continue
         if name not in CHANGEABLE:
-            option = "--" + name.strip("_").replace("_", "-")
+            option = SPELLED.get(name, "--" + name.strip("_").replace("_", "-"))
             raise UsageError(
                 f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
             )
@@ -269,7 +293,7 @@ def _settings(options: Options) -> Settings:
 
 def _described(options: Options) -> ChosenOptions:
     """What a checkpoint says about its training: the options, without paths of this machine."""
-    hidden = {"data", "device", "save_every", "model"}
+    hidden = {"data", "device", "save_every", "model", "start"}
     return {
         **{key: value for key, value in options.items() if key not in hidden},
         "torch": torch.__version__,

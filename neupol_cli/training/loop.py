@@ -26,7 +26,7 @@ from neupol_cli.models.nn.dropout import drawn_from
 from neupol_cli.models.workers import in_order
 from neupol_cli.training.ema import EMA, Window
 from neupol_cli.training.epoch_sampler import EpochSampler, default_generator, mixed
-from neupol_cli.training.optimizers import optimizer_for
+from neupol_cli.training.optimizers import moments_by_name, optimizer_for, take_moments
 from neupol_cli.training.schedule import Progress, Schedule
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.task import Task
@@ -44,6 +44,15 @@ class Counters:
     elapsed: float = 0.0  # seconds, over all sittings
     valid: dict[str, float] = field(default_factory=dict)  # the last evaluation
     best_valid: dict[str, float] = field(default_factory=dict)
+
+
+UNREACHED = "nothing that is left to learn reaches the loss: leave some of --freeze out"
+
+
+def _check_reached(loss: Tensor) -> None:
+    """UsageError where no parameter that learns has a part in the loss."""
+    if not loss.requires_grad:
+        raise UsageError(UNREACHED)
 
 
 class Trainer:
@@ -151,6 +160,8 @@ class Trainer:
             share = indices.shape[0] / self.sampler.chunk
             loss, parts = self._shared(share, {"loss": loss, **parts})
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            raise UsageError(UNREACHED)
         norm = torch.nn.utils.get_total_norm(gradients)
         self._watch(loss.detach() + norm)
         if self.settings.clip:
@@ -171,6 +182,7 @@ class Trainer:
     def _whole(self, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts; gradients where the optimiser looks for them."""
         loss, parts = self.task.loss(indices, self.generator)
+        _check_reached(loss)
         loss.backward(inputs=self.parameters)  # positions too have a record: for forces
         return loss, parts
 
@@ -198,6 +210,7 @@ class Trainer:
         generator.manual_seed(mixed(self.settings.seed, self.group.rank, self.now.step, 3, number))
         with drawn_from(generator):
             loss, parts = self.task.loss(some, generator, indices)
+            _check_reached(loss)
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return loss.detach(), {name: part.detach() for name, part in parts.items()}, gradients
 
@@ -312,7 +325,7 @@ class Trainer:
         return {
             "counters": {**asdict(self.now), "elapsed": self.elapsed()},
             "model": dict(self.model.state_dict()),
-            "optimizer": self.optimizer.state_dict()["state"],
+            "optimizer": moments_by_name(self.model, self.optimizer),
             "average": dict(zip(names, average, strict=False)),
             "schedule": self.schedule.state(),
             "window": {
@@ -334,9 +347,7 @@ class Trainer:
                 f"the run was trained on {state['size']} items and there are {self.task.size} now"
             )
         self.model.load_state_dict(state["model"])
-        moments = {int(k): v for k, v in state["optimizer"].items()}
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        take_moments(self.model, self.optimizer, self.settings, state["optimizer"])
         if self.ema is not None:
             names = [name for name, p in self.model.named_parameters() if p.requires_grad]
             for name, value in zip(names, self.ema.values, strict=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
 from neupol_cli.training.parts import rate_factors
@@ -60,20 +60,62 @@ def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Adam:
         if name not in table:
             raise UsageError(f"--{option} is one of {', '.join(table)}, not {name!r}")
     decay = settings.weight_decay
-    spared = SPARED[settings.decays](model) if decay else set()
+    spared = SPARED[settings.decays](model)
     factors = rate_factors(model, settings.layer_lr)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             key = factors.get(parameter, 1.0), parameter in spared
             groups.setdefault(key, []).append(parameter)
-    # In an order of their own: states of runs know parameters by their places in it.
-    ordered = sorted(groups, key=lambda key: (key[0] != 1.0, *key))
     return OPTIMIZERS[settings.optimizer](
         [
-            {"params": groups[key], "factor": key[0], "weight_decay": 0.0 if key[1] else decay}
-            for key in ordered
+            {"params": group, "factor": factor, "weight_decay": 0.0 if free else decay}
+            for (factor, free), group in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=settings.lr,
         fused=True,
     )
+
+
+def moments_by_name(model: nn.Module, optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
+    """What the optimiser keeps of each parameter, by the parameter's name."""
+    return {name: optimizer.state[p] for name, p in model.named_parameters() if optimizer.state[p]}
+
+
+def take_moments(
+    model: nn.Module,
+    optimizer: torch.optim.Adam,
+    settings: Settings,
+    moments: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Gives an optimiser what another one kept.
+
+    Args:
+        model: whose parameters these are.
+        optimizer: of the model.
+        settings: of the run.
+        moments: by name; by number in states of version 0.1.
+
+    Raises:
+        LookupError: a parameter that the model does not have.
+        ValueError: moments of another shape.
+    """
+    parameters = dict(model.named_parameters())
+    if moments and all(name.isdecimal() for name in moments):
+        numbered = _numbered(model, settings)
+        moments = {numbered[int(number)]: kept for number, kept in moments.items()}
+    places = {p: k for k, p in enumerate(p for g in optimizer.param_groups for p in g["params"])}
+    for name, kept in moments.items():
+        for value in kept.values():
+            if value.dim() and value.shape != parameters[name].shape:
+                raise ValueError(f"moments of {name} have shape {tuple(value.shape)}")
+    state = {places[parameters[name]]: dict(kept) for name, kept in moments.items()}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _numbered(model: nn.Module, settings: Settings) -> list[str]:
+    """The names of what learns as version 0.1 counted them: what a decay spares came last."""
+    learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    spared = SPARED[settings.decays](model) if settings.weight_decay else set()
+    return [name for free in (False, True) for name, p in learnt if (p in spared) == free]

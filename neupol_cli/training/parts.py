@@ -11,6 +11,7 @@ from torch import nn
 from neupol_cli.errors import UsageError
 
 AROUND = "backbone."  # of property networks; nobody types it
+BEHIND = ("before_readout", "head", "norm", "outputs", "readout")  # what follows the layers
 LAYER = re.compile(r"(?:^|[._])layers\.(\d+)\.")
 
 
@@ -20,7 +21,7 @@ def parameters_of(model: nn.Module, part: str, option: str) -> list[str]:
     Args:
         model: whose.
         part: a dotted name of a module or parameter, with ``*`` for anything; or a number N, for
-            the embeddings and the first N layers.
+            what comes before the layers, embeddings for one, and the first N of them.
         option: for the message.
 
     Raises:
@@ -28,6 +29,9 @@ def parameters_of(model: nn.Module, part: str, option: str) -> list[str]:
     """
     names = {name.removeprefix(AROUND): name for name, _ in model.named_parameters()}
     within = _up_to(int(part)) if part.isdecimal() else _named(part)
+    deepest = max((int(layer[1]) + 1 for name in names if (layer := LAYER.search(name))), default=0)
+    if part.isdecimal() and int(part) > deepest:
+        raise UsageError(f"{option} {part}: the network has {deepest} layers")
     chosen = [name for short, name in names.items() if within(short)]
     if not chosen:
         raise UsageError(f"{option} {part}: no such part; there are {', '.join(parts(names))}")
@@ -47,7 +51,7 @@ def _named(part: str) -> Callable[[str], bool]:
 def _up_to(depth: int) -> Callable[[str], bool]:
     def within(name: str) -> bool:
         layer = LAYER.search(name)
-        return int(layer[1]) < depth if layer else "embedding" in name
+        return int(layer[1]) < depth if layer else not name.startswith(BEHIND)
 
     return within
 

@@ -45,6 +45,7 @@ from neupol_cli.training.start import Start, carried
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,
+    corrections,
     normalization_of,
     vector_scale,
 )
@@ -169,37 +170,53 @@ class PropertyTask:
     def _go_on(self, start: Start, values: np.ndarray, counts: np.ndarray) -> None:
         """Takes the units of a trained model for what it knows.
 
-        With fitted references what it is off by on the average, element by element where that
-        explains half of it, goes into them: another method's energies differ most in the atoms'.
+        With fitted references what it is off by goes into them: another method's energies differ
+        most in the atoms'.
         """
         normalization, known = carried(self.normalization, self.model, start)
         if known.any() and self.request.scale != "auto":
             raise UsageError("--scale: what --from knows already keeps the scale that it has")
+        if known.any() and self.request.references == "atoms":
+            raise UsageError(
+                "--references atoms: what --from knows keeps its own, refitted (fitted) or as they "
+                "are (none)"
+            )
         self._learn(normalization, values, counts)
         if self.request.references != "fitted":
             return
         rows, errors = self._left_over()
-        offsets = tuple(np.array(self.offsets) & known)
-        nameless = ("",) * len(offsets)
-        more = normalization_of(errors, counts[rows], nameless, "fitted", "mad", {}, offsets)
-        references, shift = normalization.references, normalization.shift
-        refitted = references + more.references, shift + more.shift, normalization.scale
-        self._learn(TargetNormalization(*refitted), values, counts)
+        references, shift = corrections(errors, counts[rows])
+        refitted = np.array(self.offsets) & known
+        self._learn(
+            TargetNormalization(
+                normalization.references + np.where(refitted[:, None], references, 0.0),
+                normalization.shift + np.where(refitted, shift, 0.0),
+                normalization.scale,
+            ),
+            values,
+            counts,
+        )
 
     def _left_over(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) some training structures, and (n, C) what the model is off by there, in units."""
-        chosen = self.splits["train"][:REFITTED]
-        errors = np.zeros((len(chosen), len(self.offsets)))
-        done = 0
-        for some in batches(chosen, self._evaluation_batch()):
-            with torch.set_grad_enabled(self.forces is not None):
-                by_label = self._errors(some, training=False)
-            for name, error in zip(self.names, by_label, strict=False):
-                if error.dim() == 1 and name not in self.by_length:
-                    column = self.columns[name].start
-                    errors[done : done + len(some), column] = -error.detach().cpu().numpy()
-            done += len(some)
+        """(n,) random training structures, and (n, C) labels less answers, in units."""
+        generator = torch.Generator().manual_seed(self.request.seed)
+        order = torch.randperm(self.size, generator=generator)[:REFITTED]
+        chosen = self.splits["train"][order.to(self.splits["train"].device)]
+        pieces = batches(chosen, self._evaluation_batch())
+        self.model.eval()
+        errors = np.concatenate([self._labels_less_answers(some) for some in pieces])
+        self.model.train()
         return chosen.cpu().numpy(), errors * self.normalization.scale
+
+    def _labels_less_answers(self, some: Tensor) -> np.ndarray:
+        """(b, C) of some structures, in units of the scale; zero for vectors."""
+        errors = np.zeros((len(some), len(self.offsets)))
+        with torch.set_grad_enabled(self.forces is not None):
+            by_label = self._errors(some, training=False)
+        for name, error in zip(self.names, by_label, strict=False):
+            if error.dim() == 1 and name not in self.by_length:
+                errors[:, self.columns[name].start] = -error.detach().cpu().numpy()
+        return errors
 
     def loss(
         self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None

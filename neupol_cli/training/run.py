@@ -86,7 +86,7 @@ class Folder:
         """Makes the folder unless it is there; ``empty`` forgets an earlier run in it."""
         with files.reported(self.path):
             self.path.mkdir(exist_ok=True)
-            names = ("state", "last", "best", "start") if empty else ()
+            names = ("state", "last", "best") if empty else ()
             for name in names:
                 self[f"{name}.safetensors"].unlink(missing_ok=True)
 
@@ -111,7 +111,8 @@ class Folder:
 
     def _vacant(self) -> bool:
         """Whether there is a folder with nothing in it but leftovers of a run killed at once."""
-        leftovers = {"config.json.partial", "config.json.lock"}
+        ends = ("", ".partial", ".lock")
+        leftovers = {f"{name}{end}" for name in ("config.json", self.start.name) for end in ends}
         return self.path.is_dir() and all(p.name in leftovers for p in self.path.iterdir())
 
     def begun_by(self, launcher: str) -> bool:

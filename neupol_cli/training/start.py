@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -39,7 +40,7 @@ class Start:
     """A trained model to go on from.
 
     Attributes:
-        source: what the user called it.
+        source: what the user called it, without folders.
         sha256: of its file's content; empty for a published one.
         model: the network's name.
         config: its settings, plain values.
@@ -63,7 +64,7 @@ class Start:
         header = model.header
         config = dataclasses.asdict(model.config)
         name, digest = header["model"], str(cast(dict[str, object], header).get("sha256", ""))
-        return cls(source, digest, name, config, without(model.state_dict()))
+        return cls(Path(source).name, digest, name, config, without(model.state_dict()))
 
     @classmethod
     def read(cls, path: Path) -> Start:
@@ -108,7 +109,7 @@ class Start:
         names = cast(Sequence[str], self.config.get("units", ()))
         return dict(zip(self.targets, names, strict=True))
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, slice]:
         """Which of its outputs are each target's."""
         model = registry.build(self.model, self.config)
@@ -139,6 +140,7 @@ def take_over(model: Model, start: Start) -> None:
     Raises:
         UsageError: a weight that does not fit, or that only one of the two has.
     """
+    _check_species(model, start)
     state = {name: value for name, value in model.state_dict().items() if name not in UNITS}
     places = {name: _place(model, start, name) for name in state}
     read = {place for place in places.values() if place}
@@ -150,6 +152,15 @@ def take_over(model: Model, start: Start) -> None:
             if place not in start.tensors:
                 raise UsageError(_unfit(start, f"it has no {name}"))
             _copy(model, start, name, state[name], start.tensors[place].to(state[name]))
+
+
+def _check_species(model: Model, start: Start) -> None:
+    """UsageError for places that the start has and the model has not, or that nobody can tell."""
+    lost = sorted(set(start.species) - set(model.species))
+    if lost:
+        raise UsageError(_unfit(start, f"its elements {lost} have no place"))
+    if model.species != start.species and not _network(model).by_element:
+        raise UsageError(_unfit(start, f"its elements are {sorted(start.species)}"))
 
 
 def _unfit(start: Start, problem: str) -> str:
@@ -168,19 +179,29 @@ def _place(model: Model, start: Start, name: str) -> str | None:
 
 
 def _copy(model: Model, start: Start, name: str, own: Tensor, source: Tensor) -> None:
-    """One tensor; of one with rows for targets all or none, of one with places for elements those
-    that the start has."""
+    """One tensor; of one with a place for each target or element, those that both sides have."""
     network, short = _network(model), name.removeprefix(AROUND)
-    others = tuple(model.targets) != start.targets
-    if others and any(fnmatchcase(short, pattern) for pattern in network.by_target):
-        return
     axis = network.by_element.get(short)
-    if axis is not None and model.species != start.species:
-        own, source = _known_elements(model, start, axis, own, source)
-    if own.shape != source.shape:
-        sizes = f"{tuple(source.shape)}, not {tuple(own.shape)}"
-        raise UsageError(_unfit(start, f"its {name} is {sizes}"))
-    own.copy_(source)
+    shape = list(own.shape)
+    if any(fnmatchcase(short, pattern) for pattern in network.by_target):
+        source = _known_targets(model, start, own, source)
+    elif axis is not None:
+        shape[axis] = shape[axis] // len(model.species) * len(start.species)
+    if list(source.shape) != shape:
+        raise UsageError(_unfit(start, f"its {name} is {tuple(source.shape)}, not {tuple(shape)}"))
+    own.copy_(source if axis is None else _known_elements(model, start, axis, own, source))
+
+
+def _known_targets(model: Model, start: Start, own: Tensor, source: Tensor) -> Tensor:
+    """A tensor with rows for the model's targets, and of the start's rows those of the same."""
+    assert isinstance(model, PropertyModel)
+    if source.shape[1:] != own.shape[1:]:
+        return source  # which does not fit
+    rows = own.clone()
+    for name, place in model.columns.items():
+        if name in start.columns:
+            rows[place] = source[start.columns[name]]
+    return rows
 
 
 def _network(model: Model) -> Network:
@@ -191,17 +212,14 @@ def _network(model: Model) -> Network:
     return model
 
 
-def _known_elements(
-    model: Model, start: Start, axis: int, own: Tensor, source: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A tensor of the model and the start's in its shape, with the model's numbers where the start
-    has none."""
+def _known_elements(model: Model, start: Start, axis: int, own: Tensor, source: Tensor) -> Tensor:
+    """A tensor with places for the model's elements, in them the start's numbers of the same."""
     kinds = int(getattr(model.config, "points_per_atom", 1))
     rows = [model.species.index(number) for number in start.species]
     known = source.unflatten(axis, (kinds, len(start.species), -1))
     places = torch.tensor(rows, device=own.device)
     shape = own.unflatten(axis, (kinds, len(model.species), -1))
-    return own, shape.index_copy(axis + 1, places, known).flatten(axis, axis + 2)
+    return shape.index_copy(axis + 1, places, known).flatten(axis, axis + 2)
 
 
 def carried(

@@ -134,3 +134,45 @@ def _fitted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     pairs = zip(rest.T, values.T, strict=True)
     useful = [mean_deviation(after) <= 0.5 * mean_deviation(before) for after, before in pairs]
     return np.where(np.array(useful)[:, None], solution, 0.0)
+
+
+def corrections(errors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """References and shifts that take away what a trained model is off by.
+
+    For each target the most that structures bear out which it was not fitted to, half of them for
+    the other half: references if they halve what is left without, a shift if it takes a tenth.
+
+    Args:
+        errors: (N, T) labels less answers. counts: (N, S) composition, see `composition`.
+
+    Returns:
+        (T, S) references and (T,) shifts, zero where nothing is borne out.
+    """
+    references = np.zeros((errors.shape[1], counts.shape[1]))
+    shifts = np.zeros(errors.shape[1])
+    for k, column in enumerate(errors.T):
+        left = {name: _left(column, counts, fit) for name, fit in FITS.items()}
+        name = "shift" if left["shift"] < 0.9 * left["nothing"] else "nothing"
+        name = "references" if left["references"] < 0.5 * left[name] else name
+        references[k], shifts[k] = FITS[name](column, counts)
+    return references, shifts
+
+
+Fit = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+FITS: dict[str, Fit] = {
+    "nothing": lambda errors, counts: (np.zeros(counts.shape[1]), 0.0),
+    "shift": lambda errors, counts: (np.zeros(counts.shape[1]), float(errors.mean())),
+    "references": lambda errors, counts: (np.linalg.lstsq(counts, errors, rcond=None)[0], 0.0),
+}
+
+
+def _left(errors: np.ndarray, counts: np.ndarray, fit: Fit) -> float:
+    """Mean |error| of each half after a fit to the other one; infinite where a half is too few."""
+    halves = slice(None, None, 2), slice(1, None, 2)
+    if len(errors) < 4 * counts.shape[1]:
+        return float(np.abs(errors).mean()) if fit is FITS["nothing"] else np.inf
+    total = 0.0
+    for own, other in (halves, halves[::-1]):
+        references, shift = fit(errors[own], counts[own])
+        total += float(np.abs(errors[other] - counts[other] @ references - shift).sum())
+    return total / len(errors)

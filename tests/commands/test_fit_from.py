@@ -57,8 +57,9 @@ def test_it_begins_where_the_other_ended(data: Path, trained: Path, tmp_path: Pa
     assert first["step"] == 0
     assert first["valid"]["energy"] == pytest.approx(before["valid"]["energy"]["value"], abs=1e-9)
     header, _ = checkpoint.load_file(tmp_path / "on" / "best.safetensors")
-    assert header["start"] == {"source": str(trained), "sha256": before["sha256"]}  # type: ignore[typeddict-item]
-    assert f"source = {trained}" in neupol("models", tmp_path / "on").stdout
+    assert header["start"] == {"source": trained.name, "sha256": before["sha256"]}  # type: ignore[typeddict-item]
+    assert str(trained) not in json.dumps(header)  # no path of this machine
+    assert f"source = {trained.name}" in neupol("models", tmp_path / "on").stdout
 
 
 def test_another_zero_of_energy_is_taken_up_at_once(
@@ -132,6 +133,36 @@ def test_a_bundled_model_learns_another_target(tmp_path: Path) -> None:
     assert tensors["reference"].shape == (1, 5)  # qm9's elements keep their places
 
 
+def test_data_alone_is_data(data: Path, trained: Path, tmp_path: Path) -> None:
+    """With --from and with --resume there is no MODEL to give."""
+    words = ["--target", "energy", "--steps", "1", *COMMON]
+    began = fit(data, "--from", trained, "-o", tmp_path / "r", *words)
+    assert f"from {trained.name}" in began.stderr and "from the beginning" not in began.stderr
+    moved = Path(shutil.copy(data, tmp_path / "moved.h5"))
+    went_on = fit(moved, "--resume", "-o", tmp_path / "r", "--steps", "2")
+    assert f"data: {moved}" in went_on.stderr
+    other = neupol("fit", "--resume", "-o", tmp_path / "r", "--from", "qm9")
+    assert other.returncode == 2 and f"begun with --from {trained}" in other.stderr
+
+
+def test_a_killed_beginning_is_no_run(data: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "start.safetensors.partial").write_text("half")
+    fit(
+        data, "--from", trained, "-o", tmp_path / "r", "--target", "energy", "--steps", "1", *COMMON
+    )
+
+
+def test_nothing_that_learns(data: Path, tmp_path: Path) -> None:
+    """All that is left is what frozen points never use."""
+    frozen = ["embedding", "heads", "layers.1", "layers.0.[aefsu]*"]
+    words = [word for part in frozen for word in ("--freeze", part)]
+    points = ["--polarization", "frozen", "--target", "energy", *NETWORK]
+    done = neupol("fit", "egnn", data, "-o", tmp_path / "r", "--steps", "1", *points, *words)
+    assert done.returncode == 2
+    assert "nothing that is left to learn reaches the loss" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -158,5 +189,6 @@ def test_wrong_requests(
 def test_another_network_is_refused(data: Path, trained: Path, tmp_path: Path) -> None:
     result = neupol("fit", "dimenet", data, "--from", trained, "-o", tmp_path / "r")
     assert (
-        result.returncode == 2 and f"--from {trained} is egnn: leave dimenet out" in result.stderr
+        result.returncode == 2
+        and f"--from {trained.name} is egnn: leave dimenet out" in result.stderr
     )

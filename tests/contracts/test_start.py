@@ -40,13 +40,11 @@ def test_targets_and_elements_are_found_by_name(mode: Case, molecules: list[ase.
     graph = of_known_elements(molecules)
     with torch.no_grad():
         theirs, ours = old.network(graph), new.eval().network(graph)
-    if mode.name == "dimenet":  # whose targets share all but one row; the rest is the start's
-        changed = {k for k, v in new.state_dict().items() if not torch.equal(v, before[k])}
-        assert changed and not any("heads" in name for name in changed)
-        return
     torch.testing.assert_close(ours[:, 1], theirs[:, 0], rtol=0, atol=1e-12)
     fresh = [k for k in before if "heads.0." in k]
-    assert fresh and all(torch.equal(new.state_dict()[k], before[k]) for k in fresh)
+    assert (fresh or mode.name == "dimenet") and all(
+        torch.equal(new.state_dict()[k], before[k]) for k in fresh
+    )
 
 
 def test_the_same_targets_are_answered_alike(mode: Case, molecules: list[ase.Atoms]) -> None:
@@ -90,6 +88,27 @@ def test_a_network_says_where_its_elements_are(name: str) -> None:
             start.settings((1, 8))
 
 
+def test_elements_in_other_places_are_refused_where_nobody_can_tell(crystal: ase.Atoms) -> None:
+    old = DensityCase("charge3net", 0).build()
+    other = dataclasses.asdict(old.config) | {"species": (1, 5, 6, 8, 9)}
+    with pytest.raises(UsageError, match=r"its elements \[7\] have no place"):
+        take_over(registry.build("charge3net", other), start_of("charge3net", old))
+    more = dataclasses.asdict(old.config) | {"species": (1, 5, 6, 7, 8, 9)}
+    with pytest.raises(UsageError, match="--from it: with these settings its elements are"):
+        take_over(registry.build("charge3net", more), start_of("charge3net", old))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"species": (1, 6)}, {"hidden": 16}, {"charge_power": 1}, {"polarization": "frozen"}],
+)
+def test_settings_and_elements_that_change_together_are_refused(setting: dict[str, Any]) -> None:
+    old = Case("egnn").build(targets=("U0", "gap"), **TWO)
+    new = dataclasses.asdict(old.config) | {"species": (1, 6, 7, 8)} | setting
+    with pytest.raises(UsageError, match="--from it: with these settings"):
+        take_over(registry.build("egnn", new), start_of("egnn", old))
+
+
 def test_another_network_is_refused(mode: Case) -> None:
     old = mode.build(targets=("U0", "gap"), **TWO)
     wider = dataclasses.asdict(old.config) | {"layers": old.config.layers + 1}
@@ -109,6 +128,8 @@ def test_parts_have_names(name: str) -> None:
     assert parameters_of(model, "*", "--freeze") == names
     with pytest.raises(UsageError, match=r"--freeze nothing: no such part; there are .*layers"):
         parameters_of(model, "nothing", "--freeze")
+    with pytest.raises(UsageError, match=r"--freeze 99: the network has \d layers"):
+        parameters_of(model, "99", "--freeze")
     freeze(model, ["1"])
     assert {n for n, p in model.named_parameters() if not p.requires_grad} == set(first)
     with pytest.raises(UsageError, match="nothing is left to learn"):

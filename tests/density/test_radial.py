@@ -10,6 +10,8 @@ import pytest
 
 from neupol_cli.density.measures import mean_absolute_error
 from neupol_cli.density.radial import STEP, RadialProfile
+from neupol_cli.errors import InputError
+from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.volumetric import Grid, Volume
 from tests.warm import neupol
 
@@ -65,3 +67,21 @@ def test_the_command_draws(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG") and "profile" not in drawn.stdout
     wrong = neupol("density-compare", cube, "--plot", tmp_path / "r.txt")
     assert wrong.returncode == 2 and "a picture's name ends in .png" in wrong.stderr
+
+
+def test_more_densities_than_a_picture_has_room_for(tmp_path: Path) -> None:
+    with DensityWriter(tmp_path / "many.h5", "made up", spin=False) as writer:
+        for k in range(8):
+            volume = gaussian(0.5 + 0.01 * k)
+            writer.add(volume.atoms, volume.values, volume.grid.origin, volume.grid.step)
+    done = neupol("density-compare", tmp_path / "many.h5", "--json", "--plot", tmp_path / "r.png")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 8 and (tmp_path / "r.png").exists()
+    assert "the first 6 of 8 densities" in done.stderr
+
+
+def test_a_density_without_atoms_is_refused(tmp_path: Path) -> None:
+    volume = gaussian(0.5)
+    nothing = Volume(ase.Atoms(), volume.grid, volume.values)
+    with pytest.raises(InputError, match="the density has no atoms"):
+        RadialProfile.of(nothing)

@@ -55,6 +55,6 @@ def test_only_numbers_among_the_targets() -> None:
 
 
 def test_the_models_of_before_have_none() -> None:
-    for name in ("qm9", "points-zpve"):
-        model = registry.load_property(name)
-        assert model.config.positive == () and not bool(model.positive.any())
+    model = registry.load_property("qm9")
+    assert model.config.positive == () and not bool(model.positive.any())
+    assert registry.load_property("points-zpve").config.positive == ("zpve",)

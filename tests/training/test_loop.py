@@ -350,3 +350,47 @@ def test_picture_is_a_png(tmp_path: Path) -> None:
         metrics.append({"step": k, "valid": {"y": 2 / k}})
     picture(metrics, tmp_path / "loss.png", "y", "eV")
     assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("change", [(0.0, 1e-2), (1e-2, 0.0)])
+def test_a_decay_that_comes_or_goes_keeps_moments_in_their_places(
+    change: tuple[float, float], tmp_path: Path
+) -> None:
+    """What a decay spares is a group of its own, which may be there in one sitting alone."""
+    before, after = (replace(USUAL, decays="matrices", weight_decay=decay) for decay in change)
+    first = Trainer(ToyTask(), before)
+    for _ in range(3):
+        first.step()
+    second = Trainer(ToyTask(), after)
+    second.restore(through_disk(first.state(), tmp_path))
+    names = dict(first.model.named_parameters())
+    for name, parameter in second.model.named_parameters():
+        kept = first.optimizer.state[names[name]]
+        assert equal(dict(second.optimizer.state[parameter]), dict(kept))
+    second.step()
+
+
+def test_states_that_number_parameters_are_read() -> None:
+    """As version 0.1 wrote them; with a decay, what it spares came last."""
+    settings = replace(USUAL, decays="matrices", weight_decay=1e-2)
+    first = Trainer(ToyTask(), settings)
+    first.step()
+    state = first.state()
+    order = ["first.weight", "second.weight", "first.bias", "second.bias"]
+    learnt = [name for name, _ in first.model.named_parameters()]
+    free = [name for name in learnt if name.endswith("bias")]
+    numbered = [*(name for name in learnt if name not in free), *free]
+    assert [name for name in numbered if name in state["optimizer"]] == order
+    by_number = {str(numbered.index(name)): kept for name, kept in state["optimizer"].items()}
+    second = Trainer(ToyTask(), settings)
+    second.restore(state | {"optimizer": by_number})
+    assert equal(second.state()["optimizer"], state["optimizer"])
+
+
+def test_moments_of_another_shape_are_refused() -> None:
+    first = Trainer(ToyTask(), USUAL)
+    first.step()
+    state = first.state()
+    state["optimizer"]["first.bias"]["exp_avg"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"moments of first\.bias have shape"):
+        Trainer(ToyTask(), USUAL).restore(state)

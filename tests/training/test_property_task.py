@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from neupol_cli.training import config_overrides
 from neupol_cli.training.labels import bounded_targets
 from neupol_cli.training.property_task import property_task
 from neupol_cli.training.request import Request
+from neupol_cli.training.start import Start
 from neupol_cli.training.target_normalization import composition, normalization_of
 from neupol_cli.training.tasks import task_for
 
@@ -313,3 +314,14 @@ def test_no_scale_leaves_labels_and_a_named_one_holds_with_forces(dataset: hdf5.
     named = task(dataset, "energy", "forces", references="none", scale="std").model
     assert float(named.scale[0]) == pytest.approx(train.std(), rel=1e-12)
     assert float(named.shift[0]) == pytest.approx(train.mean(), rel=1e-12)
+
+
+def test_references_of_two_kinds_are_not_mixed(dataset: hdf5.Dataset) -> None:
+    """What a trained model knows keeps its fitted references; free atoms' would go to the rest."""
+    model = task(dataset, "energy").model
+    start = Start("it", "", "egnn", asdict(model.config), dict(model.state_dict()))
+    config = start.settings(dataset.elements)
+    with pytest.raises(UsageError, match="--references atoms: what --from knows keeps its own"):
+        task(dataset, "energy", start=start, config=config, references="atoms")
+    gone_on = task(dataset, "energy", start=start, config=config, references="none")
+    assert gone_on.model.training and torch.equal(gone_on.model.reference, model.reference)
