@@ -70,10 +70,11 @@ class ProbeEvaluator(Protocol):
 
 def tile_senders(tile: Tile) -> Tensor:
     """(E,) the atom of each of a tile's edges, in the tile's order."""
-    device = tile.rows.device
-    atom_index = torch.tensor(tile.atom_index, dtype=torch.long, device=device)
-    counts = torch.tensor(tile.counts, dtype=torch.long, device=device)
-    return atom_index.repeat_interleave(counts)
+    atom_index, counts = (
+        torch.tensor(column, dtype=torch.long).to(tile.rows.device, non_blocking=True)
+        for column in (tile.atom_index, tile.counts)
+    )
+    return atom_index.repeat_interleave(counts, output_size=sum(tile.counts))
 
 
 def _points(receivers: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
