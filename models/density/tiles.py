@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.density.images import Images
+from neupol_cli.models.nn.graph import counted
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Tile:
         for part in self.near.split(max(1, self.pairs // self.probes.shape[0])):
             apart = self.probes[None] - self.images.points[part][:, None]  # (N, P, 3)
             image, probe = (apart.square().sum(-1) < self.cutoff**2).nonzero(as_tuple=True)
-            counts.append(torch.bincount(image, minlength=part.shape[0]))
+            counts.append(counted(image, part.shape[0]))
             receivers.append(probe)
             vectors.append(apart[image, probe])
         return torch.cat(receivers), torch.cat(vectors), torch.cat(counts)

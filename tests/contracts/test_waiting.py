@@ -18,6 +18,7 @@ import torch
 from neupol_cli import registry
 from neupol_cli.io import hdf5
 from neupol_cli.io.density_writer import DensityWriter
+from neupol_cli.io.volumetric import Grid
 from neupol_cli.models.base import Model
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.training.loop import Trainer
@@ -173,6 +174,17 @@ def test_weights_are_the_same(mode: Case, targets: tuple[str, ...]) -> None:
         found = weights(after_two_steps(mode.name, labelled(), device=NAME, **request).model)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_grids_are_the_same(density_case: DensityCase, crystal: ase.Atoms) -> None:
+    """Tile by tile, in float64: every function at every edge."""
+    crystal.numbers[:] = (6, 8, 1)
+    step = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, -0.2], [0.3, 0.0, 1.1]])
+    grid = Grid(np.array([-1.0, -1.2, -0.7]), step, (4, 5, 3))
+    expected = density_case.build().density_grid(crystal, grid)
+    with accelerator() as device:
+        found = density_case.build().to(device).density_grid(crystal, grid).cpu()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("periodic", [False, True])
