@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.models.base import Backbone
-from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, check_pairs, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList
+from neupol_cli.models.nn.neighbours import check_pairs, neighbours
 from neupol_cli.models.polarization_modes import polarization_mode
 from neupol_cli.models.streaming import EdgeRanges, is_large
 

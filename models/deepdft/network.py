@@ -28,8 +28,9 @@ from neupol_cli.models.density.model import DensityModel
 from neupol_cli.models.density.padded_edges import probe_edges
 from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.nn.elements import Elements
-from neupol_cli.models.nn.graph import Edges, Graph, counted, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph, counted
 from neupol_cli.models.nn.linear import Linear
+from neupol_cli.models.nn.neighbours import neighbours
 
 # Tiles: on a CPU as large as still suits its caches, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 16384}

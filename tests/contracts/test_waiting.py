@@ -32,7 +32,7 @@ from tests.training.test_pieces import particles
 
 # How many pairs are closer than a cutoff, once a neighbour list: a movable point's is made anew
 # behind each layer. Without a cutoff the counts of atoms, which the host has, say it.
-LIST = "models/nn/graph.py:_closer tolist"
+LIST = "models/nn/neighbours.py:_closer tolist"
 # How many edges of movable points have their reverse among them, and how many join points that
 # touch: once a neighbour list, and once more for the edges of the last layer.
 EDGES = "models/nn/graph.py:where_true nonzero"
@@ -44,7 +44,7 @@ WIDTH = "models/charge3net/neighbourhoods.py:_places _local_scalar_dense"
 PROBES = "models/density/padded_edges.py:probe_edges tolist"
 # Periodic: neighbours are sought on the CPU, where positions, cells and periodicity go; cells with
 # open directions are completed there, for probes and for images, and images are counted.
-VESIN = "models/nn/graph.py:_listed _to_copy"
+VESIN = "models/nn/neighbours.py:_listed _to_copy"
 CELLS = {
     "models/density/images.py:completed _to_copy": 4,
     "models/density/images.py:fractional_bounds _linalg_check_errors": 1,
