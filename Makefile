@@ -2,13 +2,14 @@
 # make test   install into .venv with the tests' tools, then the whole suite
 # make lint   ruff and mypy
 # make bench  the speed comparisons that need nothing but this machine
+# make gpu    ten minutes on a GPU: tests, rates, large densities; RUN=FOLDER goes on with a training
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STRUCTURES := examples/water.xyz examples/aspirin.xyz examples/caffeine.xyz examples/glycine.xyz
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu clean
 .DELETE_ON_ERROR:
 
 # One stamp a set of extras: the environment is made anew when what it is made from changes.
@@ -38,6 +39,9 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/linear.py
+
+gpu: $(VENV)/.test
+	@$(BIN)/python benchmarks/gpu.py $(if $(RUN),--run "$(RUN)")
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

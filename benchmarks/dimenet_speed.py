@@ -23,7 +23,8 @@ from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.io import hdf5
 from neupol_cli.models.dimenet.triplets import Triplets
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours, ragged
+from neupol_cli.models.nn.graph import Edges, Graph, ragged
+from neupol_cli.models.nn.neighbours import neighbours
 
 SIZES = {
     "hidden_channels": 128,

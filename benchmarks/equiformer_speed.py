@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.models.nn import linear
-from neupol_cli.models.nn.graph import Graph, neighbours
+from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.neighbours import neighbours
 
 ARGUMENTS: dict[str, Any] = {
     "irreps_in": "5x0e",

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.models.base import Backbone
-from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, check_pairs, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList
+from neupol_cli.models.nn.neighbours import check_pairs, neighbours
 from neupol_cli.models.polarization_modes import polarization_mode
 from neupol_cli.models.streaming import EdgeRanges, is_large
 
@@ -114,7 +115,7 @@ def _edges(
     """The edges among atoms and movable points, all of them or by ranges."""
     points, cutoff = torch.cat((graph.positions, moving)), backbone.cutoff
     if is_large(len(points) ** 2):  # or else nothing is listed twice
-        listed = None if cutoff is None else _movable_neighbours(graph, points, cutoff)
+        listed = None if cutoff is None else neighbours(graph, points, cutoff)
         if ranges := edge_ranges(backbone, graph, points, listed):
             return ranges
     known = before if isinstance(before, Edges) else None
@@ -137,33 +138,8 @@ def movable_edges(
     points = torch.cat((graph.positions, moving))
     batch = torch.cat((graph.batch, graph.batch))
     if before is not None and cutoff is None:
-        listed = NeighbourList(before.receivers, before.senders)
+        ends = before.receivers, before.senders
+        listed = NeighbourList(*ends, None, before.both_ways, before.first_moving)
     else:
-        listed = _movable_neighbours(graph, points, cutoff)
-    edges = Edges.of(listed, points, batch, graph.cell, softening)
-    edges.first_moving = int(torch.searchsorted(edges.receivers, graph.positions.shape[0]))
-    return edges
-
-
-def _movable_neighbours(graph: Graph, points: Tensor, cutoff: float | None) -> NeighbourList:
-    """Neighbours are sought structure by structure, [x_s; x~_s]; then renamed to [x; x~]."""
-    atoms = graph.numbers.shape[0]
-    starts = graph.counts.cumsum(0) - graph.counts
-    first = starts.index_select(0, graph.batch)
-    place = torch.arange(atoms, device=points.device) + first  # of an atom among [x_s; x~_s]
-    places = torch.cat((place, place + graph.counts.index_select(0, graph.batch)))
-    name = torch.empty_like(places)
-    name[places] = torch.arange(2 * atoms, device=points.device)
-    twice = Graph(
-        graph.numbers,
-        points,
-        graph.batch.repeat_interleave(2).sort().values,
-        2 * graph.counts,
-        graph.cell,
-        graph.pbc,
-    )
-    listed = neighbours(twice, points.index_select(0, name), cutoff)
-    receivers, senders = name[listed.receivers], name[listed.senders]
-    order = torch.cat(((receivers < atoms).nonzero(), (receivers >= atoms).nonzero())).squeeze(1)
-    shifts = None if listed.shifts is None else listed.shifts[order]
-    return NeighbourList(receivers[order], senders[order], shifts)
+        listed = neighbours(graph, points, cutoff)
+    return Edges.of(listed, points, batch, graph.cell, softening)

@@ -17,7 +17,8 @@ from neupol_cli.models.bound import bounded, columns_of
 from neupol_cli.models.calibration import Calibration, force_features
 from neupol_cli.models.derivatives import Derivatives, differentiated
 from neupol_cli.models.distance import smoothness
-from neupol_cli.models.nn.graph import Graph, check_pairs
+from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.neighbours import check_pairs
 from neupol_cli.models.polarization import polarized
 from neupol_cli.models.soundness import check_finite
 from neupol_cli.models.targets import ENERGIES, READOUTS

@@ -29,6 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[warm.SHARED] = warm.server().folder.name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked ``gpu`` wants one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU that PyTorch can use"))
+
+
 @pytest.fixture(autouse=True)
 def no_signal_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of a command has one life; tests that send a signal to this one leave no trace."""

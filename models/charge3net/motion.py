@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import VECTOR, atom_layers
 from neupol_cli.models.charge3net.linear import Features
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 from neupol_cli.models.polarization import movable_edges
 from neupol_cli.models.polarization_modes import polarization_mode
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, counted
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def distinct(lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 def _places(receivers: Tensor, atoms: int) -> tuple[Tensor, int]:
     """(E,) where edges sorted by receiver go in A rows of K, and K."""
-    counts = torch.bincount(receivers, minlength=atoms)
+    counts = counted(receivers, atoms)
     width = max(int(counts.max()), 1) if atoms else 1
     rank = torch.arange(receivers.shape[0], device=receivers.device)
     rank = rank - (counts.cumsum(0) - counts)[receivers]

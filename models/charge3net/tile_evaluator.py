@@ -200,9 +200,9 @@ class TileEvaluator:
         """Adds the spherical atoms, if there are any, onto their probes (P,)."""
         if self.network.promolecule is None:
             return
-        device = edges.receivers.device
-        columns = zip(*senders, strict=True)
-        atoms, counts = (torch.tensor(column, device=device) for column in columns)
-        types = self.features.types[atoms].repeat_interleave(counts)
+        device, size = edges.receivers.device, edges.receivers.shape[0]
+        columns = (torch.tensor(column) for column in zip(*senders, strict=True))
+        atoms, counts = (column.to(device, non_blocking=True) for column in columns)
+        types = self.features.types[atoms].repeat_interleave(counts, output_size=size)
         values = self.network.promolecule(edges.squared, types)
         spherical.index_add_(0, edges.receivers, values)

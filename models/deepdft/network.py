@@ -25,12 +25,13 @@ from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges, ProbeEvalu
 from neupol_cli.models.deepdft.published import recognised
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
-from neupol_cli.models.density.padded_edges import padded_edges
+from neupol_cli.models.density.padded_edges import probe_edges
 from neupol_cli.models.density.tiles import Tile
 from neupol_cli.models.kernels.made_of_weights import MadeOfWeights
 from neupol_cli.models.nn.elements import Elements
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph, counted
 from neupol_cli.models.nn.linear import Linear
+from neupol_cli.models.nn.neighbours import neighbours
 
 # Tiles: on a CPU as large as still suits its caches, on a GPU enough to fill it.
 PROBES = {"cpu": 2048, "cuda": 16384}
@@ -53,13 +54,13 @@ class AtomFeatures:
     Attributes:
         points: the structures.
         layers: the atoms' state after each layer.
-        most_neighbours: of an atom, for the size of tiles.
+        most_neighbours: () of an atom, for the size of tiles.
         evaluator: of probes, by tables of the filters; None where the formulas serve.
     """
 
     points: Graph
     layers: list[Senders]
-    most_neighbours: int
+    most_neighbours: Tensor
     evaluator: ProbeEvaluator | None = None
 
     @property
@@ -119,8 +120,8 @@ class DeepDFT(DensityModel[AtomFeatures]):
         """The atoms' layers on a batch of structures."""
         listed = neighbours(graph, graph.positions, self.config.cutoff)
         edges = Edges.of(listed, graph.positions, graph.batch, graph.cell)
-        counts = torch.bincount(edges.receivers, minlength=1)
-        return AtomFeatures(graph, self.atoms(self.types(graph.numbers), edges), int(counts.max()))
+        most = counted(edges.receivers, graph.numbers.shape[0]).max()
+        return AtomFeatures(graph, self.atoms(self.types(graph.numbers), edges), most)
 
     def forward(self, graph: Graph, probes: Tensor) -> Tensor:
         """Densities at the same number of probes of each structure, for training.
@@ -139,10 +140,8 @@ class DeepDFT(DensityModel[AtomFeatures]):
         graph = features.points
         cutoff = self.config.cutoff
         images = periodic_images(graph, cutoff, *fractional_bounds(graph, probes))
-        padded = padded_edges(graph, images, graph.positions, probes, cutoff)
-        atoms = torch.arange(graph.numbers.shape[0], device=probes.device)
-        senders = atoms.repeat_interleave(padded.width)[padded.is_edge]
-        edges = Edges(padded.receivers[padded.is_edge], senders, -padded.vectors[padded.is_edge])
+        found = probe_edges(graph, images, graph.positions, probes, cutoff)
+        edges = Edges(found.receivers, found.senders, -found.vectors)
         return self.received(features.layers, edges, probes.shape[0] * probes.shape[1])
 
     @property
@@ -192,7 +191,7 @@ class TileEvaluator:
     def _probe_bytes(self, like: Tensor) -> int:
         """What a probe takes: with PyTorch's operations an edge holds about a dozen rows."""
         hidden, item = self.network.config.hidden, like.element_size()
-        edges, evaluator = 2 * (self.features.most_neighbours + 1), self.features.evaluator
+        edges, evaluator = 2 * (int(self.features.most_neighbours) + 1), self.features.evaluator
         if evaluator is None or kernels(like, hidden).library is None:
             return edges * 16 * hidden * item
         return (32 * hidden + edges * evaluator.numbers_an_edge) * item

@@ -20,7 +20,7 @@ from neupol_cli.models.calibration import Calibration, structure_features
 from neupol_cli.models.density.grid_tiles import Block, Grid, GridTiles
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.tiles import Tile, scattered_tiles
-from neupol_cli.models.nn.elements import Elements
+from neupol_cli.models.nn.elements import Elements, check_elements
 from neupol_cli.models.nn.graph import Graph
 
 LARGEST = 1e30  # e/Angstrom^3: float32 still holds its products with a cell's volume
@@ -179,6 +179,7 @@ class DensityModel(Model, Network, Generic[Features]):
         Raises:
             InputError: an element that the network never saw.
         """
+        check_elements(structure, self.species, "the structure")
         return self.prepared(Graph.from_atoms([structure], self.dtype, self.device))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Edges from atoms to the probes of a batch, padded: one batched product serves all atoms."""
+"""Edges from atoms to the probes of a batch, and padded: one batched product serves all atoms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.density.images import Images
-from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.graph import Graph, where_true
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,28 @@ class PaddedEdges:
     width: int
 
 
-def padded_edges(
+@dataclass(frozen=True)
+class ProbeEdges:
+    """E edges from atoms to probes, those of an atom one behind the other.
+
+    Attributes:
+        senders: (E,) the atom, ascending.
+        receivers: (E,) the probe.
+        vectors: (E, 3) probe - atom.
+        counts: (A,) how many each atom has.
+        most: the largest of these.
+    """
+
+    senders: Tensor
+    receivers: Tensor
+    vectors: Tensor
+    counts: Tensor
+    most: int
+
+
+def probe_edges(
     graph: Graph, images: Images, points: Tensor, probes: Tensor, cutoff: float
-) -> PaddedEdges:
+) -> ProbeEdges:
     """Edges from the atoms of a batch to its structures' probes.
 
     Args:
@@ -42,22 +61,33 @@ def padded_edges(
     """
     structure = graph.batch[images.atom_index]  # (G,)
     apart = probes[structure] - images.points[:, None].to(probes.dtype)  # (G, P, 3)
-    image, probe = (apart.square().sum(-1) < cutoff**2).nonzero(as_tuple=True)  # sorted by image
+    inside = apart.square().sum(-1) < cutoff**2
+    counts = inside.new_zeros(points.shape[0], dtype=torch.long)
+    counts = counts.index_add(0, images.atom_index, inside.sum(1))
+    # The one look at the device: how many, and of one atom at most.
+    total, most = torch.stack((counts.sum(), counts.max())).tolist()
+    image, probe = where_true(inside, total).unbind(1)  # sorted by image
     senders = images.atom_index[image]
     receivers = structure[image] * probes.shape[1] + probe
     shifted = points.index_select(0, senders) + images.shifts[image].to(points.dtype)
     vectors = probes.reshape(-1, 3).index_select(0, receivers) - shifted
-    places, width = _places(senders, points.shape[0])
-    return _padded(places, receivers, vectors, points.shape[0], width, cutoff)
+    return ProbeEdges(senders, receivers, vectors, counts, most)
 
 
-def _places(senders: Tensor, atoms: int) -> tuple[Tensor, int]:
-    """(E,) where edges sorted by sender go, and K."""
-    counts = torch.bincount(senders, minlength=atoms)
-    width = max(int(counts.max()), 1)
-    rank = torch.arange(senders.shape[0], device=senders.device)
-    rank = rank - (counts.cumsum(0) - counts)[senders]
-    return senders * width + rank, width
+def padded_edges(
+    graph: Graph, images: Images, points: Tensor, probes: Tensor, cutoff: float
+) -> PaddedEdges:
+    """The same as :func:`probe_edges`, as many for each atom."""
+    edges = probe_edges(graph, images, points, probes, cutoff)
+    places, width = _places(edges), max(edges.most, 1)
+    return _padded(places, edges.receivers, edges.vectors, points.shape[0], width, cutoff)
+
+
+def _places(edges: ProbeEdges) -> Tensor:
+    """(E,) where the edges go in rows of as many for each atom."""
+    rank = torch.arange(edges.senders.shape[0], device=edges.senders.device)
+    rank = rank - (edges.counts.cumsum(0) - edges.counts)[edges.senders]
+    return edges.senders * max(edges.most, 1) + rank
 
 
 def _padded(

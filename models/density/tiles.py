@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.density.images import Images
+from neupol_cli.models.nn.graph import counted
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Tile:
             x, y, z = (p - q[:, None] for p, q in zip(self.probes.T, points.T, strict=True))
             inside = x.square_().add_(y.square_()).add_(z.square_()) < self.cutoff**2  # (N, P)
             image, probe = inside.nonzero(as_tuple=True)
-            counts.append(torch.bincount(image, minlength=part.shape[0]))
+            counts.append(counted(image, part.shape[0]))
             receivers.append(probe)
             vectors.append(self.probes[probe] - points[image])
         return torch.cat(receivers), torch.cat(vectors), torch.cat(counts)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.graph import Edges, segment_sum
+from neupol_cli.models.nn.graph import Edges, counted, segment_sum
 from neupol_cli.models.nn.linear import product
 
 # Two images of one atom are further apart than this; in Angstrom^2.
@@ -125,7 +125,7 @@ def angle_between(a: Tensor, b: Tensor, cosines: Tensor) -> Tensor:
 
 def _meeting(edges: Edges, points: int) -> tuple[Tensor, Tensor]:
     """(M,) each: every edge into an atom with every edge out of it."""
-    arriving = torch.bincount(edges.receivers, minlength=points)
+    arriving = counted(edges.receivers, points)
     order = edges.receivers.argsort(stable=True)
     starts = arriving.cumsum(0) - arriving
     counts = arriving.index_select(0, edges.senders)  # of edges that each edge follows

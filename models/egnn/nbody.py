@@ -82,12 +82,12 @@ class DenseEdges:
         """The edges between all points."""
         x, q = particles.positions, particles.charges
         points = x.shape[0]
-        all_senders = torch.arange(points, device=x.device).expand(points, points)
-        apart = ~torch.eye(points, dtype=torch.bool, device=x.device)
-        without_attributes = cls(0, all_senders[apart], x.new_empty(points, points - 1))
+        rank, own = torch.arange(points - 1, device=x.device), torch.arange(points, device=x.device)
+        senders = (rank + (rank >= own[:, None])).flatten()  # all but the receiver itself
+        without_attributes = cls(0, senders, x.new_empty(points, points - 1))
         squared = without_attributes.vectors(x).square().sum(-1)  # (P, P - 1, B)
         products = q[:, None] * without_attributes.sent(q)
-        return cls(0, all_senders[apart], torch.stack((products, squared), -1))
+        return cls(0, senders, torch.stack((products, squared), -1))
 
     def received(self, values: Tensor) -> Tensor:
         """(P, ...) -> (R, P - 1, ...), what each receiver has."""

@@ -12,7 +12,7 @@ from neupol_cli.models.equiformer.config import EquiformerConfig
 from neupol_cli.models.equiformer.kernels.choice import kernels_serve
 from neupol_cli.models.equiformer.kernels.edge_frame import FramedEdges, Frames
 from neupol_cli.models.equiformer.radial import radial_basis
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, where_true
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Geometry(nn.Module):
         return EdgeFeatures(edges.receivers, edges.senders, harmonics, self.basis(edges), rows)
 
     def _framed(self, edges: Edges) -> EdgeFeatures:
-        pairs = self.frames(edges.select(edges.apart.nonzero().squeeze(1)))
+        index = where_true(edges.apart)  # the one number that a device is asked for is how many
+        some = edges.select(index)
+        some.both_ways = edges.both_ways  # an edge and its reverse are as long
+        pairs = self.frames(some)
         apart = EdgeFeatures(
             pairs.receivers,
             pairs.senders,
@@ -70,9 +73,10 @@ class Geometry(nn.Module):
             pairs.halves,
             pairs,
         )
-        if bool(edges.apart.all()):
+        left = edges.receivers.shape[0] - index.shape[0]
+        if not left:
             return apart
-        touching = self._formula(edges.select((~edges.apart).nonzero().squeeze(1)))
+        touching = self._formula(edges.select(where_true(~edges.apart, left)))
         return EdgeFeatures(
             torch.cat((apart.receivers, touching.receivers)),
             torch.cat((apart.senders, touching.senders)),

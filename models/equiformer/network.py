@@ -58,7 +58,7 @@ from neupol_cli.models.equiformer.so3 import (
     unpacked,
 )
 from neupol_cli.models.equiformer.tensor_product import TensorProduct, paths_read
-from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
+from neupol_cli.models.nn.graph import Edges, Graph, counted, segment_sum
 
 
 class DegreeEmbedding(nn.Module):
@@ -86,7 +86,7 @@ class DegreeEmbedding(nn.Module):
             message = y * (self.constant * weight)[:, None]
             sums.append(segment_sum(message, edges.receivers, points) * self.scale)
         scalars, *rest = self.proj(sums)
-        count = torch.bincount(edges.receivers, minlength=points)[:, None, None].to(scalars)
+        count = counted(edges.receivers, points)[:, None, None].to(scalars)
         bias = self.proj.bias if self.proj.bias is not None else 0.0
         return [scalars + bias * (count * self.scale - 1), *rest]
 

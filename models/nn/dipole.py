@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.nn.graph import Graph, segment_sum
+from neupol_cli.models.nn.harmonics import Constant
+
+MASSES = Constant(torch.from_numpy(ase.data.atomic_masses))  # by atomic number
 
 
 def dipole(charges: Tensor, own: Tensor, graph: Graph) -> Tensor:
@@ -31,8 +34,7 @@ def dipole(charges: Tensor, own: Tensor, graph: Graph) -> Tensor:
 
 def arms(graph: Graph) -> Tensor:
     """(A, 3) from the centre of mass of each structure to its atoms, Angstrom."""
-    by_element = torch.as_tensor(ase.data.atomic_masses).to(graph.positions)
-    masses = by_element.index_select(0, graph.numbers)[:, None]  # (A, 1)
+    masses = MASSES.like(graph.positions).index_select(0, graph.numbers)[:, None]  # (A, 1)
     weighted = segment_sum(masses * graph.positions, graph.batch, graph.size)
     centres = weighted / segment_sum(masses, graph.batch, graph.size)  # (B, 3)
     return graph.positions - centres.index_select(0, graph.batch)

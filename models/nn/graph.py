@@ -1,4 +1,4 @@
-"""A batch of structures as flat arrays, its neighbour lists, and the edges' geometry.
+"""A batch of structures as flat arrays, and the edges' geometry; neighbours.py finds the edges.
 
 Edges run from a sender j to a receiver i, are sorted by receiver, and never join an atom to
 itself; a periodic cell smaller than the cutoff joins it to its own images.
@@ -15,17 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neupol_cli.errors import InputError
-
 if TYPE_CHECKING:
     import ase
 
 Shared = TypeVar("Shared")
-
-# Above this many atoms a structure's pairs within a cutoff come from a cell list, not from all n^2.
-ALL_PAIRS = 600
-# All ordered pairs of a structure with more atoms than this would take an hour and more.
-COMPLETE_LIMIT = 20_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class Graph:
         counts: (B,) atoms of each structure.
         cell: (B, 3, 3) lattice vectors as rows, Angstrom, or None if nothing here is periodic.
         pbc: (B, 3) which of them repeat, or None.
+        on_host: (B,) the counts once more, where the host reads them; None if nobody kept them.
     """
 
     numbers: Tensor
@@ -47,11 +41,17 @@ class Graph:
     counts: Tensor
     cell: Tensor | None = None
     pbc: Tensor | None = None
+    on_host: Tensor | None = None
 
     @property
     def size(self) -> int:
         """The number of structures."""
         return self.counts.shape[0]
+
+    @property
+    def sizes(self) -> Tensor:
+        """(B,) the counts, on the host: an accelerator is asked for them unless they were kept."""
+        return self.counts.cpu() if self.on_host is None else self.on_host
 
     @classmethod
     def from_arrays(
@@ -61,19 +61,15 @@ class Graph:
         counts: Tensor,
         cell: Tensor | None = None,
         pbc: Tensor | None = None,
+        on_host: Tensor | None = None,
     ) -> Graph:
-        """The batch whose structures lie one behind the other in ``numbers`` and ``positions``."""
+        """The batch whose structures lie one behind the other in ``numbers`` and ``positions``.
+
+        Others: see the class; ``cell`` and ``pbc`` are left out if nothing is periodic.
+        """
         index = torch.arange(counts.shape[0], device=counts.device)
         batch = index.repeat_interleave(counts, output_size=numbers.shape[0])
-        periodic = pbc is not None and bool(pbc.any())
-        return cls(
-            numbers.long(),
-            positions,
-            batch,
-            counts,
-            cell if periodic else None,
-            pbc if periodic else None,
-        )
+        return cls(numbers.long(), positions, batch, counts, cell, pbc, on_host)
 
     @classmethod
     def from_atoms(
@@ -84,13 +80,17 @@ class Graph:
             "numbers": np.concatenate([s.numbers for s in structures]),
             "positions": np.concatenate([s.positions for s in structures]),
             "counts": np.array([len(s) for s in structures]),
-            "cell": np.stack([s.cell.array for s in structures]),
-            "pbc": np.stack([s.pbc for s in structures]),
         }
-        tensors = {name: torch.from_numpy(a).to(device) for name, a in arrays.items()}
-        for name in ("positions", "cell"):
-            tensors[name] = tensors[name].to(dtype)
-        return cls.from_arrays(**tensors)
+        pbc = np.stack([s.pbc for s in structures])
+        if pbc.any():
+            arrays |= {"cell": np.stack([s.cell.array for s in structures]), "pbc": pbc}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        kinds = {"positions": dtype, "cell": dtype}
+        moved = {
+            name: tensor.to(device, kinds.get(name), non_blocking=True)
+            for name, tensor in tensors.items()
+        }
+        return cls.from_arrays(**moved, on_host=tensors["counts"])
 
     def at(self, positions: Tensor, cell: Tensor | None = None) -> Graph:
         """The same structures with their atoms (and cells) elsewhere."""
@@ -105,11 +105,15 @@ class NeighbourList:
         receivers: (E,) indices of points, ascending.
         senders: (E,) indices of points.
         shifts: (E, 3) lattice vectors between the sender and its image, or None.
+        both_ways: whether every edge's reverse is known to be here too, and no pair is here twice.
+        first_moving: of points that lie there twice, [x; x~], the first edge that an x~ receives.
     """
 
     receivers: Tensor
     senders: Tensor
     shifts: Tensor | None = None
+    both_ways: bool = False
+    first_moving: int = 0
 
 
 class Edges:
@@ -129,7 +133,7 @@ class Edges:
         vectors: (E, 3) sender + shift - receiver, Angstrom.
         softening: R, Angstrom; 0 leaves lengths and directions as they are.
         shared: what several layers read of these edges: encodings, the layout of their pairs.
-        first_moving: the first edge whose receiver can move (models/polarization.py).
+        both_ways, first_moving: see NeighbourList.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class Edges:
         self.vectors = vectors
         self.softening = softening
         self.shared: dict[Hashable, object] = {}
+        self.both_ways = False
         self.first_moving = 0
 
     def apply(self, step: Callable[[Tensor, Edges], Tensor], state: Tensor) -> Tensor:
@@ -191,7 +196,10 @@ class Edges:
             lattice = cell.index_select(0, batch.index_select(0, receivers))  # (E, 3, 3)
             shifts = neighbour_list.shifts.to(cell.dtype)
             vectors = vectors + torch.einsum("ek,ekx->ex", shifts, lattice)
-        return cls(receivers, senders, vectors, softening)
+        edges = cls(receivers, senders, vectors, softening)
+        edges.both_ways = neighbour_list.both_ways
+        edges.first_moving = neighbour_list.first_moving
+        return edges
 
     @cached_property
     def squared(self) -> Tensor:
@@ -238,12 +246,32 @@ def segment_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
     return values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
 
 
-def ragged(offsets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+def counted(index: Tensor, size: int) -> Tensor:
+    """(size,) how often each number is in ``index`` (E,); `bincount` makes a GPU's host wait."""
+    return index.new_zeros(size).scatter_add_(0, index, torch.ones_like(index))
+
+
+def where_true(mask: Tensor, count: int | None = None) -> Tensor:
+    """(count,) indices of what is true in a mask (E,), or (count, dims) in one of more dimensions.
+
+    How many there are, if the host knows it, spares it to wait for an accelerator's answer.
+    """
+    if count is None or mask.device.type == "cpu":
+        found = mask.nonzero()
+    else:
+        found = torch.nonzero_static(mask, size=count)
+    return found.squeeze(1) if mask.dim() == 1 else found
+
+
+def ragged(
+    offsets: Tensor, indices: Tensor, output_size: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Rows of the chosen items of a flat ragged array, without a Python loop.
 
     Args:
         offsets: (N + 1,) item k owns the rows ``offsets[k]:offsets[k + 1]``.
         indices: (B,) the items, in any order.
+        output_size: R, where the host knows it.
 
     Returns:
         (R,) the rows of these items one behind the other, and (B,) how many each has.
@@ -251,106 +279,5 @@ def ragged(offsets: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     starts = offsets[indices]
     counts = offsets[indices + 1] - starts
     ends = counts.cumsum(0)
-    shift = (starts - (ends - counts)).repeat_interleave(counts)
+    shift = (starts - (ends - counts)).repeat_interleave(counts, output_size=output_size)
     return torch.arange(shift.shape[0], device=offsets.device) + shift, counts
-
-
-def neighbours(graph: Graph, positions: Tensor, cutoff: float | None) -> NeighbourList:
-    """All edges between points of the same structure that are closer than ``cutoff``.
-
-    Args:
-        graph: the structures; only their counts, cells and periodicity are read.
-        positions: (P, 3) of the points, Angstrom, in the graph's order of structures.
-        cutoff: Angstrom; None joins all pairs of a structure.
-
-    Returns:
-        The list, on the points' device; shifts only for a periodic graph.
-
-    Raises:
-        InputError: all pairs of a periodic or of an enormous structure were asked for.
-    """
-    with torch.no_grad():
-        largest = int(graph.counts.max())
-        if cutoff is None:
-            check_pairs(largest, graph.pbc is not None)
-        elif graph.pbc is not None or largest > ALL_PAIRS:
-            return _listed(graph, positions.detach(), cutoff)
-        return _paired(graph, positions, cutoff)
-
-
-def check_pairs(atoms: int, periodic: bool, label: str = "a structure") -> None:
-    """What a model without a cutoff, which joins all pairs, cannot take.
-
-    Raises:
-        InputError: a periodic structure, or one of more than COMPLETE_LIMIT atoms.
-    """
-    if periodic:
-        raise InputError(
-            f"{label}: is periodic, and this model has no cutoff; choose one that has, or --no-pbc "
-            "for a whole molecule in a wide box"
-        )
-    if atoms > COMPLETE_LIMIT:
-        raise InputError(
-            f"{label}: {atoms} atoms are too many for a model without a cutoff, which joins all "
-            f"pairs (limit {COMPLETE_LIMIT}); choose one that has"
-        )
-
-
-def _paired(graph: Graph, positions: Tensor, cutoff: float | None) -> NeighbourList:
-    """Every ordered pair of each structure, or those within the cutoff; on the points' device."""
-    counts = graph.counts
-    starts = counts.cumsum(0) - counts
-    per_atom = counts.index_select(0, graph.batch)
-    receivers = torch.arange(per_atom.shape[0], device=counts.device).repeat_interleave(per_atom)
-    rank = torch.arange(receivers.shape[0], device=counts.device)
-    rank = rank - (per_atom.cumsum(0) - per_atom).index_select(0, receivers)
-    senders = starts.index_select(0, graph.batch).index_select(0, receivers) + rank
-    is_edge = receivers != senders
-    if cutoff is not None:
-        vectors = positions.index_select(0, senders) - positions.index_select(0, receivers)
-        is_edge &= vectors.square().sum(-1) < cutoff**2
-    return NeighbourList(receivers[is_edge], senders[is_edge])
-
-
-def _listed(graph: Graph, positions: Tensor, cutoff: float) -> NeighbourList:
-    """The same from cell lists on the CPU, a structure at a time; periodic images included."""
-    points = positions.cpu().double().numpy()
-    counts = graph.counts.tolist()
-    lists: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    start = 0
-    for k, count in enumerate(counts):
-        cell = np.zeros((3, 3)) if graph.cell is None else graph.cell[k].cpu().double().numpy()
-        pbc = np.zeros(3, bool) if graph.pbc is None else graph.pbc[k].cpu().numpy()
-        i, j, shifts = cell_list(points[start : start + count], cell, pbc, cutoff)
-        lists.append((i + start, j + start, shifts))
-        start += count
-    receivers, senders, shifts = (np.concatenate(column) for column in zip(*lists, strict=True))
-    tensors = (torch.from_numpy(a).to(positions.device) for a in (receivers, senders, shifts))
-    listed = NeighbourList(*tensors)
-    return listed if graph.pbc is not None else replace(listed, shifts=None)
-
-
-def cell_list(
-    points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One structure's edges: (E,) receivers, (E,) senders, (E, 3) cell shifts, sorted by receiver.
-
-    The search itself is vesin's. Missing lattice vectors along open directions are put in.
-    """
-    import vesin
-
-    finder = vesin.NeighborList(cutoff=cutoff, full_list=True)
-    box = _completed(points, cell, pbc, cutoff)
-    i, j, shifts = finder.compute(points, box, periodic=list(map(bool, pbc)), quantities="ijS")
-    order = np.lexsort((j, i))
-    return i[order].astype(np.int64), j[order].astype(np.int64), shifts[order].astype(np.int64)
-
-
-def _completed(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:
-    """The cell with an orthogonal vector, longer than the points reach, along open directions."""
-    from ase.geometry import complete_cell
-
-    closed = np.where(np.asarray(pbc, bool)[:, None], cell, 0.0)
-    box = complete_cell(closed)
-    reach = np.ptp(points, axis=0).max() + 2 * cutoff
-    return np.where(np.asarray(pbc, bool)[:, None], box, box * reach)

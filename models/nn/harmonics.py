@@ -15,7 +15,7 @@ from neupol_cli.models.nn.wigner import wigner_3j
 
 
 class Constant:
-    """A float64 table that follows the tensors it meets in type and device.
+    """A table, of float64 or of indices, that follows the tensors it meets.
 
     It is no buffer: a model that goes to float32 and back must find its constants exact.
     """
@@ -26,10 +26,16 @@ class Constant:
 
     def like(self, other: Tensor) -> Tensor:
         """The table in the other tensor's type, on its device."""
-        key = (other.dtype, other.device)
-        if key not in self.casts:
-            self.casts[key] = self.exact.to(other)
-        return self.casts[key]
+        return self._cast(other.dtype, other.device)
+
+    def beside(self, other: Tensor) -> Tensor:
+        """The table in its own type, on the other tensor's device."""
+        return self._cast(self.exact.dtype, other.device)
+
+    def _cast(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        if (dtype, device) not in self.casts:
+            self.casts[dtype, device] = self.exact.to(device, dtype)
+        return self.casts[dtype, device]
 
 
 class Harmonics(nn.Module):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, where_true
 
 
 class EdgeDirection(NamedTuple):
@@ -50,7 +50,11 @@ class UniqueEdges:
     @classmethod
     def _select(cls, edges: Edges) -> UniqueEdges:
         with torch.no_grad():
-            index, mutual = _one_of_each_pair(edges.receivers, edges.senders)
+            if edges.both_ways:
+                mutual = edges.receivers.shape[0] // 2
+                index = where_true(edges.receivers < edges.senders, mutual)
+            else:
+                index, mutual = _one_of_each_pair(edges.receivers, edges.senders)
         return cls(edges.select(index), mutual)
 
     def with_self_loops(self, points: int) -> UniqueEdges:
@@ -93,12 +97,15 @@ def _one_of_each_pair(receivers: Tensor, senders: Tensor) -> tuple[Tensor, int]:
         return receivers, 0
     low, high = torch.minimum(receivers, senders), torch.maximum(receivers, senders)
     key, order = torch.sort(low * (high.max() + 1) + high, stable=True)
-    counts = torch.unique_consecutive(key, return_counts=True)[1]
-    first = (counts.cumsum(0) - counts)[counts == 2]
-    one, other = order[first], order[first + 1]
-    opposite = receivers[one] != receivers[other]
-    one, other = one[opposite], other[opposite]
-    alone = torch.ones_like(receivers, dtype=torch.bool)
-    alone[one] = False
-    alone[other] = False
-    return torch.cat((one, alone.nonzero().squeeze(1))), one.shape[0]
+    receivers = receivers.index_select(0, order)
+    # Of each edge but the last in this order: whether the next one joins the same points.
+    same = key[1:] == key[:-1]
+    none = same.new_zeros(1)
+    before, after = torch.cat((none, same[:-1])), torch.cat((same[1:], none))
+    two = same & ~before & ~after & (receivers[1:] != receivers[:-1])
+    first = where_true(two)  # the one number that a device is asked for is how many
+    one, other = order.index_select(0, first), order.index_select(0, first + 1)
+    alone = torch.ones_like(order, dtype=torch.bool)
+    alone = alone.index_fill(0, one, False).index_fill(0, other, False)
+    mutual = one.shape[0]
+    return torch.cat((one, where_true(alone, order.shape[0] - 2 * mutual))), mutual

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from neupol_cli.models.nn.graph import cell_list
+from neupol_cli.models.nn.neighbours import cell_list
 
 STRETCHED = 1.22  # times the sum of radii: the longest bond
 REACH = 3.0  # Angstrom: contacts between atoms that are not bonded are looked at up to here

@@ -14,7 +14,7 @@ from neupol_cli.models.calibration import FORCE_PREFIX, fitted
 from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.models.workers import in_order
-from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.epoch_sampler import batches
 
 ENOUGH = 4_000  # structures of each split: 0.9 of so many is off by 0.005, one standard error
@@ -41,9 +41,9 @@ class Labelled:
 
     def errors(self, model: PropertyModel, predicted: Tensor, chosen: Tensor) -> Tensor:
         """(b, C) predictions of some structures -> (b, T) distances from their labels."""
-        columns = []
+        columns, known = [], self.labels[sent(chosen, self.labels.device)]
         for name, place in model.columns.items():
-            values, labels = predicted[:, place], self.labels[chosen, place]
+            values, labels = predicted[:, place], known[:, place]
             if name in self.by_length:
                 values, labels = values.norm(dim=1, keepdim=True), labels[:, :1]
             columns.append((values - labels).norm(dim=1))
@@ -62,7 +62,7 @@ def calibrate(
     Args:
         model: trained, in eval mode, where the data are.
         data: structures and labels.
-        splits: ``train`` and ``valid``, which ones (n,).
+        splits: ``train`` and ``valid``, which ones (n,), on the host.
         batch: structures at a time.
         check: called between batches; raises where somebody wants to stop.
 
@@ -175,4 +175,4 @@ def _described_forces(
 
 def _chosen_rows(split: Tensor) -> Tensor:
     """See :func:`chosen`."""
-    return torch.from_numpy(chosen(split.cpu().numpy())).to(split.device)
+    return torch.from_numpy(chosen(split.numpy()))

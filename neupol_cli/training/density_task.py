@@ -27,7 +27,7 @@ from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.workers import in_order
 from neupol_cli.training import calibrating
-from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.building import built
 from neupol_cli.training.density_points import Draw, Grids
 from neupol_cli.training.property_task import PENALTIES
@@ -70,7 +70,7 @@ class DensityTask:
         self.density = dataset.density
         self.columns = 1 + self.config.spin
         self.splits = {k: np.asarray(v) for k, v in split.items()}
-        self.train = torch.from_numpy(self.splits["train"]).to(like.device)
+        self.train = torch.from_numpy(self.splits["train"])  # on the host
         self.size = len(self.train)
         self.grain = math.ceil(PIECE_PROBES / self.config.probes)
         most = max(1, HELD // max(1, self.size) // self.columns)
@@ -118,8 +118,9 @@ class DensityTask:
         """See `task.Task`."""
         share = 1.0 if whole is None else len(indices) / len(whole)
         chosen = self.train[indices]
-        rows, weights = self.draw(chosen, self.config.probes, generator)
         graph, _ = self.arrays.graph(chosen)
+        chosen = sent(chosen, self.grids.values.device)
+        rows, weights = self.draw(chosen, self.config.probes, generator)
         errors = self.penalty(self._errors(self.model, self.grids, chosen, rows, graph))
         if weights is not None:
             weights = weights.reshape(-1, 1).to(errors.dtype)
@@ -174,11 +175,12 @@ class DensityTask:
         grids, device = self.checked, self.grids.values.device
 
         def of_one(index: int) -> Tensor:
-            chosen = torch.tensor([index], device=device)
+            chosen = torch.tensor([index])
+            graph, _ = self.arrays.graph(chosen)
+            chosen = sent(chosen, device)
             rows = torch.arange(
                 int(grids.offsets[index]), int(grids.offsets[index + 1]), device=device
             )[None]
-            graph, _ = self.arrays.graph(chosen)
             errors = self._errors(model, grids, chosen, rows, graph)
             return _sums(errors, self._truth(grids, rows))
 
@@ -194,8 +196,7 @@ class DensityTask:
         sums = torch.zeros(2, dtype=torch.float64, device=like.device)
         for index in indices:
             check()
-            chosen = torch.tensor([int(index)], device=like.device)
-            graph, _ = self.arrays.graph(chosen)
+            graph, _ = self.arrays.graph(torch.tensor([int(index)]))
             values = torch.from_numpy(self.density.values(int(index))).to(like)
             values = values[:, 0] if values.dim() == 2 and self.columns == 1 else values
             density = self.density
@@ -226,12 +227,14 @@ def _sums(errors: Tensor, truth: Tensor) -> Tensor:
 def fit_promolecule(task: DensityTask, seed: int) -> None:
     """Fits the spherical atoms of a task's model to random points of its training set."""
     model, count = task.model, FITTED[0]
-    generator = torch.Generator(device=task.train.device).manual_seed(seed)
-    order = torch.randperm(task.size, generator=generator, device=task.train.device)
+    device = task.grids.values.device
+    generator = torch.Generator(device=device).manual_seed(seed)
+    order = torch.randperm(task.size, generator=generator, device=device).cpu()
     design, density = [], []
-    for chosen in task.train[order[: FITTED[1]]].split(16):
+    for some in task.train[order[: FITTED[1]]].split(16):
+        graph, _ = task.arrays.graph(some)
+        chosen = sent(some, device)
         rows, _ = Draw(task.grids, 0.0)(chosen, count, generator)
-        graph, _ = task.arrays.graph(chosen)
         design.append(_shells(model, graph, task.grids.points(chosen, rows)))
         truth = task.grids.values[rows.reshape(-1)]
         density.append(truth[:, 0] if truth.dim() == 2 else truth)

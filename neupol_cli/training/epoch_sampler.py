@@ -28,10 +28,8 @@ class EpochSampler:
         UsageError: a batch that leaves a rank with nothing.
     """
 
-    def __init__(
-        self, size: int, batch: int, seed: int, device: torch.device, group: ProcessGroup = ALONE
-    ) -> None:
-        self.size, self.seed, self.device, self.group = size, seed, device, group
+    def __init__(self, size: int, batch: int, seed: int, group: ProcessGroup = ALONE) -> None:
+        self.size, self.seed, self.group = size, seed, group
         self.chunk = min(batch, size)
         if self.chunk < group.world_size:
             raise UsageError(
@@ -42,12 +40,11 @@ class EpochSampler:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def batch(self, step: int) -> Tensor:
-        """(b,) indices of this rank's items of a step."""
+        """(b,) indices of this rank's items of a step, on the host."""
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
-            order = torch.randperm(self.size, generator=generator)
-            self._order, self._epoch = order.to(self.device), epoch
+            self._order, self._epoch = torch.randperm(self.size, generator=generator), epoch
         chosen: Tensor = self.group.shard(
             self._order[place * self.chunk : (place + 1) * self.chunk]
         )

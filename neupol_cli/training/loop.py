@@ -74,7 +74,7 @@ class Trainer:
         self.schedule = Schedule(settings.schedule, settings.lr, settings.warmup)
         self.ema = EMA(self.parameters, settings.ema) if settings.ema else None
         batch, seed = settings.batch_size, settings.seed
-        self.sampler = EpochSampler(task.size, batch, seed, self.device, group)
+        self.sampler = EpochSampler(task.size, batch, seed, group)
         self.generator = torch.Generator(device=self.device)
         self.common = default_generator(self.device)  # dropout has no other source
         self.window = Window()

@@ -13,6 +13,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import DynamicsModel, Model
 from neupol_cli.models.workers import in_order
+from neupol_cli.training.arrays import sent
 from neupol_cli.training.building import built
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
@@ -41,7 +42,7 @@ class NBodyTask:
         self.positions, self.velocities, self.charges, self.later = (
             torch.from_numpy(values).to(like).unflatten(0, (dataset.size, -1)) for values in every
         )
-        self.splits = {k: torch.from_numpy(np.asarray(v)).to(like.device) for k, v in split.items()}
+        self.splits = {k: torch.from_numpy(np.asarray(v)) for k, v in split.items()}  # on the host
         self.size = len(split["train"])
         self.grain = PIECE
         self.criterion = _criterion(request.loss)
@@ -51,9 +52,11 @@ class NBodyTask:
             "data": {"source": dataset.source, "fingerprint": dataset.fingerprint},
         }
 
-    def predicted(self, model: nn.Module, chosen: Tensor) -> Tensor:
-        """(b, n, 3) positions later of the systems ``chosen`` (b,)."""
-        return model(self.positions[chosen], self.velocities[chosen], self.charges[chosen])
+    def predicted(self, model: nn.Module, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, n, 3) later positions of the systems ``chosen`` (b,): predicted, and the data's."""
+        some = sent(chosen, self.later.device)
+        given = self.positions[some], self.velocities[some], self.charges[some]
+        return model(*given), self.later[some]
 
     def domain(self, check: Callable[[], None]) -> None:
         """See `task.Task`: particles are no atoms."""
@@ -67,7 +70,7 @@ class NBodyTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.splits["train"][indices]
-        loss = self.criterion(self.predicted(self.model, chosen), self.later[chosen])
+        loss = self.criterion(*self.predicted(self.model, chosen))
         return (loss if whole is None else loss * (len(indices) / len(whole))), {}
 
     @torch.no_grad()
@@ -78,10 +81,11 @@ class NBodyTask:
         indices = self.splits[split]
         if not len(indices):
             return {}
-        total = torch.zeros((), dtype=torch.float64, device=indices.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.later.device)
 
         def squared(chosen: Tensor) -> Tensor:
-            return (self.predicted(model, chosen) - self.later[chosen]).double().square().sum()
+            predicted, later = self.predicted(model, chosen)
+            return (predicted - later).double().square().sum()
 
         for part in in_order(squared, batches(group.shard(indices), EVALUATION_BATCH)):
             check()

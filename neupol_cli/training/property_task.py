@@ -24,7 +24,7 @@ from neupol_cli.models.property import PropertyModel
 from neupol_cli.models.workers import in_order
 from neupol_cli.targets import FORCES
 from neupol_cli.training import calibrating
-from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.building import built
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.labels import (
@@ -89,7 +89,7 @@ class PropertyTask:
         self.columns: dict[str, slice] = model.columns
         device, dtype = model.device, model.dtype
         self.arrays = Arrays.of(dataset, device, dtype)
-        self.splits = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in split.items()}
+        self.splits = {k: torch.from_numpy(np.asarray(v)) for k, v in split.items()}  # on the host
         self.size = len(split["train"])
         self.grain = math.ceil(PIECE_ATOMS / dataset.counts[split["train"]].mean() / self.kinds)
         self.names, self.request = names, request
@@ -119,7 +119,7 @@ class PropertyTask:
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
         """See `task.Task`."""
-        splits = {name: indices.cpu().numpy() for name, indices in self.splits.items()}
+        splits = {name: indices.numpy() for name, indices in self.splits.items()}
         return facts_of_dataset(self.dataset, splits, check).record()
 
     def calibrate(self, model: Model, check: Callable[[], None]) -> dict[str, Tensor]:
@@ -201,12 +201,12 @@ class PropertyTask:
         """(n,) random training structures, and (n, C) labels less answers, in units."""
         generator = torch.Generator().manual_seed(self.request.seed)
         order = torch.randperm(self.size, generator=generator)[:REFITTED]
-        chosen = self.splits["train"][order.to(self.splits["train"].device)]
+        chosen = self.splits["train"][order]
         pieces = batches(chosen, self._evaluation_batch())
         self.model.eval()
         errors = np.concatenate([self._labels_less_answers(some) for some in pieces])
         self.model.train()
-        return chosen.cpu().numpy(), errors * self.normalization.scale
+        return chosen.numpy(), errors * self.normalization.scale
 
     def _labels_less_answers(self, some: Tensor) -> np.ndarray:
         """(b, C) of some structures, in units of the scale; zero for vectors."""
@@ -242,14 +242,14 @@ class PropertyTask:
         numbers = [error.numel() * len(whole) // len(indices) for error in errors]
         if self.forces is not None and whole is not indices:
             chosen = self.splits["train"][whole]
-            atoms = self.arrays.offsets[chosen + 1] - self.arrays.offsets[chosen]
-            numbers[-1] = 3 * int(atoms.sum())
+            numbers[-1] = 3 * int(self.arrays.counts[chosen].sum())
         return numbers
 
     def _errors(self, chosen: Tensor, training: bool) -> list[Tensor]:
         """Errors of each label in units of its scale: (b,) a number, (b, 3) a vector, (a, 3) of
         the forces."""
         graph, rows = self.arrays.graph(chosen)
+        chosen = sent(chosen, self.values.device)
         if self.forces is None:
             ask = self.model.network if training else self.model.bounded_network
             predicted, reference = ask(graph), self.learnt[chosen]
@@ -276,7 +276,7 @@ class PropertyTask:
         indices = self.splits[split]
         if not len(indices):
             return {}
-        sums = torch.zeros(len(self.labels), dtype=torch.float64, device=indices.device)
+        sums = torch.zeros(len(self.labels), dtype=torch.float64, device=self.values.device)
         counts = [0] * len(self.labels)
 
         def wrong(chosen: Tensor) -> list[Tensor]:

@@ -38,7 +38,8 @@ class Task(Protocol):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, a scalar, of the training items ``indices`` (b,), and scalars to log.
 
-        Every random choice is drawn from ``generator``, which is on the indices' device.
+        The indices are on the host, whatever the model is on: what a batch holds is known there.
+        Every random choice is drawn from ``generator``, which is on the model's device.
         ``whole``, if the items are a piece of a batch, are all of that: what is answered is the
         piece's part of their loss, and the parts of all pieces add up to it.
         """

@@ -10,7 +10,8 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import InputError, TemporaryError
 from neupol_cli.io.hdf5 import Target
-from neupol_cli.models.nn.graph import Graph, neighbours
+from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.neighbours import neighbours
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.prediction.committee import Committee, Prediction, chunks
 

@@ -30,8 +30,6 @@ from neupol_cli.training.schedule import Progress, Schedule
 from neupol_cli.training.settings import Settings
 from tests.training.toy import ToyTask
 
-CPU = torch.device("cpu")
-
 
 class Silent:
     def training(self, fraction: float, text: str) -> None:
@@ -278,18 +276,18 @@ def test_a_missing_split_is_no_trouble(tmp_path: Path) -> None:
 
 
 def test_shuffle_covers_an_epoch_and_shares_it_out() -> None:
-    single = EpochSampler(23, 4, 5, CPU)
+    single = EpochSampler(23, 4, 5)
     assert single.per_epoch == 5
     drawn = torch.cat([single.batch(k) for k in range(5)])
     assert len(drawn.unique()) == 20
-    assert not torch.equal(single.batch(5), EpochSampler(23, 4, 5, CPU).batch(0))
-    assert torch.equal(EpochSampler(23, 4, 5, CPU).batch(7), single.batch(7))
-    shares = [EpochSampler(23, 4, 5, CPU, ProcessGroup(rank, 3)).batch(3) for rank in range(3)]
+    assert not torch.equal(single.batch(5), EpochSampler(23, 4, 5).batch(0))
+    assert torch.equal(EpochSampler(23, 4, 5).batch(7), single.batch(7))
+    shares = [EpochSampler(23, 4, 5, ProcessGroup(rank, 3)).batch(3) for rank in range(3)]
     assert [len(share) for share in shares] == [2, 1, 1]
     assert torch.equal(torch.cat([s[:1] for s in shares] + [shares[0][1:]]), single.batch(3))
     with pytest.raises(UsageError, match="a batch of 2 leaves some of 3 processes idle"):
-        EpochSampler(2, 4, 5, CPU, ProcessGroup(0, 3))
-    assert len(EpochSampler(3, 100, 0, CPU).batch(9)) == 3
+        EpochSampler(2, 4, 5, ProcessGroup(0, 3))
+    assert len(EpochSampler(3, 100, 0).batch(9)) == 3
 
 
 def test_seeds_differ() -> None:

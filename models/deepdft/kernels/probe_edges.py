@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.density.tiles import Tile
+from neupol_cli.models.nn.graph import counted
 
 # oneDNN compiles a product anew for every number of rows: points are rounded up to multiples.
 ROUNDED = 64
@@ -70,12 +71,13 @@ class ProbeEvaluator(Protocol):
 
 def _points(receivers: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """``probes``, ``starts`` and the sorted edges' points, from each edge's row in the tile."""
-    counts = torch.bincount(receivers, minlength=rows)
+    counts = counted(receivers, rows)
     probes = counts.nonzero().squeeze(1)
     counts = counts[probes]
     size = -(-probes.shape[0] // ROUNDED) * ROUNDED
     starts = torch.full((size + 1,), receivers.shape[0], device=receivers.device)
     starts[0] = 0
     starts[1 : probes.shape[0] + 1] = counts.cumsum(0)
-    points = torch.arange(probes.shape[0], device=receivers.device).repeat_interleave(counts)
+    points = torch.arange(probes.shape[0], device=receivers.device)
+    points = points.repeat_interleave(counts, output_size=receivers.shape[0])
     return probes, starts, points

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.dimenet.triplets import SAME, angle_between
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, counted
 
 # Atoms of a fan on a CPU. A GPU, which hates small kernels, gets all atoms in so many fans.
 FAN, FANS = 64, 4
@@ -114,7 +114,7 @@ class FanTriplets:
 
 def _ranked(centres: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """(P,) how many edges each point owns, and (E,) the rank of each edge among its owner's."""
-    counts = torch.bincount(centres, minlength=points)
+    counts = counted(centres, points)
     order = centres.argsort(stable=True)
     first = (counts.cumsum(0) - counts).index_select(0, centres.index_select(0, order))
     rank = torch.empty_like(centres)
@@ -128,11 +128,10 @@ def _slots(counts: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
     step = FAN if counts.device.type == "cpu" else max(-(-points // FANS), 1)
     ordered, order = counts.sort()
     ends = [min(start + step, points) for start in range(0, points, step)]
-    most = ordered[[end - 1 for end in ends]].tolist()  # ascending, so the last is the largest
+    # Ascending, so that a fan's last one is its largest: the one look at the device.
+    most = torch.cat((ordered[step - 1 : points - 1 : step], ordered[-1:])).tolist()
     shape = [(end - k * step, n) for k, (end, n) in enumerate(zip(ends, most, strict=True))]
-    per_point = counts.new_tensor([n for _, n in shape]).repeat_interleave(
-        counts.new_tensor([a for a, _ in shape])
-    )
+    per_point = torch.cat([counts.new_full((a,), n) for a, n in shape])
     first = torch.empty_like(counts)
     first[order] = per_point.cumsum(0) - per_point
     return shape, first

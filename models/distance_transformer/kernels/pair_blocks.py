@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, counted
 
 # Dense blocks may hold so many times more pairs than there are edges.
 WASTE = 6
@@ -23,13 +23,10 @@ class PairBlocks:
         pair: (E,) place of the receiver * n + rank of the sender.
     """
 
-    def __init__(self, edges: Edges, starts: Tensor, counts: Tensor) -> None:
-        points = starts.shape[0]
-        self.size = int(counts.max())
-        self.blocks = counts.shape[0]
-        block = starts.long().cumsum(0) - 1
+    def __init__(self, edges: Edges, block: Tensor, counts: Tensor, blocks: int, size: int) -> None:
+        self.blocks, self.size = blocks, size
         first = counts.cumsum(0) - counts
-        rank = torch.arange(points, device=starts.device) - first.index_select(0, block)
+        rank = torch.arange(block.shape[0], device=block.device) - first.index_select(0, block)
         self.place = block * self.size + rank
         receiver = self.place.index_select(0, edges.receivers)
         self.pair = receiver * self.size + rank.index_select(0, edges.senders)
@@ -37,13 +34,15 @@ class PairBlocks:
     @classmethod
     def of(cls, edges: Edges, points: int) -> PairBlocks | None:
         """The blocks of these edges; None where they would mostly be empty."""
-        starts = _starts(edges, points)
-        first = starts.nonzero().squeeze(1)
-        counts = torch.diff(first, append=first.new_full((1,), points))
-        pairs = counts.shape[0] * int(counts.max()) ** 2 if points else 0
-        if pairs > WASTE * (edges.receivers.shape[0] + points):
+        if not points:
             return None
-        return cls(edges, starts, counts)
+        block = _starts(edges, points).cumsum(0) - 1  # (P,) each point's
+        counts = counted(block, points)  # zero behind the last block
+        # The one look at the device: how many, and the largest.
+        blocks, size = (torch.stack((block[-1] + 1, counts.max()))).tolist()
+        if blocks * size**2 > WASTE * (edges.receivers.shape[0] + points):
+            return None
+        return cls(edges, block, counts, blocks, size)
 
     def _padded(self, x: Tensor) -> Tensor:
         """(P, heads, d) -> (B, heads, n, d), zero where a block is smaller."""

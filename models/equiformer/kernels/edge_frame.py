@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.equiformer.tensor_product import Path
-from neupol_cli.models.nn.graph import Edges
+from neupol_cli.models.nn.graph import Edges, where_true
 from neupol_cli.models.nn.harmonics import Constant, Harmonics
 from neupol_cli.models.nn.wigner import wigner_3j
 
@@ -124,11 +124,11 @@ class Frames:
         A half turn about n + y takes n to y; where n points away from y, one about n - y takes it
         to -y and one about x brings it back, so that nothing is divided by less than one.
         """
-        n, pole = directions, directions.new_tensor([0.0, 1.0, 0.0])
+        n, unit = directions, torch.eye(3, dtype=directions.dtype, device=directions.device)
         side = torch.where(n[:, 1:2] >= 0, 1.0, -1.0).to(n)  # (E, 1)
-        axis = n + side * pole
+        axis = n + side * unit[1]
         scaled = axis / (1 + side * n[:, 1:2])  # axis . axis = 2 (1 + |n_y|)
-        turn = scaled[:, :, None] * axis[:, None, :] - torch.eye(3).to(n)
+        turn = scaled[:, :, None] * axis[:, None, :] - unit
         flip = torch.cat((torch.ones_like(side), side, side), 1)  # half turn about x
         rotations = [flip[:, :, None] * turn]
         for degree, raising in enumerate(self.raising, 2):
@@ -161,15 +161,19 @@ def paired(edges: Edges) -> tuple[Tensor, Tensor]:
 
     A reverse joins the same points and has exactly the opposite vector.
     """
-    points = int(max(edges.receivers.max(), edges.senders.max())) + 1 if len(edges.vectors) else 1
+    if not len(edges.vectors):
+        return edges.receivers, edges.receivers
     low = torch.minimum(edges.receivers, edges.senders)
-    key = low * points + torch.maximum(edges.receivers, edges.senders)
+    high = torch.maximum(edges.receivers, edges.senders)
+    key = low * (high.max() + 1) + high
     order = torch.argsort(key, stable=True)
+    if edges.both_ways:
+        return order[0::2], order[1::2]
     key, vectors = key[order], edges.vectors.detach()[order]
     meets = (key[1:] == key[:-1]) & (vectors[1:] == -vectors[:-1]).all(1)
     none = meets.new_zeros(1)
     first = torch.cat((meets & ~torch.cat((none, meets[:-1]))[: meets.shape[0]], none))
-    first = first[: order.shape[0]]
-    second = torch.cat((none, first[:-1]))[: order.shape[0]]
-    alone = ~(first | second)
-    return torch.cat((order[first], order[alone])), order[second]
+    second = torch.cat((none, first[:-1]))
+    halves = where_true(first)  # the one number that a device is asked for is how many
+    alone = where_true(~(first | second), order.shape[0] - 2 * halves.shape[0])
+    return torch.cat((order[halves], order[alone])), order[halves + 1]

@@ -44,7 +44,8 @@ class Group:
     def __init__(self, l3: int, m: int, terms: list[Term], stack: dict[Path, int]) -> None:
         self.l3, self.m, self.terms = l3, m, terms
         self.width = sum(term.width for term in terms)
-        self.columns = torch.cat([torch.arange(t.width) + stack[t.path] for t in terms])
+        columns = torch.cat([torch.arange(t.width) + stack[t.path] for t in terms])
+        self.columns = Constant(columns)
         widths = torch.tensor([term.width for term in terms])
         couplings = torch.tensor([coupling(t.path, m) for t in terms], dtype=torch.float64)
         self.couplings = Constant(couplings.repeat_interleave(widths))
@@ -78,7 +79,7 @@ class FrameInstructions(TensorProduct):
     def matrices(self, weights: Sequence[Tensor]) -> list[Tensor]:
         """Lin's weights (out, in) a degree -> (out, K) a group, the couplings in them."""
         return [
-            weights[group.l3].index_select(1, group.columns.to(weights[0].device))
+            weights[group.l3].index_select(1, group.columns.beside(weights[0]))
             * group.couplings.like(weights[0])
             for group in self.groups
         ]

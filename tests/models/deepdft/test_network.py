@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="no spin"):
         registry.build("deepdft-painn", {"spin": True})
     model = registry.build("deepdft-schnet", {"hidden": 8, "layers": 1})
-    with pytest.raises(InputError, match="atomic number 18"):
+    with pytest.raises(InputError, match="atom 1 is Ar"):
         model.atom_features(ase.Atoms("Ar"))
     two = model.prepared(Graph.from_atoms([ase.Atoms("H"), ase.Atoms("C")], torch.float32))
     with pytest.raises(InputError, match="features of 2"):

@@ -16,7 +16,8 @@ from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
 from neupol_cli.models.dimenet.spherical_basis import SphericalBessel, bessel_zeros, legendre
 from neupol_cli.models.dimenet.triplets import TripletBasis
 from neupol_cli.models.distance import ENCODINGS
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from neupol_cli.models.distance import ENCODINGS
 from neupol_cli.models.distance_transformer.kernels import choice
 from neupol_cli.models.distance_transformer.kernels.pair_blocks import PairBlocks
 from neupol_cli.models.distance_transformer.pairs import EdgeProducts
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 
 SMALL = {
     "targets": ("energy",),

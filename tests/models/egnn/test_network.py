@@ -15,7 +15,8 @@ from neupol_cli.models.egnn import messages as plain
 from neupol_cli.models.egnn.kernels import choice
 from neupol_cli.models.egnn.kernels import message_tiles as tiles
 from neupol_cli.models.egnn.messages import MessageInputs
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 
 
 @pytest.fixture(scope="module")

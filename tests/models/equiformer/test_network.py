@@ -17,7 +17,8 @@ from neupol_cli.models.equiformer.config import EquiformerConfig
 from neupol_cli.models.equiformer.kernels import edge_frame, frame_messages, tiles
 from neupol_cli.models.equiformer.network import Equiformer
 from neupol_cli.models.equiformer.so3 import multiplicities, packed, unpacked
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 from neupol_cli.models.property import PropertyModel
 
 DATA = Path(__file__).parents[2] / "data" / "parity" / "equiformer.npz"

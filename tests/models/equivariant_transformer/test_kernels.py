@@ -19,7 +19,8 @@ from neupol_cli.models.equivariant_transformer.kernels import (
     choice,
 )
 from neupol_cli.models.kernels import compiler as kernel_compiler
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 from neupol_cli.models.nn.unique_edges import UniqueEdges
 from tests import compiler
 

@@ -14,7 +14,8 @@ import torch
 from neupol_cli import registry
 from neupol_cli.errors import CheckpointError, UsageError
 from neupol_cli.models.distance import ENCODINGS
-from neupol_cli.models.nn.graph import Edges, Graph, neighbours
+from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.nn.neighbours import neighbours
 
 PARITY = Path(__file__).parents[2] / "data" / "parity"
 FILES = ("equivariant_transformer", "equivariant_transformer_forces")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neupol_cli.errors import InputError
-from neupol_cli.models.nn import graph as graphs
-from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, neighbours, ragged, segment_sum
+from neupol_cli.models.nn import neighbours as lists
+from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList, ragged, segment_sum
+from neupol_cli.models.nn.neighbours import neighbours
 
 
 def random_cell(kind: str, generator: np.random.Generator) -> tuple[np.ndarray, list[bool]]:
@@ -71,7 +72,7 @@ def test_a_cell_list_and_all_pairs_agree(monkeypatch: pytest.MonkeyPatch) -> Non
     several = [ase.Atoms(f"H{n}", generator.uniform(0, 6, (n, 3))) for n in (1, 7, 30)]
     graph = Graph.from_atoms(several, torch.float64)
     paired = neighbours(graph, graph.positions, 2.5)
-    monkeypatch.setattr(graphs, "ALL_PAIRS", 0)
+    monkeypatch.setattr(lists, "ALL_PAIRS", 0)
     listed = neighbours(graph, graph.positions, 2.5)
     assert listed.shifts is None
     assert torch.equal(paired.receivers, listed.receivers)
