@@ -33,6 +33,7 @@ class Extra:
 
 
 OPTIONAL = (
+    Extra("rdkit", "SMILES", "rdkit"),
     Extra("pyscf", "data dft, bench-runtime --dft", "dft"),
     Extra("qm9pack", "data qm9", "qm9"),
     Extra("triton", "densities on a GPU, faster"),

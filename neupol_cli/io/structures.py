@@ -1,5 +1,5 @@
-"""Structures enter here, checked once and fully: any format that ASE reads, xyz text on stdin, or
-a dataset of our own.
+"""Structures enter here, checked once and fully: any format that ASE reads, SMILES, text on stdin,
+or a dataset of our own.
 
 Whatever is refused is an InputError that names the file, the line if there is one, and the reason.
 """
@@ -7,6 +7,7 @@ Whatever is refused is an InputError that names the file, the line if there is o
 from __future__ import annotations
 
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from neupol_cli.io.structure_formats import (
     mdl,
     mol2,
     pdb,
+    piped,
+    smiles,
+    smiles_lines,
     turbomole,
     xyz,
 )
@@ -42,6 +46,7 @@ CLOSEST = 0.1  # Angstrom; two nuclei nearer than this are one by mistake
 THINNEST = 0.3  # Angstrom; the least height of a cell, a fifth of any crystal's
 FARTHEST = 1e6  # Angstrom
 HDF5 = b"\x89HDF\r\n\x1a\n"  # what every HDF5 file begins with
+DOUBTS = "doubts of the reading"  # in a structure's info, never in a file
 FEW = 64  # points; up to here all distances at once are faster than a tree
 
 Report = Callable[[InputError], None]
@@ -57,29 +62,36 @@ def read(
     stdin: TextIO | None = None,
     report: Report = _print,
     reading: Reading = AS_WRITTEN,
+    doubts_told: bool = True,
 ) -> Iterator[tuple[str, Atoms]]:
     """Yield (label, checked structure) of every source in turn.
 
-    A source is a file in any format of ASE, one that `neupol data` wrote, or ``-`` for (extended)
-    xyz on ``stdin`` (default: the process's). The label is the file's name, made printable, or
-    ``name#k`` with k from 0 where it holds several. ``on_error``: ``fail`` raises the first
-    InputError, ``skip`` hands it to ``report`` and goes on. ``reading``: what the user says of the
-    files.
+    A source is a file in any format of ASE, one that `neupol data` wrote, a SMILES, or ``-`` for
+    (extended) xyz or SMILES on ``stdin`` (default: the process's). The label is the file's name, or
+    the SMILES, made printable, or ``name#k`` with k from 0 where there are several. ``on_error``:
+    ``fail`` raises the first InputError, ``skip`` hands it to ``report`` and goes on. ``reading``:
+    what the user says of the files. ``doubts_told``: whether what a source leaves open is said
+    here, on stderr; else it is in the structure's info under DOUBTS, for who says it.
     """
     for source in sources:
         name = printable(str(source))
-        frames = _stdin(stdin) if str(source) == "-" else _file(Path(source), reading)
-        for index, (frame, several) in enumerate(_lookahead(frames)):
+        for index, (frame, several) in enumerate(_lookahead(_frames(source, stdin, reading))):
             label = f"{name}#{index}" if several else name
             if frame.note:
                 print(f"neupol: {frame.note}", file=sys.stderr)
             error = frame.error or _refusal(frame, name if frame.line else label, reading)
             if error is None and frame.atoms is not None:
+                _doubt(frame.atoms, label, frame.doubts, doubts_told)
                 yield label, frame.atoms
             elif error is not None and on_error == "skip":
                 report(error)
             elif error is not None:
                 raise error
+
+
+def short(label: str) -> str:
+    """A label without folders; a SMILES has none, its slashes are bonds."""
+    return label if smiles.looks_like(label) else Path(label).name
 
 
 def accepted(
@@ -126,25 +138,42 @@ def _refusal(frame: Frame, place: str, reading: Reading) -> InputError | None:
     return None
 
 
-def _stdin(stdin: TextIO | None) -> Iterator[Frame]:
-    if stdin is None:
-        sys.stdin.reconfigure(encoding="utf-8", errors=LENIENT)  # type: ignore[union-attr]
-    return xyz.frames(stdin or sys.stdin, "-")
+def _doubt(atoms: Atoms, label: str, doubts: tuple[str, ...], told: bool) -> None:
+    """Says what a structure's source leaves open, or keeps it for who will."""
+    if doubts and told:
+        print(f"neupol: {label}: doubtful: {'; '.join(doubts)}", file=sys.stderr)
+    elif doubts:
+        atoms.info[DOUBTS] = doubts
 
 
-def _file(path: Path, reading: Reading) -> Iterator[Frame]:
-    """The frames of a file; what cannot be opened is one frame with an error."""
+def _frames(source: str | Path, stdin: TextIO | None, reading: Reading) -> Iterator[Frame]:
+    """The frames of a source; what cannot be opened is one frame with an error.
+
+    A word is a file's name if there is such a file, and else a SMILES if it looks like one.
+    """
+    if str(source) == "-":
+        found = _stdin(stdin, reading)
+    elif isinstance(source, str) and smiles.looks_like(source) and not os.path.lexists(source):
+        found = iter([smiles_lines.one(source)])
+    else:
+        found = _open(Path(source), reading)
     try:
-        yield from _open(path, reading)
+        yield from found
     except InputError as error:
         yield Frame(None, error=error)
     except FileNotFoundError:
-        yield Frame(None, error=InputError(f"{path}: no such file"))
+        yield Frame(None, error=InputError(f"{source}: no such file, and no SMILES"))
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        yield Frame(None, error=_broken(path, error))
+        yield Frame(None, error=_broken(source, error))
 
 
-def _broken(path: Path, error: Exception) -> InputError:
+def _stdin(stdin: TextIO | None, reading: Reading) -> Iterator[Frame]:
+    if stdin is None:
+        sys.stdin.reconfigure(encoding="utf-8", errors=LENIENT)  # type: ignore[union-attr]
+    return piped.frames(stdin or sys.stdin, "-", reading)
+
+
+def _broken(path: str | Path, error: Exception) -> InputError:
     """The disk's trouble is raised as such; a damaged compressed file is bad input."""
     if isinstance(error, OSError) and error.errno:
         raise StorageError(f"{path}: {error.strerror}") from error
@@ -156,7 +185,7 @@ def _open(path: Path, reading: Reading) -> Iterator[Frame]:
         raise InputError(f"{path}: is a folder; name the files in it")
     if path.is_fifo() or path.is_char_device():  # such as <(command) of a shell
         with path.open(encoding="utf-8-sig", errors=LENIENT) as stream:
-            yield from xyz.frames(stream, str(path))
+            yield from piped.frames(stream, str(path), reading)
         return
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty; a structure was expected")
@@ -208,6 +237,8 @@ READERS: dict[str, Reader] = {
     "proteindatabank": pdb.frames,
     "turbomole": turbomole.frames,
     "gromacs": foreign.gromacs,
+    "smiles": smiles_lines.frames,
+    "smiles-table": smiles_lines.table,
 }
 
 
@@ -337,6 +368,7 @@ def write(
 
 def _annotated(atoms: Atoms, results: Mapping[str, Target]) -> Atoms:
     image = atoms.copy()
+    image.info.pop(DOUBTS, None)
     for name, target in results.items():
         key = f"{name}_{units.suffix(target.unit)}"
         if target.per == "atom":
