@@ -73,12 +73,12 @@ def read(
     what the user says of the files. ``doubts_told``: whether what a source leaves open is said
     here, on stderr; else it is in the structure's info under DOUBTS, for who says it.
     """
+    noted: set[str] = set()
     for source in sources:
         name = printable(str(source))
         for index, (frame, several) in enumerate(_lookahead(_frames(source, stdin, reading))):
             label = f"{name}#{index}" if several else name
-            if frame.note:
-                print(f"neupol: {frame.note}", file=sys.stderr)
+            _note(frame.note, noted)
             error = frame.error or _refusal(frame, name if frame.line else label, reading)
             if error is None and frame.atoms is not None:
                 _doubt(frame.atoms, label, frame.doubts, doubts_told)
@@ -136,6 +136,13 @@ def _refusal(frame: Frame, place: str, reading: Reading) -> InputError | None:
     except InputError as error:
         return error
     return None
+
+
+def _note(note: str, noted: set[str]) -> None:
+    """Says something of how files are read, once."""
+    if note and note not in noted:
+        noted.add(note)
+        print(f"neupol: {note}", file=sys.stderr)
 
 
 def _doubt(atoms: Atoms, label: str, doubts: tuple[str, ...], told: bool) -> None:

@@ -118,17 +118,19 @@ def test_what_is_left_open_is_doubted(
     word: str, doubt: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     atoms = built(word)
-    assert capsys.readouterr().err.startswith(f"neupol: {word}: doubtful: {doubt}")
+    note, line = capsys.readouterr().err.splitlines()
+    assert note == f"neupol: {smiles.NOTE}"
+    assert line.startswith(f"neupol: {word}: doubtful: {doubt}")
     assert structures.DOUBTS not in atoms.info
     ((_, kept),) = structures.read([word], doubts_told=False)
     assert kept.info[structures.DOUBTS][0].startswith(doubt)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.splitlines() == [note]
 
 
 @pytest.mark.parametrize("word", ["C[C@H](O)N", "F/C=C/F", ASPIRIN, "c1ccccc1", "C[N+](=O)[O-]"])
 def test_what_is_settled_is_not_doubted(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     built(word)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"neupol: {smiles.NOTE}\n"
 
 
 def test_the_stereoisomer_that_is_named_is_the_one_that_is_built() -> None:
@@ -252,6 +254,14 @@ def test_a_rows_charge_agrees_with_its_smiles() -> None:
 )
 def test_a_broken_line_is_named(text: str, message: str) -> None:
     assert refused(text=text).startswith(message)
+
+
+def test_a_last_line_without_an_end_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of half a SMILES nothing else tells."""
+    for text in ("O a\nCC", "n,smiles\n1,O\n2,CC"):
+        lines(text)
+        _, line = capsys.readouterr().err.splitlines()
+        assert line == "neupol: -#1: doubtful: its line does not end: it may have been cut short"
 
 
 def test_lists_without_a_smiles_are_refused(tmp_path: Path) -> None:

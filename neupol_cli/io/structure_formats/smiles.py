@@ -27,6 +27,10 @@ STEPS = 5000  # of a force field, which small molecules take tens of
 MOST = 300  # atoms: they take some ten seconds, and the time grows with the square
 LONGEST = 10 * MOST  # characters
 APART = 4.0  # Angstrom between the molecules of a text with dots
+NOTE = (
+    "geometries of SMILES are a force field's, one conformer each: models of better ones, as the "
+    "bundled models are, are farther off than they say"
+)
 
 _ATOM = r"(?:\[[^\[\]\s]{1,40}\]|Br|Cl|[BCNOPSFIbcnops*])"
 _OTHER = r"(?:[-=#$:~/\\.()<>]|%\d\d|%\(\d{1,5}\)|\d)"

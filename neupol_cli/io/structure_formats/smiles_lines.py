@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TextIO
 
 from neupol_cli.errors import InputError
@@ -31,12 +31,16 @@ _COUNT = re.compile(r"\s*\d+\s*")
 
 @dataclass(frozen=True)
 class Row:
-    """A SMILES with its place, ``file:line``, and what else is said of it; or what is wrong."""
+    """A SMILES with its place, ``file:line``, and what else is said of it; or what is wrong.
+
+    ``whole``: whether its line ends; of one that does not a part may be missing.
+    """
 
     place: str
     word: str = ""
     info: dict[str, object] = field(default_factory=dict)
     wrong: str = ""
+    whole: bool = True
 
 
 class Heading(NamedTuple):
@@ -153,7 +157,7 @@ def _rows(lines: Lines) -> Iterator[Row]:
         return
     line = _uncommented(lines) if first.split()[:1] and _is_heading(first) else first
     while line:
-        yield _row(line, f"{lines.name}:{lines.number}")
+        yield replace(_row(line, f"{lines.name}:{lines.number}"), whole=lines.whole)
         line = _uncommented(lines)
 
 
@@ -185,7 +189,8 @@ def _cells(lines: Lines, heading: Heading) -> Iterator[Row]:
             yield Row(f"{lines.name}:{lines.number}", wrong=f"is no row of a table: {error}")
             continue
         if any(cell.strip() for cell in cells):
-            yield _of_cells(cells, heading, f"{lines.name}:{lines.number}")
+            row = _of_cells(cells, heading, f"{lines.name}:{lines.number}")
+            yield replace(row, whole=lines.whole)
 
 
 def _of_cells(cells: list[str], heading: Heading, place: str) -> Row:
@@ -222,7 +227,8 @@ def _molecule(row: Row) -> Frame:
     made = smiles.molecule(row.word)
     _settle(made.atoms.info, row.info)
     made.atoms.info = row.info | made.atoms.info
-    return Frame(made.atoms, doubts=made.doubts)
+    cut = () if row.whole else ("its line does not end: it may have been cut short",)
+    return Frame(made.atoms, note=smiles.NOTE, doubts=(*cut, *made.doubts))
 
 
 def _settle(built: dict[str, object], said: dict[str, object]) -> None:
