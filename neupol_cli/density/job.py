@@ -19,7 +19,7 @@ from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError, NeupolError, UsageError
-from neupol_cli.io import structures, volumetric
+from neupol_cli.io import soundness, structures, volumetric
 from neupol_cli.io.charges import total_charge
 from neupol_cli.io.structure_formats import isolated
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
@@ -54,7 +54,7 @@ def frames(
     note = periodicity.note(label, volume)
     if note:
         print(f"neupol: {note}", file=sys.stderr)
-    structures.check(volume.atoms, label)
+    soundness.check(volume.atoms, label)
     if reading.pbc is False:
         isolated.make_molecule(volume.atoms, label)
     yield label, volume.atoms

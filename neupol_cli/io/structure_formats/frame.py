@@ -54,6 +54,7 @@ class Lines:
         self.stream, self.name, self.number, self.whole = stream, name, 0, True
 
     def next(self) -> str | None:
+        """The next line, None at the end. Raises InputError: it is endless."""
         text = self.stream.readline(LONGEST)
         if not text:
             return None
@@ -71,6 +72,7 @@ class Lines:
         return ""
 
     def bad(self, reason: str) -> InputError:
+        """An error at the line that was read last."""
         return InputError(f"{self.name}:{self.number}: {reason}")
 
 
