@@ -94,7 +94,8 @@ def md17(
 @app.command()
 def xyz(
     frames: Annotated[
-        list[str], typer.Argument(metavar="FRAMES...", help="Files, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="FRAMES...", help="Files, SMILES in tables too, or - for stdin."),
     ],
     output: DatasetOutput,
     energy_key: Annotated[str | None, typer.Option(help="Label of the energy.")] = None,
@@ -123,6 +124,7 @@ def xyz(
     Without a key, the labels "energy" and "forces" are taken where any structure has them. A stress
     or virial of six numbers is in Voigt's order: xx yy zz yz xz xy.
     """
+    from neupol_cli import threads
     from neupol_cli.datasets import splits, xyz
     from neupol_cli.io import hdf5
     from neupol_cli.io.files import atomic
@@ -135,6 +137,7 @@ def xyz(
         labels["forces"] = (forces_key, forces_unit)
     counts = splits.wanted(partition, split_file)
     units = (energy_unit, forces_unit)
+    threads.take(None, None)  # of which SMILES make use
     with atomic(output) as partial, counted("reading frames", None) as tick:
         dataset = xyz.read(
             frames, labels, units, test or (), counts, seed, on_error.value, missing.value, tick,

@@ -75,7 +75,7 @@ def density(
 
 def dft(
     structures: Annotated[
-        list[str], typer.Argument(metavar="STRUCTURES...", help="Molecules; - is xyz on stdin.")
+        list[str], typer.Argument(metavar="STRUCTURES...", help="Molecules, or SMILES; - is stdin.")
     ],
     output: DatasetOutput,
     xc: Annotated[str, typer.Option(help="Functional, as PySCF names it.")] = "pbe",

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 
 def density(
-    structure: Annotated[str, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")],
+    structure: Annotated[
+        str, typer.Argument(help="XYZ, POSCAR, CIF ..., or a SMILES; - is stdin.")
+    ],
     output: Annotated[
         str | None,
         typer.Option(
@@ -141,7 +143,7 @@ def _structures(
     from neupol_cli.density.job import frames
     from neupol_cli.io.charges import charged
 
-    labelled = list(charged(frames(source, on_error, reading), charge))
+    labelled = list(charged(frames(source, on_error, reading, doubts_told=False), charge))
     if not labelled:
         raise InputError(f"{source}: holds no structure that could be read")
     return labelled

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def density_descriptor(
     name: Annotated[str, typer.Argument(metavar="NAME", help="iri, dori, laplacian or hessian.")],
-    structure: Annotated[str, typer.Argument(help="XYZ, POSCAR, CIF ...; - is xyz on stdin.")],
+    structure: Annotated[
+        str, typer.Argument(help="XYZ, POSCAR, CIF ..., or a SMILES; - is stdin.")
+    ],
     output: Annotated[
         str,
         typer.Option(

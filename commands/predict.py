@@ -40,8 +40,9 @@ def predict(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...|-",
-            help="Structures in any format of ASE, or datasets; - is stdin (xyz).",
+            metavar="FILE|SMILES...|-",
+            help="Structures in any format of ASE, SMILES, lists of these (.smi, .csv), or "
+            "datasets; - is stdin (xyz or SMILES).",
         ),
     ],
     model: Annotated[
@@ -100,7 +101,8 @@ def predict(
         refusal = partial(committee.refusal, stress=stress)
         with group.leading():
             write = _writer(output, as_json)
-            read = charged(structures.read(files, on_error.value, reading=reading), charge)
+            found = structures.read(files, on_error.value, reading=reading, doubts_told=False)
+            read = charged(found, charge)
             predictions = _predictions(group, work, refusal, read, on_error.value)
             write(_told(predictions, strict, on_error.value))
 

@@ -24,7 +24,8 @@ def trajectory(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="STRUCTURE...|-", help="Structures in any format of ASE; - is stdin (xyz)."
+            metavar="STRUCTURE...|-",
+            help="Structures in any format of ASE, or SMILES; - is stdin (xyz or SMILES).",
         ),
     ],
     model: Annotated[

@@ -27,6 +27,7 @@ from neupol_cli.commands import (
     encoding,
     evaluate,
     fit,
+    info,
     models,
     predict,
     trajectory,
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encoding": encoding.encoding,
     "evaluate": evaluate.evaluate,
     "fit": fit.fit,
+    "info": info.info,
     "models": models.models,
     "predict": predict.predict,
     "trajectory": trajectory.trajectory,
@@ -183,7 +185,7 @@ def _other(error: Exception) -> int:
     if signals.received():  # which a library met in the middle of something
         return signals.final(BUG)
     traceback.print_exc()
-    return _say("this is a bug in neupol; please report the lines above", BUG)
+    return _say("this is a bug in neupol; please report the lines above, and neupol info", BUG)
 
 
 def _oserror(error: OSError) -> str:

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 def stdout() -> Console:
     """Results. Into a pipe or a file, lines are never wrapped."""
     terminal = sys.stdout.isatty()
-    return _escaping()(width=None if terminal else 240, soft_wrap=not terminal)
+    return _console(width=None if terminal else 240, soft_wrap=not terminal)
 
 
 def stderr() -> Console:
     """Messages and progress."""
-    return _escaping()(stderr=True, soft_wrap=not sys.stderr.isatty())
+    return _console(stderr=True, soft_wrap=not sys.stderr.isatty())
+
+
+def _console(soft_wrap: bool, width: int | None = None, stderr: bool = False) -> Console:
+    """Brackets and colons are a file's or a molecule's own: [nH] is no style, :o: no picture."""
+    kind = _escaping()
+    return kind(markup=False, emoji=False, soft_wrap=soft_wrap, width=width, stderr=stderr)
 
 
 @cache

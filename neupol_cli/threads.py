@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -39,21 +40,54 @@ def take(wanted: int | None, device: torch.device | None) -> None:
         torch.set_num_threads(wanted)
 
 
-def available(environment: Mapping[str, str] = os.environ, root: Path = ROOT) -> int:
-    """The threads that may work at a time, one at least.
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the threads of this process.
+
+    Attributes:
+        cores: those that it may run on.
+        quota: cores' worth of time that control groups give it; None where they give all.
+        processes: of torchrun on this machine, which share these.
+        openmp: OMP_NUM_THREADS, None where it says nothing.
+    """
+
+    cores: int
+    quota: int | None
+    processes: int
+    openmp: int | None
+
+    @property
+    def threads(self) -> int:
+        """The threads that may work at a time, one at least."""
+        cores = self.cores if self.quota is None else min(self.cores, self.quota)
+        share = cores // self.processes
+        return max(1, share if self.openmp is None else min(share, self.openmp))
+
+
+def limits(environment: Mapping[str, str] = os.environ, root: Path = ROOT) -> Limits:
+    """What bounds them here.
 
     Args:
         environment: of this process.
         root: of the file system, where control groups are looked up.
     """
-    cores = min([_cores(), *_quotas(root)]) // _number(environment, "LOCAL_WORLD_SIZE", 1)
-    return max(1, min(cores, _number(environment, "OMP_NUM_THREADS", cores)))
+    return Limits(
+        cores=_cores(),
+        quota=min(_quotas(root), default=None),
+        processes=_number(environment, "LOCAL_WORLD_SIZE") or 1,
+        openmp=_number(environment, "OMP_NUM_THREADS"),
+    )
 
 
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+def available(environment: Mapping[str, str] = os.environ, root: Path = ROOT) -> int:
+    """The threads that may work at a time, one at least. Arguments as of :func:`limits`."""
+    return limits(environment, root).threads
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
     """A variable that is a positive number, or several with commas, of which the first counts."""
     word = environment.get(name, "").split(",")[0].strip()
-    return int(word) if word.isdecimal() and int(word) else default
+    return int(word) or None if word.isdecimal() else None
 
 
 def _cores() -> int:

@@ -51,6 +51,21 @@ def enabled() -> bool:
     return os.environ.get("NEUPOL_KERNELS") != "0"
 
 
+def found() -> str | None:
+    """The compiler's path; None where there is none."""
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
+def folder() -> Path | None:
+    """Where libraries are kept for later processes; None where nothing may be kept."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(home) if home else Path.home() / ".cache") / "neupol"
+    except RuntimeError:  # no $HOME, and the user is in no list of users: so in many containers
+        return None
+    return folder if _is_private(folder) else None
+
+
 def library(source: Path, defines: Mapping[str, str | int]) -> ctypes.CDLL | None:
     """A C++ file as a shared library, built once a machine and loaded once a process.
 
@@ -77,17 +92,17 @@ def library_for(source: Path, like: Tensor, defines: Mapping[str, str | int]) ->
 
 @cache
 def _load(source: Path, defines: tuple[str, ...]) -> ctypes.CDLL | None:
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    compiler = found()
     if compiler is None:
         return None
-    name, folder = f"{source.stem}-{_fingerprint(source, defines, compiler)}.so", _folder()
-    if folder is not None and _is_intact(folder / name):
-        return _open(folder / name)
+    name, kept = f"{source.stem}-{_fingerprint(source, defines, compiler)}.so", folder()
+    if kept is not None and _is_intact(kept / name):
+        return _open(kept / name)
     with tempfile.TemporaryDirectory() as scratch:
         built = _build(compiler, source, defines, Path(scratch) / name)
         if built is None:
             return None
-        return _open(built if folder is None else _keep(built, folder / name))
+        return _open(built if kept is None else _keep(built, kept / name))
 
 
 def _open(path: Path) -> ctypes.CDLL | None:
@@ -167,16 +182,6 @@ def _keep(built: Path, destination: Path) -> Path:
     except OSError:
         return built
     return destination
-
-
-def _folder() -> Path | None:
-    """Where libraries are kept for later processes; None where nothing may be kept."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = (Path(home) if home else Path.home() / ".cache") / "neupol"
-    except RuntimeError:  # no $HOME, and the user is in no list of users: so in many containers
-        return None
-    return folder if _is_private(folder) else None
 
 
 @cache

@@ -21,6 +21,13 @@ from neupol_cli.models.kernels.gram import gram
 from neupol_cli.models.nn.gradient_needed import gradient_needed
 
 
+def chosen() -> str:
+    """The library that products go to on this CPU, in a few words."""
+    if _onednn() is not None:
+        return "oneDNN"
+    return "MKL" if torch.backends.mkl.is_available() else "PyTorch's own"
+
+
 def _onednn() -> Callable[..., Tensor] | None:
     """oneDNN's product where it is the faster one; None elsewhere, and in builds without it."""
     if _intel() or not torch.backends.mkldnn.is_available():

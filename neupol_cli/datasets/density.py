@@ -22,7 +22,7 @@ from ase import Atoms
 
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import hdf5, structures, volumetric
+from neupol_cli.io import hdf5, soundness, volumetric
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.files import reported
 from neupol_cli.io.volumetric import Volume, guesses, plausible
@@ -225,7 +225,7 @@ class Collector:
     def add(self, name: str, volume: Volume, identity: int | None = None) -> None:
         """Append one density; InputError for a structure that is refused everywhere, and where the
         electrons are not those that it claims."""
-        structures.check(volume.atoms, name)
+        soundness.check(volume.atoms, name)
         electrons = self._plausible(name, volume)
         values = channels(volume, self.writer.spin)
         identity = self._identity(name) if identity is None else identity

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from neupol_cli.density import descriptor
 from neupol_cli.density.on_grid import GridChoice, check_size
 from neupol_cli.errors import DivergedError, UsageError
-from neupol_cli.io import volumetric
+from neupol_cli.io import structures, volumetric
 from neupol_cli.io.volumetric import Volume
 from neupol_cli.progress import counted
 
@@ -87,7 +86,7 @@ def describe(
     unit = descriptor.DESCRIPTORS[name][0]
     for path, table in zip(outputs, tables, strict=True):
         volume = Volume(atoms, grid, table, unit=unit)
-        volumetric.write(path, volume, f"{Path(label).name} {name} by neupol")
+        volumetric.write(path, volume, f"{structures.short(label)} {name} by neupol")
     return DescriptorReport(
         structure=label,
         descriptor=name,

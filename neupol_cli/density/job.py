@@ -19,7 +19,7 @@ from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError, NeupolError, UsageError
-from neupol_cli.io import structures, volumetric
+from neupol_cli.io import soundness, structures, volumetric
 from neupol_cli.io.charges import total_charge
 from neupol_cli.io.structure_formats import isolated
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
@@ -39,20 +39,20 @@ ITEMSIZE = {"float32": 4, "float64": 8}
 
 
 def frames(
-    source: str, on_error: str, reading: Reading = AS_WRITTEN
+    source: str, on_error: str, reading: Reading = AS_WRITTEN, doubts_told: bool = True
 ) -> Iterator[tuple[str, Atoms]]:
     """(label, checked structure) of each structure in a file, or on stdin (``-``).
 
     Of a cube or CHGCAR only the atoms count here, of a dataset every structure, with densities or
-    without; ``GridChoice`` reads the grid of a file that is to give it. ``reading``: what the user
-    says of the file.
+    without; ``GridChoice`` reads the grid of a file that is to give it. ``reading`` and
+    ``doubts_told``: as of ``structures.read``.
     """
     if source == "-" or not _is_single_density(source):
-        yield from structures.read([source], on_error, reading=reading)
+        yield from structures.read([source], on_error, reading=reading, doubts_told=doubts_told)
         return
     volume, label = volumetric.read(source, reading.pbc), printable(source)
     guesses.tell(label, volume)
-    structures.check(volume.atoms, label)
+    soundness.check(volume.atoms, label)
     if reading.pbc is False:
         isolated.make_molecule(volume.atoms, label)
     yield label, volume.atoms
@@ -254,11 +254,16 @@ class Job:
         return Density(report, predicted, reference, time.perf_counter() - start)
 
     def _doubts(self, atoms: Atoms, report: DensityReport) -> list[str] | None:
-        """Reasons not to trust the density; None where the model does not know its domain."""
-        domain = Domain.of(self.model.header)
+        """Reasons not to trust the density; None where there are none and the model does not know
+        its domain."""
+        domain, left_open = (
+            Domain.of(self.model.header),
+            list(atoms.info.get(structures.DOUBTS, ())),
+        )
         if domain is None:
-            return None
+            return left_open or None
         return [
+            *left_open,
             *domain.doubts(atoms, Bonds.of(atoms), {}),
             *doubts.of_electrons(*report.electron_count()),
         ]
@@ -320,7 +325,7 @@ class Job:
                 )
             self._writer.add(volume)
         else:
-            volumetric.write(name, volume, f"{Path(label).name} electron density by neupol")
+            volumetric.write(name, volume, f"{structures.short(label)} electron density by neupol")
         if volumetric_format.note is not None:
             print(f"{name}: {volumetric_format.note(volume)}", file=sys.stderr)
         if volume.spin is not None and not volumetric_format.holds_spin:

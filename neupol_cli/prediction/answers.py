@@ -98,7 +98,7 @@ def _aligned(predictions: list[Prediction]) -> None:
             grid.add_row(*row)
         stdout().print(grid)
         return
-    short = [Path(prediction.label).name for prediction in predictions]
+    short = [structures.short(prediction.label) for prediction in predictions]
     if len(set(short)) < len(short):  # of files in several folders
         short = [prediction.label for prediction in predictions]
     formulas = [prediction.atoms.get_chemical_formula() for prediction in predictions]
@@ -146,7 +146,9 @@ def hdf5_file(path: Path, predictions: Predictions) -> None:
     """Structures with the predictions as their targets; `neupol data info` reads it."""
     everything = list(predictions)
     rows = [p.targets() for p in everything]
-    targets = {name: _gathered([row[name] for row in rows]) for name in rows[0]}
+    # Not every structure has doubts where no model knows its domain.
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    targets = {name: _gathered([row[name] for row in rows]) for name in names}
     frames = [p.atoms for p in everything]
     dataset = hdf5.from_atoms(frames, "structures", "predicted by neupol", targets=targets)
     hdf5.write(path, dataset)

@@ -24,6 +24,7 @@ from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.io.structures import DOUBTS
 from neupol_cli.models.calibration import LEVEL
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.models.workers import in_order
@@ -50,7 +51,8 @@ class Prediction:
     holds nine truths in ten) where all that answered are calibrated. ``forces`` (n, 3) and
     ``stress`` (3, 3) where asked for; ``force_spread`` (n,) and ``force_uncertainty`` (n,), the
     radius of the ball around each force that holds nine true ones in ten, as for properties.
-    ``doubts`` are reasons not to trust the answer; None where no model knows its domain.
+    ``doubts`` are reasons not to trust the answer; None where there are none and no model knows its
+    domain.
     """
 
     label: str
@@ -194,12 +196,14 @@ class Committee:
         return None
 
     def doubted(self, prediction: Prediction) -> Prediction:
-        """The same with the doubts of all models that know their domain, each once."""
-        if not self.domains:
-            return prediction
+        """The same with what its source left open, and the doubts of all models that know their
+        domain, each once."""
         atoms, numbers = prediction.atoms, prediction.numbers()
+        reasons = list(atoms.info.get(DOUBTS, ()))
+        if not self.domains:
+            return replace(prediction, doubts=tuple(reasons) or None)
         bonds = Bonds.of(atoms)
-        reasons = [reason for d in self.domains for reason in d.doubts(atoms, bonds, numbers)]
+        reasons += [reason for d in self.domains for reason in d.doubts(atoms, bonds, numbers)]
         if prediction.forces is not None:
             reasons += doubts.of_forces(prediction.forces.values, prediction.forces.unit)
         if parts := doubts.distant_parts(atoms, bonds):

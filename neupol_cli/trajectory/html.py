@@ -15,6 +15,7 @@ from typing import TypedDict
 import numpy as np
 
 from neupol_cli.io.files import atomic
+from neupol_cli.io.structures import short
 from neupol_cli.trajectory.measures import report
 from neupol_cli.trajectory.paths import Trajectory, grouped
 from neupol_cli.trajectory.view import axes_of, half_bonds, radii_of, summary, title
@@ -170,7 +171,7 @@ def _row(row: Sequence[Trajectory], first: int) -> str:
         f"<br><small>{escape(summary(report(trajectory)))}</small></td>"
         for k, trajectory in enumerate(row)
     )
-    return f'<tr><th class="row">{escape(Path(row[0].label).name)}</th>{cells}</tr>'
+    return f'<tr><th class="row">{escape(short(row[0].label))}</th>{cells}</tr>'
 
 
 def _panel(trajectory: Trajectory) -> Panel:

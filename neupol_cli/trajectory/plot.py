@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli.figures import save
+from neupol_cli.io.structures import short
 from neupol_cli.trajectory.measures import report
 from neupol_cli.trajectory.paths import Trajectory, grouped
 from neupol_cli.trajectory.view import (
@@ -55,7 +56,7 @@ def write(path: Path, trajectories: Sequence[Trajectory], magnify: float) -> Non
             panels[row, k].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
             if row == 0:
                 panels[row, k].set_title(title(trajectory), fontsize=10)
-        panels[row, 0].set_ylabel(Path(by_model[0].label).name, fontsize=9)
+        panels[row, 0].set_ylabel(short(by_model[0].label), fontsize=9, parse_math=False)
     if magnify != 1.0:
         figure.suptitle(f"paths drawn {magnify:g} times as long as they are", fontsize=9)
     save(figure, path, dpi=160)

@@ -17,7 +17,7 @@ import torch
 from neupol_cli import checkpoint, registry
 from neupol_cli.commands import bench_runtime
 from neupol_cli.errors import TemporaryError, UsageError
-from neupol_cli.io import structures
+from neupol_cli.io import soundness
 from neupol_cli.io.volumetric import by_spacing
 from neupol_cli.runtime import cases, job, timing
 from neupol_cli.runtime.cases import Conditions, Subject, System, Work
@@ -246,7 +246,7 @@ def test_a_bug_is_not_taken_for_missing_memory():
 def test_alkanes_are_sound_molecules():
     for carbons in (1, 2, 7):
         atoms = cases.alkane(carbons)
-        structures.check(atoms, "alkane")
+        soundness.check(atoms, "alkane")
         assert len(atoms) == 3 * carbons + 2
         distances = atoms.get_all_distances()
         bonded = (distances[:carbons] < 1.6).sum(axis=1) - 1

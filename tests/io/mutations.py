@@ -68,6 +68,7 @@ water
 
 $$$$
 """
+SMILES = "# three\nCCO ethanol\nc1cc[nH]c1 pyrrole\nC[C@H](N)C(=O)O alanine\n"
 LAMMPS = """water
 3 atoms
 2 atom types
@@ -91,6 +92,7 @@ Atoms # atomic
 def originals(folder: Path) -> dict[str, bytes]:
     """Name -> content of whole files, one a format."""
     files = {"a.sdf": SDF.encode(), "a.data": LAMMPS.encode()}
+    files |= {"a.smi": SMILES.encode(), "a.csv": b"n,smiles\n1,CCO\n2,c1cc[nH]c1\n"}
     for name, (kind, atoms) in WRITTEN.items():
         ase_write(folder / name, atoms, format=kind)
         files[name] = (folder / name).read_bytes()

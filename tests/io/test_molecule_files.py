@@ -62,6 +62,11 @@ def test_charges_and_data_items_of_an_sdf_survive(tmp_path: Path) -> None:
     assert read(tmp_path / "b.sdf")[0].info["charge"] == 1
 
 
+def test_an_item_of_an_sdf_that_only_begins_like_json_is_text(tmp_path: Path) -> None:
+    (tmp_path / "a.sdf").write_text(sdf("NH3", items="> <note>\n_JSON of sorts\n\n"))
+    assert read(tmp_path / "a.sdf")[0].info["note"] == "_JSON of sorts"
+
+
 def test_columns_of_an_sdf_may_touch(tmp_path: Path) -> None:
     text = sdf("H2O").replace("    0.0000    0.0000    0.1193", "-1000.0000-2000.0000    0.1193")
     (tmp_path / "a.sdf").write_text(text)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neupol_cli.errors import InputError
-from neupol_cli.io import structures
+from neupol_cli.io import soundness, structures
 from neupol_cli.io.hdf5 import Target
 
 WATER = "3\nwater\nO 0.0 0.0 0.119\nH 0.0 0.763 -0.477\nH 0.0 -0.763 -0.477\n"
@@ -307,7 +307,7 @@ def test_two_atoms_on_one_spot_against_brute_force() -> None:
         atoms = ase.Atoms("HH", random.normal(size=(2, 3)) * 5, cell=random.normal(size=(3, 3)) * 2)
         atoms.pbc = random.rand(3) < 0.7
         periodic = atoms.cell.array[atoms.pbc]
-        if len(periodic) and structures._heights(periodic).min() < 0.5:
+        if len(periodic) and soundness._heights(periodic).min() < 0.5:
             continue
         if random.rand() < 0.6:  # near an image of the other, within the limit or just beyond
             offset = random.normal(size=3)
@@ -315,24 +315,24 @@ def test_two_atoms_on_one_spot_against_brute_force() -> None:
             image = random.randint(-2, 3, size=len(periodic)) @ periodic if len(periodic) else 0.0
             atoms.positions[1] = atoms.positions[0] + offset + image
         many = atoms * (1 + 2 * atoms.pbc)  # enough atoms for the tree
-        close = _nearest(atoms) < structures.CLOSEST
+        close = _nearest(atoms) < soundness.CLOSEST
         seen[close] += 1
         if close:
             for found in (atoms, many):
                 with pytest.raises(InputError, match="on one spot"):
-                    structures.check(found, "a")
+                    soundness.check(found, "a")
         else:
-            structures.check(atoms, "a")
-            structures.check(many, "a")
+            soundness.check(atoms, "a")
+            soundness.check(many, "a")
 
 
 def test_hundred_thousand_atoms_are_checked_in_a_second_or_so() -> None:
     crystal = bulk("Cu", "fcc", a=3.6, cubic=True) * (30, 30, 28)
     begin = time.process_time()
-    structures.check(crystal, "a")
+    soundness.check(crystal, "a")
     crystal.positions[:] = 1.0
     with pytest.raises(InputError, match="on one spot"):
-        structures.check(crystal, "a")
+        soundness.check(crystal, "a")
     assert time.process_time() - begin < 5.0
 
 

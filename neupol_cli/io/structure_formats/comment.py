@@ -155,6 +155,14 @@ def typed(key: str, value: Value | None) -> object:
     return _truths(_WORD.findall(text), text)
 
 
+def item(text: str) -> object:
+    """What a record says behind a name of its own, with its type; text where it is nothing else."""
+    try:
+        return typed("", Value(text))
+    except ValueError:
+        return text
+
+
 def _from_json(text: str) -> object:
     try:
         content: object = json.loads(text)

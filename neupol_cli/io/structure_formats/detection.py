@@ -8,13 +8,14 @@ from pathlib import Path
 from neupol_cli.errors import InputError
 from neupol_cli.io.compressed import ENDINGS, open_text, plain_name
 from neupol_cli.io.structure_formats import mopac, xsf
-from neupol_cli.io.structure_formats.xyz import LONGEST
+from neupol_cli.io.structure_formats.frame import LONGEST
 
 # Formats with readers of our own: ASE's modules, which cost time, are not asked about these.
 SUFFIXES = {
     ".xyz": "extxyz", ".extxyz": "extxyz", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf",
     ".mol2": "mol2", ".pdb": "proteindatabank", ".ent": "proteindatabank",
     ".cube": "cube", ".cub": "cube", ".xsf": "xsf", ".axsf": "xsf", ".mop": "mopac",
+    ".smi": "smiles", ".smiles": "smiles", ".csv": "smiles-table", ".tsv": "smiles-table",
 }  # fmt: skip
 # By the first characters: formats whose files are called anything, or like those of another one.
 HEADINGS = {

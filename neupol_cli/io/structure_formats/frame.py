@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class Frame:
     """Either atoms, whose first stands on line ``line``, or the reason why there are none.
 
-    ``note``: what whoever gave the file should know of how it was read.
+    ``note``: what whoever gave the file should know of how it was read. ``doubts``: reasons not to
+    trust these atoms, for people and programs.
     """
 
     atoms: Atoms | None
     line: int = 0
     error: InputError | None = None
     note: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,38 @@ class Reading:
     pbc: bool | None = None
 
 
+LONGEST = 1_000_000  # characters in a line
 AS_WRITTEN = Reading()
 Reader = Callable[[TextIO, str, Reading], Iterator[Frame]]
+
+
+class Lines:
+    """The lines of a stream, numbered from 1; knows whether the last one ended in a newline."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.stream, self.name, self.number, self.whole = stream, name, 0, True
+
+    def next(self) -> str | None:
+        """The next line, None at the end. Raises InputError: it is endless."""
+        text = self.stream.readline(LONGEST)
+        if not text:
+            return None
+        self.number += 1
+        self.whole = text.endswith("\n")
+        if not self.whole and len(text) == LONGEST:
+            raise self.bad("the line has more than a million characters; is this a text file?")
+        return text.lstrip("\ufeff") if self.number == 1 else text
+
+    def filled(self) -> str:
+        """The next line that is not blank, or nothing at the end."""
+        while (text := self.next()) is not None:
+            if text.strip():
+                return text
+        return ""
+
+    def bad(self, reason: str) -> InputError:
+        """An error at the line that was read last."""
+        return InputError(f"{self.name}:{self.number}: {reason}")
 
 
 class Rows:

@@ -16,7 +16,6 @@ from ase import Atoms
 
 from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats import comment, elements
-from neupol_cli.io.structure_formats.comment import Value
 from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
 from neupol_cli.io.structure_formats.numerals import number
 
@@ -187,5 +186,5 @@ def _items(rows: Rows, first: int, end: int) -> dict[str, object]:
         while index < end and rows.rows[index].strip():
             content.append(rows.rows[index].strip())
             index += 1
-        items[match[1]] = comment.typed("", Value("\n".join(content)))
+        items[match[1]] = comment.item("\n".join(content))
     return items

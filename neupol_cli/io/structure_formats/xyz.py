@@ -21,10 +21,9 @@ from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats import comment as comments
 from neupol_cli.io.structure_formats import elements
 from neupol_cli.io.structure_formats.comment import TRUTH, Value
-from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Reading
+from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Lines, Reading
 from neupol_cli.io.structure_formats.numerals import cut_short, number, table
 
-LONGEST = 1_000_000  # characters in a line
 MOST = 100_000_000  # atoms in a frame
 PLAIN = ("species", "S", 1), ("pos", "R", 3)
 SPECIAL = {"properties": "Properties", "lattice": "Lattice", "pbc": "pbc"}  # of any case
@@ -36,7 +35,7 @@ def frames(stream: TextIO, name: str, reading: Reading = AS_WRITTEN) -> Iterator
     A frame with a bad row is reported and the next one read; after a count that does not fit, where
     the next frame starts is unknown, and nothing more is read.
     """
-    lines = _Lines(stream, name)
+    lines = Lines(stream, name)
     head = lines.filled()
     if not head:
         yield Frame(None, error=InputError(f"{name}: is empty; a structure was expected"))
@@ -50,33 +49,6 @@ def frames(stream: TextIO, name: str, reading: Reading = AS_WRITTEN) -> Iterator
         head = lines.filled()
 
 
-class _Lines:
-    """Lines with their number; knows whether the last one was ended by a newline."""
-
-    def __init__(self, stream: TextIO, name: str) -> None:
-        self.stream, self.name, self.number, self.whole = stream, name, 0, True
-
-    def next(self) -> str | None:
-        text = self.stream.readline(LONGEST)
-        if not text:
-            return None
-        self.number += 1
-        self.whole = text.endswith("\n")
-        if not self.whole and len(text) == LONGEST:
-            raise self.bad("the line has more than a million characters; is this a text file?")
-        return text.lstrip("\ufeff") if self.number == 1 else text
-
-    def filled(self) -> str:
-        """The next line that is not blank, or nothing at the end."""
-        while (text := self.next()) is not None:
-            if text.strip():
-                return text
-        return ""
-
-    def bad(self, reason: str) -> InputError:
-        return InputError(f"{self.name}:{self.number}: {reason}")
-
-
 @dataclass(frozen=True)
 class _Block:
     comment: str
@@ -85,7 +57,7 @@ class _Block:
     whole: bool  # the last row ends with a newline
 
 
-def _cut(head: str, lines: _Lines) -> _Block:
+def _cut(head: str, lines: Lines) -> _Block:
     """Comment and rows of the frame that starts with ``head``; InputError if they are not there."""
     count = _count(head, lines)
     comment = lines.next()
@@ -105,7 +77,7 @@ def _cut(head: str, lines: _Lines) -> _Block:
     return block
 
 
-def _count(head: str, lines: _Lines) -> int:
+def _count(head: str, lines: Lines) -> int:
     word = head.strip()
     if not (word.isascii() and word.isdecimal()):
         raise lines.bad(f"expected a number of atoms, found '{word[:40]}'")
