@@ -47,7 +47,7 @@ def frames(
     without; ``GridChoice`` reads the grid of a file that is to give it. ``reading``: what the user
     says of the file.
     """
-    if source == "-" or not _is_single_density(source):
+    if source == "-" or not is_single_density(source):
         yield from structures.read([source], on_error, reading=reading)
         return
     volume, label = volumetric.read(source, reading.pbc), printable(source)
@@ -60,7 +60,7 @@ def frames(
     yield label, volume.atoms
 
 
-def _is_single_density(source: str) -> bool:
+def is_single_density(source: str) -> bool:
     """Whether a name is that of one density, which `structures` does not read."""
     try:
         volumetric_format = volumetric.format_of(source)
