@@ -129,7 +129,7 @@ def _put_out(
     """Every structure's charges on stdout, and all of them in the file."""
     from neupol_cli.charges import report
 
-    done = []
+    done, answered = [], 0
     for found in reports:
         if isinstance(found, InputError):
             if on_error == "fail":
@@ -137,9 +137,12 @@ def _put_out(
             typer.echo(f"neupol: {found} (skipped)", err=True)
             continue
         _print(found, as_json)
+        answered += 1
         if output is not None:
             done.append(found)
-    if output is not None and done:
+    if not answered:
+        raise InputError("no structure was left to share a density out in")
+    if output is not None:
         report.write(output, done)
 
 

@@ -15,13 +15,12 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from neupol_cli.errors import InputError
-from neupol_cli.io.volumetric import Volume, plausible
 
 ALL = 0  # in place of the number of valence electrons
 FINE = 4000  # nodes between which the density's logarithm is taken for a straight line
 FAR = 1000.0  # Angstrom: nothing is farther
+TAIL = 1e-12  # e/Angstrom^3: from here on a straight line
 NOTHING = 1e-8  # e/Angstrom^3: where an atom ends
-OFF = 0.05  # of the electrons that a density may miss before it is one of other atoms
 LEVELS = {True: "PBE/GTH valence densities", False: "PBE densities of all electrons"}
 
 
@@ -115,10 +114,12 @@ def _refined(radii: np.ndarray, logarithms: np.ndarray) -> tuple[np.ndarray, np.
     out, where its logarithm goes on as a straight line."""
     from scipy.interpolate import CubicSpline
 
+    kept = logarithms > np.log(TAIL)
+    radii, logarithms = radii[kept], logarithms[kept]
     nodes = np.geomspace(radii[0], radii[-1], FINE)
     values = CubicSpline(np.log(radii), logarithms)(np.log(nodes))
     first = values[0] - nodes[0] * (values[1] - values[0]) / (nodes[1] - nodes[0])
-    slope = min((values[-1] - values[-2]) / (nodes[-1] - nodes[-2]), 0.0)
+    slope = (values[-1] - values[-2]) / (nodes[-1] - nodes[-2])
     last = values[-1] + slope * (FAR - nodes[-1])
     return np.concatenate([[0.0], nodes, [FAR]]), np.concatenate([[first], values, [last]])
 
@@ -144,37 +145,15 @@ def of_model(numbers: Sequence[int], valence: Mapping[int, float]) -> list[FreeA
     return atoms
 
 
-def of_density(volume: Volume, charge: int, grid_error: float, name: str) -> list[FreeAtom]:
-    """The free atoms whose electrons a density holds: all of them, or the valence ones.
-
-    Args:
-        volume: the density.
-        charge: of the structure.
-        grid_error: electrons that its sum may be off.
-        name: for messages.
-
-    Raises:
-        InputError: it holds neither number of electrons, or the table has no such atom.
-    """
-    numbers = volume.atoms.numbers.tolist()
-    valences = [_valence_electrons(number) for number in numbers]
-    counted = None if None in valences else float(sum(filter(None, valences))) - charge
-    everything = float(sum(numbers)) - charge
-    is_valence = counted is not None and not plausible.all_electron(volume, counted)
-    expected = everything if counted is None or not is_valence else counted
-    if abs(volume.electrons - expected) > max(0.5, OFF * expected, 4 * grid_error):
-        known = "" if counted is None else f"{counted:g} (valence) or "
-        raise InputError(
-            f"{name}: holds {volume.electrons:.3f} electrons; free atoms are known here that have "
-            f"{known}{everything:g} (all)"
-        )
-    return [free_atom(number, is_valence) for number in numbers]
-
-
-def _valence_electrons(number: int) -> int | None:
+def conventions(numbers: Sequence[int]) -> list[list[FreeAtom]]:
+    """The free atoms of a structure by valence electrons and by all electrons, as far as the table
+    has them."""
     table = _table()
-    row = table.row(number, True)
-    return None if row is None else int(table.valence[row])
+    return [
+        [free_atom(number, is_valence) for number in numbers]
+        for is_valence in (True, False)
+        if all(table.row(number, is_valence) is not None for number in numbers)
+    ]
 
 
 def level(atoms: Sequence[FreeAtom]) -> str:

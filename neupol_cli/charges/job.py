@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from neupol_cli.models.density.model import DensityModel
 
-POINT = 32  # bytes: a point's density, its promolecule's and what is left of it
+POINT = 40  # bytes: a point's density, its promolecule's and what is left of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +123,7 @@ def _of_given(label: str, volume: Volume, options: ChargesOptions) -> ChargesRep
         raise InputError(
             f"{label}: is no electron density: {reason}; --accept takes it for one all the same"
         )
-    error, _ = measures.grid_errors(volume, None)
-    free = free_atoms.of_density(volume, total_charge(atoms, label) or 0, error, label)
+    free = pieces.free_atoms_of(volume, total_charge(atoms, label) or 0, label)
     return _report(label, volume, free, [], options, start)
 
 
@@ -169,8 +168,7 @@ def _of_predicted(
     with counted("probes", grid.size) as tick:
         volume = predict(model, atoms, grid, tile_memory, tick).volume
     if free is None:
-        error, _ = measures.grid_errors(volume, None)
-        free = free_atoms.of_density(volume, total_charge(atoms, label) or 0, error, label)
+        free = pieces.free_atoms_of(volume, total_charge(atoms, label) or 0, label)
     domain = Domain.of(model.header)
     reasons = [] if domain is None else domain.doubts(atoms, Bonds.of(atoms), {})
     return _report(label, volume, free, reasons, options, start)
@@ -213,12 +211,13 @@ def _report(
     cut = [] if short is None else [f"the grid cuts the density off: {short}"]
     report.doubts = [*reasons, *cut, *count]
     doubts.told(label, report.doubts, options.strict)
-    report.schemes = {name: _answer(name, deformation) for name in options.schemes}
+    report.schemes = {name: answer(name, deformation) for name in options.schemes}
     report.seconds = time.perf_counter() - start
     return report
 
 
-def _answer(name: str, deformation: Deformation) -> AtomicCharges:
+def answer(name: str, deformation: Deformation) -> AtomicCharges:
+    """The charges in a density by one of the schemes (DivergedError: MBIS does not settle)."""
     free, has_spin = deformation.free, deformation.spin is not None
     if name == "mbis":
         result = mbis.mbis(deformation)

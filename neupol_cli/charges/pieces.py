@@ -2,7 +2,8 @@
 
 A density on a grid is sharper at a nucleus than its step can follow. What is left of it without its
 free atoms is smooth there: that is summed over the grid, and the free atoms are integrated around
-their own nuclei, or are known anyway.
+their own nuclei, or are known anyway. In cores of all electrons even the difference is too sharp,
+between two basis sets, while molecules hardly change them: there it is taken for nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from neupol_cli.charges import free_atoms
 from neupol_cli.charges.free_atoms import FreeAtom
 from neupol_cli.errors import InputError
 from neupol_cli.io.volumetric import Grid, Volume
@@ -23,11 +25,13 @@ from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.workers import in_order
 
+CORE = 10.0  # e/Angstrom^3, which all electrons of carbon have up to 0.2 Angstrom
+OFF = 0.05  # of the electrons that a density may miss before it is one of other atoms
 EDGE = 12  # points of the grid along each edge of a piece
 # Points around a nucleus: spheres, at equal steps of ln r, and on each of them latitudes; a sphere
 # has twice as many meridians. Close to the nucleus, where other atoms have little, fewer will do.
 SPHERES, INNERMOST = 48, 0.01  # ..., Angstrom
-CLOSE, FEW_LATITUDES, LATITUDES = 0.3, 5, 11  # Angstrom, ...
+CLOSE, FEW_LATITUDES, LATITUDES = 0.5, 5, 11  # Angstrom, ...
 AROUND = 1500  # points around a nucleus that are a piece
 Block = tuple[slice, slice, slice]
 
@@ -136,7 +140,7 @@ class Deformation:
 
 
 def deformation(volume: Volume, free: Sequence[FreeAtom], charge: int | None = None) -> Deformation:
-    """A density less its free atoms'. Where no atom is near, there is nothing.
+    """A density less its free atoms'; zero in cores, and where no atom is near.
 
     Args:
         volume: the density of A atoms.
@@ -148,7 +152,10 @@ def deformation(volume: Volume, free: Sequence[FreeAtom], charge: int | None = N
     """
     grid = volume.grid
     free_density = promolecule(volume.atoms, grid, free)
-    felt = np.where(free_density > 0.0, volume.values, 0.0)
+    densest = np.inf if free[0].is_valence else CORE
+    counts = (free_density > 0.0) & (free_density <= densest)
+    felt = np.where(counts, volume.values, 0.0)
+    free_density[~counts] = 0.0
     summed, summed_free = (float(v.sum()) * grid.element for v in (felt, free_density))
     factor = 1.0
     if charge is not None:
@@ -159,6 +166,35 @@ def deformation(volume: Volume, free: Sequence[FreeAtom], charge: int | None = N
     felt -= free_density
     electrons = sum(atom.electrons for atom in free) + summed - summed_free
     return Deformation(volume.atoms, grid, felt, volume.spin, free, electrons, factor)
+
+
+def free_atoms_of(volume: Volume, charge: int, name: str) -> list[FreeAtom]:
+    """The free atoms whose electrons a density holds: the valence ones, or all of them.
+
+    Told by what is left of the density without either: of a coarse grid's sum both would be off.
+
+    Args:
+        volume: the density.
+        charge: of the structure.
+        name: the density's, for messages.
+
+    Raises:
+        InputError: it holds neither number of electrons, or there are no such free atoms.
+    """
+    choices = free_atoms.conventions(volume.atoms.numbers.tolist())
+    if not choices:
+        raise InputError(f"{name}: there are no free atoms of {volume.atoms.symbols} here")
+    counts = [sum(atom.electrons for atom in free) - charge for free in choices]
+    found = [deformation(volume, free).electrons for free in choices]
+    apart = [abs(n - count) for n, count in zip(found, counts, strict=True)]
+    # Hydrogen's are the same electrons twice.
+    best = 1 if len(choices) == 2 and apart[1] < apart[0] - 0.5 else 0
+    if apart[best] > max(0.5, OFF * counts[best]):
+        known = " or ".join(f"{count:g}" for count in counts)
+        raise InputError(
+            f"{name}: holds {found[best]:.3f} electrons, its free atoms with their charge {known}"
+        )
+    return choices[best]
 
 
 def promolecule(atoms: Atoms, grid: Grid, free: Sequence[FreeAtom]) -> np.ndarray:
