@@ -4,8 +4,8 @@
     python benchmarks/charges.py density.h5 | tee benchmarks/results/charges.txt
 
 1. Every density of the split: the model's on the same grid, charges of both by each scheme.
-2. Small molecules by the model and by PySCF, valence electrons and all electrons, beside published
-   values; water by MBIS as Psi4 has it.
+2. Small molecules by the model and by PySCF, of valence electrons and of all; water by MBIS beside
+   what Psi4 publishes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ FORMAMIDE = [  # Angstrom; flat, bonds and angles about those of microwave spect
     [0.0, 0.0, 0.0], [-0.690, 0.997, 0.0], [-0.424, -1.015, 0.0],
     [1.361, 0.0, 0.0], [1.848, 0.879, 0.0], [1.848, -0.879, 0.0],
 ]  # fmt: skip
+# The data's own level, and nearly converged basis sets with and without core electrons.
+LEVELS = (("gth-dzvp", "gth-pbe"), ("gth-qzv3p", "gth-pbe"), ("def2-qzvp", "none"))
 MOLECULES = {"water": "H2O", "carbon dioxide": "CO2", "hydrogen fluoride": "HF"}
 
 
@@ -77,7 +79,7 @@ def held_out(path: Path, split: str, model: DensityModel) -> None:
 def sanity(model: DensityModel) -> None:
     """The second part."""
     valence = measures.valence_of(model.header)
-    print("\nmolecule            density                   scheme     charges (e)")
+    print("\nmolecule            density        scheme     charges (e)")
     molecules = {name: molecule(formula) for name, formula in MOLECULES.items()}
     molecules["formamide"] = Atoms("COHNH2", FORMAMIDE)
     for name, atoms in molecules.items():
@@ -85,19 +87,16 @@ def sanity(model: DensityModel) -> None:
         core_less = free_atoms.of_model(atoms.numbers.tolist(), valence)
         whole = [free_atoms.free_atom(int(z), False) for z in atoms.numbers]
         predicted = predict(model, atoms, grid, MEMORY, lambda done: None).volume
-        table = {
-            "model": (predicted, core_less),
-            "PBE/GTH/GTH-DZVP": (dft.solve(atoms, dft.Settings(), name)[0], core_less),
-            "PBE/def2-TZVP": (
-                dft.solve(atoms, dft.Settings(basis="def2-tzvp", pseudo="none"), name)[0],
-                whole,
-            ),
-        }
+        table = {"model": (predicted, core_less)}
+        for basis, pseudo in LEVELS:
+            settings = dft.Settings(basis=basis, pseudo=pseudo)
+            free = whole if pseudo == "none" else core_less
+            table[f"PBE {basis}"] = (dft.solve(atoms, settings, name)[0], free)
         for density, (volume, free) in table.items():
             for scheme in SCHEMES:
                 values = zip(atoms.symbols, charges(volume, free, scheme), strict=True)
                 line = " ".join(f"{symbol} {q:+.3f}" for symbol, q in values)
-                print(f"{name:18}  {density:24}  {scheme:9}  {line}", flush=True)
+                print(f"{name:18}  {density:13}  {scheme:9}  {line}", flush=True)
 
 
 def beside_psi4() -> None:
@@ -112,7 +111,7 @@ def beside_psi4() -> None:
     found = atoms.numbers - moments.electrons
     volumes = moments.thirds / BOHR**3
     print("\nMBIS of water, HF/cc-pVDZ  O charge (e)  H charge  O volume (bohr^3)  H volume")
-    print("Psi4 1.x, tests/mbis-1         -0.84572   0.42286           26.3377    1.5095")
+    print("Psi4, tests/mbis-1             -0.84572   0.42286           26.3377    1.5095")
     print(
         f"here, a grid of {SPACING} Angstrom   {found[0]:9.5f}  {found[1]:8.5f}  "
         f"{volumes[0]:16.4f}  {volumes[1]:8.4f}"

@@ -130,12 +130,16 @@ def _put_out(
     from neupol_cli.charges import report
 
     done, answered = [], 0
+    said: set[str] = set()
     for found in reports:
         if isinstance(found, InputError):
             if on_error == "fail":
                 raise found
             typer.echo(f"neupol: {found} (skipped)", err=True)
             continue
+        if found.free_atoms not in said:
+            typer.echo(f"neupol: free atoms: {found.free_atoms}", err=True)
+            said.add(found.free_atoms)
         _print(found, as_json)
         answered += 1
         if output is not None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from neupol_cli.models.density.model import DensityModel
 
-POINT = 40  # bytes: a point's density, its promolecule's and what is left of it
+POINT = 40  # bytes: a point's density, its promolecule's, what is left of it, and on the way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +193,7 @@ def _report(
         start: when the work began, s.
     """
     charge = total_charge(volume.atoms, label) or 0
-    short = coverage.shortfall(volume.grid, volume.atoms)
-    if short is not None and options.normalize:
-        raise InputError(f"{label}: --normalize: the grid cuts the density off: {short}")
+    cut = _cut_off(label, volume, options.normalize)
     deformation = pieces.deformation(volume, free, charge if options.normalize else None)
     report = ChargesReport(
         structure=label,
@@ -208,12 +206,20 @@ def _report(
         factor=deformation.factor if options.normalize else None,
     )
     count = doubts.of_electrons(report.electrons, report.electrons_expected, 0.0)
-    cut = [] if short is None else [f"the grid cuts the density off: {short}"]
     report.doubts = [*reasons, *cut, *count]
     doubts.told(label, report.doubts, options.strict)
     report.schemes = {name: answer(name, deformation) for name in options.schemes}
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _cut_off(label: str, volume: Volume, normalize: bool) -> list[str]:
+    """The doubt that a grid deserves which holds a part of the density; InputError where the whole
+    is to be scaled."""
+    short = coverage.shortfall(volume.grid, volume.atoms)
+    if short is not None and normalize:
+        raise InputError(f"{label}: --normalize: the grid cuts the density off: {short}")
+    return [] if short is None else [f"the grid cuts the density off: {short}"]
 
 
 def answer(name: str, deformation: Deformation) -> AtomicCharges:

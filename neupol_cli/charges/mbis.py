@@ -13,7 +13,8 @@ which is repeated until it changes nothing; the sum then is the one of its kind 
 the density (Kullback and Leibler). Two steps say how such an iteration goes on, and where it may
 jump to (SQUAREM: Varadhan, Roland, Scand. J. Stat. 35, 335, 2008): the same end in a fraction of
 the steps. Of a valence density core electrons are left out of
-the innermost rows: carbon keeps one shell of four electrons.
+the innermost rows: carbon keeps one shell of four electrons. That makes charges more polar than of
+all electrons, by 0.05 e in water and 0.1 e in CO2 (benchmarks/results/charges.txt).
 """
 
 from __future__ import annotations

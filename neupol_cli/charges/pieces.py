@@ -154,18 +154,20 @@ def deformation(volume: Volume, free: Sequence[FreeAtom], charge: int | None = N
     free_density = promolecule(volume.atoms, grid, free)
     densest = np.inf if free[0].is_valence else CORE
     counts = (free_density > 0.0) & (free_density <= densest)
-    felt = np.where(counts, volume.values, 0.0)
+    values = np.where(counts, volume.values, 0.0)
     free_density[~counts] = 0.0
-    summed, summed_free = (float(v.sum()) * grid.element for v in (felt, free_density))
-    factor = 1.0
-    if charge is not None:
-        if not summed > 0.0:
-            raise InputError(f"a density of {summed:.3g} electrons cannot be normalised")
-        factor = (summed_free - charge) / summed
-    felt *= factor
-    felt -= free_density
+    summed, summed_free = (float(v.sum()) * grid.element for v in (values, free_density))
+    factor = 1.0 if charge is None else _factor(summed, summed_free - charge)
+    values *= factor
+    values -= free_density
     electrons = sum(atom.electrons for atom in free) + summed - summed_free
-    return Deformation(volume.atoms, grid, felt, volume.spin, free, electrons, factor)
+    return Deformation(volume.atoms, grid, values, volume.spin, free, electrons, factor)
+
+
+def _factor(electrons: float, wanted: float) -> float:
+    if not electrons > 0.0:
+        raise InputError(f"a density of {electrons:.3g} electrons cannot be normalised")
+    return wanted / electrons
 
 
 def free_atoms_of(volume: Volume, charge: int, name: str) -> list[FreeAtom]:

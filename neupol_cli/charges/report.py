@@ -139,10 +139,7 @@ class ChargesReport:
 
     def lines(self) -> Iterator[str]:
         """For people, above the tables."""
-        yield (
-            f"{self.structure}: {self.frame.get_chemical_formula()}, charge {self.charge:+d}, "
-            f"free atoms: {self.free_atoms}"
-        )
+        yield f"{self.structure}: {self.frame.get_chemical_formula()}, charge {self.charge:d}"
         yield (
             f"  electrons  {self.electrons:.6f} of {self.electrons_expected:g} "
             f"({self.electrons_sum:.6f} summed over the grid, the rest is its own error)"
