@@ -20,6 +20,7 @@ import typer
 from neupol_cli import __version__, signals
 from neupol_cli.commands import (
     bench_runtime,
+    charges,
     data,
     density,
     density_compare,
@@ -52,6 +53,7 @@ app = typer.Typer(
 # name -> a function with typer's annotations; a group of subcommands is mounted below.
 COMMANDS: dict[str, Callable[..., None]] = {
     "bench-runtime": bench_runtime.bench_runtime,
+    "charges": charges.charges,
     "density": density.density,
     "density-compare": density_compare.density_compare,
     "density-descriptor": density_descriptor.density_descriptor,

@@ -47,7 +47,7 @@ def frames(
     without; ``GridChoice`` reads the grid of a file that is to give it. ``reading`` and
     ``doubts_told``: as of ``structures.read``.
     """
-    if source == "-" or not _is_single_density(source):
+    if source == "-" or not is_single_density(source):
         yield from structures.read([source], on_error, reading=reading, doubts_told=doubts_told)
         return
     volume, label = volumetric.read(source, reading.pbc), printable(source)
@@ -58,7 +58,7 @@ def frames(
     yield label, volume.atoms
 
 
-def _is_single_density(source: str) -> bool:
+def is_single_density(source: str) -> bool:
     """Whether a name is that of a format whose files hold one density each, and no less."""
     try:
         volumetric_format = volumetric.format_of(source)
