@@ -58,8 +58,8 @@ def molecules(count: int) -> list[Any]:
     return chosen
 
 
-# With these every checkout builds the same network, whose answer is not zero.
-ALIKE = {"softening": 0.0, "output_start": "glorot"}
+# With these every checkout builds the same network, whose answer is not zero and not drawn by lot.
+ALIKE = {"softening": 0.0, "output_start": "glorot", "alpha_drop": 0.0}
 
 
 def alike(name: str) -> dict[str, object]:
@@ -69,14 +69,16 @@ def alike(name: str) -> dict[str, object]:
     return {key: value for key, value in ALIKE.items() if key in registry.defaults(name)}
 
 
-def property_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:
-    """Predictions, a training step's gradients, or energies and forces of a batch."""
+def property_case(
+    name: str, what: str, count: int = 32, structures: Callable[[int], list[Any]] = molecules
+) -> Callable[[], Any]:
+    """Predictions, a training step's gradients, or energies and forces of so many structures."""
     import torch
 
     from neupol_cli import registry
 
     model: Any = registry.build(name, alike(name))
-    chosen = molecules(-(-count // 4) if name in LARGE else count)
+    chosen = structures(-(-count // 4) if name in LARGE else count)
     graph = graph_class().from_atoms(chosen, torch.float32)
 
     def inference() -> Any:
@@ -84,7 +86,6 @@ def property_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:
             return model.eval().network(graph)
 
     def training() -> Any:
-        torch.manual_seed(1)  # dropout
         loss = model.train().network(graph).abs().mean()
         weights = [p for p in model.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -94,7 +95,6 @@ def property_case(name: str, what: str, count: int = 32) -> Callable[[], Any]:
         return model.eval().derivatives(graph, create_graph=False)[1]
 
     def learning() -> Any:  # of forces: a derivative of derivatives
-        torch.manual_seed(1)
         values, pulled, _ = model.train().derivatives(graph, create_graph=True)
         loss = values.abs().mean() + pulled.abs().mean()
         weights = [p for p in model.parameters() if p.requires_grad]

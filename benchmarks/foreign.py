@@ -1,9 +1,9 @@
-"""Files that nine programs write here, read by neupol and by code that shares nothing with it.
+"""Files that ten programs write here, read by neupol and by code that shares nothing with it.
 
     python benchmarks/foreign.py [PROGRAM ...] [--work FOLDER] [--keep]
 
-CP2K, Quantum ESPRESSO, ABINIT, GPAW, Psi4, NWChem, xtb and Elk are Debian's packages, PySCF is the
-one beside neupol; each computes a water molecule or two atoms of silicon in seconds
+CP2K, Quantum ESPRESSO, ABINIT, GPAW, Psi4, NWChem, xtb, Elk and MOPAC are Debian's packages, PySCF
+is the one beside neupol; each computes a water molecule or two atoms of silicon in seconds
 (foreign_inputs.py). Structures must be what the program was told, or says itself, and densities
 have the electrons and the centre that the file's raw numbers have. Prints the table of
 results/foreign.md; ``--keep`` packs the files into tests/data/foreign with what they hold. Exit
@@ -53,7 +53,7 @@ class Expected:
         frames: how many structures there are.
         frame: which of them this is.
         refused: what neupol has to say of a file that is no whole density.
-        electrons, centre: of a cube, by :func:`raw_cube`.
+        electrons, centre: of a cube or an xsf, by `RAW`.
     """
 
     file: str
@@ -181,6 +181,21 @@ def elk(folder: Path) -> list[Expected]:
     return [silicon("GEOMETRY.OUT", np.array([-half, half]))]
 
 
+def mopac(folder: Path) -> list[Expected]:
+    """MOPAC relaxes a molecule, and takes it in a box as it is."""
+    for name, job in (("water", inputs.MOPAC), ("box", inputs.MOPAC_BOX)):
+        (folder / f"{name}.mop").write_text(inputs.filled(job))
+        run(folder, "mopac", f"{name}.mop")
+    rows = (folder / "water.arc").read_text().split("FINAL GEOMETRY OBTAINED\n")[1].splitlines()
+    end = [[float(word) for word in row.split()[1:6:2]] for row in rows[3:6]]
+    return [
+        water("water.mop"),
+        Expected("water.out", "OHH", end),
+        Expected("water.arc", "OHH", end),
+        *(water(f"box.{ending}", periodic=True) for ending in ("mop", "out", "arc")),
+    ]
+
+
 # Function, and Debian's package that says the version.
 PROGRAMS: dict[str, tuple[Callable[[Path], list[Expected]], str]] = {
     "CP2K": (cp2k, "cp2k"),
@@ -192,6 +207,7 @@ PROGRAMS: dict[str, tuple[Callable[[Path], list[Expected]], str]] = {
     "NWChem": (nwchem, "nwchem"),
     "xtb": (xtb, "xtb"),
     "Elk": (elk, "elk-lapw"),
+    "MOPAC": (mopac, "mopac"),
 }
 
 
@@ -220,6 +236,25 @@ def raw_cube(text: str) -> tuple[float, tuple[float, ...]]:
     return float(values.sum() * abs(np.linalg.det(steps))), tuple(centre.tolist())
 
 
+def raw_xsf(text: str) -> tuple[float, tuple[float, ...]]:
+    """The same of an xsf in e/bohr^3, with lengths in Angstrom and the first planes once more."""
+    lines = text.splitlines()
+    head = next(k for k, line in enumerate(lines) if "DATAGRID_3D_" in line and "BLOCK" not in line)
+    end = next(k for k, line in enumerate(lines) if "END_DATAGRID" in line)
+    n1, n2, n3 = (int(word) for word in lines[head + 1].split())
+    rows = [line.split() for line in lines[head + 2 : head + 6]]
+    origin, *span = np.array(rows, dtype=float)
+    words = np.array(" ".join(lines[head + 6 : end]).split(), dtype=float)
+    values = words.reshape(n3, n2, n1)[:-1, :-1, :-1]  # the first index is the fastest
+    steps = np.array(span) / np.array([[n1 - 1], [n2 - 1], [n3 - 1]])
+    index = np.indices(values.shape).reshape(3, -1).T[:, ::-1]
+    centre = values.reshape(-1) @ (origin + index @ steps) / values.sum()
+    return float(values.sum() * abs(np.linalg.det(steps / BOHR))), tuple(centre.tolist())
+
+
+RAW = {".cube": raw_cube, ".cub": raw_cube, ".xsf": raw_xsf}
+
+
 def apart(found: np.ndarray, expected: Expected) -> float:
     """Largest distance of an atom from its place, Angstrom, in the nearest image of the cell."""
     move = np.asarray(found) - np.array(expected.positions)
@@ -244,9 +279,9 @@ def row(program: str, folder: Path, expected: Expected) -> tuple[bool, str]:
         error = max(error, float(np.abs(atoms.cell.array - expected.cell).max()))
         good &= bool(atoms.pbc.all()) and error < 2e-4
     words = [program, expected.file, str(len(frames)), f"{error:.1e}"]
-    if path.suffix not in (".cube", ".cub"):
+    if path.suffix not in RAW:
         return good, " | ".join([*words, "", "", ""])
-    expected.electrons, expected.centre = raw_cube(path.read_text())
+    expected.electrons, expected.centre = RAW[path.suffix](path.read_text())
     volume = volumetric.read(path)
     index = np.indices(volume.grid.shape).reshape(3, -1).T
     points = volume.grid.origin + index @ volume.grid.step
@@ -268,12 +303,21 @@ def keep(program: str, folder: Path, expected: Expected) -> dict[str, object]:
     return asdict(expected) | {"packed": name}
 
 
+def list_kept(entries: list[dict[str, object]]) -> None:
+    """Entries of the programs that ran in place of their earlier ones; of others, these stay."""
+    place = KEPT / "files.json"
+    ran = {str(entry["packed"]).partition("/")[0] for entry in entries}
+    earlier = json.loads(place.read_text()) if place.exists() else []
+    others = [entry for entry in earlier if entry["packed"].partition("/")[0] not in ran]
+    place.write_text(json.dumps(others + entries, indent=1) + "\n")
+
+
 def main() -> None:
     """Runs the programs, compares, and prints the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("programs", nargs="*", default=[], metavar="PROGRAM")
     parser.add_argument("--work", type=Path, help="folder of the runs [default: a temporary one]")
-    parser.add_argument("--keep", action="store_true", help="make tests/data/foreign anew")
+    parser.add_argument("--keep", action="store_true", help="make their tests/data/foreign anew")
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp())
     entries, failed = [], False
@@ -291,7 +335,7 @@ def main() -> None:
             failed |= not good
             entries += [keep(program, folder, expected)] if options.keep else []
     if options.keep:
-        (KEPT / "files.json").write_text(json.dumps(entries, indent=1) + "\n")
+        list_kept(entries)
     raise SystemExit(failed)
 
 

@@ -29,6 +29,12 @@ def vectors(cell: np.ndarray) -> str:
     return "\n".join(" ".join(f"{x:14.8f}" for x in row) for row in cell)
 
 
+def marked(symbols: tuple[str, ...], places: np.ndarray) -> str:
+    """``X x 1 y 1 z 1`` a line, as MOPAC marks what it may move."""
+    pairs = zip(symbols, places, strict=True)
+    return "\n".join(f"{s:2s} " + " ".join(f"{x:14.8f} 1" for x in place) for s, place in pairs)
+
+
 def filled(text: str, **words: str) -> str:
     """An input with its structure, and with ``words`` in their places."""
     return Template(text).substitute(
@@ -38,6 +44,8 @@ def filled(text: str, **words: str) -> str:
         places=vectors(SILICON),
         cell=vectors(CELL),
         halved=vectors(CELL / 2),
+        marked=marked(SYMBOLS, WATER),
+        translations=marked(("Tv", "Tv", "Tv"), BOX),
         box=" ".join(map(str, np.diag(BOX))),
         box_list=", ".join(map(str, np.diag(BOX))),
     )
@@ -234,6 +242,19 @@ XTB_CUBE = """$write
 $cube
  step=0.5
 $end
+"""
+
+MOPAC = """PM7 CHARGE=0 SINGLET
+water
+
+$marked
+"""
+
+MOPAC_BOX = """PM7 1SCF
+water in a box
+
+$marked
+$translations
 """
 
 ELK = """tasks

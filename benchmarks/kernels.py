@@ -2,9 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/kernels.py [KERNEL ...] [--rounds 15] [--molecules 32]
 
-One process, one thread, the same weights and structures; processor seconds of the fastest call, for
-others on the machine only ever add to them. ``ratio`` is the time without the kernel over that with
-it; ``apart`` is the largest difference of the results, relative to the largest result.
+One process, one thread, the same weights and structures, no dropout; processor seconds of the
+fastest call, for others on the machine only ever add to them. ``ratio`` is the time without the
+kernel over that with it; ``apart`` is the largest difference of the results, relative to the
+largest result. Properties are those of molecules of 10 to 24 atoms: smaller ones cost hardly more
+than the calls themselves, whatever a kernel does.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +29,7 @@ from neupol_cli.allocator import keep_large_blocks
 
 Work = Callable[[], Any]
 MODELS = "neupol_cli.models"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 OFF = SimpleNamespace(enabled=lambda: False)  # in place of models/kernels/compiler.py
 
 
@@ -55,13 +59,6 @@ def instead(place: str, value: Any) -> Callable[[], AbstractContextManager[Any]]
     return lambda: patch(f"{MODELS}.{place}", value)
 
 
-@contextmanager
-def without_point_steps() -> Iterator[None]:
-    """The equivariant transformer with its attention's loops, but none for single points."""
-    with patch(f"{MODELS}.equivariant_transformer.kernels.point_steps.library", lambda state: None):
-        yield
-
-
 def particles() -> Work:
     """A training step's gradients of the n-body network."""
     from neupol_cli import registry
@@ -78,32 +75,42 @@ def particles() -> Work:
     return work
 
 
-def affine(backward: bool) -> Work:
-    """One map of 128 to 128 features at 30,200 pairs, or its derivative by the weights."""
-    from neupol_cli.models.nn.linear import Linear
+def affine() -> Work:
+    """One map of 128 to 128 features at 30,200 pairs."""
+    from neupol_cli.models.nn.linear import product
 
-    torch.manual_seed(0)
-    layer, x = Linear(128, 128), torch.randn(30200, 128)
+    x, weight, bias = torch.randn(30200, 128), torch.randn(128, 128), torch.randn(128)
+    return torch.no_grad()(lambda: product(x, weight, bias))
 
-    def work() -> Any:
-        if backward:
-            return torch.autograd.grad(layer(x).sum(), layer.weight)[0]
-        with torch.no_grad():
-            return layer(x)
 
-    return work
+def by_weights() -> Work:
+    """The derivative of the same map by its weights."""
+    from neupol_cli.models.nn.linear import by_weight
+
+    g, x = torch.randn(30200, 128), torch.randn(30200, 128)
+    return torch.no_grad()(lambda: by_weight(g, x))
+
+
+def molecules(count: int) -> list[Any]:
+    """Aspirin, caffeine and glycine by turns, no two alike."""
+    from ase.io import read
+
+    every = [read(EXAMPLES / f"{name}.xyz") for name in ("aspirin", "caffeine", "glycine")]
+    chosen = [every[k % len(every)].copy() for k in range(count)]
+    for k, atoms in enumerate(chosen):
+        atoms.rattle(0.05, seed=k)
+    return chosen
 
 
 def of(name: str, what: str, count: int) -> Callable[[], Work]:
-    """A network's work, as in checkouts.py but for a smaller grid: without kernels it is slow."""
+    """A network's work, as in checkouts.py but for the molecules."""
     if name in DENSITY:
-        return lambda: density_case(name, what, SMALL)
-    return lambda: property_case(name, what, count)
+        return lambda: density_case(name, what)
+    return lambda: property_case(name, what, count, molecules)
 
 
 DENSITY = ("charge3net", "deepdft-schnet", "deepdft-painn")
-SMALL = 2  # a grid of 16 points a side
-ET, EGNN, DEEP = "equivariant-transformer", "egnn", "deepdft"
+ET = "equivariant-transformer"
 TRANSFORMER = "equivariant_transformer.kernels"
 
 
@@ -117,8 +124,6 @@ def cases(count: int) -> Iterator[Case]:
     every, density = "inference training forces learning", "grid training"
     tables = replaced("charge3net.network.kernels", tables=False)
     yield from each("charge3net tables", "charge3net", density, tables)
-    contraction = replaced("charge3net.tensor_product.kernels", contraction=False)
-    yield from each("charge3net contraction", "charge3net", "training", contraction)
     probes = replaced("charge3net.tile_evaluator.kernels", probe_loops=None)
     yield from each("charge3net loops of probes", "charge3net", "grid", probes)
     atoms = replaced("charge3net.tensor_product.kernels", neighbour_loops=None)
@@ -129,15 +134,17 @@ def cases(count: int) -> Iterator[Case]:
     loops = replaced("deepdft.painn.kernels", library=None)
     yield from each("deepdft loops of atoms", "deepdft-painn", "training", loops)
     sums = replaced("deepdft.kernels.probe_sums.kernels", library=None)
-    yield from each("deepdft loops of probes", "deepdft-painn", density, sums)
-    yield from each("deepdft loops of probes", "deepdft-schnet", density, sums)
+    yield from each("deepdft loops of probes", "deepdft-painn", "grid", sums)
+    yield from each("deepdft loops of probes", "deepdft-schnet", "grid", sums)
     fans = instead("dimenet.kernels.choice.compiler", OFF)
     yield from each("dimenet fans", "dimenet", every, fans)
     blocks = instead("distance_transformer.kernels.choice.compiler", OFF)
     yield from each("distance transformer blocks", "distance-transformer", every, blocks)
     plain = import_module(f"{MODELS}.egnn.messages").summed_messages
-    tiles = replaced("egnn.network.kernels", summed_messages=plain)
-    yield from each("egnn message tiles", EGNN, every, tiles)
+    tiles = instead("egnn.kernels.choice.message_tiles.summed_messages", plain)
+    for what in ("inference", "training", "forces"):  # batches that no cache holds
+        many = of("egnn", what, 8 * count)
+        yield Case("egnn message tiles", f"egnn {what}, {8 * count} molecules", many, tiles)
     layers = replaced("egnn.nbody.nbody_kernels", layers=False)
     yield Case("egnn n-body loops", "egnn-nbody training", particles, layers)
     yield Case("egnn n-body pair messages", "egnn-nbody training", particles, _without_nbody)
@@ -145,14 +152,16 @@ def cases(count: int) -> Iterator[Case]:
     yield from each("equiformer frames and tiles", "equiformer", every, frames)
     attention = instead(f"{TRANSFORMER}.attention_compiled.library", lambda state, shape: None)
     yield from each("transformer attention, compiled", ET, every, attention)
-    yield from each("transformer attention, tiles", ET, every, _without_attention)
-    yield from each("transformer point steps", ET, every, without_point_steps)
+    formula = import_module(f"{MODELS}.equivariant_transformer.attention").attention
+    plainly = instead("equivariant_transformer.network.attention", formula)
+    yield from each("transformer attention, tiles", ET, every, plainly)
     silu = instead("nn.activation._kernel_serves", lambda layer, x: False)
-    yield from each("silu of an affine map", EGNN, "training forces learning", silu)
+    yield from each("silu of an affine map", "dimenet", "training learning", silu)
     onednn = instead("nn.linear._onednn", lambda: None)  # chosen where MKL is another maker's
-    yield Case("affine map by oneDNN", "30,200 x 128 x 128", lambda: affine(False), onednn)
+    yield Case("affine map by oneDNN", "30,200 x 128 x 128", affine, onednn)
     gram = instead("nn.linear.gram", lambda g, x: None)
-    yield Case("gradients of weights", "30,200 x 128 x 128", lambda: affine(True), gram)
+    yield Case("gradients of weights", "30,200 x 128 x 128", by_weights, gram)
+    yield from each("gradients of weights", "dimenet", "training", gram)
 
 
 @contextmanager
@@ -164,16 +173,8 @@ def _schnet_without_tables() -> Iterator[None]:
 
 @contextmanager
 def _without_nbody() -> Iterator[None]:
-    """Neither loops nor pair messages, against the latter alone: see `pair_messages_alone`."""
+    """Neither loops nor pair messages, against the latter alone: see SECOND_BEST."""
     with replaced("egnn.nbody.nbody_kernels", messages=False, layers=False)():
-        yield
-
-
-@contextmanager
-def _without_attention() -> Iterator[None]:
-    """The plain formulas of attention, against tiles alone."""
-    plain = import_module(f"{MODELS}.equivariant_transformer.attention").attention
-    with replaced("equivariant_transformer.network.kernels", attention=plain)():
         yield
 
 

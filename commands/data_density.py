@@ -32,7 +32,7 @@ def density(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILES...", help="Cubes, CHGCARs, HDF5, folders, tars, lists of them."
+            metavar="FILES...", help="Cubes, CHGCARs, XSFs, HDF5, folders, tars, lists."
         ),
     ],
     output: DatasetOutput,
@@ -45,7 +45,7 @@ def density(
     accept: AcceptOption = False,
     on_error: OnErrorOption = OnError.skip,
 ) -> None:
-    """Electron densities from files: cube, CHGCAR/CHG/AECCAR, HDF5, npz, npy, folders and tars.
+    """Electron densities from files: cube, CHGCAR/CHG/AECCAR, XSF, HDF5, npz, npy, folders, tars.
 
     A .txt file lists others, one a line; NAME.npy has its structure in NAME_atoms.pkl. Members may
     be plain, .gz, .zz (zlib) or .lz4. Each density is checked: counts, widths, finite values, and
@@ -140,6 +140,8 @@ def _tell(report: Report, output: Path) -> None:
             f"{len(names)} cubes do not say whether they are periodic and were taken for {kind} "
             f"({Path(names[0]).name} ...); {other} if they are not"
         )
+    for taken, names in report.units.items():
+        lines.append(f"{len(names)} files ({Path(names[0]).name} ...): {taken}")
     if report.failed:
         lines.append(f"{len(report.failed)} could not be used")
     for line in lines:

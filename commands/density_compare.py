@@ -22,6 +22,14 @@ def density_compare(
         str | None,
         typer.Option("-m", "--model", help="Or a model whose errors on FILE are wanted: eps_mae."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw each density (6 at most) against the distance from the nearest atom, and "
+            "where its errors are.",
+        ),
+    ] = None,
     accept: AcceptOption = False,
     pbc: PbcOption = None,
     memory: options.MemoryOption = options.MEMORY,
@@ -37,12 +45,15 @@ def density_compare(
     """
     import json
 
+    from neupol_cli import figures
     from neupol_cli import threads as cores
-    from neupol_cli.density import comparison
+    from neupol_cli.density import comparison, radial
     from neupol_cli.density.on_grid import parse_memory
     from neupol_cli.devices import device_named
 
     bytes_of_memory = parse_memory(memory)
+    if plot is not None:
+        figures.check_name(plot)
     if reference is not None and model is not None:
         raise UsageError("compare with --reference or with -m, not with both")
     cores.take(threads, None if model is None else device_named(device))
@@ -53,8 +64,13 @@ def density_compare(
         loaded = load_model(model, device, dtype)
         compare = comparison.with_model(loaded, bytes_of_memory, accept)
     reports = []
-    for report in comparison.reports(file, compare, pbc, bytes_of_memory):
+    for report in comparison.reports(file, compare, pbc, bytes_of_memory, plot is not None):
         typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
         reports.append(report)
+        if plot is not None:
+            radial.check_number(len(reports))
+    if plot is not None:
+        profiles = [report.profile for report in reports if report.profile is not None]
+        radial.draw(profiles, [report.structure for report in reports], plot)
     for summary in comparison.summaries(reports):
         typer.echo(json.dumps(summary.as_json()) if as_json else summary.line())

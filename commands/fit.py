@@ -71,6 +71,24 @@ def fit(
     encoding: Annotated[
         str | None, _panel(NETWORK, "How distances are encoded, e.g. bessel, mlp, learned.")
     ] = None,
+    start: Annotated[
+        str,
+        _panel(
+            NETWORK,
+            "Trained weights to go on from: a bundled model, run folder or checkpoint; MODEL is "
+            "left out.",
+            "--from",
+            show_default="random weights",
+        ),
+    ] = "",
+    freeze: Annotated[
+        list[str],
+        _panel(
+            NETWORK,
+            "A part that stays as it is, by name (layers.0, embedding; a wrong one lists them), or "
+            "a number: embeddings and so many first layers.",
+        ),
+    ] = [],  # noqa: B006
     smoothness: Annotated[
         float, _panel(DATA, "Weight of L_smooth of learned encodings.", min=0.0)
     ] = 0.0,
@@ -98,6 +116,10 @@ def fit(
         int, _panel(OPTIMISER, "Items a step, of all ranks together.", min=1)
     ] = 96,
     lr: Annotated[float, _panel(OPTIMISER, "Highest learning rate.", min=0.0)] = 1e-3,
+    layer_lr: Annotated[
+        list[str],
+        _panel(OPTIMISER, "Of a part (as for --freeze), times --lr.", metavar="PART=FACTOR"),
+    ] = [],  # noqa: B006
     optimizer: Annotated[str, _panel(OPTIMISER, "adam, adamw or amsgrad.")] = "adam",
     weight_decay: Annotated[float, _panel(OPTIMISER, "Weight decay.", min=0.0)] = 0.0,
     decays: Annotated[
@@ -129,7 +151,7 @@ def fit(
         int | None,
         _panel(
             RUN,
-            "Threads that validate on a CPU; a step takes one.",
+            "Threads on a CPU: for the pieces of a step's batch, and to validate.",
             min=1,
             max=MOST_THREADS,
             show_default="the cores that this process may use",
@@ -150,6 +172,9 @@ def fit(
 ) -> None:
     """Train a network on a dataset and test it.
 
+    `neupol fit DATA --from CHECKPOINT` goes on with a trained one, on other data or for other
+    targets.
+
     A preset is a published network with its recipe; `neupol models PRESET` prints what it stands
     for, and every option given here wins over it.
 
@@ -158,6 +183,8 @@ def fit(
     """
     ours = {"output", "resume", "force", "as_json", "split", "threads"}
     options = {key: value for key, value in ctx.params.items() if key not in ours}
+    if start and data is None and model is not None:  # the one that there is
+        data, options["model"] = Path(model), None
     options["data"] = str(data.absolute()) if data else None
     given = {key for key in options if typed(ctx, key)}
     try:

@@ -70,6 +70,13 @@ class FactsRecord(TypedDict):
     fine: bool
 
 
+class Origin(TypedDict):
+    """The trained model that a training went on from: what it was called, and its checksum."""
+
+    source: str
+    sha256: str
+
+
 class Header(TypedDict, total=False):
     """What a checkpoint says of itself; a model that was built and never saved says nothing.
 
@@ -79,6 +86,7 @@ class Header(TypedDict, total=False):
         data: what it was trained on.
         valid, test: name -> how far it is off there.
         training: the options of the training.
+        start: the trained model that it went on from.
         valence: of a density's pseudopotentials, element -> electrons.
         source: the file of a published network.
         text: what its authors say.
@@ -92,6 +100,7 @@ class Header(TypedDict, total=False):
     valid: dict[str, Measured]
     test: dict[str, Measured]
     training: dict[str, object]
+    start: Origin
     valence: dict[str, Electrons]
     source: str
     text: str
@@ -102,6 +111,10 @@ class Network(nn.Module):
     """A class of the registry: built from its ``Config``, filled from our or published weights."""
 
     Config: ClassVar[type[DataclassInstance]]
+    # Weights with a place for each element, and the axis with it: (points an atom, elements, ..).
+    by_element: ClassVar[Mapping[str, int]] = {}
+    # Weights with a row for each target, as patterns of their names; heads of their own are not.
+    by_target: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def published(

@@ -15,6 +15,10 @@ from tests.warm import shell
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RESULTS = sorted(
+    f"benchmarks/results/{page.name}" for page in (ROOT / "benchmarks/results").glob("*.md")
+)
+PAGES = ["README.md", "benchmarks/README.md", *RESULTS]
 COMMANDS = re.findall(
     r"^\$ (.+)$", "\n".join(re.findall(r"```console\n(.*?)```", README, re.S)), re.M
 )
@@ -43,10 +47,11 @@ def test_every_command_and_bundled_model_is_named() -> None:
         assert f"neupol models {name}" in README
 
 
-def test_pictures_and_links_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_and_links_exist(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if "://" not in target:
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / page).parent / target).exists(), target
 
 
 def test_the_changelog_knows_this_version() -> None:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.charge3net.irreps import Irrep, Multiplicities, Path
-from neupol_cli.models.charge3net.kernels import contraction
 from neupol_cli.models.charge3net.kernels.choice import kernels
 from neupol_cli.models.charge3net.kernels.neighbour_loops import NeighbourLoops
 from neupol_cli.models.charge3net.linear import Features
@@ -105,7 +104,7 @@ class Coupling:
     """All paths from one sender irrep (l1, p1)."""
 
     def __init__(self, sender: Irrep, paths: list[Path], lmax: int, norm: float = 1.0) -> None:
-        self.sender, self.paths, self.lmax = sender, paths, lmax
+        self.sender, self.paths = sender, paths
         self.widths = [2 * path.irrep[0] + 1 for path in paths]
         components = 2 * sender[0] + 1
         table = torch.zeros((lmax + 1) ** 2, components, sum(self.widths), dtype=torch.float64)
@@ -129,9 +128,7 @@ class Coupling:
         """
         symbols = harmonics @ self.table.like(harmonics)  # (A, K, m1 m3)
         symbols = symbols.view(harmonics.shape[0], -1, sum(self.widths))  # (A, K m1, m3)
-        by_hand = kernels(sent, self.lmax).contraction
-        contract = contraction.contracted if by_hand else contracted
-        return contract(symbols, sent, weights, self.widths)
+        return contracted(symbols, sent, weights, self.widths)
 
 
 def contracted(symbols: Tensor, sent: Tensor, weights: Tensor, widths: list[int]) -> list[Tensor]:

@@ -77,6 +77,7 @@ class DeepDFT(DensityModel[AtomFeatures]):
 
     Config: ClassVar[type[DeepDFTConfig]] = DeepDFTConfig
     MARK: ClassVar[str]  # a published weight that the other network does not have
+    by_element: ClassVar[Mapping[str, int]] = {"embedding.weight": 0}
     FILTER: ClassVar[str]  # part of the names of the filters' weights
     config: DeepDFTConfig
     probe_layers: nn.ModuleList

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +151,8 @@ class DimeNet(Backbone):
     """The backbone; its state, one number an atom and target, is the sum of its output blocks."""
 
     Config = DimeNetConfig
+    by_element: ClassVar[Mapping[str, int]] = {"embedding.species": 0}
+    by_target = ("outputs.*.heads.weight",)
     by_ranges = False  # messages are those of edges, and read each other
 
     def __init__(self, config: DimeNetConfig) -> None:

@@ -25,6 +25,8 @@ multi-head attention". No code was published and nothing else is said. Chosen he
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +123,7 @@ class DistanceTransformer(Backbone):
     """The backbone; state ``Hx0e``."""
 
     Config = DistanceTransformerConfig
+    by_element: ClassVar[Mapping[str, int]] = {"embedding.weight": 0}
 
     def __init__(self, config: DistanceTransformerConfig) -> None:
         super().__init__(config)

@@ -21,7 +21,7 @@ padded and self pairs and multiplies them by zero; here there are none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from torch.nn import functional
 from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.egnn.config import EGNNConfig
-from neupol_cli.models.egnn.kernels.choice import kernels
+from neupol_cli.models.egnn.kernels.choice import Kernels, kernels
 from neupol_cli.models.egnn.messages import MessageInputs, messages
 from neupol_cli.models.egnn.published import published_egnn
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
@@ -76,10 +76,11 @@ class Layer(nn.Module):
         """(P, dim) -> the same shape after phi_e, phi_h and, where it moves, phi_x."""
         h, *offsets = state.split(self.widths, 1)
         inputs = self.message_inputs(h, edges)
+        by = kernels(forces_are_learnt=self.training and edges.vectors.requires_grad)
         if self.moves:
-            summed, displacements = self.sum_and_displacements(inputs, edges)
+            summed, displacements = self.sum_and_displacements(inputs, edges, by)
         else:
-            summed = kernels().summed_messages(inputs, edges.receivers, edges.senders)
+            summed = by.summed_messages(inputs, edges.receivers, edges.senders)
             displacements = torch.zeros_like(offsets[-1]) if offsets else h[:, :0]
         h = h + self.phi_h(torch.cat((h, summed), 1))
         travelled = [offset + displacements for offset in offsets[:-1]]  # x~ - x, where it is kept
@@ -89,14 +90,16 @@ class Layer(nn.Module):
         """(P, 2 H) [h_i, sum_j m_ij] -> (P, H)."""
         return self.update(h_and_sum)
 
-    def sum_and_displacements(self, p: MessageInputs, edges: Edges) -> tuple[Tensor, Tensor]:
+    def sum_and_displacements(
+        self, p: MessageInputs, edges: Edges, by: Kernels
+    ) -> tuple[Tensor, Tensor]:
         """(P, H) sum_j m_ij and (P, 3) displacements; only points that can move need phi_x."""
         points, first = p.received.shape[0], edges.first_moving
         to_atoms, to_moving = slice(None, first), slice(first, None)
         receivers = edges.receivers[to_moving]
         m = messages(p.select(to_moving), receivers, edges.senders[to_moving])
         summed = segment_sum(m, receivers, points)
-        summed = summed + kernels().summed_messages(
+        summed = summed + by.summed_messages(
             p.select(to_atoms), edges.receivers[to_atoms], edges.senders[to_atoms]
         )
         return summed, self.push(m, edges.vectors[to_moving], receivers, points)
@@ -205,6 +208,7 @@ class EGNN(Backbone):
     """The backbone; state ``Hx0e``, ``Hx0e+1x1o`` where points move, ``Hx0e+2x1o`` for vectors."""
 
     Config = EGNNConfig
+    by_element: ClassVar[Mapping[str, int]] = {"embedding.weight": 1}
     config: EGNNConfig
     charges: Tensor
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neupol_cli.models.equiformer.so3 import EquivariantLinear, Muls
 from neupol_cli.models.equiformer.tensor_product import TensorProduct, paths
 from neupol_cli.models.nn.activation import SMOOTH_LEAKY_RELU
+from neupol_cli.models.nn.dropout import dropout
 from neupol_cli.models.nn.graph import segment_sum
 
 
@@ -45,7 +45,7 @@ def attended(
     Returns:
         for each l (points, 2l + 1, heads x head).
     """
-    weights = functional.dropout(softmax(logits, receivers, points), drop, drop > 0)
+    weights = dropout(softmax(logits, receivers, points), drop)
     weights = weights[:, None, :, None]  # (E, 1, heads, 1)
     by_head = [value.unflatten(2, (logits.shape[1], -1)) for value in values]
     return [segment_sum(value * weights, receivers, points).flatten(2) for value in by_head]

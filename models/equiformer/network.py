@@ -28,6 +28,7 @@ of the degree embedding's zeros, and what no head reads of l > 0 behind the last
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -229,6 +230,7 @@ class Equiformer(Backbone):
     """The backbone; its state has the irreps of the configuration."""
 
     Config = EquiformerConfig
+    by_element: ClassVar[Mapping[str, int]] = {"embedding": 0}
     config: EquiformerConfig
 
     @classmethod

@@ -18,7 +18,7 @@ The update (eqs. 11-12):
 Between layers a state is (P, 4 H): H scalars, then H vectors (H, 3), as irreps have them. Matrix
 products want vectors as (3, H).
 
-kernels/ has faster versions of each function, which the tests hold against these.
+kernels/ has faster versions of the attention, which the tests hold against this one.
 """
 
 from __future__ import annotations

@@ -13,13 +13,13 @@
 
 The same function as the published code for fewer operations: an atom is its own neighbour without
 being in the list of edges; the first layer knows that V is zero; the heads leave out the vectors
-that nobody reads. kernels/choice.py says what runs in place of attention.py's functions.
+that nobody reads. kernels/choice.py says what runs in place of attention.py's attention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,17 @@ from torch.nn import functional
 from neupol_cli.errors import UsageError
 from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
-from neupol_cli.models.equivariant_transformer.attention import AttentionShape, MessageInputs
+from neupol_cli.models.equivariant_transformer.attention import (
+    AttentionShape,
+    MessageInputs,
+    packed,
+    scaled,
+    unpacked,
+    updated,
+)
 from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
 from neupol_cli.models.equivariant_transformer.heads import HEADS, xavier
-from neupol_cli.models.equivariant_transformer.kernels.choice import Kernels, kernels
+from neupol_cli.models.equivariant_transformer.kernels.choice import attention
 from neupol_cli.models.equivariant_transformer.published import (
     recognised,
     settings_of,
@@ -131,23 +138,23 @@ class Layer(nn.Module):
         """(P, 4 H) the state before -> (P, 4 H) the state behind this layer."""
         features = self.radial[0](edges, state.shape[0])
         step = self._first if self.first else self._later
-        return step(state, features, kernels(state, self.shape))
+        return step(state, features)
 
-    def _first(self, state: Tensor, features: EdgeFeatures, by: Kernels) -> Tensor:
+    def _first(self, state: Tensor, features: EdgeFeatures) -> Tensor:
         """s += o3, V = Y: what is left where V is zero."""
         s = state[:, : self.hidden]
         no_vectors = s.new_empty(len(s), 0, self.hidden)
         inputs = self._message_inputs(self.inputs(self.norm(s)), no_vectors, features)
-        x, y = by.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
-        return by.packed(s + self.outputs(x), y)
+        x, y = attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
+        return packed(s + self.outputs(x), y)
 
-    def _later(self, state: Tensor, features: EdgeFeatures, by: Kernels) -> Tensor:
+    def _later(self, state: Tensor, features: EdgeFeatures) -> Tensor:
         """s += <w1, w2> o2 + o3, V += w3 o1 + Y."""
-        s, v = by.unpacked(state)  # (P, H), (P, 3, H)
+        s, v = unpacked(state)  # (P, H), (P, 3, H)
         points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
-        inputs = self._message_inputs(points, by.scaled(v, v1), features)
-        x, y = by.attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
-        return by.updated(state, self.outputs(x), self.vectors(v), y)
+        inputs = self._message_inputs(points, scaled(v, v1), features)
+        x, y = attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
+        return updated(state, self.outputs(x), self.vectors(v), y)
 
     def _message_inputs(self, points: Tensor, w: Tensor, features: EdgeFeatures) -> MessageInputs:
         return MessageInputs(
@@ -183,6 +190,11 @@ class EquivariantTransformer(Backbone):
     """The backbone; state ``Hx0e+Hx1o``."""
 
     Config = EquivariantTransformerConfig
+    by_element: ClassVar[Mapping[str, int]] = {
+        "embedding.weight": 0,
+        "neighbourhood.embedding.weight": 0,
+    }
+    by_target = ("mean",)
     mean: Tensor
 
     @classmethod
@@ -197,7 +209,6 @@ class EquivariantTransformer(Backbone):
             )
         self.hidden, self.cutoff = config.hidden, config.cutoff
         self.irreps = f"{config.hidden}x0e+{config.hidden}x1o"
-        self.shape = AttentionShape(config.heads, config.vector_cutoff)
         types = config.points_per_atom * len(config.species)
         self.radial = RadialEncoding(config)
         self.embedding = nn.Embedding(types, config.hidden)
@@ -217,7 +228,7 @@ class EquivariantTransformer(Backbone):
         return functional.pad(s, (0, 3 * self.hidden))
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
-        s, v = kernels(state, self.shape).unpacked(state)  # (A, H), (A, 3, H)
+        s, v = unpacked(state)  # (A, H), (A, 3, H)
         s = self.norm(s)
         return torch.cat([head(s, v, graph) for head in self.heads], 1) + self.mean
 

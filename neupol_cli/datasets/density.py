@@ -25,7 +25,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, structures, volumetric
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.files import reported
-from neupol_cli.io.volumetric import Volume, periodicity, plausible
+from neupol_cli.io.volumetric import Volume, guesses, plausible
 from neupol_cli.io.volumetric.format import StreamReader
 from neupol_cli.io.volumetric.h5 import channels, labels, volume_of
 from neupol_cli.io.volumetric.text import open_text
@@ -202,6 +202,7 @@ class Report:
     failed: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     guessed: dict[str, list[str]] = field(default_factory=dict)  # periodicity -> names
+    units: dict[str, list[str]] = field(default_factory=dict)  # what was taken, and why -> names
     sum_errors: list[float] = field(default_factory=list)  # |sum - electrons| / electrons
     valence: dict[int, float] = field(default_factory=dict)
     split: dict[str, int] = field(default_factory=dict)
@@ -262,9 +263,11 @@ class Collector:
 
     def _note_guess(self, name: str, volume: Volume) -> None:
         """Remember what a file does not say and had to be told from it."""
-        if periodicity.GUESSED in volume.notes:
+        if guesses.PERIODICITY in volume.notes:
             kind = "periodic" if volume.atoms.pbc.any() else "molecules"
             self.report.guessed.setdefault(kind, []).append(name)
+        if guesses.UNIT in volume.notes:
+            self.report.units.setdefault(str(volume.notes[guesses.UNIT]), []).append(name)
 
     def _identity(self, name: str) -> int:
         """The last number in the name, if no other structure has it; else the count."""

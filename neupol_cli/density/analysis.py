@@ -77,6 +77,14 @@ def angular_variation(volume: Volume) -> float:
 
 def directions_from_atoms(atoms: Atoms, grid: Grid) -> Iterator[tuple[int, np.ndarray]]:
     """(first point, unit vectors (P, 3) from the nearest atom or image) of the grid in blocks."""
+    for start, vectors in vectors_from_atoms(atoms, grid):
+        distances = np.linalg.norm(vectors, axis=1)
+        lengths = np.where(distances > 1e-9, distances, np.inf)
+        yield start, vectors / lengths[:, None]
+
+
+def vectors_from_atoms(atoms: Atoms, grid: Grid) -> Iterator[tuple[int, np.ndarray]]:
+    """(first point, vectors (P, 3) from the nearest atom or image, Angstrom) in blocks."""
     from scipy.spatial import cKDTree
 
     images = _images(atoms)
@@ -86,10 +94,7 @@ def directions_from_atoms(atoms: Atoms, grid: Grid) -> Iterator[tuple[int, np.nd
         points = grid.points(start, min(start + BLOCK, grid.size))
         if inverse is not None:  # bring them where the images are
             points = points - np.floor(points @ inverse) @ _periodic(atoms)
-        distances, nearest = tree.query(points)
-        displacements = points - images[nearest]
-        lengths = np.where(distances > 1e-9, distances, np.inf)
-        yield start, displacements / lengths[:, None]
+        yield start, points - images[tree.query(points)[1]]
 
 
 def _periodic(atoms: Atoms) -> np.ndarray:

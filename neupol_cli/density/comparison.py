@@ -3,20 +3,20 @@ with their angular variation."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from neupol_cli.density import measures, on_grid, references
 from neupol_cli.density.analysis import angular_variation
+from neupol_cli.density.radial import RadialProfile
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
-from neupol_cli.io.volumetric import Entry, periodicity
+from neupol_cli.io.volumetric import Entry, Volume, guesses
 from neupol_cli.text import printable
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 
 @dataclass
 class ComparedDensity:
-    """The numbers of one density, named as in JSON; None is what does not apply."""
+    """The numbers of one density, named as in JSON; None is what does not apply.
+
+    ``profile`` is for a picture, where one is wanted.
+    """
 
     structure: str
     formula: str
@@ -42,6 +45,7 @@ class ComparedDensity:
     zeta: float
     eps_mae_percent: float | None = None
     zeta_reference: float | None = None
+    profile: RadialProfile | None = None
 
     @classmethod
     def of(cls, entry: Entry) -> ComparedDensity:
@@ -61,7 +65,8 @@ class ComparedDensity:
 
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        numbers = vars(self) | {"profile": None}
+        return {name: value for name, value in numbers.items() if value is not None}
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -81,20 +86,35 @@ class Comparison:
     """What densities are compared with.
 
     Attributes:
-        add: adds what it finds to the report of an entry, beside which lies another one or none;
-            may be at several of them at once.
+        find: what is compared of an entry, beside which lies another one or none; may be at
+            several of them at once.
         beside: the other entries, in the same order.
     """
 
-    add: Callable[[Entry, Entry | None, ComparedDensity], None]
+    find: Callable[[Entry, Entry | None], Compared]
     beside: Callable[[], Iterator[Entry | None]]
 
 
-NOTHING = Comparison(lambda entry, other, report: None, lambda: repeat(None))
+class Compared(NamedTuple):
+    """Two densities of one structure on one grid: the one that is judged, and the true one or None.
+
+    ``truth_given``: whether the true one is the other file's, not the one that the report is of.
+    """
+
+    judged: Volume
+    truth: Volume | None = None
+    truth_given: bool = False
+
+
+NOTHING = Comparison(lambda entry, other: Compared(entry.volume), lambda: repeat(None))
 
 
 def reports(
-    path: Path, comparison: Comparison = NOTHING, pbc: bool | None = None, memory: int = MEMORY
+    path: Path,
+    comparison: Comparison = NOTHING,
+    pbc: bool | None = None,
+    memory: int = MEMORY,
+    profiles: bool = False,
 ) -> Iterator[ComparedDensity]:
     """A report of every density of a file, in order.
 
@@ -103,6 +123,7 @@ def reports(
         comparison: what adds errors to each, from `with_file` or `with_model`.
         pbc: whether a cube is periodic, where the user knows.
         memory: bytes that several densities may take that are looked at together.
+        profiles: whether a picture is wanted.
 
     Raises:
         UsageError: a name of no format.
@@ -112,8 +133,13 @@ def reports(
     from neupol_cli.models.workers import ahead, in_order
 
     def compared(pair: tuple[Entry, Entry | None]) -> ComparedDensity:
-        report = ComparedDensity.of(pair[0])
-        comparison.add(*pair, report)
+        report, found = ComparedDensity.of(pair[0]), comparison.find(*pair)
+        if found.truth is not None:
+            report.eps_mae_percent = measures.mean_absolute_error(found.judged, found.truth)
+        if found.truth is not None and found.truth_given:
+            report.zeta_reference = angular_variation(found.truth)
+        if profiles:
+            report.profile = RadialProfile.of(found.judged, found.truth)
         return report
 
     pairs = _pairs(path, comparison.beside(), pbc)
@@ -128,9 +154,7 @@ def _pairs(
 ) -> Iterator[tuple[Entry, Entry | None]]:
     """The entries of a file, each with the one beside it."""
     for entry in volumetric.entries(path, pbc):
-        note = periodicity.note(entry.name, entry.volume)
-        if note:
-            print(f"neupol: {note}", file=sys.stderr)
+        guesses.tell(entry.name, entry.volume)
         yield entry, next(beside)
 
 
@@ -139,18 +163,19 @@ def with_file(reference: Path, accept: bool = False) -> Comparison:
     zeta. ``accept``: take them for densities whatever speaks against it."""
 
     def beside() -> Iterator[Entry]:
-        yield from volumetric.entries(reference)
+        for entry in volumetric.entries(reference):
+            guesses.tell(entry.name, entry.volume, (guesses.UNIT,))
+            yield entry
         raise InputError(f"{reference}: holds fewer densities than the file to compare")
 
-    def add(entry: Entry, other: Entry | None, report: ComparedDensity) -> None:
+    def find(entry: Entry, other: Entry | None) -> Compared:
         assert other is not None  # there is one beside each
         references.check_atoms(entry.volume.atoms, other.volume.atoms, other.name)
         if not accept:
             references.check_density(other.volume, other.name)
-        report.eps_mae_percent = measures.mean_absolute_error(entry.volume, other.volume)
-        report.zeta_reference = angular_variation(other.volume)
+        return Compared(entry.volume, other.volume, truth_given=True)
 
-    return Comparison(add, beside)
+    return Comparison(find, beside)
 
 
 def with_model(model: DensityModel, memory: int, accept: bool = False) -> Comparison:
@@ -160,7 +185,7 @@ def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compar
     """
     valence = measures.valence_of(model.header)
 
-    def add(entry: Entry, other: Entry | None, report: ComparedDensity) -> None:
+    def find(entry: Entry, other: Entry | None) -> Compared:
         atoms, grid = entry.volume.atoms, entry.volume.grid
         model.check([atoms], [entry.name])
         if not accept:
@@ -168,9 +193,9 @@ def with_model(model: DensityModel, memory: int, accept: bool = False) -> Compar
             charges = measures.charges_of(atoms, valence)
             references.check_convention(entry.volume, charges, entry.name)
         predicted = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
-        report.eps_mae_percent = measures.mean_absolute_error(predicted, entry.volume)
+        return Compared(predicted, entry.volume)
 
-    return Comparison(add, lambda: repeat(None))
+    return Comparison(find, lambda: repeat(None))
 
 
 @dataclass(frozen=True)

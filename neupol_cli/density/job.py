@@ -23,7 +23,7 @@ from neupol_cli.io import structures, volumetric
 from neupol_cli.io.charges import total_charge
 from neupol_cli.io.structure_formats import isolated
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
-from neupol_cli.io.volumetric import Grid, Volume, coverage, periodicity
+from neupol_cli.io.volumetric import Grid, Volume, coverage, guesses
 from neupol_cli.progress import counted
 from neupol_cli.text import printable
 
@@ -51,9 +51,7 @@ def frames(
         yield from structures.read([source], on_error, reading=reading)
         return
     volume, label = volumetric.read(source, reading.pbc), printable(source)
-    note = periodicity.note(label, volume)
-    if note:
-        print(f"neupol: {note}", file=sys.stderr)
+    guesses.tell(label, volume)
     structures.check(volume.atoms, label)
     if reading.pbc is False:
         isolated.make_molecule(volume.atoms, label)
@@ -61,12 +59,16 @@ def frames(
 
 
 def _is_single_density(source: str) -> bool:
-    """Whether a name is that of one density, which `structures` does not read."""
+    """Whether a name is that of a format whose files hold one density each, and no less."""
     try:
         volumetric_format = volumetric.format_of(source)
     except UsageError:
         return False
-    return volumetric_format.readable and not volumetric_format.multiple
+    return (
+        volumetric_format.readable
+        and not volumetric_format.multiple
+        and not volumetric_format.structures
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

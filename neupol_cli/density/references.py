@@ -9,7 +9,7 @@ from ase import Atoms
 
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import volumetric
-from neupol_cli.io.volumetric import Grid, Volume, plausible
+from neupol_cli.io.volumetric import Grid, Volume, guesses, plausible
 
 SAME = 0.01  # Angstrom: atoms this close are in the same place
 INSIST = "--accept compares all the same"
@@ -29,6 +29,7 @@ def read(path: Path, grid: Grid, atoms: Atoms, accept: bool) -> Volume:
         InputError: other atoms, or values that are no density.
     """
     reference = volumetric.read(path)
+    guesses.tell(str(path), reference, (guesses.UNIT,))
     if not grid.same_as(reference.grid):
         raise UsageError("--reference: compares on the reference's grid; leave out the other one")
     check_atoms(atoms, reference.atoms, str(path))

@@ -26,8 +26,10 @@ from neupol_cli.io.structure_formats import (
     isolated,
     mdl,
     mol2,
+    mopac,
     pdb,
     turbomole,
+    xsf,
     xyz,
 )
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Reader, Reading
@@ -177,10 +179,10 @@ def _open(path: Path, reading: Reading) -> Iterator[Frame]:
 
 def _cube(path: Path, reading: Reading) -> Frame:
     """The atoms of a cube, periodic or not as every command takes it."""
-    from neupol_cli.io.volumetric import cube, periodicity
+    from neupol_cli.io.volumetric import cube, guesses
 
     volume = cube.FORMAT.read(path, reading.pbc)
-    return Frame(volume.atoms, note=periodicity.note(str(path), volume))
+    return Frame(volume.atoms, note=guesses.note(str(path), volume))
 
 
 def is_dataset(path: Path) -> bool:
@@ -208,6 +210,8 @@ READERS: dict[str, Reader] = {
     "proteindatabank": pdb.frames,
     "turbomole": turbomole.frames,
     "gromacs": foreign.gromacs,
+    "xsf": xsf.frames,
+    "mopac": mopac.frames,
 }
 
 

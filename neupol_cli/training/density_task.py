@@ -5,6 +5,7 @@ A batch is slicing: atoms and densities lie in flat arrays where the model is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -14,8 +15,6 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from neupol_cli import registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import InputError, UsageError
@@ -29,6 +28,7 @@ from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.workers import in_order
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.building import built
 from neupol_cli.training.density_points import Draw, Grids
 from neupol_cli.training.property_task import PENALTIES
 from neupol_cli.training.request import (
@@ -38,6 +38,7 @@ from neupol_cli.training.request import (
     training_data,
 )
 
+PIECE_PROBES = 500  # of a piece of a batch that a thread of a CPU differentiates
 METRIC = "eps_mae_percent"
 UNIT = "e/Angstrom^3"
 # Values that are held at once: 4 GB in float32. Larger data are thinned.
@@ -71,6 +72,7 @@ class DensityTask:
         self.splits = {k: np.asarray(v) for k, v in split.items()}
         self.train = torch.from_numpy(self.splits["train"]).to(like.device)
         self.size = len(self.train)
+        self.grain = math.ceil(PIECE_PROBES / self.config.probes)
         most = max(1, HELD // max(1, self.size) // self.columns)
         self.grids = Grids.of(self.density, self.splits["train"], most, request.seed, like)
         self.draw = Draw(self.grids, self.config.sampling_exponent)
@@ -91,7 +93,7 @@ class DensityTask:
         self.penalty = PENALTIES[request.loss]
         if request.smoothness and smoothness(model) is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
-        if model.promolecule is not None:
+        if model.promolecule is not None and request.start is None:
             fit_promolecule(self, request.seed)
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
@@ -110,8 +112,11 @@ class DensityTask:
         known = calibrating.chosen(self.splits["train"])
         return calibrating.of_densities(density, self.dataset, known, unseen, errors, check)
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
+        share = 1.0 if whole is None else len(indices) / len(whole)
         chosen = self.train[indices]
         rows, weights = self.draw(chosen, self.config.probes, generator)
         graph, _ = self.arrays.graph(chosen)
@@ -119,11 +124,12 @@ class DensityTask:
         if weights is not None:
             weights = weights.reshape(-1, 1).to(errors.dtype)
             errors = errors.reshape(weights.shape[0], -1) * weights
-        loss = errors.mean()
+        loss = errors.mean() * share
         if not self.smoothness:
             return loss, {}
         rough = smoothness(self.model)
         assert rough is not None
+        rough = rough * share
         return loss + self.smoothness * rough, {"smoothness": rough}
 
     def _errors(
@@ -261,8 +267,6 @@ def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
     if config["spin"] and not dataset.density.spin:
         raise InputError("--set spin=true, and the file has no spin density")
     split = chosen_partition(dataset, request)
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, config).to(device_named(request.device), dtype)
+    model = built(name, config, request)
     assert isinstance(model, DensityModel)
     return DensityTask(model, dataset, split, request)

@@ -25,6 +25,7 @@ from neupol_cli.training.request import Request
 from neupol_cli.training.run import Folder, Run, RunConfig
 from neupol_cli.training.runlog import Silence, reporter
 from neupol_cli.training.settings import Settings
+from neupol_cli.training.start import Start
 from neupol_cli.training.task import Task
 from neupol_cli.training.tasks import check_options, task_for
 
@@ -63,7 +64,7 @@ def fit(
         given: which of them stood on the command line.
         resume: go on with the run in the folder, under its own options.
         force: discard a run in the folder.
-        threads: that validate, on a CPU; else all that there are.
+        threads: that work, on a CPU; else all that there are.
 
     Returns:
         ``{"steps", "best_step", "seconds", "valid", "test"}``, errors as
@@ -80,34 +81,45 @@ def fit(
         files.locked_folder(folder.reserved()) if group.is_main else nullcontext(),
     ):
         requested = _requested(folder, options, given, resume, force) if group.is_main else None
-        chosen, earlier = group.broadcast(requested)
+        chosen, earlier, start = group.broadcast(requested)
         if group.world_size > 1:  # each has its own
             chosen["device"] = options["device"]
         cores.take(threads, device_named(chosen["device"]))
-        return _fit(folder, group, chosen, earlier)
+        return _fit(folder, group, chosen, earlier, start)
 
 
 def _requested(
     folder: Folder, options: Options, given: set[str], resume: bool, force: bool
-) -> tuple[ChosenOptions, RunConfig | None]:
-    """The options to train with, and the configuration of the run that goes on or nothing."""
+) -> tuple[ChosenOptions, RunConfig | None, Start | None]:
+    """The options to train with, the configuration of the run that goes on or nothing, and the
+    trained model that it starts from or nothing."""
     resume = resume or folder.begun_by(torchrun.launcher())  # which starts it again, then
     folder.prepare(resume, force and not torchrun.restarts())
     if not resume:
-        return _begun(options, given), None
+        start = Start.of(options["start"]) if options["start"] else None
+        return _begun(options, given, start), None, start
     earlier = folder.read_config()
-    return _continued(earlier["options"], options, given), earlier
+    chosen = _continued(earlier["options"], options, given)
+    return chosen, earlier, Start.read(folder.start) if chosen["start"] else None
 
 
 def _fit(
-    folder: Folder, group: ProcessGroup, chosen: ChosenOptions, earlier: RunConfig | None
+    folder: Folder,
+    group: ProcessGroup,
+    chosen: ChosenOptions,
+    earlier: RunConfig | None,
+    start: Start | None,
 ) -> Result:
     dataset = hdf5.read(_required(chosen, "data"))
     _same_data(earlier, dataset)
-    task = _task(chosen, dataset)
+    task = _task(chosen, dataset, start)
+    if start is not None:
+        task.meta["start"] = start.origin
     trainer = Trainer(task, _settings(chosen), group)
     if group.is_main:
         folder.make(empty=not earlier)
+        if start is not None and not earlier:
+            start.write(folder.start)
         config: RunConfig = {"options": chosen, "fingerprint": dataset.fingerprint}
         if torchrun.launcher():
             config["launcher"] = torchrun.launcher()
@@ -153,20 +165,26 @@ def _introduction(options: Options, trainer: Trainer) -> str:
     return text
 
 
-def _begun(options: Options, given: set[str]) -> ChosenOptions:
-    """The options of a new run: as given, then the preset's, then the defaults.
+def _begun(options: Options, given: set[str], start: Start | None = None) -> ChosenOptions:
+    """The options of a new run: as given, then the preset's or the start's, then the defaults.
 
     Raises:
         UsageError: more than one limit, a name that is neither a network nor a preset, or an option
             that this kind of network has no use for.
     """
+    if start is not None:
+        if options["model"] not in (None, start.model):
+            raise UsageError(
+                f"--from {start.source} is {start.model}: leave {options['model']} out"
+            )
+        options = {**options, "model": start.model}
     name = _required(options, "model")
-    preset = presets.chosen(name)
+    preset = presets.chosen(name) if start is None else None
     if preset is None:
         registry.entry(name)
-        chosen = {**options, "preset": None, "bounded": True, "softened": True}
+        chosen = {**options, "preset": None, "bounded": True, "softened": True, "cut": True}
     else:
-        published = {"bounded": False, "softened": False}
+        published = {"bounded": False, "softened": False, "cut": True}
         chosen = {**presets.applied(options, given, preset, _targets(options)), **published}
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
@@ -217,7 +235,7 @@ def _same_data(earlier: RunConfig | None, dataset: hdf5.Dataset) -> None:
         raise InputError("the data are not those that this run was begun with; give the same file")
 
 
-def _task(options: Options, dataset: hdf5.Dataset) -> Task:
+def _task(options: Options, dataset: hdf5.Dataset, start: Start | None = None) -> Task:
     """The task that the options ask for."""
     name = _required(options, "model")
     kind = registry.entry(name).load().Config
@@ -233,6 +251,9 @@ def _task(options: Options, dataset: hdf5.Dataset) -> Task:
     names = {field.name for field in fields(Request)} & set(options)
     plain = {key: options[key] for key in names - {"targets", "weights", "config"}}
     weights = config_overrides.numbers(options["weight"], "--weight")
+    if start is not None:
+        config = start.settings(dataset.elements) | config
+    plain |= {"start": start, "freeze": tuple(options["freeze"])}
     request = Request(targets=tuple(_targets(options)), weights=weights, config=config, **plain)
     return task_for(name, dataset, request)
 
@@ -241,9 +262,9 @@ def _settings(options: Options) -> Settings:
     """How to train, from the options of the same names."""
     steps, seconds = config_overrides.interval(options["save_every"])
     names = {field.name for field in fields(Settings)} & set(options)
-    return Settings(
-        save_steps=steps, save_seconds=seconds, **{name: options[name] for name in names}
-    )
+    plain = {name: options[name] for name in names}
+    plain["layer_lr"] = config_overrides.numbers(options["layer_lr"], "--layer-lr")
+    return Settings(save_steps=steps, save_seconds=seconds, **plain)
 
 
 def _described(options: Options) -> ChosenOptions:

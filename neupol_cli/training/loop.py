@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from neupol_cli.checkpoint import State
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import DivergedError, TemporaryError, UsageError, out_of_memory
 from neupol_cli.models.base import Model
+from neupol_cli.models.nn.dropout import drawn_from
+from neupol_cli.models.workers import in_order
 from neupol_cli.training.ema import EMA, Window
 from neupol_cli.training.epoch_sampler import EpochSampler, default_generator, mixed
 from neupol_cli.training.optimizers import optimizer_for
@@ -67,6 +70,7 @@ class Trainer:
         self.common = default_generator(self.device)  # dropout has no other source
         self.window = Window()
         self.now = Counters()
+        self.rate = settings.lr  # as the schedule has it
         self.begun = time.monotonic()
         self.agreed = 0.0  # seconds of work, as the first of several ranks has them
         # On an accelerator a step must not wait for its own loss: one flag there gathers trouble.
@@ -127,8 +131,9 @@ class Trainer:
         seed, rank = self.settings.seed, self.group.rank
         self.generator.manual_seed(mixed(seed, rank, now.step, 1))
         self.common.manual_seed(mixed(seed, rank, now.step, 2))
+        self.rate = self.schedule.rate(self.progress())
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = self.schedule.rate(self.progress())
+            parameters["lr"] = self.rate * parameters["factor"]
         try:
             self._descend(self.sampler.batch(now.step))
         except (RuntimeError, MemoryError) as error:
@@ -139,9 +144,9 @@ class Trainer:
             self.ema.update(now.step)
 
     def _descend(self, indices: Tensor) -> None:
-        loss, parts = self.task.loss(indices, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self.parameters)  # positions too have a record: for forces
+        pieces = self._pieces(indices)
+        loss, parts = self._whole(indices) if len(pieces) == 1 else self._summed(indices, pieces)
         if self.group.world_size > 1:
             share = indices.shape[0] / self.sampler.chunk
             loss, parts = self._shared(share, {"loss": loss, **parts})
@@ -152,6 +157,49 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
         self.optimizer.step()
         self.window.add({"loss": loss, **parts})
+
+    def _pieces(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """A batch as pieces for the threads of a CPU; whatever their number, the same ones.
+
+        A power of two, which two, four or eight threads are done with at the same time.
+        """
+        most = len(indices) // self.task.grain
+        if most < 2 or not (self.settings.cut and self.waits):
+            return (indices,)
+        return indices.tensor_split(1 << (most.bit_length() - 1))
+
+    def _whole(self, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch and its parts; gradients where the optimiser looks for them."""
+        loss, parts = self.task.loss(indices, self.generator)
+        loss.backward(inputs=self.parameters)  # positions too have a record: for forces
+        return loss, parts
+
+    def _summed(
+        self, indices: Tensor, pieces: tuple[Tensor, ...]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same, piece by piece on all threads, summed in the pieces' order."""
+        losses = []
+        for loss, parts, gradients in in_order(partial(self._piece, indices), enumerate(pieces)):
+            losses.append({"": loss, **parts})
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                if parameter.grad is not None and gradient is not None:
+                    parameter.grad.add_(gradient)
+                elif gradient is not None:
+                    parameter.grad = gradient.clone(memory_format=torch.contiguous_format)
+        total = {name: torch.stack([one[name] for one in losses]).sum() for name in losses[0]}
+        return total.pop(""), total
+
+    def _piece(
+        self, indices: Tensor, piece: tuple[int, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
+        """One piece's part of a batch's loss, and its gradients."""
+        number, some = piece
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(mixed(self.settings.seed, self.group.rank, self.now.step, 3, number))
+        with drawn_from(generator):
+            loss, parts = self.task.loss(some, generator, indices)
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return loss.detach(), {name: part.detach() for name, part in parts.items()}, gradients
 
     def _shared(self, share: float, parts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Makes gradients, loss and parts the means over the items of all ranks, of which this one
@@ -186,10 +234,10 @@ class Trainer:
 
     def diverged(self, what: str = "the loss or its gradient") -> DivergedError:
         """What to raise when something is not finite."""
-        lr = self.optimizer.param_groups[0]["lr"]
         return DivergedError(
             f"{what} is not finite at step {self.now.step} (learning rate "
-            f"{lr:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or --warmup"
+            f"{self.rate:.3g}); the last good checkpoint is kept: try a smaller --lr, --clip or "
+            "--warmup"
         )
 
     def explain(self, error: BaseException) -> None:
@@ -250,7 +298,8 @@ class Trainer:
     def evaluation_due(self) -> bool:
         """Whether the weights as they are should be validated before another step."""
         now = self.now
-        regular = now.step > 0 and now.step % self.valid_every() == 0
+        known = now.step > 0 or "start" in self.task.meta  # random weights tell nothing
+        regular = known and now.step % self.valid_every() == 0
         return now.evaluated < now.step and (regular or self.done())
 
     # State.

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neupol_cli import registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import DynamicsModel, Model
 from neupol_cli.models.workers import in_order
+from neupol_cli.training.building import built
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.request import Request, chosen_partition
 
@@ -25,6 +24,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "l1": nn.functional.l1_loss,
     "l2": nn.functional.mse_loss,
 }
+PIECE = 200  # systems of a batch that a thread of a CPU differentiates
 EVALUATION_BATCH = 500  # systems; more only leave a core's cache
 
 
@@ -43,6 +43,7 @@ class NBodyTask:
         )
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(like.device) for k, v in split.items()}
         self.size = len(split["train"])
+        self.grain = PIECE
         self.criterion = _criterion(request.loss)
         self.metric, self.units = METRIC, {METRIC: ""}
         self.meta: dict[str, object] = {
@@ -61,10 +62,13 @@ class NBodyTask:
         """See `task.Task`."""
         return {}
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
         chosen = self.splits["train"][indices]
-        return self.criterion(self.predicted(self.model, chosen), self.later[chosen]), {}
+        loss = self.criterion(self.predicted(self.model, chosen), self.later[chosen])
+        return (loss if whole is None else loss * (len(indices) / len(whole))), {}
 
     @torch.no_grad()
     def evaluate(
@@ -104,8 +108,6 @@ def nbody_task(name: str, dataset: Dataset, request: Request) -> NBodyTask:
     if dataset.counts.min() != dataset.counts.max() or dataset.counts[0] < 2:
         raise InputError("all systems must have the same number of particles, two at least")
     split = chosen_partition(dataset, request)
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, request.config).to(device_named(request.device), dtype)
+    model = built(name, request.config, request)
     assert isinstance(model, DynamicsModel)  # as the registry says of this task
     return NBodyTask(model, dataset, split, request)

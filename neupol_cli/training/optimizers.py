@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from neupol_cli.errors import UsageError
+from neupol_cli.training.parts import rate_factors
 from neupol_cli.training.settings import Settings
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Adam]] = {
@@ -46,8 +47,11 @@ SPARED: dict[str, Callable[[nn.Module], set[nn.Parameter]]] = {
 def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Adam:
     """Adam in one of its kinds, over all weights that learn.
 
+    Returns:
+        The optimiser; a group's ``factor`` is what its learning rate is multiplied by.
+
     Raises:
-        UsageError: another name.
+        UsageError: another name, or a part that the model does not have.
     """
     for table, name, option in (
         (OPTIMIZERS, settings.optimizer, "optimizer"),
@@ -55,13 +59,21 @@ def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Adam:
     ):
         if name not in table:
             raise UsageError(f"--{option} is one of {', '.join(table)}, not {name!r}")
-    kind, decay = OPTIMIZERS[settings.optimizer], settings.weight_decay
-    learnt = [p for p in model.parameters() if p.requires_grad]
-    if not decay or settings.decays == "all":
-        return kind(learnt, lr=settings.lr, weight_decay=decay, fused=True)
-    spared = SPARED[settings.decays](model)
-    groups = [
-        {"params": [p for p in learnt if p not in spared], "weight_decay": decay},
-        {"params": [p for p in learnt if p in spared], "weight_decay": 0.0},
-    ]
-    return kind([group for group in groups if group["params"]], lr=settings.lr, fused=True)
+    decay = settings.weight_decay
+    spared = SPARED[settings.decays](model) if decay else set()
+    factors = rate_factors(model, settings.layer_lr)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            key = factors.get(parameter, 1.0), parameter in spared
+            groups.setdefault(key, []).append(parameter)
+    # In an order of their own: states of runs know parameters by their places in it.
+    ordered = sorted(groups, key=lambda key: (key[0] != 1.0, *key))
+    return OPTIMIZERS[settings.optimizer](
+        [
+            {"params": groups[key], "factor": key[0], "weight_decay": 0.0 if key[1] else decay}
+            for key in ordered
+        ],
+        lr=settings.lr,
+        fused=True,
+    )

@@ -6,6 +6,7 @@ processes and no loop over molecules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -13,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neupol_cli import registry
-from neupol_cli.devices import default_dtype, device_named
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import UsageError
@@ -26,6 +25,7 @@ from neupol_cli.models.workers import in_order
 from neupol_cli.targets import FORCES
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays
+from neupol_cli.training.building import built
 from neupol_cli.training.epoch_sampler import batches
 from neupol_cli.training.labels import (
     bounded_targets,
@@ -41,6 +41,7 @@ from neupol_cli.training.request import (
     chosen_species,
     training_data,
 )
+from neupol_cli.training.start import Start, carried
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,
@@ -50,6 +51,8 @@ from neupol_cli.training.target_normalization import (
 
 Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
+REFITTED = 2048  # training structures that references are refitted to, where training goes on
+PIECE_ATOMS = 256  # a piece of a batch that a thread of a CPU differentiates
 EVALUATION_ATOMS = 2048  # a batch of evaluation, on a thread of a CPU
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
@@ -87,6 +90,7 @@ class PropertyTask:
         self.arrays = Arrays.of(dataset, device, dtype)
         self.splits = {k: torch.from_numpy(np.asarray(v)).to(device) for k, v in split.items()}
         self.size = len(split["train"])
+        self.grain = math.ceil(PIECE_ATOMS / dataset.counts[split["train"]].mean() / self.kinds)
         self.names, self.request = names, request
         self.by_length = {name for name in names if learnt_by_length(dataset, name)}
         values = np.concatenate([label_columns(dataset, name) for name in names], 1)
@@ -95,10 +99,7 @@ class PropertyTask:
         if forces:
             self.forces = torch.from_numpy(dataset.targets[FORCES].values).to(device, dtype)
         counts = composition(dataset.numbers, dataset.offsets, self.species)
-        self.normalization = self._standardise(dataset, counts, values, split["train"])
-        _store(model, self.normalization)
-        learnt = torch.from_numpy(self.normalization.applied(values, counts))
-        self.learnt = learnt.to(device, dtype)  # (N, C)
+        self._learn(self._standardise(dataset, counts, values, split["train"]), values, counts)
         self.penalty = _choice(PENALTIES, request.loss, "--loss")
         self.labels = [*names, *([FORCES] if forces else [])]
         self.weights = _weights(self.labels, request, forces, dtype).to(device)
@@ -110,6 +111,8 @@ class PropertyTask:
             "targets": {name: self.units[name] for name in self.labels},
             "data": training_data(dataset, split["train"]),
         }
+        if request.start is not None:
+            self._go_on(request.start, values, counts)
         if request.smoothness and model.smoothness() is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
 
@@ -154,19 +157,77 @@ class PropertyTask:
             np.full_like(normalization.scale, size or 1.0),
         )
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def _learn(
+        self, normalization: TargetNormalization, values: np.ndarray, counts: np.ndarray
+    ) -> None:
+        """Takes these units: the model answers in them, the network learns what is left."""
+        self.normalization = normalization
+        _store(self.model, normalization)
+        learnt = torch.from_numpy(normalization.applied(values, counts))
+        self.learnt = learnt.to(self.model.device, self.model.dtype)  # (N, C)
+
+    def _go_on(self, start: Start, values: np.ndarray, counts: np.ndarray) -> None:
+        """Takes the units of a trained model for what it knows.
+
+        With fitted references what it is off by on the average, element by element where that
+        explains half of it, goes into them: another method's energies differ most in the atoms'.
+        """
+        normalization, known = carried(self.normalization, self.model, start)
+        if known.any() and self.request.scale != "auto":
+            raise UsageError("--scale: what --from knows already keeps the scale that it has")
+        self._learn(normalization, values, counts)
+        if self.request.references != "fitted":
+            return
+        rows, errors = self._left_over()
+        offsets = tuple(np.array(self.offsets) & known)
+        nameless = ("",) * len(offsets)
+        more = normalization_of(errors, counts[rows], nameless, "fitted", "mad", {}, offsets)
+        references, shift = normalization.references, normalization.shift
+        refitted = references + more.references, shift + more.shift, normalization.scale
+        self._learn(TargetNormalization(*refitted), values, counts)
+
+    def _left_over(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) some training structures, and (n, C) what the model is off by there, in units."""
+        chosen = self.splits["train"][:REFITTED]
+        errors = np.zeros((len(chosen), len(self.offsets)))
+        done = 0
+        for some in batches(chosen, self._evaluation_batch()):
+            with torch.set_grad_enabled(self.forces is not None):
+                by_label = self._errors(some, training=False)
+            for name, error in zip(self.names, by_label, strict=False):
+                if error.dim() == 1 and name not in self.by_length:
+                    column = self.columns[name].start
+                    errors[done : done + len(some), column] = -error.detach().cpu().numpy()
+            done += len(some)
+        return chosen.cpu().numpy(), errors * self.normalization.scale
+
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `task.Task`."""
-        chosen = self.splits["train"][indices]
-        errors = self._errors(chosen, training=True)
-        losses = torch.stack([self.penalty(error).mean() for error in errors])  # (T,)
+        whole = indices if whole is None else whole
+        errors = self._errors(self.splits["train"][indices], training=True)
+        numbers = self._numbers(errors, indices, whole)
+        sums = zip(errors, numbers, strict=True)
+        losses = torch.stack([self.penalty(error).sum() / number for error, number in sums])  # (T,)
         loss = (losses * self.weights).sum() / self.weights.sum()
         parts = dict(zip(self.labels, losses.unbind(), strict=True)) if len(self.labels) > 1 else {}
         if self.request.smoothness:
             rough = self.model.smoothness()
             assert rough is not None  # there is a learned encoding
+            rough = rough * (len(indices) / len(whole))
             loss = loss + self.request.smoothness * rough
             parts["smoothness"] = rough
         return loss, parts
+
+    def _numbers(self, errors: list[Tensor], indices: Tensor, whole: Tensor) -> list[int]:
+        """How many errors of each label a whole batch has, of which ``indices`` have ``errors``."""
+        numbers = [error.numel() * len(whole) // len(indices) for error in errors]
+        if self.forces is not None and whole is not indices:
+            chosen = self.splits["train"][whole]
+            atoms = self.arrays.offsets[chosen + 1] - self.arrays.offsets[chosen]
+            numbers[-1] = 3 * int(atoms.sum())
+        return numbers
 
     def _errors(self, chosen: Tensor, training: bool) -> list[Tensor]:
         """Errors of each label in units of its scale: (b,) a number, (b, 3) a vector, (a, 3) of
@@ -272,8 +333,6 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     }
     if request.bounded:
         config = {"positive": bounded_targets(name, dataset, names, config), **config}
-    with default_dtype(request.dtype) as dtype:
-        torch.manual_seed(request.seed)
-        model = registry.build(name, config).to(device_named(request.device), dtype)
+    model = built(name, config, request)
     assert isinstance(model, PropertyModel)  # as the registry says of this task
     return PropertyTask(model, dataset, names, forces, split, request)

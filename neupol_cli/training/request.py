@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import Data
+
+if TYPE_CHECKING:
+    from neupol_cli.training.start import Start
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Request:
         config: plain values for the model's Config.
         bounded: whether targets that cannot be negative are kept from it (models/bound.py), unless
             ``config`` says which.
+        freeze: parts of the network that stay as they are (parts.py).
+        start: the trained model to go on from; None for random weights.
         device, dtype: where and in which type of number.
     """
 
@@ -42,6 +47,8 @@ class Request:
     smoothness: float = 0.0
     config: Mapping[str, object] = field(default_factory=dict)
     bounded: bool = True
+    freeze: tuple[str, ...] = ()
+    start: Start | None = None
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"

@@ -3,6 +3,7 @@
     config.json          what was asked for
     state.safetensors    everything needed to go on exactly
     last.safetensors     the weights of that state (averaged ones where there is an average)
+    start.safetensors    a copy of the trained model that it went on from, if there is one
     best.safetensors     those with the least validation error, in the end with their test errors
     metrics.jsonl        losses and validation errors by step
     loss.png             the same as a picture
@@ -71,6 +72,10 @@ class Folder:
     def best(self) -> Path:
         return self.path / "best.safetensors"
 
+    @property
+    def start(self) -> Path:
+        return self.path / "start.safetensors"
+
     def reserved(self) -> Path:
         """The path to lock; the folder that it stands in is made if it is missing."""
         with files.reported(self.path):
@@ -81,7 +86,7 @@ class Folder:
         """Makes the folder unless it is there; ``empty`` forgets an earlier run in it."""
         with files.reported(self.path):
             self.path.mkdir(exist_ok=True)
-            names = ("state", "last", "best") if empty else ()
+            names = ("state", "last", "best", "start") if empty else ()
             for name in names:
                 self[f"{name}.safetensors"].unlink(missing_ok=True)
 
@@ -146,8 +151,9 @@ class Folder:
         current = {"partition" if name == "split" else name: options[name] for name in options}
         if "preset" not in options:  # --scale had no "auto" then, and "mad" meant it
             current |= {"preset": None, "scale": "auto"}
-        for name in ("bounded", "softened"):
+        for name in ("bounded", "softened", "cut"):
             current.setdefault(name, False)  # nothing was, then
+        current = {"start": "", "freeze": [], "layer_lr": []} | current
         if problem := mismatch(current, StoredOptions, "options"):
             raise InputError(f"{self['config.json']}: {problem}")
         return current
@@ -200,9 +206,8 @@ class Run:
                     f"it ended after {stale} validations without improvement; "
                     "a larger --patience lets it go on (0: no limit)"
                 )
-        step = self.trainer.now.step if self.trainer.now.step else -1
         if self.group.is_main:
-            self.metrics.rewind(step)
+            self.metrics.rewind(self.trainer.now.step if state else -1)
         self.spoken_step = self.trainer.now.step
 
     def _stored(self, resume: bool) -> checkpoint.State:
@@ -253,11 +258,10 @@ class Run:
     def _log(self) -> None:
         trainer = self.trainer
         trainer.verify()
-        rate = trainer.optimizer.param_groups[0]["lr"]
         record = {
             "step": trainer.now.step,
             "epoch": round(trainer.now.step / trainer.sampler.per_epoch, 4),
-            "lr": rate,
+            "lr": trainer.rate,
             "seconds": round(trainer.elapsed(), 2),
             **trainer.window.take(),
         }

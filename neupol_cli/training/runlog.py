@@ -63,18 +63,20 @@ class Metrics:
 
 
 def picture(metrics: Metrics, path: Path, metric: str, unit: str) -> None:
-    """Draws the training loss and the validation error over the steps, on log axes."""
+    """Draws the training loss and the validation error over the steps, on log axes; nothing before
+    the first step is logged."""
     import matplotlib.figure
 
-    lines = metrics.lines()
+    lines = [line for line in metrics.lines() if line["step"]]  # there is no zero on a log axis
     training = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    if not training:
+        return
     valid = [(x["step"], x["valid"][metric]) for x in lines if metric in x.get("valid", {})]
     # A Figure of its own, not pyplot's: no global state, no window system.
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
     left = figure.subplots()
     left.set(xlabel="step", ylabel="training loss (standardised)", xscale="log", yscale="log")
-    if training:
-        left.plot(*zip(*training, strict=True), color="tab:blue", linewidth=0.8, alpha=0.8)
+    left.plot(*zip(*training, strict=True), color="tab:blue", linewidth=0.8, alpha=0.8)
     left.yaxis.label.set_color("tab:blue")
     right = left.twinx()
     right.set(ylabel=f"validation {metric}" + (f" / {unit}" if unit else ""), yscale="log")

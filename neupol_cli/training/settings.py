@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Settings:
     minutes: float | None = None
     batch_size: int = 96
     lr: float = 1e-3
+    layer_lr: Mapping[str, float] = field(default_factory=dict)  # part -> times lr; see parts.py
     optimizer: str = "adam"
     weight_decay: float = 0.0
     decays: str = "all"  # which weights the decay shrinks
@@ -27,3 +29,4 @@ class Settings:
     save_steps: int = 0  # 0: by seconds only
     save_seconds: float = 60.0
     log_every: int = 50
+    cut: bool = True  # whether a batch goes to a CPU's threads in pieces (loop.py)

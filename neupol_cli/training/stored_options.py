@@ -20,6 +20,7 @@ class StoredOptions(TypedDict):
     preset: str | None
     bounded: bool
     softened: bool
+    cut: bool
     data: str
     target: list[str]
     partition: str
@@ -30,6 +31,8 @@ class StoredOptions(TypedDict):
     weight: list[str]
     polarization: str | None
     encoding: str | None
+    start: str
+    freeze: list[str]
     smoothness: Amount
     set_: list[str]
     epochs: Time | None
@@ -38,6 +41,7 @@ class StoredOptions(TypedDict):
     patience: Whole
     batch_size: Positive
     lr: Amount
+    layer_lr: list[str]
     optimizer: str
     weight_decay: Amount
     decays: str

@@ -18,6 +18,7 @@ class Task(Protocol):
     Attributes:
         model: the network, with a ``config`` dataclass.
         size: how many training items there are.
+        grain: how many of them are worth a thread of a CPU.
         metric: the key of `evaluate` that the best checkpoint minimises.
         units: the unit of each key of `evaluate`.
         meta: what the checkpoint's header says about targets and data (plain JSON).
@@ -27,14 +28,19 @@ class Task(Protocol):
     def model(self) -> Model: ...
 
     size: int
+    grain: int
     metric: str
     units: dict[str, str]
     meta: dict[str, object]
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, a scalar, of the training items ``indices`` (b,), and scalars to log.
 
         Every random choice is drawn from ``generator``, which is on the indices' device.
+        ``whole``, if the items are a piece of a batch, are all of that: what is answered is the
+        piece's part of their loss, and the parts of all pieces add up to it.
         """
 
     def evaluate(

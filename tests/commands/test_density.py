@@ -234,12 +234,31 @@ def test_a_grid_of_another_cell_has_no_whole_to_normalise(model, capsys) -> None
     atoms = Atoms("OC", [[0.3, 0.2, 0.1], [1.5, 1.2, 2.0]], cell=CELL, pbc=True)
     ase_write("POSCAR", atoms)
     half = Grid(np.zeros(3), CELL / 20, (10, 10, 10))
-    volumetric.write("half.cube", Volume(atoms, half, np.ones(half.shape)), "half a cell")
-    report = result(capsys, "POSCAR", "-o", "a.cube", "--grid-from", "half.cube")
+    volumetric.write("half.npz", Volume(atoms, half, np.ones(half.shape)), "half a cell")
+    report = result(capsys, "POSCAR", "-o", "a.xsf", "--grid-from", "half.npz")
     assert report["electrons_expected"] is None
-    call = ["POSCAR", "-o", "b.cube", "--grid-from", "half.cube", "--normalize"]
+    back = volumetric.read("a.xsf")
+    assert back.grid.same_as(half, 1e-9)
+    np.testing.assert_allclose(back.atoms.cell.array, CELL, rtol=0, atol=1e-9)
+    code, _, err = run(capsys, "POSCAR", "-o", "b.cube", "--grid-from", "half.npz")
+    assert code == 2 and "b.cube: the grid does not fill the cell, which a cube takes it for" in err
+    call = ["POSCAR", "-o", "b.npz", "--grid-from", "half.npz", "--normalize"]
     code, _, err = run(capsys, *call)
     assert code == 2 and "has to fill the cell" in err
+
+
+def test_an_xsf_is_a_structure_a_grid_and_a_reference(model, capsys) -> None:
+    result(capsys, "water.xyz", "-o", "rho.xsf", "--spacing", "0.4")
+    result(capsys, "rho.xsf", "-o", "again.xsf", "--grid-from", "rho.xsf")
+    first, second = volumetric.read("rho.xsf"), volumetric.read("again.xsf")
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.atoms.positions, second.atoms.positions)
+    report = result(capsys, "water.xyz", "--reference", "rho.xsf", "--accept")
+    assert report["eps_mae_percent"] == pytest.approx(0.0, rel=0, abs=1e-4)
+    Path("alone.xsf").write_text(Path("rho.xsf").read_text().partition("BEGIN_BLOCK")[0])
+    assert result(capsys, "alone.xsf", "-o", "c.cube", "--spacing", "0.4")["points"] > 0
+    code, _, err = run(capsys, "water.xyz", "-o", "d.cube", "--grid-from", "alone.xsf")
+    assert code == 65 and "alone.xsf: no data grid" in err
 
 
 def test_a_grid_that_cuts_a_molecule_off_has_no_whole_either(model, capsys) -> None:

@@ -37,7 +37,7 @@ NASTY = (
     b"1_0", b"0x10", b"***", b"", b"\x00", b"\x1b[2J", b"\xff\xfe", "\u0661".encode(), b"H" * 5000,
 )  # fmt: skip
 # Of these, a beginning that ends with a line is a file; nothing in them says what is missing.
-OPEN_ENDED = ("geometry.in", "a.pdb", "a.xsf")
+OPEN_ENDED = ("geometry.in", "a.pdb", "a.xsf", "water.mop", "box.mop")
 WRITTEN: dict[str, tuple[str, Atoms]] = {
     "a.xyz": ("xyz", molecule("H2O")),
     "a.extxyz": ("extxyz", bulk("NaCl", "rocksalt", a=5.6)),
@@ -94,7 +94,7 @@ def originals(folder: Path) -> dict[str, bytes]:
     for name, (kind, atoms) in WRITTEN.items():
         ase_write(folder / name, atoms, format=kind)
         files[name] = (folder / name).read_bytes()
-    for name in ("a.cube", "CHGCAR", "a.npz"):
+    for name in ("a.cube", "CHGCAR", "a.npz", "rho.xsf"):
         volumetric.write(folder / name, small_volume(), "made up")
         files[name] = (folder / name).read_bytes()
     for entry in json.loads((DATA / "foreign" / "files.json").read_text()):
@@ -151,7 +151,9 @@ def _density(path: Path) -> list[int]:
     return [len(entry.volume.atoms) for entry in volumetric.entries(path)]
 
 
-READERS: dict[str, Callable[[Path], list[int]]] = {"CHGCAR": _density, "a.npz": _density}
+READERS: dict[str, Callable[[Path], list[int]]] = dict.fromkeys(
+    ("CHGCAR", "a.npz", "rho.xsf"), _density
+)
 
 
 def outcome(path: Path, whole: list[int], cut: bool) -> str:

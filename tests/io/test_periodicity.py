@@ -18,7 +18,7 @@ from neupol_cli.io.volumetric import (
     by_counts,
     by_spacing,
     coverage,
-    periodicity,
+    guesses,
     plausible,
 )
 from tests.volumes import crystal, molecule, parse, text_of
@@ -44,7 +44,7 @@ def titled(volume: Volume, titles: bytes) -> bytes:
 def test_it_is_told_from_titles_and_faces(make, titles, pbc, reason) -> None:
     volume = parse(titled(make(), titles), "cube")
     assert volume.atoms.pbc.tolist() == [pbc] * 3
-    assert reason in periodicity.note("a.cube", volume)
+    assert reason in guesses.note("a.cube", volume)
     cell = volume.grid.box if pbc else np.zeros((3, 3))
     np.testing.assert_array_equal(volume.atoms.cell.array, cell)
 
@@ -54,17 +54,17 @@ def test_density_that_goes_on_at_the_opposite_face() -> None:
     inside = volume.atoms.copy()
     inside.positions[:] = volume.grid.box.sum(axis=0) / 2 + [[-0.4, 0, 0], [0, 0.4, 0], [0, 0, 0.4]]
     found = parse(titled(replace(volume, atoms=inside), UNKNOWN), "cube")
-    assert found.atoms.pbc.all() and "goes on" in found.notes[periodicity.GUESSED]
+    assert found.atoms.pbc.all() and "goes on" in found.notes[guesses.PERIODICITY]
 
 
 def test_ours_say_it_and_the_user_knows_better(tmp_path) -> None:
-    assert periodicity.note("a", parse(text_of(molecule(), "cube"), "cube")) == ""
+    assert guesses.note("a", parse(text_of(molecule(), "cube"), "cube")) == ""
     assert parse(text_of(crystal(), "cube"), "cube").atoms.pbc.all()
     (tmp_path / "a.cube").write_bytes(titled(molecule(), PWSCF))
     assert not volumetric.read(tmp_path / "a.cube", pbc=False).atoms.pbc.any()
     (tmp_path / "a.cube").write_bytes(titled(molecule(), UNKNOWN))
     told = volumetric.read(tmp_path / "a.cube", pbc=True)
-    assert told.atoms.pbc.all() and periodicity.note("a", told) == ""
+    assert told.atoms.pbc.all() and guesses.note("a", told) == ""
 
 
 def test_predict_takes_a_cube_as_density_does(tmp_path, capsys) -> None:

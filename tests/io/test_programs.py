@@ -58,11 +58,19 @@ def test_densities_hold_what_the_raw_numbers_hold(entry: dict[str, Any]) -> None
     assert entry["refused"] in reason if reason else not entry["refused"], reason
 
 
-def test_nine_programs() -> None:
-    assert len({entry["packed"].partition("/")[0] for entry in FILES}) == 9
+def test_ten_programs() -> None:
+    assert len({entry["packed"].partition("/")[0] for entry in FILES}) == 10
     assert len({entry["packed"].partition("/")[0] for entry in CUBES}) == 8
     written = {str(path.relative_to(FOREIGN)) for path in FOREIGN.rglob("*.gz")}
     assert written == {entry["packed"] for entry in FILES}
+
+
+@pytest.mark.parametrize("program", ["QuantumESPRESSO", "ABINIT"])
+def test_a_programs_xsf_and_cube_are_one_density(program: str) -> None:
+    """Though the one has x first and a plane more, the other z; to five digits of text."""
+    xsf, cube = (volumetric.read(FOREIGN / program / f"si.{end}.gz") for end in ("xsf", "cube"))
+    assert xsf.grid.same_as(cube.grid)
+    np.testing.assert_allclose(xsf.values, cube.values, rtol=0, atol=6e-6 * cube.values.max())
 
 
 def test_lengths_of_an_abinit_output_are_those_of_acell() -> None:

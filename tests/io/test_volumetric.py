@@ -198,11 +198,12 @@ def test_a_grid_that_is_none_is_refused() -> None:
         by_counts(molecule().atoms, (1, 2), 3.0)
 
 
-def test_a_chgcar_needs_a_grid_that_fills_the_cell(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["CHGCAR", "a.cube"])
+def test_where_the_box_is_the_cell_the_grid_has_to_fill_it(name: str, tmp_path: Path) -> None:
     volume = crystal()
     half = Grid(np.zeros(3), volume.grid.step * 0.5, volume.grid.shape)
     with pytest.raises(UsageError, match="does not fill the cell"):
-        volumetric.write(tmp_path / "CHGCAR", Volume(volume.atoms, half, volume.values), "t")
+        volumetric.write(tmp_path / name, Volume(volume.atoms, half, volume.values), "t")
 
 
 def test_the_examples_reference_is_whole() -> None:

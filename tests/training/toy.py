@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
+from neupol_cli.models.nn.dropout import dropout
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Toy(nn.Module):
         self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))  # has no gradient, ever
 
     def forward(self, x: Tensor) -> Tensor:
-        h = nn.functional.dropout(torch.tanh(self.first(x)), 0.2, self.training)
+        h = dropout(torch.tanh(self.first(x)), 0.2 if self.training else 0.0)
         return self.second(h)[:, 0]
 
 
@@ -37,7 +38,7 @@ class ToyTask:
     def __init__(self, size: int = 20) -> None:
         torch.manual_seed(0)
         self.model: nn.Module = Toy(Config())
-        self.size, self.metric = size, "y"
+        self.size, self.metric, self.grain = size, "y", 100
         self.units, self.meta = {"y": "eV"}, {"targets": {"y": "eV"}}
         self.x = torch.randn(2 * size, 3, dtype=torch.float64)
         self.trouble: Callable[[Tensor], Tensor] = lambda loss: loss
@@ -50,10 +51,13 @@ class ToyTask:
         """And does not know how far off it is."""
         return {}
 
-    def loss(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, indices: Tensor, generator: torch.Generator, whole: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        share = 1.0 if whole is None else len(indices) / len(whole)
         noise = torch.randn(len(indices), generator=generator, dtype=torch.float64)
         x = self.x[indices]
-        loss = (self.model(x) - x.sum(1) - 0.01 * noise).abs().mean()
+        loss = (self.model(x) - x.sum(1) - 0.01 * noise).abs().mean() * share
         return self.trouble(loss), {"twice": 2 * loss}
 
     def evaluate(

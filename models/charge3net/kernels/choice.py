@@ -24,14 +24,12 @@ class Kernels(NamedTuple):
     """What may stand in for the formulas.
 
     Attributes:
-        contraction: products of neighbourhoods whose derivative keeps less (contraction.py).
         tables: R(r) from tables (radial_tables.py).
         probe_sums: all that a probe's edges need, in one Triton kernel (probe_sums.py).
         probe_loops: the same on a CPU, compiled (probe_loops.py), or None.
         neighbour_loops: the atoms' products on a CPU, compiled (neighbour_loops.py), or None.
     """
 
-    contraction: bool
     tables: bool
     probe_sums: bool
     probe_loops: ctypes.CDLL | None
@@ -50,13 +48,13 @@ def kernels(like: Tensor, lmax: int) -> Kernels:
         lmax: of the harmonics.
     """
     if not compiler.enabled():
-        return Kernels(False, False, False, None, None)
+        return Kernels(False, False, None, None)
     tables = like.dtype == torch.float32
     triton = tables and _triton(like, lmax)
     if torch.is_grad_enabled() or like.device.type != "cpu":
-        return Kernels(True, tables, triton, None, None)
+        return Kernels(tables, triton, None, None)
     probes = compiler.library(PROBE_LOOPS, {"LMAX": lmax}) if tables else None
-    return Kernels(True, tables, triton, probes, compiler.library_for(NEIGHBOUR_LOOPS, like, {}))
+    return Kernels(tables, triton, probes, compiler.library_for(NEIGHBOUR_LOOPS, like, {}))
 
 
 def _triton(like: Tensor, lmax: int) -> bool:

@@ -32,9 +32,14 @@ class NBodyKernels(NamedTuple):
     layers: bool
 
 
-def kernels() -> Kernels:
-    """For molecules: tiles, or the plain formula if the environment says ``NEUPOL_KERNELS=0``."""
-    if not compiler.enabled():
+def kernels(forces_are_learnt: bool) -> Kernels:
+    """For molecules: tiles; the plain formula if the environment says ``NEUPOL_KERNELS=0``.
+
+    Args:
+        forces_are_learnt: derivatives of derivatives follow, which tiles have from the plain
+            formula: made twice over, they take a third longer.
+    """
+    if forces_are_learnt or not compiler.enabled():
         return Kernels(plain.summed_messages)
     return Kernels(message_tiles.summed_messages)
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from neupol_cli.errors import InputError
 from neupol_cli.io.compressed import ENDINGS, open_text, plain_name
+from neupol_cli.io.structure_formats import mopac, xsf
 from neupol_cli.io.structure_formats.xyz import LONGEST
 
 # Formats with readers of our own: ASE's modules, which cost time, are not asked about these.
 SUFFIXES = {
     ".xyz": "extxyz", ".extxyz": "extxyz", ".sdf": "sdf", ".sd": "sdf", ".mol": "sdf",
     ".mol2": "mol2", ".pdb": "proteindatabank", ".ent": "proteindatabank",
-    ".cube": "cube", ".cub": "cube",
+    ".cube": "cube", ".cub": "cube", ".xsf": "xsf", ".axsf": "xsf", ".mop": "mopac",
 }  # fmt: skip
 # By the first characters: formats whose files are called anything, or like those of another one.
 HEADINGS = {
@@ -23,6 +24,8 @@ HEADINGS = {
         r"\A\s*\d+[ \t]*\n[^\n]*\n[ \t]*[A-Za-z]{1,2}"
         r"(?:[ \t]+[-+]?\d*\.\d+(?:[eEdD][-+]?\d+)?){3}\b"
     ),
+    "xsf": xsf.HEADING,
+    "mopac": mopac.HEADING,
 }
 HEADING = 4096  # characters
 

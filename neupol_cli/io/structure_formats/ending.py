@@ -13,7 +13,7 @@ from neupol_cli.text import printable
 OPEN_ENDED = {
     "aims", "abinit-in", "castep-cell", "cp2k-restart", "crystal", "dftb", "dmol-incoor",
     "espresso-in", "gaussian-in", "gen", "mustem", "nwchem-in", "onetep-in", "siesta-in", "sys",
-    "v-sim", "xsf",
+    "v-sim",
 }  # fmt: skip
 BLANK = re.compile(rb"\r?\n[ \t]*\r?\n")
 GAUSSIAN_SECTIONS = 3  # route, title, atoms; a blank line ends each of them
@@ -36,8 +36,9 @@ def check(path: Path, kind: str) -> None:
             "one, too"
         )
     if not content.endswith((b"\n", b"\r")):
-        print(
-            f"neupol: {printable(str(path))}: the file does not end with a new line: it may have "
-            "been cut short",
-            file=sys.stderr,
-        )
+        print(f"neupol: {doubt(str(path))}", file=sys.stderr)
+
+
+def doubt(name: str) -> str:
+    """What is said of a text whose last line has no end."""
+    return f"{printable(name)}: the file does not end with a new line: it may have been cut short"

@@ -84,13 +84,6 @@ def abinit(text: str, images: list[Atoms], name: str) -> None:
         raise InputError(f"{name}: optimizes its cell (optcell), which is not read")
 
 
-def xsf(text: str, images: list[Atoms], name: str) -> None:
-    """XCrySDen's: ``ANIMSTEPS`` declares structures; each stands under PRIMCOORD or ATOMS."""
-    steps = re.search(r"(?mi)^\s*ANIMSTEPS\s+(\d{1,9})", text)
-    counts = [len(re.findall(rf"(?mi)^\s*{word}\b", text)) for word in ("PRIMCOORD", "ATOMS")]
-    compare(max(int(steps[1]) if steps else 1, *counts), len(images), name)
-
-
 def lammps(text: str, images: list[Atoms], name: str) -> None:
     """LAMMPS' data: as many rows of Atoms as it declares; elements: `lammps_elements`."""
     declared = re.search(r"(?m)^\s*(\d+)\s+atoms\b", text)

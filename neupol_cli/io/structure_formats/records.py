@@ -128,5 +128,4 @@ CHECKS: dict[str, Check] = {
     "espresso-out": extents.espresso,
     "gen": extents.gen,
     "lammps-data": extents.lammps,
-    "xsf": extents.xsf,
 }

@@ -7,24 +7,11 @@ from collections.abc import Callable
 
 from neupol_cli.io.units import BOHR
 
-_DIMENSIONS = {"0": "MOLECULE", "1": "POLYMER", "2": "SLAB", "3": "CRYSTAL"}
-_GROUP = re.compile(r"(?mi)^\s*DIM-GROUP\s+([0-3])\s+\d+[ \t]*$")
-_ATOMS = re.compile(r"(?mi)^\s*ATOMS[ \t]*\n(?:[ \t]*\w+(?:[ \t]+[-+.\w]+){3,6}[ \t]*\n)*")
-_GRIDS = re.compile(r"(?mi)^\s*BEGIN_BLOCK_DATAGRID")
 _REPEATED = re.compile(r"(?<!\S)(\d{1,4})\*([-+.\w]+)")
 _ECHO = re.compile(
     r"(?s)echo values of preprocessed input variables.*?\n\s*acell\s+(.*?)\s*Bohr\b.*?"
     r"\n(\s*rprim\s+)((?:\s*[-+.\dEeDd]+){9})"
 )
-
-
-def xsf(text: str) -> str:
-    """XCrySDen's: the older ``DIM-GROUP`` is a keyword, grids are no atoms, and ABINIT's cut3d
-    writes the atoms of PRIMCOORD once more under ATOMS."""
-    grids = _GRIDS.search(text)
-    text = text[: grids.start()] if grids else text
-    text = _GROUP.sub(lambda match: _DIMENSIONS[match[1]], text)
-    return _ATOMS.sub("", text) if re.search(r"(?mi)^\s*PRIMCOORD", text) else text
 
 
 def abinit_input(text: str) -> str:
@@ -46,7 +33,6 @@ def abinit_output(text: str) -> str:
 
 # Of formats by ASE's names.
 REWRITTEN: dict[str, Callable[[str], str]] = {
-    "xsf": xsf,
     "abinit-in": abinit_input,
     "abinit-out": abinit_output,
 }

@@ -217,6 +217,13 @@ def _how_to_start(volume: Volume) -> str:
     return f"NGXF NGYF NGZF = {counts}; {START_VASP}"
 
 
+def _refusal(volume: Volume) -> str | None:
+    cell, periodic = volume.atoms.cell.array, volume.atoms.pbc.all()
+    if periodic and abs(volume.grid.box - cell).max() > 1e-4:
+        return "the grid does not fill the cell, as it must; write .xsf or .npz"
+    return None
+
+
 FORMAT = VolumetricFormat(
     name="CHGCAR",
     matches=is_vasp,
@@ -224,7 +231,7 @@ FORMAT = VolumetricFormat(
     write_stream=write,
     holds_spin=True,
     densities_only=True,
-    fills_cell=True,
+    refusal=_refusal,
     note=_how_to_start,
     with_pbc=periodicity.out_of_its_cell,
 )

@@ -167,10 +167,19 @@ def _pattern(count: int) -> str:
     return "".join(" %14.7E" * width + "\n" for width in widths)
 
 
+def _refusal(volume: Volume) -> str | None:
+    """A cube has no cell beside its box."""
+    apart = np.abs(volume.grid.box - np.asarray(volume.atoms.cell.array))[volume.atoms.pbc]
+    if apart.size and apart.max() > 1e-3:
+        return "the grid does not fill the cell, which a cube takes it for; write .xsf or .npz"
+    return None
+
+
 FORMAT = VolumetricFormat(
     name="cube",
     suffixes=(".cube", ".cub"),
     read_stream=read,
     write_stream=write,
+    refusal=_refusal,
     with_pbc=periodicity.with_pbc,
 )

@@ -50,8 +50,9 @@ class VolumetricFormat:
         gzipped: whether a ``.gz`` may follow the name.
         holds_spin: whether a spin density has a place in it.
         densities_only: whether values in other units have no place in it.
-        fills_cell: whether the grid must be the cell of a periodic structure.
+        refusal: why it cannot hold a volume, with what to do; None where it can.
         note: what whoever wrote one of these files should know.
+        structures: whether a file of it may hold a structure without a density.
         with_pbc: a density taken as periodic or not (name for messages), where the user says it.
     """
 
@@ -67,8 +68,9 @@ class VolumetricFormat:
     gzipped: bool = True
     holds_spin: bool = False
     densities_only: bool = False
-    fills_cell: bool = False
+    refusal: Callable[[Volume], str | None] = lambda volume: None
     note: Callable[[Volume], str] | None = None
+    structures: bool = False
     with_pbc: Callable[[Volume, bool, str], Volume] | None = None
 
     def names(self, base: str) -> bool:
@@ -150,6 +152,6 @@ class VolumetricFormat:
             raise UsageError(
                 f"{path}: holds densities only; write values in {volume.unit} as .cube or .xsf"
             )
-        cell, periodic = volume.atoms.cell.array, volume.atoms.pbc.all()
-        if self.fills_cell and periodic and abs(volume.grid.box - cell).max() > 1e-4:
-            raise UsageError(f"{path}: the grid does not fill the cell, as it must; write a cube")
+        reason = self.refusal(volume)
+        if reason is not None:
+            raise UsageError(f"{path}: {reason}")

@@ -15,6 +15,7 @@ import numpy as np
 from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats.isolated import make_molecule
 from neupol_cli.io.volumetric.grid import Volume
+from neupol_cli.io.volumetric.guesses import PERIODICITY
 
 PLANE_WAVES = re.compile(
     r"pwscf|espresso|on a fft grid|\bvasp|\babinit|cut3d|\bcpmd|\bcastep|\bqbox|\bsiesta|jdftx|"
@@ -27,7 +28,6 @@ MOLECULES = re.compile(
 OURS = re.compile(r"density in electrons/bohr\^3|^\s*values in ")
 DENSE = 0.05  # e/Angstrom^3 on a face: no molecule's box is drawn there
 ON_FACE = 1.0  # Angstrom; nearer to a face no atom of a molecule is
-GUESSED = "periodicity"  # the note that holds the reason
 
 
 def guessed(volume: Volume, titles: list[str]) -> Volume:
@@ -38,7 +38,7 @@ def guessed(volume: Volume, titles: list[str]) -> Volume:
     volume = with_pbc(volume, periodic, "")
     kind = "periodic" if periodic else "a molecule"
     other = "--no-pbc for a molecule" if periodic else "--pbc if it is periodic"
-    notes = volume.notes | {GUESSED: f"taken for {kind} ({reason}); {other}"}
+    notes = volume.notes | {PERIODICITY: f"taken for {kind} ({reason}); {other}"}
     return replace(volume, notes=notes)
 
 
@@ -76,7 +76,7 @@ def with_pbc(volume: Volume, pbc: bool, name: str) -> Volume:
     atoms = volume.atoms.copy()
     atoms.set_cell(volume.grid.box if pbc else np.zeros((3, 3)))
     atoms.pbc = pbc
-    notes = {key: value for key, value in volume.notes.items() if key != GUESSED}
+    notes = {key: value for key, value in volume.notes.items() if key != PERIODICITY}
     return replace(volume, atoms=atoms, notes=notes)
 
 
@@ -94,9 +94,3 @@ def out_of_its_cell(volume: Volume, pbc: bool, name: str) -> Volume:
     atoms = volume.atoms.copy()
     make_molecule(atoms, name)
     return replace(volume, atoms=atoms)
-
-
-def note(name: str, volume: Volume) -> str:
-    """A line about what was guessed; nothing where nothing was."""
-    reason = volume.notes.get(GUESSED)
-    return f"{name}: {reason}" if reason else ""

@@ -55,14 +55,20 @@ def _negative(volume: Volume) -> str | None:
 
 def _electrons(volume: Volume) -> str | None:
     electrons, numbers = volume.electrons, volume.atoms.numbers
-    fewest, protons = int(sum(map(fewest_valence, numbers))), int(numbers.sum())
-    low = max(0.4 * fewest, 0.75 * fewest - 2.0)
-    if electrons < low or electrons > 1.1 * protons + 2:
+    low, high = possible_electrons(numbers)
+    if not low <= electrons <= high:
+        fewest, protons = int(sum(map(fewest_valence, numbers))), int(numbers.sum())
         return (
             f"its sum is {electrons:.3f} electrons where the atoms have {fewest} (valence) to "
             f"{protons} (all); cubes are in e/bohr^3, a CHGCAR is density x volume"
         )
     return None
+
+
+def possible_electrons(numbers: np.ndarray) -> tuple[float, float]:
+    """The fewest and the most that the sum over a grid of atoms (A,) may be: ions, coarse grids."""
+    fewest, protons = int(sum(map(fewest_valence, numbers))), int(numbers.sum())
+    return max(0.4 * fewest, 0.75 * fewest - 2.0), 1.1 * protons + 2
 
 
 def fewest_valence(number: int) -> int:

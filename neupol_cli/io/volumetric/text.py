@@ -57,23 +57,26 @@ class Lines:
         """Raise InputError for the current (or the given) line."""
         raise InputError(f"{self.name}:{self.number if line is None else line}: {why}")
 
-    def next(self, what: str) -> str:
-        """The next line without its end; `what` was expected there."""
+    def next(self, what: str, ended: bool = True) -> str:
+        """The next line without its end; `what` was expected there.
+
+        `ended`: a last line without a newline is refused, for it may have been cut.
+        """
         line = self._take()
         if line is None:
             self.wrong(f"the file ends where {what} should be (truncated?)", self.number + 1)
-        if not self._whole and not self._peek():
+        if ended and not self._whole and not self._peek():
             self.wrong(f"the file ends within the line that holds {what} (truncated?)")
         try:
             return line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             return line.decode("latin-1").rstrip("\r\n")
 
-    def next_filled(self) -> str | None:
-        """The next line that is not blank, or None at the end of the file."""
+    def next_filled(self, ended: bool = True) -> str | None:
+        """The next line that is not blank, or None at the end of the file; `ended` as in `next`."""
         while (line := self._peek()) is not None:
             if line.strip():
-                return self.next("text")
+                return self.next("text", ended)
             self._take()
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import ase
 import numpy as np
@@ -111,13 +112,47 @@ def test_no_kernel_runs_where_they_are_switched_off(
     model = registry.build("egnn", config).double()
     graph = Graph.from_atoms(published.structures, torch.float64)
     by_kernel = model(graph)
-    assert choice.kernels().summed_messages is tiles.summed_messages
+    assert choice.kernels(False).summed_messages is tiles.summed_messages
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
     monkeypatch.setattr(tiles._Summed, "apply", None)
-    assert choice.kernels().summed_messages is plain.summed_messages
+    assert choice.kernels(False).summed_messages is plain.summed_messages
     plainly = model(graph)
     plainly.sum().backward()
     torch.testing.assert_close(plainly, by_kernel, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["off", "movable"])
+def test_where_forces_are_learnt_the_plain_formula_serves(
+    mode: str, published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values, forces, and what training on both follows are those without kernels."""
+    torch.manual_seed(0)
+    config = {"hidden": 8, "layers": 3, "polarization": mode}
+    model = registry.build("egnn", config).double()
+    graph = Graph.from_atoms(published.structures[:1], torch.float64)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    summed, learnt = tiles.summed_messages, []
+
+    def watched(*inputs: Any) -> torch.Tensor:
+        learnt.append(model.training)
+        return summed(*inputs)
+
+    def everything() -> list[torch.Tensor]:
+        with torch.no_grad():
+            value = model.eval()(graph)
+        forces = model.derivatives(graph)[1]
+        values, slopes, _ = model.train().derivatives(graph, create_graph=True)
+        loss = values.square().sum() + slopes.square().sum()
+        return [value, forces, *torch.autograd.grad(loss, weights)]
+
+    monkeypatch.setattr(tiles, "summed_messages", watched)
+    monkeypatch.setenv("NEUPOL_KERNELS", "1")
+    by_kernel = everything()
+    assert learnt and not any(learnt)
+    monkeypatch.setattr(tiles, "summed_messages", None)
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    for one, other in zip(by_kernel, everything(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_an_atom_alone_has_an_answer() -> None:

@@ -1,4 +1,4 @@
-"""Parts of the equivariant transformer: shared pairs, attention, steps at points."""
+"""Parts of the equivariant transformer: shared pairs, attention, the layout of a state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from neupol_cli.models.equivariant_transformer.kernels import (
     attention_function,
     attention_tiled,
     choice,
-    point_steps,
 )
 from neupol_cli.models.kernels import compiler as kernel_compiler
 from neupol_cli.models.nn.graph import Edges, Graph, neighbours
@@ -100,7 +99,6 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
     shape = AttentionShape(2, smooth)
     library = attention_compiled.library(sizes.points.double(), shape)
     assert (library is None) == (loops == "tiled")
-    kernel = choice.kernels(sizes.points.double(), shape).attention
     parts = MessageInputs(*(torch.randn_like(s, dtype=torch.float64) for s in sizes))
     there = [k for k, part in enumerate(parts) if part.numel()]
     known = [parts[k].requires_grad_() for k in there]
@@ -134,65 +132,35 @@ def test_tiles_and_their_derivatives_are_the_plain_formula(
         return torch.autograd.grad(sum(g.square().sum() for g in first), known)
 
     for weights_too in (False, True):
-        by_tiles = derivatives(kernel, weights_too)
+        by_tiles = derivatives(choice.attention, weights_too)
         by_formula = derivatives(attention.attention, weights_too)
         for a, b in zip(by_tiles, by_formula, strict=True):
             assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
-    for a, b in zip(second_of_squares(kernel), second_of_squares(attention.attention), strict=True):
+    both = (second_of_squares(f) for f in (choice.attention, attention.attention))
+    for a, b in zip(*both, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
     still = parts._replace(
         encoded=parts.encoded.detach(),
         envelope=parts.envelope.detach(),
         directions=parts.directions.detach(),
     )
-    outs = [f(still, edges, shape) for f in (kernel, attention.attention)]
+    outs = [f(still, edges, shape) for f in (choice.attention, attention.attention)]
     trained = [part for part in still if part.requires_grad]
     ours, theirs = (torch.autograd.grad(out, trained, gradient) for out in outs)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
 
 
-@pytest.mark.parametrize("operation", ["scaled", "updated", "unpacked", "packed"])
-@pytest.mark.parametrize("loops", ["compiled", "plain"])
-def test_steps_at_points_and_their_derivatives(
-    loops: str, operation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NEUPOL_KERNELS", "0" if loops == "plain" else "1")
-    torch.manual_seed(0)
-    points, h = 5, 6
-    sizes: dict[str, list[tuple[int, ...]]] = {
-        "scaled": [(3, h), (h,)],
-        "updated": [(4 * h,), (3 * h,), (3, 3 * h), (3, h)],
-        "unpacked": [(4 * h,)],
-        "packed": [(h,), (3, h)],
-    }
-    inputs = [
-        torch.randn(points, *size, dtype=torch.float64, requires_grad=True)
-        for size in sizes[operation]
-    ]
-    like = torch.empty(points, 4 * h, dtype=torch.float64)
-    function = getattr(choice.kernels(like, AttentionShape(2, True)), operation)
-    formula = getattr(attention, operation)
-    assert torch.autograd.gradcheck(function, inputs, atol=1e-8)
-    assert torch.autograd.gradgradcheck(function, inputs, atol=1e-8)
-    if operation in ("unpacked", "packed"):
-        for a, b in zip(function(*inputs), formula(*inputs), strict=True):
-            assert torch.equal(a, b)
-        return
-    weights = [torch.randn_like(x) for x in inputs]
-
-    def derivatives(formula: Any) -> list[torch.Tensor]:
-        out = formula(*inputs)
-        total = out.square().sum() / 2
-        values = [out]
-        for order in range(3):
-            first = torch.autograd.grad(total, inputs, create_graph=order < 2)
-            total = sum((g * b).square().sum() for g, b in zip(first, weights, strict=True))
-            values += first
-        return values
-
-    for a, b in zip(derivatives(function), derivatives(formula), strict=True):
-        assert torch.allclose(a, b, rtol=0, atol=1e-12 * max(1, b.abs().max().item()))
+def test_a_state_has_scalars_before_vectors() -> None:
+    hidden = 4
+    state = torch.arange(3 * 4 * hidden, dtype=torch.float64).view(3, -1)
+    s, v = attention.unpacked(state)
+    for point in range(3):
+        for h in range(hidden):
+            assert s[point, h] == state[point, h]
+            for c in range(3):
+                assert v[point, c, h] == state[point, hidden + 3 * h + c]
+    assert torch.equal(attention.packed(s, v), state)
 
 
 @pytest.mark.parametrize("mode", ["off", "movable"])
@@ -212,18 +180,13 @@ def test_no_kernel_runs_where_they_are_switched_off(
         slope.square().sum().backward()
         return energy.detach(), slope.detach()
 
+    monkeypatch.setenv("NEUPOL_KERNELS", "1")
     by_kernel = energies_and_forces()
-    monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    for function in (
-        attention_function.Attention,
-        attention_function.AttentionGradient,
-        point_steps.Unpacked,
-        point_steps.Packed,
-        point_steps.Scaled,
-        point_steps.Updated,
-    ):
+    for function in (attention_function.Attention, attention_function.AttentionGradient):
         monkeypatch.setattr(function, "apply", None)
+    with pytest.raises(TypeError):
+        energies_and_forces()
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
     monkeypatch.setattr(kernel_compiler, "_load", None)
-    assert choice.kernels(torch.empty(2, 32), AttentionShape(2, True)) is choice.PLAIN
     for one, other in zip(energies_and_forces(), by_kernel, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
