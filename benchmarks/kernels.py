@@ -124,6 +124,10 @@ def cases(count: int) -> Iterator[Case]:
     every, density = "inference training forces learning", "grid training"
     tables = replaced("charge3net.network.kernels", tables=False)
     yield from each("charge3net tables", "charge3net", density, tables)
+    probes = replaced("charge3net.tile_evaluator.kernels", probe_loops=None)
+    yield from each("charge3net loops of probes", "charge3net", "grid", probes)
+    atoms = replaced("charge3net.tensor_product.kernels", neighbour_loops=None)
+    yield from each("charge3net loops of atoms", "charge3net", "grid", atoms)
     filters = replaced("deepdft.network.kernels", tables=False)
     yield from each("deepdft tables", "deepdft-painn", "grid", filters)
     yield from each("deepdft tables", "deepdft-schnet", density, _schnet_without_tables)

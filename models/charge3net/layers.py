@@ -23,12 +23,11 @@ from neupol_cli.models.charge3net.irreps import (
 )
 from neupol_cli.models.charge3net.linear import BlockLinear, Features
 from neupol_cli.models.charge3net.neighbourhoods import Neighbourhoods
-from neupol_cli.models.charge3net.radial import LearnedRadial, RadialNetwork
+from neupol_cli.models.charge3net.radial import Radial
 from neupol_cli.models.charge3net.tensor_product import TensorProduct
 from neupol_cli.models.nn.activation import SIGMOID, SILU, TANH
 from neupol_cli.models.nn.linear import product
 
-Radial = RadialNetwork | LearnedRadial
 MakeRadial = Callable[[int], Radial]  # R(r) of so many channels
 
 

@@ -37,14 +37,14 @@ from neupol_cli.models.charge3net.features import AtomFeatures
 from neupol_cli.models.charge3net.irreps import EVEN_SCALAR, ODD_SCALAR, atom_layers, read_out
 from neupol_cli.models.charge3net.kernels.choice import kernels
 from neupol_cli.models.charge3net.kernels.radial_tables import PredictionTable, step_radial
-from neupol_cli.models.charge3net.layers import AtomLayer, MakeRadial, Radial
+from neupol_cli.models.charge3net.layers import AtomLayer, MakeRadial
 from neupol_cli.models.charge3net.linear import BlockLinear, Features
 from neupol_cli.models.charge3net.motion import Motion
 from neupol_cli.models.charge3net.neighbourhoods import Neighbourhoods
 from neupol_cli.models.charge3net.probe_stack import Mid, ProbeStack
 from neupol_cli.models.charge3net.promolecule import Promolecule
 from neupol_cli.models.charge3net.published import published_charge3net, recognised
-from neupol_cli.models.charge3net.radial import GaussianBasis, LearnedRadial, RadialNetwork
+from neupol_cli.models.charge3net.radial import GaussianBasis, LearnedRadial, Radial, RadialNetwork
 from neupol_cli.models.charge3net.tile_evaluator import TileEvaluator
 from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel

@@ -12,7 +12,6 @@ All layers read the same geometry, so all their channels are summed in one go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -23,7 +22,7 @@ from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import Irrep, ProbeIrreps, natural, probe_layers
 from neupol_cli.models.charge3net.layers import MakeRadial, ProbeLayer
 from neupol_cli.models.charge3net.linear import Features
-from neupol_cli.models.charge3net.radial import GaussianBasis
+from neupol_cli.models.charge3net.radial import LayersRadial
 from neupol_cli.models.nn.wigner import wigner_3j
 
 
@@ -131,19 +130,11 @@ class ProbeStack(nn.Module):
             for n, factor in enumerate(self.factors)
         ]
 
-    def radial(self, lengths: Tensor, basis: Tensor) -> Tensor:
-        """(E,) lengths and (E, K) their basis -> (E, columns) R(r), evaluated for each."""
-        values = [layer.radial(lengths, basis) for layer in self._layers()]
-        return torch.cat([values[c.layer][:, c.own] for c in self.columns], 1)
-
-    def radial_weights(self) -> Iterator[Tensor]:
-        """What R(r) is made of, besides the basis."""
-        return (weight for layer in self._layers() for weight in layer.radial.parameters())
-
-    def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
-        """R(r) at (bins,) lengths with its slopes: (2 bins, columns), as tables are read."""
-        tables = [layer.radial.table(nodes, basis) for layer in self._layers()]
-        return torch.cat([tables[c.layer][:, c.own] for c in self.columns], 1)
+    @property
+    def radial(self) -> LayersRadial:
+        """R(r) of all layers, in the order of the columns."""
+        functions = [layer.radial for layer in self._layers()]
+        return LayersRadial(functions, [(c.layer, c.own) for c in self.columns])
 
     def by_layer(self, summed: Tensor) -> list[Mid]:
         """(P, columns) sums over neighbours -> mid of each layer."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -110,17 +109,38 @@ class LearnedRadial(nn.Module):
         return self.curves.table()
 
 
-class RadialFunctions(Protocol):
-    """A module of radial functions that are there as networks and as a table."""
+Radial = RadialNetwork | LearnedRadial
 
-    def radial(self, lengths: Tensor, basis: Tensor) -> Tensor:
-        """(E,) lengths and (E, K) their basis -> (E, columns)."""
+
+class LayersRadial:
+    """R(r) of several layers, side by side.
+
+    Args:
+        layers: of each.
+        columns: which layer's and which of its channels come one behind the other.
+    """
+
+    def __init__(self, layers: list[Radial], columns: list[tuple[int, slice]]) -> None:
+        self.layers, self.columns = layers, columns
+
+    def __call__(self, lengths: Tensor, basis: Tensor) -> Tensor:
+        """(E,) lengths and (E, K) their basis -> (E, columns), evaluated for each."""
+        return self._joined([layer(lengths, basis) for layer in self.layers])
 
     def table(self, nodes: Tensor, basis: GaussianBasis) -> Tensor:
-        """(bins,) distances -> (2 bins, columns) each its heights and slopes."""
+        """(bins,) equally spaced distances -> (2 bins, columns) each its heights and slopes."""
+        return self._joined([layer.table(nodes, basis) for layer in self.layers])
 
-    def double(self) -> Self:
-        """The same in float64, as every nn.Module has it."""
+    def parameters(self) -> Iterator[Tensor]:
+        """What they are made of, besides the basis."""
+        return (weight for layer in self.layers for weight in layer.parameters())
+
+    def double(self) -> LayersRadial:
+        """A copy in float64."""
+        return LayersRadial([copy.deepcopy(layer).double() for layer in self.layers], self.columns)
+
+    def _joined(self, values: list[Tensor]) -> Tensor:
+        return torch.cat([values[layer][:, own] for layer, own in self.columns], 1)
 
 
 @dataclass(frozen=True)
@@ -148,27 +168,26 @@ def padded_starts(channels: Sequence[int]) -> list[int]:
     return [sum(sizes[:n]) for n in range(len(sizes))]
 
 
-def checked_table(radial: RadialFunctions, basis: GaussianBasis, tolerance: float) -> Tensor:
+def checked_table(radial: LayersRadial, basis: GaussianBasis, tolerance: float) -> Tensor:
     """A table of a radial function, made in float64, whose error was measured.
 
     A table that was learned keeps its own nodes: it is the function itself.
 
     Args:
-        radial: answers ``table(nodes, basis)`` and ``radial(lengths, basis)``; whatever the type
-            of its parameters, the table is made from their values in float64.
+        radial: whatever the type of its parameters, the table is made from their values in float64.
         basis: the radial basis; its cutoff is the table's end.
         tolerance: largest error between nodes, relative to each curve's largest value.
 
     Returns:
         (2 bins, channels) float64: each bin's heights and slopes (per bin).
     """
-    exact, fine = copy.deepcopy(radial).double(), copy.deepcopy(basis).double()
+    exact, fine = radial.double(), copy.deepcopy(basis).double()
 
     def make(bins: int) -> Tensor:
         return exact.table(nodes_for(bins, fine), fine)
 
     def values(lengths: Tensor) -> Tensor:
-        return exact.radial(lengths, fine(lengths))
+        return exact(lengths, fine(lengths))
 
     with torch.no_grad():
         return measured_table(make, values, basis.cutoff, tolerance)

@@ -32,10 +32,11 @@ class PredictionTable(MadeOfWeights[RadialTable]):
     @torch.no_grad()
     def of(self, probes: ProbeStack, basis: GaussianBasis) -> RadialTable:
         """In the weights' type, as ``ProbeStack.radial`` to ``TABLE_ERROR``."""
-        weights = torch.cat([w.flatten() for w in (*probes.radial_weights(), *basis.buffers())])
+        radial = probes.radial
+        weights = torch.cat([w.flatten() for w in (*radial.parameters(), *basis.buffers())])
 
         def make() -> RadialTable:
-            rows = checked_table(probes, basis, TABLE_ERROR).to(weights)
+            rows = checked_table(radial, basis, TABLE_ERROR).to(weights)
             return RadialTable(rows, probes.channels)
 
         return self.get(weights, make)
@@ -46,5 +47,5 @@ def step_radial(
 ) -> Tensor:
     """As ``ChargE3Net.radial``: R(r) at (E,) lengths -> (E, columns), differentiable."""
     nodes = nodes_for(bins_for(TRAINING_STEP, basis.cutoff), basis)
-    table = probes.table(nodes, basis)
+    table = probes.radial.table(nodes, basis)
     return TableLookup.of(lengths, table.shape[0] // 2, basis.cutoff).masked(is_edge).read(table)

@@ -222,3 +222,25 @@ def test_training_goes_without_loops() -> None:
         assert None not in kernels(torch.zeros(1), 2)[2:]
         double = kernels(torch.zeros(1, dtype=torch.float64), 2)
     assert double.probe_loops is None and double.neighbour_loops is not None
+
+
+def test_both_directions_of_an_edge_are_evaluated_once() -> None:
+    network = small()
+    graph = Graph.from_atoms([molecule("CH3OH")], torch.float64)
+    each = network.neighbourhoods(graph, graph.positions)
+    with torch.no_grad():
+        once = network.neighbourhoods(graph, graph.positions)
+    pairs = 6 * 5 // 2
+    assert each.lengths.shape[0] == 2 * pairs and once.lengths.shape[0] <= pairs
+    is_edge = once.harmonics[:, :, 0] > 0
+    assert int(is_edge.sum()) == 2 * pairs
+    for lengths in ("lengths", "basis"):
+        found, expected = (getattr(n, lengths)[n.edges][is_edge] for n in (once, each))
+        assert torch.equal(found, expected)
+    (whole,) = once.blocks(6)
+    assert whole is once
+    with torch.no_grad():
+        for first, block in zip((0, 4), once.blocks(4), strict=True):
+            rows = slice(first, first + 4)
+            assert torch.equal(block.lengths[block.edges], once.lengths[once.edges[rows]])
+            assert torch.equal(block.basis[block.edges], once.basis[once.edges[rows]])
