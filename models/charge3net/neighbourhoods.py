@@ -71,9 +71,10 @@ class Neighbourhoods:
 def distinct(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """(E,) -> (N,) each length once, and (E,) which of them each is.
 
-    The two directions of an edge have one length, to the last bit. Gradients keep all apart.
+    The two directions of an edge have one length, to the last bit. Gradients keep all apart, and so
+    does a GPU, whose host would have to wait for N.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or lengths.device.type != "cpu":
         return lengths, torch.arange(lengths.shape[0], device=lengths.device)
     return lengths.unique(return_inverse=True)
 
