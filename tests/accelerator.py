@@ -41,7 +41,9 @@ WAITS = {
 COPIES = {"aten::_to_copy", "aten::copy_"}
 INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 _found: list[str] = []
-_registered: list[torch.device] = []
+# When it is imported, which is before any test: autograd counts devices at its first derivative.
+_setup_privateuseone_for_python_backend(NAME)
+DEVICE = torch.device(f"{NAME}:0")
 
 
 class OnDevice(Tensor):
@@ -57,7 +59,7 @@ class OnDevice(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=_registered[0],
+            device=DEVICE,
         )
         made.inner = inner
         return made
@@ -98,16 +100,13 @@ _REAL_GENERATOR = torch.Generator
 @contextmanager
 def accelerator() -> Iterator[torch.device]:
     """The device; within, it is there."""
-    if not _registered:
-        _setup_privateuseone_for_python_backend(NAME)
-        _registered.append(torch.device(f"{NAME}:0"))
     torch.Generator = _Generator  # type: ignore[misc]
     # Modules that are moved or cast get new parameters: a wrapped tensor cannot change inside.
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with _Everything():
-            yield _registered[0]
+            yield DEVICE
     finally:
         torch.Generator = _REAL_GENERATOR  # type: ignore[misc]
         torch.__future__.set_overwrite_module_params_on_conversion(before)
