@@ -75,6 +75,18 @@ def particles() -> Work:
     return work
 
 
+def atoms_alone() -> Work:
+    """What ChargE3Net works out once for the grid of benzene."""
+    from ase.build import molecule
+
+    from neupol_cli import registry
+
+    torch.manual_seed(0)
+    model: Any = registry.build("charge3net", {"species": (1, 6)}).eval()
+    benzene = molecule("C6H6")
+    return lambda: model.atom_features(benzene).invariants
+
+
 def affine() -> Work:
     """One map of 128 to 128 features at 30,200 pairs."""
     from neupol_cli.models.nn.linear import product
@@ -127,7 +139,7 @@ def cases(count: int) -> Iterator[Case]:
     probes = replaced("charge3net.tile_evaluator.kernels", probe_loops=None)
     yield from each("charge3net loops of probes", "charge3net", "grid", probes)
     atoms = replaced("charge3net.tensor_product.kernels", neighbour_loops=None)
-    yield from each("charge3net loops of atoms", "charge3net", "grid", atoms)
+    yield Case("charge3net loops of atoms", "charge3net, a structure's atoms", atoms_alone, atoms)
     filters = replaced("deepdft.network.kernels", tables=False)
     yield from each("deepdft tables", "deepdft-painn", "grid", filters)
     yield from each("deepdft tables", "deepdft-schnet", density, _schnet_without_tables)
