@@ -95,5 +95,11 @@ def check(config: ChargE3NetConfig) -> None:
     moves = polarization_mode(config.polarization).moves
     if config.pseudoscalar_spin and not config.spin:
         raise UsageError("pseudoscalar_spin says how spin is read: it goes with spin=true")
+    least = (config.lmax + 1) * (2 * config.lmax + 1) // 2 + 1  # irreps.py rounds
+    if config.mul < least:
+        raise UsageError(
+            f"mul={config.mul} leaves nothing for l = {config.lmax}: with lmax={config.lmax} it is "
+            f"{least} at least"
+        )
     if moves and config.lmax < 1:
         raise UsageError("movable points need vectors: lmax of at least 1")

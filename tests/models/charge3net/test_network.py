@@ -7,10 +7,12 @@ import logging
 from pathlib import Path as FilePath
 
 import ase
+import ase.build
 import numpy as np
 import pytest
 import torch
 
+from neupol_cli import registry
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import atom_irreps
@@ -253,3 +255,15 @@ def test_three_layers_bring_pseudoscalars_to_probes(lmax):
     atoms = ase.Atoms("CHHO", [[0, 0, 0], [1, 0, 0], [0, 1.1, 0], [0.1, 0.2, 1.2]])
     found = network.density(network.atom_features(atoms), scatter(8))
     assert found.shape == (8, 2) and (found[:, 0] - found[:, 1]).abs().min() > 1e-8
+
+
+@pytest.mark.parametrize(("lmax", "least"), [(0, 1), (1, 4), (2, 8), (3, 15), (4, 23)])
+def test_every_degree_has_its_channels(lmax: int, least: int) -> None:
+    """Published irreps are rounded: to nothing, where there are too few for a degree."""
+    settings = {"species": (1, 6), "lmax": lmax, "layers": 2, "hidden": 8}
+    model = registry.build("charge3net", settings | {"mul": least})
+    benzene = ase.build.molecule("C6H6")
+    assert model.density(benzene, torch.zeros(1, 3)).isfinite().all()
+    if least > 1:
+        with pytest.raises(UsageError, match=f"it is {least} at least"):
+            registry.build("charge3net", settings | {"mul": least - 1})
