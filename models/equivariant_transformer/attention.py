@@ -15,8 +15,8 @@ The update (eqs. 11-12):
 
     s += <w1, w2> o2 + o3,   V += w3 o1 + Y
 
-Between layers a state is (P, 4 H): H scalars, then H vectors (H, 3), as irreps have them. Matrix
-products want vectors as (3, H).
+Between layers a state is (P, 4 H): H scalars, then H vectors component by component, (3, H), as
+matrix products want them.
 
 kernels/ has faster versions of the attention, which the tests hold against this one.
 """
@@ -117,12 +117,12 @@ def unpacked(state: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 4 H) -> scalars (P, H), vectors (P, 3, H)."""
     hidden = state.shape[1] // 4
     s, v = state.split((hidden, 3 * hidden), 1)
-    return s, v.unflatten(1, (hidden, 3)).transpose(1, 2).contiguous()
+    return s, v.unflatten(1, (3, hidden))
 
 
 def packed(s: Tensor, v: Tensor) -> Tensor:
     """Scalars (P, H), vectors (P, 3, H) -> (P, 4 H)."""
-    return torch.cat((s, v.transpose(1, 2).flatten(1)), 1)
+    return torch.cat((s, v.flatten(1)), 1)
 
 
 def scaled(v: Tensor, f: Tensor) -> Tensor:

@@ -182,12 +182,12 @@ class Projection(nn.Module):
         nn.init.xavier_uniform_(self.mix.weight, gain=0.001)
 
     def forward(self, state: Tensor) -> Tensor:
-        vectors = state[:, self.hidden :].unflatten(1, (self.hidden, 3))
-        return torch.einsum("phx,h->px", vectors, self.mix.weight[0])
+        _, vectors = unpacked(state)  # (P, 3, H)
+        return vectors @ self.mix.weight[0]
 
 
 class EquivariantTransformer(Backbone):
-    """The backbone; state ``Hx0e+Hx1o``."""
+    """The backbone; state ``Hx0e+Hx1o``, the vectors component by component."""
 
     Config = EquivariantTransformerConfig
     by_element: ClassVar[Mapping[str, int]] = {

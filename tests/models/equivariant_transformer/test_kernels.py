@@ -160,7 +160,7 @@ def test_a_state_has_scalars_before_vectors() -> None:
         for h in range(hidden):
             assert s[point, h] == state[point, h]
             for c in range(3):
-                assert v[point, c, h] == state[point, hidden + 3 * h + c]
+                assert v[point, c, h] == state[point, hidden + hidden * c + h]
     assert torch.equal(attention.packed(s, v), state)
 
 

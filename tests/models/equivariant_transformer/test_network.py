@@ -90,7 +90,7 @@ def test_published_features_of_every_layer(name: str) -> None:
     assert relative(state[:, :hidden], data["scalar_features/0"]) < 1e-10
     for k, layer in enumerate(backbone.layers, start=1):
         state = layer(state, edges).detach()
-        vectors = state[:, hidden:].unflatten(1, (hidden, 3)).transpose(1, 2)
+        vectors = state[:, hidden:].unflatten(1, (3, hidden))
         assert relative(state[:, :hidden], data[f"scalar_features/{k}"]) < 1e-10
         assert relative(vectors, data[f"vector_features/{k}"]) < 1e-10
 
