@@ -26,7 +26,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PROPERTIES = ("egnn", "equivariant-transformer", "equiformer", "dimenet", "distance-transformer")
+PROPERTIES = (
+    "egnn",
+    "equivariant-transformer",
+    "equiformer",
+    "dimenet",
+    "painn",
+    "distance-transformer",
+)
 DENSITIES = ("charge3net", "deepdft-schnet", "deepdft-painn")
 LARGE = ("equiformer",)  # takes a quarter of the molecules
 SLICE = 0.1  # seconds of a turn

@@ -31,7 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from neupol_cli import registry
 from neupol_cli.allocator import keep_large_blocks
 
-PROPERTIES = ("egnn", "equivariant-transformer", "equiformer", "dimenet", "distance-transformer")
+PROPERTIES = (
+    "egnn",
+    "equivariant-transformer",
+    "equiformer",
+    "dimenet",
+    "painn",
+    "distance-transformer",
+)
 MOVABLE = ("egnn", "equivariant-transformer", "equiformer")
 DENSITIES = ("charge3net", "deepdft-schnet", "deepdft-painn")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")

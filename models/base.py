@@ -273,6 +273,7 @@ class PropertyConfig:
             network has. If empty, every target is a number, read out in the network's own way.
         positive: targets that are kept from being negative (models/bound.py); of published
             networks and older checkpoints none.
+        tied: targets that are made of others (models/ties.py); of the same none.
     """
 
     species: Species = (1, 6, 7, 8, 9)
@@ -284,6 +285,7 @@ class PropertyConfig:
     interpolation: Interpolation = "hermite"
     outputs: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
 
     @property
     def points_per_atom(self) -> int:

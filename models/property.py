@@ -22,6 +22,7 @@ from neupol_cli.models.nn.neighbours import check_pairs
 from neupol_cli.models.polarization import polarized
 from neupol_cli.models.soundness import check_finite
 from neupol_cli.models.targets import ENERGIES, READOUTS
+from neupol_cli.models.ties import mixed, tie_matrix
 from neupol_cli.models.workers import in_order
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class PropertyModel(Model):
 
         y_k = scale_k raw_k + shift_k + sum over atoms of reference_k[species]
 
-    of which those that cannot be negative are bounded (models/bound.py). ``scale``, ``shift`` (T,)
+    with raw_k of targets that are made of others as models/ties.py says, and those that cannot be
+    negative bounded (models/bound.py). ``scale``, ``shift`` (T,)
     and ``reference`` (T, species) are buffers in float64, and so is the sum: a total energy of
     10^4 eV has no room for meV in float32.
 
@@ -49,6 +51,7 @@ class PropertyModel(Model):
     shift: Tensor
     reference: Tensor
     positive: Tensor
+    ties: Tensor
     force_calibration: Calibration | None
 
     def __init__(self, backbone: Backbone) -> None:
@@ -65,6 +68,8 @@ class PropertyModel(Model):
         self.register_buffer("reference", torch.zeros(targets, species, dtype=wide))
         positive = columns_of(self.config.positive, self.columns)
         self.register_buffer("positive", positive, persistent=False)
+        ties = tie_matrix(self.config.tied, self.columns)
+        self.register_buffer("ties", ties, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PropertyModel:
         """Moves and casts as usual, but keeps the three buffers of the units in float64."""
@@ -148,7 +153,11 @@ class PropertyModel(Model):
     def network(self, graph: Graph) -> Tensor:
         """(B, T) the network's own outputs, before units."""
         state, _ = self.polarization(self.backbone, graph)
-        return self.backbone.readout(state, graph)
+        return self._read_out(state, graph)
+
+    def _read_out(self, state: Tensor, graph: Graph) -> Tensor:
+        raw = self.backbone.readout(state, graph)
+        return mixed(raw, self.ties, self.scale) if self.config.tied else raw
 
     def movable_points(self, graph: Graph) -> list[Tensor]:
         """x~_0 .. x~_{T-1}, each (A, 3) Angstrom; none without Neural Polarization."""
@@ -206,7 +215,7 @@ class PropertyModel(Model):
     def _evaluated(self, graph: Graph, widths: bool = False) -> tuple[Tensor, Tensor]:
         """(A, dim) the network's last state, and what :meth:`forward` answers."""
         state, _ = self.polarization(self.backbone, graph)
-        values = self._in_units(self.backbone.readout(state, graph), graph)
+        values = self._in_units(self._read_out(state, graph), graph)
         if not widths or self.calibration is None:
             return state, values
         with torch.no_grad():

@@ -26,6 +26,8 @@ class Target:
         readout: how a network with several heads reads it out, one of ``READOUTS``.
         length: the target that is a vector's length, from which the vector can be learnt.
         positive: whether it cannot be negative.
+        parts: other targets and their factors, whose sum it is, or is but for a little.
+        whole: whether it is nothing besides its parts.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Target:
     readout: str = "scalar"
     length: str = ""
     positive: bool = False
+    parts: tuple[tuple[str, float], ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Readout:
 
 READOUTS = {
     "scalar": Readout(1, offset=True),
+    "level": Readout(1, offset=True),  # of a structure's atoms, not their sum
     "vector": Readout(3, offset=False),
     "dipole": Readout(1, offset=False, positive=True),  # a vector's length
     "extent": Readout(1, offset=False),
@@ -71,15 +76,22 @@ TARGETS = {
         # QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014, table 3), with Hartree turned into eV
         Target("mu", "D", readout="dipole", positive=True),
         Target("alpha", "bohr^3", extensive=True, positive=True),
-        Target("homo", "eV"),
-        Target("lumo", "eV"),
-        Target("gap", "eV", positive=True),
+        Target("homo", "eV", readout="level"),
+        Target("lumo", "eV", readout="level"),
+        Target(
+            "gap",
+            "eV",
+            positive=True,
+            readout="level",
+            parts=(("lumo", 1.0), ("homo", -1.0)),
+            whole=True,
+        ),
         Target("r2", "bohr^2", readout="extent", positive=True),
         Target("zpve", "eV", extensive=True, positive=True),
         Target("U0", "eV", extensive=True),
-        Target("U", "eV", extensive=True),
-        Target("H", "eV", extensive=True),
-        Target("G", "eV", extensive=True),
+        Target("U", "eV", extensive=True, parts=(("U0", 1.0),)),
+        Target("H", "eV", extensive=True, parts=(("U0", 1.0),)),
+        Target("G", "eV", extensive=True, parts=(("U0", 1.0),)),
         Target("Cv", "cal/mol/K", extensive=True, positive=True),
     )
 }

@@ -62,6 +62,13 @@ ENTRIES = {
             "Gasteiger, Giri, Margraf, Günnemann 2020 (arXiv 2011.14115)",
         ),
         Entry(
+            "painn",
+            "neupol_cli.models.painn.network:PaiNN",
+            "property",
+            "PaiNN: messages of scalars and vectors that talk to each other at every atom",
+            "Schütt, Unke, Gastegger 2021 (arXiv 2102.03150)",
+        ),
+        Entry(
             "distance-transformer",
             "neupol_cli.models.distance_transformer.network:DistanceTransformer",
             "property",

@@ -17,7 +17,7 @@ As coded: the factor s_j in ds is not in PaiNN's paper. A probe's last v is read
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -33,8 +33,10 @@ from neupol_cli.models.deepdft.kernels.painn_probes import PaiNNProbeLayer, PaiN
 from neupol_cli.models.deepdft.network import DeepDFT, Senders
 from neupol_cli.models.deepdft.published import published_painn
 from neupol_cli.models.distance import cosine_envelope
+from neupol_cli.models.equivariant_transformer.heads import norm
 from neupol_cli.models.nn.graph import Edges, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron, product
+from neupol_cli.models.nn.unique_edges import UniqueEdges
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class Radial:
         receivers, senders: (E,).
         basis: (E, K + 1) [e c, c].
         directions: (E, 3) unit vectors to the receiver.
+        mutual: how many edges, the first ones, stand for their reverse as well.
     """
 
     receivers: Tensor
     senders: Tensor
     basis: Tensor
     directions: Tensor
+    mutual: int = 0
 
 
 def summed_messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
@@ -66,6 +70,14 @@ def summed_messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor
     Returns:
         (R, H) and (R, 3, H), differentiable to any order.
     """
+    ds, dv = _one_way(filters, offers, ends)
+    if not ends.mutual:
+        return ds, dv
+    back = _one_way(filters[: ends.mutual], offers, ends.turned())
+    return ds + back[0], dv + back[1]
+
+
+def _one_way(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
     a, b, g = filters.chunk(3, 1)
     sg, ob, *va = offers.index_select(0, ends.senders).unbind(1)  # (E, H) each
     ds = segment_sum(g * sg, ends.receivers, ends.count)
@@ -91,13 +103,18 @@ class Messages(nn.Module):
         """(A, 5, H) what an atom brings to a message: s g, b, and v a of x, y, z."""
         s, v = sent
         a, b, g = self.node(s).chunk(3, 1)
+        g = self.scalar_offers(s, g)
         va = torch.zeros_like(s)[:, None].expand(-1, 3, -1) if v is None else v * a[:, None]
-        return torch.cat((torch.stack((s * g, b), 1), va), 1)
+        return torch.cat((torch.stack((g, b), 1), va), 1)
+
+    def scalar_offers(self, s: Tensor, g: Tensor) -> Tensor:
+        """(A, H) an atom's part of ds: as DeepDFT's code has it, times its state."""
+        return s * g
 
     def forward(self, sent: Senders, edges: Radial, count: int) -> tuple[Tensor, Tensor]:
         """(A, H) scalars and (A, 3, H) vectors of the senders -> (count, H), (count, 3, H)."""
         filters, offers = self.filters(edges.basis), self.offers(sent)
-        ends = Ends(edges.senders, edges.receivers, edges.directions, count)
+        ends = Ends(edges.senders, edges.receivers, edges.directions, count, edges.mutual)
         library = kernels(offers, self.hidden).library
         if library is None or edges.directions.requires_grad:
             return summed_messages(filters, offers, ends)
@@ -107,9 +124,9 @@ class Messages(nn.Module):
 class Update(nn.Module):
     """Scalars and vectors of one point talk to each other."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, length: Callable[[Tensor], Tensor] = norm) -> None:
         super().__init__()
-        self.hidden = hidden
+        self.hidden, self.length = hidden, length
         self.left = Linear(hidden, hidden, bias=False)  # W_U
         self.right = Linear(hidden, hidden, bias=False)  # W_V
         self.mix = Perceptron(2 * hidden, hidden, 3 * hidden)
@@ -117,16 +134,9 @@ class Update(nn.Module):
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(P, H), (P, 3, H) -> the same."""
         left, right = self.left(v), self.right(v)
-        mixed = self.mix(torch.cat((s, _length(right)), 1))  # (P, 3 H)
+        mixed = self.mix(torch.cat((s, self.length(right)), 1))  # (P, 3 H)
         p, q, t = mixed.split(self.hidden, 1)
         return s + p + q * (left * right).sum(1), v + t[:, None] * left
-
-
-def _length(v: Tensor) -> Tensor:
-    """(P, 3, H) -> (P, H); the gradient of a length of zero is zero."""
-    squared = v.square().sum(1)
-    positive = squared > 0
-    return torch.where(positive, squared, 1.0).sqrt() * positive
 
 
 class AtomLayer(nn.Module):
@@ -190,13 +200,15 @@ class PaiNNDensity(DeepDFT):
         basis, envelope = self.basis(r)
         return torch.cat((basis * envelope, envelope), 1)
 
-    def radial(self, edges: Edges) -> Radial:
-        """What the messages read of the edges' geometry."""
+    def radial(self, edges: Edges, mutual: int = 0) -> Radial:
+        """What the messages read of the edges' geometry; of the first ``mutual``, both ways."""
         basis = self.scaled_basis(edges.lengths)
-        return Radial(edges.receivers, edges.senders, basis, -edges.directions)
+        return Radial(edges.receivers, edges.senders, basis, -edges.directions, mutual)
 
     def atoms(self, types: Tensor, edges: Edges) -> list[Senders]:
-        radial, sent, states = self.radial(edges), Senders(self.embedding(types)), []
+        unique = UniqueEdges.of(edges)
+        radial = self.radial(unique.edges, unique.mutual)
+        sent, states = Senders(self.embedding(types)), []
         for layer in self.atom_layers:
             sent = layer(sent, radial)
             states.append(sent)

@@ -17,17 +17,26 @@ and energies with them. Only of networks without softening, as published, length
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neupol_cli.models.equivariant_transformer.config import EquivariantTransformerConfig
 from neupol_cli.models.nn.dipole import arms, dipole
 from neupol_cli.models.nn.graph import Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron
 
 SOFT = 0.1  # lengths of features are of the order of one
+
+
+class HeadConfig(Protocol):
+    """What heads read of a network's settings: its width, and whether lengths are smooth."""
+
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def softening(self) -> float: ...
 
 
 class Gated(nn.Module):
@@ -62,7 +71,7 @@ class ScalarHead(nn.Module):
 
     vectors = False
 
-    def __init__(self, config: EquivariantTransformerConfig) -> None:
+    def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         half, softened = config.hidden // 2, config.softening > 0
         self.first = Gated(config.hidden, half, True, softened)
@@ -100,7 +109,7 @@ class DipoleHead(VectorHead):
 class ExtentHead(nn.Module):
     """Charges times squared arms."""
 
-    def __init__(self, config: EquivariantTransformerConfig) -> None:
+    def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.charges = Perceptron(config.hidden, config.hidden // 2, 1)
         for linear in (self.charges.first, self.charges.second):

@@ -31,6 +31,9 @@ from neupol_cli.training.tasks import check_options, task_for
 
 LIMITS = ("epochs", "steps", "minutes")
 EPOCHS = 1000  # EGNN's published recipe, where no limit is asked for
+# What networks have beyond the published ones; ``cut`` is of the training.
+OURS = {"bounded": True, "tied": True, "softened": True, "cut": True}
+PUBLISHED = OURS | {"bounded": False, "tied": False, "softened": False}
 # What a resumed run may change: it says how to go on. All else says what is trained on what.
 CHANGEABLE = {
     *LIMITS, "data", "device", "lr", "clip", "patience", "schedule", "warmup", "weight_decay",
@@ -206,10 +209,9 @@ def _begun(options: Options, given: set[str], start: Start | None = None) -> Cho
     preset = presets.chosen(name) if start is None else None
     if preset is None:
         registry.entry(name)
-        chosen = {**options, "preset": None, "bounded": True, "softened": True, "cut": True}
+        chosen = {**options, "preset": None, **OURS}
     else:
-        published = {"bounded": False, "softened": False, "cut": True}
-        chosen = {**presets.applied(options, given, preset, _targets(options)), **published}
+        chosen = {**presets.applied(options, given, preset, _targets(options)), **PUBLISHED}
     check_options(chosen["model"], given)
     limits = [name for name in LIMITS if options[name] is not None]
     if len(limits) > 1:

@@ -41,7 +41,7 @@ from neupol_cli.training.request import (
     chosen_species,
     training_data,
 )
-from neupol_cli.training.start import Start, carried
+from neupol_cli.training.start import Start, carried, ties
 from neupol_cli.training.target_normalization import (
     TargetNormalization,
     composition,
@@ -162,6 +162,7 @@ class PropertyTask:
         self, normalization: TargetNormalization, values: np.ndarray, counts: np.ndarray
     ) -> None:
         """Takes these units: the model answers in them, the network learns what is left."""
+        normalization = normalization.tied(self.model.ties.cpu().numpy())
         self.normalization = normalization
         _store(self.model, normalization)
         learnt = torch.from_numpy(normalization.applied(values, counts))
@@ -350,6 +351,8 @@ def property_task(name: str, dataset: Dataset, request: Request) -> PropertyTask
     }
     if request.bounded:
         config = {"positive": bounded_targets(name, dataset, names, config), **config}
+    if request.tied:
+        config = {"tied": ties(names, request.start), **config}
     model = built(name, config, request)
     assert isinstance(model, PropertyModel)  # as the registry says of this task
     return PropertyTask(model, dataset, names, forces, split, request)

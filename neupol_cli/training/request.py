@@ -32,6 +32,8 @@ class Request:
         config: plain values for the model's Config.
         bounded: whether targets that cannot be negative are kept from it (models/bound.py), unless
             ``config`` says which.
+        tied: whether targets that are made of others are learnt so (models/ties.py), unless
+            ``config`` says which.
         freeze: parts of the network that stay as they are (parts.py).
         start: the trained model to go on from; None for random weights.
         device, dtype: where and in which type of number.
@@ -47,6 +49,7 @@ class Request:
     smoothness: float = 0.0
     config: Mapping[str, object] = field(default_factory=dict)
     bounded: bool = True
+    tied: bool = True
     freeze: tuple[str, ...] = ()
     start: Start | None = None
     seed: int = 0

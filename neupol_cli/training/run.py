@@ -152,7 +152,7 @@ class Folder:
         current = {"partition" if name == "split" else name: options[name] for name in options}
         if "preset" not in options:  # --scale had no "auto" then, and "mad" meant it
             current |= {"preset": None, "scale": "auto"}
-        for name in ("bounded", "softened", "cut"):
+        for name in ("bounded", "tied", "softened", "cut"):
             current.setdefault(name, False)  # nothing was, then
         current = {"start": "", "freeze": [], "layer_lr": []} | current
         if problem := mismatch(current, StoredOptions, "options"):

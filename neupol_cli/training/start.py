@@ -26,11 +26,13 @@ from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.models.base import Header, Model, Network, Origin
 from neupol_cli.models.calibration import without
 from neupol_cli.models.property import PropertyModel
+from neupol_cli.models.targets import target
+from neupol_cli.models.ties import tied_targets
 from neupol_cli.training.parts import AROUND
 from neupol_cli.training.target_normalization import TargetNormalization
 
 # Settings that follow from the data of a training.
-OF_DATA = ("targets", "units", "outputs", "positive")
+OF_DATA = ("targets", "units", "outputs", "positive", "tied")
 UNITS = ("reference", "shift", "scale")
 HEAD = re.compile(r"^(.*\bheads\.)(\d+)(\..+)$")
 
@@ -220,6 +222,23 @@ def _known_elements(model: Model, start: Start, axis: int, own: Tensor, source: 
     places = torch.tensor(rows, device=own.device)
     shape = own.unflatten(axis, (kinds, len(model.species), -1))
     return shape.index_copy(axis + 1, places, known).flatten(axis, axis + 2)
+
+
+def ties(targets: Sequence[str], start: Start | None) -> list[str]:
+    """Which targets are made of others: those that can be, and of the start's those that were.
+
+    Raises:
+        UsageError: one that was, of others that are not learnt now.
+    """
+    tied = tied_targets(targets)
+    if start is None:
+        return tied
+    before = cast(Sequence[str], start.config.get("tied", ()))
+    for name in before:
+        if name in targets and name not in tied:
+            parts = " and ".join(part for part, _ in target(name).parts)
+            raise UsageError(_unfit(start, f"{name} was learnt with {parts}, which are left out"))
+    return [name for name in tied if name in before or name not in start.targets]
 
 
 def carried(

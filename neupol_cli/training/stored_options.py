@@ -19,6 +19,7 @@ class StoredOptions(TypedDict):
     model: str
     preset: str | None
     bounded: bool
+    tied: bool
     softened: bool
     cut: bool
     data: str

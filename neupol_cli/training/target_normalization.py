@@ -33,6 +33,16 @@ class TargetNormalization:
         """(N, T) values -> what the network learns, mean 0 and spread 1 over the training set."""
         return (values - self.baseline(composition)) / self.scale
 
+    def tied(self, matrix: np.ndarray) -> TargetNormalization:
+        """The same, but for targets that are their parts and nothing else: theirs are the parts'.
+
+        ``matrix`` (T, T) is that of models/ties.py.
+        """
+        references, shift = self.references.copy(), self.shift.copy()
+        whole = np.diag(matrix) == 0
+        references[whole], shift[whole] = (matrix @ references)[whole], (matrix @ shift)[whole]
+        return TargetNormalization(references, shift, self.scale)
+
 
 def composition(numbers: np.ndarray, offsets: np.ndarray, species: tuple[int, ...]) -> np.ndarray:
     """(N, S) how many atoms of each species every structure has."""

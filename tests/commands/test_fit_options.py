@@ -54,7 +54,7 @@ def test_what_a_network_reads_is_taken() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["bounded", "softened"])
+@pytest.mark.parametrize("name", ["bounded", "tied", "softened"])
 def test_a_published_recipe_is_as_published(name: str) -> None:
     assert fitting._begun(DEFAULTS | {"model": "egnn"}, {"model"})[name]
     assert not fitting._begun(DEFAULTS | {"model": "egnn-qm9"}, {"model"})[name]

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "radial": (8, 8),
     },
     "dimenet": {"hidden": 12, "layers": 2, "triplet": 8, "output": 12, "output_start": "glorot"},
+    "painn": {"hidden": 16, "layers": 3, "encoding_size": 8},
     "distance-transformer": {"hidden": 16, "layers": 2, "heads": 4, "feed_forward": 16},
 }
 MODES = dict.fromkeys(SMALL, ("off", "frozen", "movable"))

@@ -27,7 +27,8 @@ from neupol_cli.training.settings import Settings
 ROOT = Path(__file__).parents[2]
 QM9 = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 WANTED = """egnn-qm9 egnn-md17 et-qm9 et-md17 equiformer-qm9 dimenet-qm9 transformer-md17 egnn-nbody
-egnn-nbody-np charge3net-qm9 charge3net-nmc charge3net-mp deepdft-schnet deepdft-painn"""
+egnn-nbody-np charge3net-qm9 charge3net-nmc charge3net-mp deepdft-schnet deepdft-painn
+painn-qm9"""
 
 
 @pytest.mark.parametrize("name", WANTED.split())

@@ -21,18 +21,26 @@ class Ends:
         senders, receivers: (E,) indices of points.
         directions: (E, 3) to the receiver.
         count: R receivers.
+        mutual: how many edges, the first ones, carry a message the other way, too.
     """
 
     senders: Tensor
     receivers: Tensor
     directions: Tensor
     count: int
+    mutual: int = 0
 
     def dense(self) -> Ends:
         """The same, every tensor's numbers one behind the other."""
         tensors = (self.senders, self.receivers, self.directions)
         senders, receivers, directions = (tensor.contiguous() for tensor in tensors)
-        return Ends(senders, receivers, directions, self.count)
+        return Ends(senders, receivers, directions, self.count, self.mutual)
+
+    def turned(self) -> Ends:
+        """The other way of those that are there both ways."""
+        both = slice(self.mutual)
+        there = self.senders[both], self.receivers[both]
+        return Ends(there[1], there[0], -self.directions[both], self.count)
 
 
 def compiled_messages(
@@ -52,7 +60,7 @@ class _Messages(torch.autograd.Function):
         out = offers.new_zeros(ends.count, 4, offers.shape[2])
         ctx.ends, ctx.library = ends, library
         ctx.save_for_backward(filters, offers)
-        library.messages(*_edges(ends), pointer(filters), pointer(offers), pointer(out))
+        library.messages(*_arguments(ends), pointer(filters), pointer(offers), pointer(out))
         return out[:, 0], out[:, 1:]
 
     @staticmethod
@@ -62,11 +70,24 @@ class _Messages(torch.autograd.Function):
         by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
         by_filters, by_offers = torch.empty_like(filters), torch.zeros_like(offers)
         tensors = (filters, offers, by_out, by_filters, by_offers)
-        ctx.library.messages_back(*_edges(ctx.ends), *map(pointer, tensors))
+        ctx.library.messages_back(*_arguments(ctx.ends), *map(pointer, tensors))
         return by_filters, by_offers, None, None
 
 
-def _edges(ends: Ends) -> tuple[ctypes.c_long | ctypes.c_void_p, ...]:
+class _Ends(ctypes.Structure):
+    """As in deepdft_edges.cpp."""
+
+    _fields_ = (
+        ("edges", ctypes.c_long),
+        ("mutual", ctypes.c_long),
+        ("senders", ctypes.c_void_p),
+        ("receivers", ctypes.c_void_p),
+        ("directions", ctypes.c_void_p),
+    )
+
+
+def _arguments(ends: Ends) -> tuple[object, ...]:
     """The first arguments of both loops."""
     tensors = (ends.senders, ends.receivers, ends.directions)
-    return threads(), ctypes.c_long(ends.senders.shape[0]), *map(pointer, tensors)
+    places = _Ends(ends.senders.shape[0], ends.mutual, *(tensor.data_ptr() for tensor in tensors))
+    return threads(), ctypes.byref(places)

@@ -306,15 +306,15 @@ def test_kernels_of_training_can_be_switched_off(monkeypatch, name: str, module:
 
 
 @needs_compiler
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "mutual"), [(1, 0), (1, 200), (2, 0), (2, 300), (3, 200)])
 def test_compiled_messages_are_those_of_pytorch(
-    monkeypatch: pytest.MonkeyPatch, threads: int
+    monkeypatch: pytest.MonkeyPatch, threads: int, mutual: int
 ) -> None:
     torch.manual_seed(0)
     pairs = torch.stack((torch.randint(5, (300,)), torch.randint(40, (300,))), 1)
     senders, receivers = pairs.unbind(1)  # columns, which do not lie one behind the other
-    ends = Ends(senders, receivers, torch.randn(300, 3), 41)  # the last has no edge
-    filters, offers = torch.randn(300, 96), torch.randn(5, 5, 32)
+    ends = Ends(senders, receivers, torch.randn(300, 3), 41, mutual)  # the last has no edge
+    filters, offers = torch.randn(300, 96), torch.randn(41, 5, 32)
     weights = torch.randn(41, 4, 32)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     library = kernels(offers, 32).library

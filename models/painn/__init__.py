@@ -1,0 +1,1 @@
+"""PaiNN, for properties."""
