@@ -50,7 +50,9 @@ def fit(
     references: Annotated[
         str,
         _panel(
-            DATA, "Element reference energies: fitted (where they halve the spread), atoms, none."
+            DATA,
+            "Element references: fitted (of sums over atoms, and where they halve the spread), "
+            "atoms, none.",
         ),
     ] = "fitted",
     scale: Annotated[

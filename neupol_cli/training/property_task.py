@@ -22,7 +22,7 @@ from neupol_cli.models.base import FactsRecord, Model
 from neupol_cli.models.nn.graph import ragged
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.models.workers import in_order
-from neupol_cli.targets import FORCES
+from neupol_cli.targets import FORCES, target
 from neupol_cli.training import calibrating
 from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.building import built
@@ -136,14 +136,17 @@ class PropertyTask:
             name: np.array([table.get(int(z), 0.0) for z in species])
             for name, table in dataset.references.items()
         }
+        labels = [n for n, place in self.columns.items() for _ in range(place.stop - place.start)]
+        sums = [self.request.tied and target(name).extensive for name in labels]
         normalization = normalization_of(
             values[train],
             counts[train],
-            tuple(n for n, place in self.columns.items() for _ in range(place.stop - place.start)),
+            tuple(labels),
             self.request.references,
             self.request.scale,
             atoms,
             self.offsets,
+            tuple(sums),
         )
         for place in self.columns.values():
             if place.stop - place.start > 1:  # a scale an axis would turn with no structure

@@ -33,7 +33,7 @@ class Request:
         bounded: whether targets that cannot be negative are kept from it (models/bound.py), unless
             ``config`` says which.
         tied: whether targets that are made of others are learnt so (models/ties.py), unless
-            ``config`` says which.
+            ``config`` says which, and extensive ones as sums over atoms and nothing else.
         freeze: parts of the network that stay as they are (parts.py).
         start: the trained model to go on from; None for random weights.
         device, dtype: where and in which type of number.

@@ -80,6 +80,7 @@ def normalization_of(
     spread: str,
     atoms: Mapping[str, np.ndarray],
     offsets: tuple[bool, ...],
+    sums: tuple[bool, ...] = (),
 ) -> TargetNormalization:
     """The standardisation of a training set.
 
@@ -91,6 +92,8 @@ def normalization_of(
         spread: ``mad`` (``auto`` is the same), ``std`` or ``none``: no mean either.
         atoms: (S,) reference values by target, for ``atoms``.
         offsets: (T) whether references and a mean may be taken off the target.
+        sums: (T) whether the target shall be a sum over atoms and nothing else: fitted references
+            are kept, however little they bring, and there is no mean. None of them if empty.
 
     Raises:
         UsageError: an unknown word.
@@ -107,8 +110,9 @@ def normalization_of(
             f"use --references fitted"
         )
     table = np.zeros((len(names), counts.shape[1]))
+    summed = np.array(sums if sums and references == "fitted" else [False] * len(names))
     if references == "fitted":
-        table = _fitted(values, counts)
+        table = _fitted(values, counts, summed)
     if references == "atoms":
         table = np.stack([atoms.get(name, table[k]) for k, name in enumerate(names)])
     table = np.where(np.array(offsets)[:, None], table, 0.0)
@@ -116,9 +120,8 @@ def normalization_of(
         return TargetNormalization(table, np.zeros(len(names)), np.ones(len(names)))
     rest = values - counts @ table.T
     scale = np.array([SPREADS[spread](column) for column in rest.T])
-    return TargetNormalization(
-        table, np.where(offsets, rest.mean(0), 0.0), np.where(scale > 0, scale, 1.0)
-    )
+    shift = np.where(np.array(offsets) & ~summed, rest.mean(0), 0.0)
+    return TargetNormalization(table, shift, np.where(scale > 0, scale, 1.0))
 
 
 def vector_scale(vectors: np.ndarray, spread: str) -> float:
@@ -137,13 +140,14 @@ def vector_scale(vectors: np.ndarray, spread: str) -> float:
     return float(lengths.mean() / 2.0) or 1.0
 
 
-def _fitted(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(T, S) least squares references; zero where they do not at least halve the spread."""
+def _fitted(values: np.ndarray, counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(T, S) least squares references; zero where they do not at least halve the spread, unless
+    they are ``kept`` (T,)."""
     solution = np.linalg.lstsq(counts, values, rcond=None)[0].T  # (T, S)
     rest = values - counts @ solution.T
     pairs = zip(rest.T, values.T, strict=True)
     useful = [mean_deviation(after) <= 0.5 * mean_deviation(before) for after, before in pairs]
-    return np.where(np.array(useful)[:, None], solution, 0.0)
+    return np.where((kept | np.array(useful))[:, None], solution, 0.0)
 
 
 def corrections(errors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

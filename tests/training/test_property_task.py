@@ -163,7 +163,7 @@ def test_smoothness_is_added(dataset: hdf5.Dataset) -> None:
 
 
 def test_training_set_alone_is_standardised(dataset: hdf5.Dataset) -> None:
-    one = task(dataset, "energy", "mu")
+    one = task(dataset, "energy", "mu", tied=False)
     train = one.learnt[torch.from_numpy(dataset.splits["s"]["train"])]
     assert train.mean(0).abs().max() < 1e-10
     assert train.abs().mean(0).tolist() == pytest.approx([1, 1], rel=0, abs=1e-10)
@@ -174,6 +174,21 @@ def test_training_set_alone_is_standardised(dataset: hdf5.Dataset) -> None:
     assert limited.size == 7
     first = dataset.targets["mu"].values[dataset.splits["s"]["train"][:7]]
     assert float(limited.model.shift[0]) == pytest.approx(first.mean(), rel=0, abs=1e-12)
+
+
+def test_extensive_targets_are_sums_over_atoms(dataset: hdf5.Dataset) -> None:
+    """Whatever references bring, or else twice the molecule had not twice the answer."""
+    values = dataset.targets["energy"].values % 1.0  # composition says little about it
+    labels = {"Cv": hdf5.Target(values, "cal/mol/K")}
+    named = replace(dataset, targets=labels, references={})
+    published, ours = (task(named, "Cv", tied=tied).model for tied in (False, True))
+    assert not published.reference.any() and published.shift[0] > 0.1
+    assert ours.shift[0] == 0
+    train = dataset.splits["s"]["train"]
+    counts = composition(dataset.numbers, dataset.offsets, (1, 6, 8))[train]
+    expected = np.linalg.lstsq(counts, values[train], rcond=None)[0]
+    assert np.abs(ours.reference[0].numpy() - expected).max() < 1e-12
+    assert task(named, "Cv", references="none").model.shift[0] > 0.1  # as asked for
 
 
 def test_kinds_of_references(dataset: hdf5.Dataset) -> None:
