@@ -122,7 +122,7 @@ def fit(
         list[str],
         _panel(OPTIMISER, "Of a part (as for --freeze), times --lr.", metavar="PART=FACTOR"),
     ] = [],  # noqa: B006
-    optimizer: Annotated[str, _panel(OPTIMISER, "adam, adamw or amsgrad.")] = "adam",
+    optimizer: Annotated[str, _panel(OPTIMISER, "adam, adamw, amsgrad or muon.")] = "adam",
     weight_decay: Annotated[float, _panel(OPTIMISER, "Weight decay.", min=0.0)] = 0.0,
     decays: Annotated[
         str,

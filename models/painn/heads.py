@@ -2,9 +2,12 @@
 
     scalar   y = sum_i q_i
     level    y = sum_i w_i q_i,  w = softmax over a structure of p_i
-    vector, dipole, extent: as the equivariant transformer's (its heads.py)
+    extent   y = sum_i q_i |x_i - c|^2 + <u_i, x_i - c> + p_i
+    vector, dipole: as the equivariant transformer's (its heads.py), where c is
 
-q_i and p_i are L(silu(L(s_i))). A level, unlike a sum, is the same for two distant copies of a
+q_i and p_i are L(silu(L(s_i))), u_i of the extent is a mean of v_i. What extends from c is an
+atom's charge cloud: its monopole, as published, and here its dipole and its own extent, too, of
+which <r^2> about c is made exactly. A level, unlike a sum, is the same for two distant copies of a
 molecule as for one; of two different ones the weights can choose (Chen, Kunkel, Cheng, Reuter and
 Margraf 2023, doi 10.1039/d3sc00841j, pool orbital energies in this way).
 """
@@ -16,12 +19,12 @@ from torch import Tensor, nn
 
 from neupol_cli.models.equivariant_transformer.heads import (
     DipoleHead,
-    ExtentHead,
     VectorHead,
     xavier,
 )
+from neupol_cli.models.nn.dipole import arms
 from neupol_cli.models.nn.graph import Graph, segment_sum
-from neupol_cli.models.nn.linear import Perceptron
+from neupol_cli.models.nn.linear import Linear, Perceptron
 from neupol_cli.models.painn.config import PaiNNConfig
 
 
@@ -56,7 +59,26 @@ class LevelHead(ScalarHead):
         return sums[:, :1] / sums[:, 1:]
 
 
-HEADS: dict[str, type[ScalarHead] | type[VectorHead] | type[ExtentHead]] = {
+class ExtentHead(ScalarHead):
+    """How far what the atoms have extends from the centre of mass."""
+
+    numbers = 2
+
+    def __init__(self, config: PaiNNConfig) -> None:
+        super().__init__(config)
+        self.own = xavier(Linear(config.hidden, 1, bias=False))
+
+    def forward(self, s: Tensor, v: Tensor, graph: Graph) -> Tensor:
+        """(A, H), (A, 3, H) -> (B, 1)."""
+        from_centre = arms(graph)  # (A, 3)
+        q, p = self.atoms(s).split(1, 1)
+        dipoles = self.own(v)[:, :, 0]  # (A, 3)
+        own = q * from_centre.square().sum(1, keepdim=True) + p
+        own = own + (dipoles * from_centre).sum(1, keepdim=True)
+        return segment_sum(own, graph.batch, graph.size)
+
+
+HEADS: dict[str, type[ScalarHead] | type[VectorHead]] = {
     "scalar": ScalarHead,
     "level": LevelHead,
     "vector": VectorHead,

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from neupol_cli.errors import UsageError
+from neupol_cli.training.muon import OTHERS, Muon, is_matrix
 from neupol_cli.training.parts import rate_factors
 from neupol_cli.training.settings import Settings
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Adam]] = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "amsgrad": partial(torch.optim.Adam, amsgrad=True),
+    "muon": Muon,
 }
 
 
@@ -44,8 +46,8 @@ SPARED: dict[str, Callable[[nn.Module], set[nn.Parameter]]] = {
 }
 
 
-def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Adam:
-    """Adam in one of its kinds, over all weights that learn.
+def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Adam in one of its kinds, or Muon, over all weights that learn.
 
     Returns:
         The optimiser; a group's ``factor`` is what its learning rate is multiplied by.
@@ -62,29 +64,39 @@ def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.Adam:
     decay = settings.weight_decay
     spared = SPARED[settings.decays](model)
     factors = rate_factors(model, settings.layer_lr)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    muon = settings.optimizer == "muon"
+    matrices = {p for p in model.parameters() if is_matrix(p)} - _not_matrices(model)
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = factors.get(parameter, 1.0), parameter in spared
-            groups.setdefault(key, []).append(parameter)
+            matrix = muon and parameter in matrices
+            factor = factors.get(parameter, 1.0) * (OTHERS if muon and not matrix else 1.0)
+            groups.setdefault((factor, parameter in spared, matrix), []).append(parameter)
     return OPTIMIZERS[settings.optimizer](
         [
-            {"params": group, "factor": factor, "weight_decay": 0.0 if free else decay}
-            for (factor, free), group in sorted(groups.items(), key=lambda item: item[0])
+            {
+                "params": group,
+                "factor": factor,
+                "weight_decay": 0.0 if free else decay,
+                "matrices": matrix,
+            }
+            for (factor, free, matrix), group in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=settings.lr,
         fused=True,
     )
 
 
-def moments_by_name(model: nn.Module, optimizer: torch.optim.Adam) -> dict[str, dict[str, Tensor]]:
+def moments_by_name(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, Tensor]]:
     """What the optimiser keeps of each parameter, by the parameter's name."""
     return {name: optimizer.state[p] for name, p in model.named_parameters() if optimizer.state[p]}
 
 
 def take_moments(
     model: nn.Module,
-    optimizer: torch.optim.Adam,
+    optimizer: torch.optim.Optimizer,
     settings: Settings,
     moments: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
