@@ -20,7 +20,7 @@ from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.epoch_sampler import batches
 
 ENOUGH = 4_000  # structures of each split: 0.9 of so many is off by 0.005, one standard error
-ATOMS = 20_000  # of each split, for forces: those of a structure are alike, hence more of them
+ATOMS = 20_000  # of each split, for what is said of atoms: those of a structure are alike
 GRIDS = 256  # unseen structures whose whole densities are compared, for errors around atoms
 FEWEST = 30  # unseen ones; nine in ten of fewer mean little
 SEED = 1  # of which structures, and of their order
@@ -116,12 +116,11 @@ def of_densities(
     structures, atoms, _ = _described_densities(model, dataset, known, check)
     unseen_structures, unseen_atoms, owners = _described_densities(model, dataset, unseen, check)
     of_structures = fitted(structures, unseen_structures, errors).to(model.dtype)
-    wrong = []
-    for index in unseen[:GRIDS]:
+    wrong, count = [], min(GRIDS, int(owners[-1]) + 1)
+    for index in unseen[:count]:
         check()
         wrong.append(errors_by_atom(model, dataset, int(index)))
-    compared = owners < len(wrong)
-    by_atom = torch.cat(wrong)[:, None]
+    compared, by_atom = owners < count, torch.cat(wrong)[:, None]
     of_atoms = fitted(atoms, unseen_atoms[compared], by_atom, owners[compared])
     return of_structures.tensors() | of_atoms.to(model.dtype).tensors(ATOM_PREFIX)
 
@@ -132,17 +131,20 @@ def _described_densities(
     indices: np.ndarray,
     check: Callable[[], None],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of n structures (n, F) their features, (a, G) their atoms', (a,) whose each atom is."""
+    """Of n structures (n, F) their features, and of the first ones with about `ATOMS` in all (a, G)
+    their atoms', (a,) whose each atom is."""
 
     def row(index: int) -> tuple[Tensor, Tensor]:
         features = model.atom_features(dataset.atoms(index))
         return model.described(features), model.described_atoms(features)
 
-    structures, atoms = [], []
+    structures, atoms, held = [], [], 0
     for of_structure, of_atoms in in_order(row, indices.tolist()):
         check()
         structures.append(of_structure)
-        atoms.append(of_atoms)
+        if held < ATOMS:
+            atoms.append(of_atoms)
+            held += len(of_atoms)
     counts = torch.tensor([len(rows) for rows in atoms])
     owners = torch.arange(len(atoms)).repeat_interleave(counts)
     every = torch.cat(atoms)

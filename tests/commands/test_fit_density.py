@@ -15,12 +15,14 @@ from neupol_cli import registry
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.io.density_writer import DensityWriter
+from neupol_cli.training import calibrating
 from neupol_cli.training.calibrating import errors_by_atom, totals
 from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
 from neupol_cli.training.request import Request
 from tests.warm import neupol
 
 SMALL = {"mul": 12, "lmax": 1, "layers": 1, "embedding": 4, "cutoff": 3.0}
+FITTED = calibrating.fitted
 WIDTHS = {1: 1.5, 8: 3.0}  # exponents, 1/Angstrom^2
 
 
@@ -117,6 +119,28 @@ def test_fit_tells_how_far_off_densities_are_around_each_atom(tmp_path):
         for k in dataset.splits["default"]["valid"]
     ]
     assert 0.85 <= float(torch.cat(held).double().mean()) <= 0.97
+
+
+def test_of_many_atoms_some_structures_are_compared(tmp_path, monkeypatch):
+    """Nine atoms are three structures, of which two are compared whole."""
+    dataset = hdf5.read(write(tmp_path / "d.h5"))
+    task = density_task("charge3net", dataset, Request(config=SMALL))
+    told, seen = [], []
+    monkeypatch.setattr(calibrating, "ATOMS", 8)
+    monkeypatch.setattr(calibrating, "GRIDS", 2)
+    monkeypatch.setattr(calibrating, "fitted", lambda *words: told.append(words) or FITTED(*words))
+    known, unseen, errors = np.arange(6), np.arange(11, 5, -1), torch.rand(6, 1).double()
+    calibrating.of_densities(task.model, dataset, known, unseen, errors, lambda: seen.append(1))
+    assert [len(rows) for rows in told[0][:3]] == [6, 6, 6]
+    atoms, compared, wrong, owners = told[1]
+    assert (len(atoms), owners.tolist()) == (9, [0, 0, 0, 1, 1, 1])
+    for k, index in enumerate((11, 10)):
+        rows = slice(3 * k, 3 * k + 3)
+        features = task.model.atom_features(dataset.atoms(index))
+        np.testing.assert_array_equal(compared[rows], task.model.described_atoms(features))
+        expected = errors_by_atom(task.model, dataset, index)
+        np.testing.assert_array_equal(wrong[rows, 0], expected)
+    assert len(seen) == 6 + 6 + 2
 
 
 def test_too_few_unseen_densities_tell_nothing(tmp_path, data):
