@@ -1,5 +1,5 @@
-"""Writes into a checkpoint what its training structures were like and, of properties and forces,
-how far off it may be, where it was trained before checkpoints kept that; weights stay as they are.
+"""Writes into a checkpoint what its training structures were like and how far off it may be, where
+it was trained before checkpoints kept that; what it has stays as it is.
 
     python benchmarks/domains.py qm9.h5 models/weights/qm9.safetensors [--partition paper]
 """
@@ -46,7 +46,7 @@ def main() -> None:
             raise SystemExit(f"{path}: was trained on other data ({fingerprint})")
         plain = {k: v for k, v in header.items() if k not in ("sha256", "format", "kind")}
         facts = header.get("domain") or facts_of_dataset(dataset, splits, lambda: None).record()
-        told = without(tensors) | calibrated(path, dataset, splits)
+        told = calibrated(path, dataset, splits) | tensors
         checkpoint.write(path, "weights", {**plain, "domain": facts}, told)
         print(
             f"{path}: {facts['structures']} structures, {len(facts['surroundings'])} surroundings, "

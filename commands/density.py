@@ -92,7 +92,8 @@ def density(
 ) -> None:
     """Predict the electron density of structures on a grid.
 
-    Prints electrons (before and after --normalize), the dipole of molecules, time and probes/s.
+    Prints electrons (before and after --normalize), the dipole of molecules, how far off the
+    density may be and around which atom most of all, time and probes/s.
     Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, the others are e/Angstrom^3.
     """
     from neupol_cli.density.job import DensityOptions, Job

@@ -7,19 +7,21 @@
 
 a_t and b_t are a ridge regression of the logarithm of the errors of unseen structures; clip keeps
 to what it said of those; d_0 is farther than 99 in 100 of them are. The scale, which is in a_t, is
-split-conformal (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., J. Am. Stat.
-Assoc. 2018, 1094): of structures like those, nine in ten are within h, whatever the regression
-missed.
+cross-conformal (Vovk, Ann. Math. Artif. Intell. 2015, 74, 9; Lei et al., J. Am. Stat. Assoc. 2018,
+1094): of structures like those, nine in ten are within h, whatever the regression missed.
 
 Of forces the same, atom by atom: f is (F,) an atom's invariants and the log of its force, the error
 is the length of the vector between the predicted and the true force, and h the radius of a ball
-around the predicted one. Atoms of a structure are alike: they stay on one side of every split, and
-the scale is that of atoms in structures, not of so many independent ones (Dunn, Wasserman, Ramdas,
-J. Am. Stat. Assoc. 2023, 2491, pooled).
+around the predicted one. Of densities, too: f is (F,) an atom's invariants after every layer, the
+error the integral of |rho - rho'| over all that is nearer to it than to other atoms, in electrons.
+Atoms of a structure are alike: they are left out of a regression together, and the scale is the one
+that holds nine in ten atoms of a structure that was left out (pooled, as in Dunn, Wasserman,
+Ramdas, J. Am. Stat. Assoc. 2023, 2491).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -30,6 +32,7 @@ from neupol_cli.models.nn.graph import Graph, segment_sum
 LEVEL = 0.9
 PREFIX = "calibration."  # of its tensors in a checkpoint
 FORCE_PREFIX = "force_calibration."
+ATOM_PREFIX = "atom_calibration."  # of densities
 
 
 class Calibration(nn.Module):
@@ -97,7 +100,7 @@ def force_features(invariants: Tensor, forces: Tensor, scale: Tensor) -> Tensor:
 
 def without(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's tensors but for those of its calibrations."""
-    ours = (PREFIX, FORCE_PREFIX)
+    ours = (PREFIX, FORCE_PREFIX, ATOM_PREFIX)
     return {name: value for name, value in tensors.items() if not name.startswith(ours)}
 
 
@@ -122,19 +125,18 @@ def fitted(
     base.far.copy_(base.described(unseen)[1].quantile(0.99))
     if structures is None:
         structures = torch.arange(len(unseen), device=unseen.device)
-    halves = structures % 2 == 0
-    # Each half's errors against what was learnt from the other one.
-    shares = [
-        errors[~half] / _regressed(base, unseen[half], errors[half])(unseen[~half])
-        for half in (halves, ~halves)
-    ]
+    shares = torch.empty_like(errors)
+    for fold in (structures % FOLDS).unique():
+        out = structures % FOLDS == fold
+        shares[out] = errors[out] / _regressed(base, unseen[~out], errors[~out])(unseen[out])
     calibration = _regressed(base, unseen, errors)
-    widen = _conformal(torch.cat(shares), int(structures.unique().numel())).log()
+    widen = _conformal(shares, structures).log()
     for logs in (calibration.offset, calibration.low, calibration.high):
         logs += widen
     return calibration
 
 
+FOLDS = 10  # parts of the structures, each held against what was learnt from the others
 RIDGE, LEAST = 0.5, 500.0  # how strong: times the number of structures, and at least
 SMALLEST = 1e-3  # of the median error: smaller ones are luck
 SINGULAR = 1e-6  # of the mean variance: what an unused feature is taken to have
@@ -155,7 +157,9 @@ def _regressed(base: Calibration, features: Tensor, errors: Tensor) -> Calibrati
     logs = (errors + smallest).log()
     centre, mean = z.mean(0), logs.mean(0)
     strength = max(RIDGE * len(z), LEAST)
-    gram = (z - centre).t() @ (z - centre) + strength * torch.eye(z.shape[1]).to(z)
+    penalties = torch.full_like(centre, strength)
+    penalties[-1] = 1.0  # next to none for log d, which tells the most
+    gram = (z - centre).t() @ (z - centre) + penalties.diag()
     slope = torch.linalg.solve(gram, (z - centre).t() @ (logs - mean)).t()
     regressed = Calibration(features.shape[1], errors.shape[1]).to(z)
     regressed.load_state_dict(base.state_dict())
@@ -167,11 +171,31 @@ def _regressed(base: Calibration, features: Tensor, errors: Tensor) -> Calibrati
     return regressed
 
 
-def _conformal(shares: Tensor, structures: int) -> Tensor:
-    """(v, T) errors over half-widths -> (T,) what makes the latter hold `LEVEL` of new ones.
+def _conformal(shares: Tensor, structures: Tensor) -> Tensor:
+    """What makes half-widths hold `LEVEL` of new rows.
 
-    A new structure is one more beside these: the rank is one of v + v / structures.
+    The share of all other structures' rows that lie below a row is its level; nine in ten rows of a
+    structure left out are below that level of the rest, and so are those of one more structure.
+    With one row a structure it is the rank ceil(0.9 (v + 1)) of v.
+
+    Args:
+        shares: (v, T) errors over half-widths.
+        structures: (v,) which one each row is of.
+
+    Returns:
+        (T,) factors.
     """
-    count = len(shares)
-    rank = min(int(-(-LEVEL * (count + count / structures) // 1)), count)
-    return shares.sort(0).values[rank - 1].clamp_min(1e-12)
+    count, levels = len(shares), _below(shares, shares)
+    for structure in structures.unique():
+        rows = structures == structure
+        own = shares[rows]
+        levels[rows] = (levels[rows] - _below(own, own)) / (count - len(own))
+    level = levels.sort(0).values[math.ceil(LEVEL * count) - 1]
+    place = (level * count).ceil().long().clamp_max(count - 1)
+    return shares.sort(0).values.gather(0, place[None])[0].clamp_min(1e-12)
+
+
+def _below(rows: Tensor, values: Tensor) -> Tensor:
+    """(v, T) rows and (n, T) values -> (n, T) how many of a column are smaller, in float64."""
+    ordered = rows.t().contiguous().sort(1).values
+    return torch.searchsorted(ordered, values.t().contiguous()).t().double()

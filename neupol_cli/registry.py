@@ -208,13 +208,16 @@ def _restored(path: Path) -> Model:
 
 def _calibrate(model: Model, names: Collection[str]) -> None:
     """Makes room for calibrations where a checkpoint has tensors of them."""
-    from neupol_cli.models.calibration import FORCE_PREFIX, PREFIX
+    from neupol_cli.models.calibration import ATOM_PREFIX, FORCE_PREFIX, PREFIX
+    from neupol_cli.models.density.model import DensityModel
     from neupol_cli.models.property import PropertyModel
 
     if any(name.startswith(PREFIX) for name in names):
         model.calibration = model.uncalibrated()
     if isinstance(model, PropertyModel) and any(name.startswith(FORCE_PREFIX) for name in names):
         model.force_calibration = model.uncalibrated_forces()
+    if isinstance(model, DensityModel) and any(name.startswith(ATOM_PREFIX) for name in names):
+        model.atom_calibration = model.uncalibrated_atoms()
 
 
 def _built(path: Path, header: Header) -> Model:

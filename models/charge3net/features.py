@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from neupol_cli.models.charge3net.irreps import EVEN_SCALAR
@@ -36,3 +37,8 @@ class AtomFeatures:
     def invariants(self) -> Tensor:
         """(A, channels) the last layer's scalars."""
         return self.layers[-1][EVEN_SCALAR][:, 0]
+
+    @property
+    def layer_invariants(self) -> Tensor:
+        """(A, channels of all layers) every layer's scalars."""
+        return torch.cat([layer[EVEN_SCALAR][:, 0] for layer in self.layers], 1)

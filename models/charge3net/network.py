@@ -191,6 +191,11 @@ class ChargE3Net(DensityModel[AtomFeatures]):
         """Channels of the last layer's scalars."""
         return atom_layers(self.config)[-1].outs[EVEN_SCALAR]
 
+    @property
+    def layer_invariants(self) -> int:
+        """The same of all layers."""
+        return sum(layer.outs[EVEN_SCALAR] for layer in atom_layers(self.config))
+
     @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:
         """The atoms' layers, and a table of R(r) where one serves."""

@@ -68,6 +68,11 @@ class AtomFeatures:
         """(A, hidden) scalars of the last layer."""
         return self.layers[-1].scalars
 
+    @property
+    def layer_invariants(self) -> Tensor:
+        """(A, layers x hidden) scalars of all layers."""
+        return torch.cat([layer.scalars for layer in self.layers], 1)
+
 
 class DeepDFT(DensityModel[AtomFeatures]):
     """From a structure to its electron density in e/Angstrom^3.
@@ -148,6 +153,11 @@ class DeepDFT(DensityModel[AtomFeatures]):
     def invariants(self) -> int:
         """``hidden``."""
         return self.config.hidden
+
+    @property
+    def layer_invariants(self) -> int:
+        """``hidden`` of each layer."""
+        return self.config.layers * self.config.hidden
 
     @torch.no_grad()
     def prepared(self, graph: Graph) -> AtomFeatures:

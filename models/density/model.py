@@ -65,14 +65,17 @@ class EncodedAtoms(Protocol):
     """What probes read of some structures, in the network's own form.
 
     Attributes:
-        points: that send to them.
-        invariants: (points, K) their scalars.
+        points: that send to them, with the numbers of the A atoms alone.
+        invariants: (points, K) their scalars in the end.
+        layer_invariants: (points, S) those after every layer, the atoms' rows first.
     """
 
     @property
     def points(self) -> Graph: ...
     @property
     def invariants(self) -> Tensor: ...
+    @property
+    def layer_invariants(self) -> Tensor: ...
 
 
 Features = TypeVar("Features", bound=EncodedAtoms)
@@ -104,12 +107,20 @@ class DensityModel(Model, Network, Generic[Features]):
 
     A subclass implements :meth:`prepared`, :meth:`at` and :meth:`tile_evaluator`; ``Features`` is
     what its probes read.
+
+    Attributes:
+        atom_calibration: how far off it may be around an atom; None where nobody has looked.
     """
 
     task: ClassVar[Task] = "density"
     promolecule: SphericalAtoms | None
     types: Elements  # from atomic numbers to their places in the configuration
     config: DensityConfig  # type: ignore[assignment]  # a dataclass, of which a protocol cannot say
+    atom_calibration: Calibration | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.atom_calibration = None
 
     @property
     def targets(self) -> dict[str, str]:
@@ -131,13 +142,26 @@ class DensityModel(Model, Network, Generic[Features]):
         """How many scalars a point has in the end."""
         raise NotImplementedError
 
+    @property
+    def layer_invariants(self) -> int:
+        """How many it has after all layers together: probes read every one of them."""
+        raise NotImplementedError
+
     def uncalibrated(self) -> Calibration:
         """A calibration of this network's size, with nothing in it yet."""
         return Calibration(self.invariants + 1, 1)
 
+    def uncalibrated_atoms(self) -> Calibration:
+        """The same of the surroundings of atoms."""
+        return Calibration(self.layer_invariants, 1)
+
     def described(self, features: Features) -> Tensor:
         """(B, F) what the structures are to the network, to tell how far off it may be."""
         return structure_features(features.invariants, features.points)
+
+    def described_atoms(self, features: Features) -> Tensor:
+        """(A, F) what the atoms are to the network, without their movable points."""
+        return features.layer_invariants[: features.points.numbers.shape[0]]
 
     @torch.no_grad()
     def uncertainty(self, features: Features) -> float | None:
@@ -151,6 +175,20 @@ class DensityModel(Model, Network, Generic[Features]):
         bound = self.calibration(self.described(features))
         _check_finite(bound)
         return float(bound)
+
+    @torch.no_grad()
+    def atom_uncertainty(self, features: Features) -> Tensor | None:
+        """(A,) electrons: the integral of the error nearest to each atom, which nine in ten are
+        below; None if nobody knows.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        if self.atom_calibration is None:
+            return None
+        bounds = self.atom_calibration(self.described_atoms(features))[:, 0]
+        _check_finite(bounds)
+        return bounds
 
     def prepared(self, graph: Graph) -> Features:
         """What probes read of a graph's structures; for predictions, without gradients."""

@@ -120,7 +120,7 @@ class Deformation:
 
     def on_grid(self) -> Iterator[Piece]:
         """What the grid holds."""
-        around = Surroundings(self.atoms, self.reach, _corners(self.grid))
+        around = Surroundings(self.atoms, self.reach, corners(self.grid))
         element = self.grid.element
         for block in blocks(self.grid):
             electrons = self.values[block].ravel() * element
@@ -201,7 +201,7 @@ def free_atoms_of(volume: Volume, charge: int, name: str) -> list[FreeAtom]:
 
 def promolecule(atoms: Atoms, grid: Grid, free: Sequence[FreeAtom]) -> np.ndarray:
     """The sum of all free atoms (n1, n2, n3), e/Angstrom^3."""
-    around = Surroundings(atoms, max(atom.radius for atom in free), _corners(grid))
+    around = Surroundings(atoms, max(atom.radius for atom in free), corners(grid))
 
     def of_block(block: Block) -> tuple[Block, np.ndarray]:
         points = points_of(grid, block)
@@ -241,7 +241,8 @@ def points_of(grid: Grid, block: Block) -> np.ndarray:
     return np.asarray(grid.origin + sums.reshape(-1, 3))
 
 
-def _corners(grid: Grid) -> np.ndarray:
+def corners(grid: Grid) -> np.ndarray:
+    """(8, 3) of the box that a grid's voxels fill, Angstrom."""
     return np.asarray(grid.origin + np.array(list(product((0.0, 1.0), repeat=3))) @ grid.box)
 
 

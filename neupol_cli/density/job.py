@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from neupol_cli.density import measures, references
+from neupol_cli.density.around_atoms import AroundAtoms
 from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predict
 from neupol_cli.density.report import DensityReport
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
@@ -24,6 +25,7 @@ from neupol_cli.io.charges import total_charge
 from neupol_cli.io.structure_formats import isolated
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
 from neupol_cli.io.volumetric import Grid, Volume, coverage, guesses
+from neupol_cli.io.volumetric.grid import ATOM_UNCERTAINTY
 from neupol_cli.progress import counted
 from neupol_cli.text import printable
 
@@ -245,8 +247,11 @@ class Job:
             predicted = predict(self.model, atoms, grid, tile_memory, tick, self.process_group)
         report = DensityReport.of(label, predicted, charges, expected)
         report.eps_mae_below_percent = self.model.uncertainty(predicted.features)
+        report.around = around = AroundAtoms.of(self.model, predicted.features, atoms)
+        if around is not None:
+            predicted.volume.notes[ATOM_UNCERTAINTY] = around.bounds
         report.doubts = self._doubts(atoms, report)
-        doubts.told(label, report.doubts, self.options.strict)
+        doubts.told(label, report.doubts, self.options.strict, around.worst if around else None)
         if self.options.normalize:
             report.factor = measures.normalization(predicted.volume, expected)
             measures.scale(predicted.volume.values, report.factor)
@@ -256,10 +261,8 @@ class Job:
     def _doubts(self, atoms: Atoms, report: DensityReport) -> list[str] | None:
         """Reasons not to trust the density; None where there are none and the model does not know
         its domain."""
-        domain, left_open = (
-            Domain.of(self.model.header),
-            list(atoms.info.get(structures.DOUBTS, ())),
-        )
+        domain = Domain.of(self.model.header)
+        left_open = list(atoms.info.get(structures.DOUBTS, ()))
         if domain is None:
             return left_open or None
         return [

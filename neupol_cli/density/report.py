@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neupol_cli.density import measures
+from neupol_cli.density.around_atoms import AroundAtoms
 from neupol_cli.density.on_grid import Predicted
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Volume
@@ -40,6 +41,7 @@ class DensityReport:
     factor: float | None = None
     eps_mae_percent: float | None = None
     eps_mae_below_percent: float | None = None  # nine times in ten
+    around: AroundAtoms | None = None  # each of the atoms
     output: str = ""
     plot: str | None = None
     doubts: list[str] | None = None
@@ -98,8 +100,11 @@ class DensityReport:
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""
         shown = NULLABLE | ({"dipole_grid_error_D"} if self.dipole_D is not None else set())
+        numbers = vars(self) | {"around": None}
+        if self.around is not None:
+            numbers["uncertainty_atoms"] = self.around.bounds
         return {
-            name: value for name, value in vars(self).items() if value is not None or name in shown
+            name: value for name, value in numbers.items() if value is not None or name in shown
         }
 
     def lines(self) -> Iterator[str]:
@@ -118,6 +123,9 @@ class DensityReport:
         if self.eps_mae_below_percent is not None:
             bound = f"{self.eps_mae_below_percent:.2g} % (eps_mae)"
             yield f"  error      below {bound}, nine times in ten"
+        if self.around is not None:
+            off = f"{max(self.around.bounds):.2g} electrons"
+            yield f"             largest around {self.around.worst}: below {off}"
         rate = f"{self.probes_per_second:,.0f} probes/s"
         shares = f"atoms {self.atom_seconds:.2f} s, probes {self.probe_seconds:.2f} s"
         yield f"  time       {self.seconds:.2f} s ({shares}: {rate})"

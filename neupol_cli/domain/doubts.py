@@ -222,15 +222,16 @@ def line(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:SHOWN]) + more
 
 
-def told(label: str, reasons: Sequence[str] | None, strict: bool) -> None:
-    """Says a structure's doubts on stderr, in one line.
+def told(label: str, reasons: Sequence[str] | None, strict: bool, worst: str | None = None) -> None:
+    """Says a structure's doubts on stderr, in one line, and around which atom they are worst.
 
     Raises:
         InputError: it is the same line, if ``strict``.
     """
     if not reasons:
         return
-    text = f"{label}: doubtful: {line(reasons)}"
+    where = "" if worst is None else f"; most of all around {worst}"
+    text = f"{label}: doubtful: {line(reasons)}{where}"
     if strict:
         raise InputError(text)
     print(f"neupol: {text}", file=sys.stderr)

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neupol_cli.density.around_atoms import by_nearest_atom
 from neupol_cli.io.hdf5 import Dataset
-from neupol_cli.models.calibration import FORCE_PREFIX, fitted
+from neupol_cli.io.volumetric import Grid
+from neupol_cli.models.calibration import ATOM_PREFIX, FORCE_PREFIX, fitted
 from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 from neupol_cli.models.property import PropertyModel
 from neupol_cli.models.workers import in_order
@@ -18,7 +20,8 @@ from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.epoch_sampler import batches
 
 ENOUGH = 4_000  # structures of each split: 0.9 of so many is off by 0.005, one standard error
-ATOMS = 20_000  # of each split, for forces: those of a structure are alike, hence more of them
+ATOMS = 20_000  # of each split, for what is said of atoms: those of a structure are alike
+GRIDS = 256  # unseen structures whose whole densities are compared, for errors around atoms
 FEWEST = 30  # unseen ones; nine in ten of fewer mean little
 SEED = 1  # of which structures, and of their order
 
@@ -101,27 +104,74 @@ def of_densities(
     errors: Tensor,
     check: Callable[[], None],
 ) -> dict[str, Tensor]:
-    """Tensors of a density model's calibration.
+    """Tensors of a density model's calibration, and of one of its atoms' surroundings.
 
     Args:
         model: trained, in eval mode.
         dataset: structures.
-        known, unseen: which of them it was trained on, and which not.
+        known, unseen: which of them it was trained on, and which not, in random order.
         errors: (v, 1) eps_mae of the latter, percent.
         check: as for :func:`calibrate`.
     """
+    structures, atoms, _ = _described_densities(model, dataset, known, check)
+    unseen_structures, unseen_atoms, owners = _described_densities(model, dataset, unseen, check)
+    of_structures = fitted(structures, unseen_structures, errors).to(model.dtype)
+    wrong, count = [], min(GRIDS, int(owners[-1]) + 1)
+    for index in unseen[:count]:
+        check()
+        wrong.append(errors_by_atom(model, dataset, int(index)))
+    compared, by_atom = owners < count, torch.cat(wrong)[:, None]
+    of_atoms = fitted(atoms, unseen_atoms[compared], by_atom, owners[compared])
+    return of_structures.tensors() | of_atoms.to(model.dtype).tensors(ATOM_PREFIX)
 
-    def described(indices: np.ndarray) -> Tensor:
-        def row(index: int) -> Tensor:
-            return model.described(model.atom_features(dataset.atoms(index)))
 
-        rows = []
-        for features in in_order(row, indices.tolist()):
-            check()
-            rows.append(features)
-        return torch.cat(rows)
+def _described_densities(
+    model: DensityModel[EncodedAtoms],
+    dataset: Dataset,
+    indices: np.ndarray,
+    check: Callable[[], None],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of n structures (n, F) their features, and of the first ones with about `ATOMS` in all (a, G)
+    their atoms', (a,) whose each atom is."""
 
-    return fitted(described(known), described(unseen), errors).to(model.dtype).tensors()
+    def row(index: int) -> tuple[Tensor, Tensor]:
+        features = model.atom_features(dataset.atoms(index))
+        return model.described(features), model.described_atoms(features)
+
+    structures, atoms, held = [], [], 0
+    for of_structure, of_atoms in in_order(row, indices.tolist()):
+        check()
+        structures.append(of_structure)
+        if held < ATOMS:
+            atoms.append(of_atoms)
+            held += len(of_atoms)
+    counts = torch.tensor([len(rows) for rows in atoms])
+    owners = torch.arange(len(atoms)).repeat_interleave(counts)
+    every = torch.cat(atoms)
+    return torch.cat(structures), every, owners.to(every.device)
+
+
+def errors_by_atom(model: DensityModel[EncodedAtoms], dataset: Dataset, index: int) -> Tensor:
+    """(A,) electrons: the integral of the error over what is nearest to each atom of a structure.
+
+    Args:
+        model: whose error.
+        dataset: structures with densities.
+        index: which one.
+    """
+    density = dataset.density
+    assert density is not None  # as the caller has seen
+    atoms, (n1, n2, n3) = dataset.atoms(index), density.shape[index].tolist()
+    grid = Grid(density.origin[index], density.step[index], (n1, n2, n3))
+    predicted = model.density_grid(model.atom_features(atoms), grid).double().cpu().numpy()
+    wrong = np.abs(totals(predicted) - totals(density.values(index)))
+    sums = by_nearest_atom(wrong, grid, atoms, model.cutoff)
+    return torch.from_numpy(sums).to(model.device)
+
+
+def totals(values: np.ndarray) -> np.ndarray:
+    """(P,) the densities of a grid's points, without their spin."""
+    return values if values.ndim == 1 else values[:, 0]
 
 
 def chosen(split: np.ndarray) -> np.ndarray:

@@ -68,8 +68,12 @@ def test_a_density_counts_the_charges_electrons(tmp_path: Path) -> None:
     # OH- is unlike the molecules that the model knows: it says that it may be far off.
     assert report["eps_mae_below_percent"] > 1.0
     assert "has charge -1" in done.stderr
+    # And around which atom, in the same line.
+    worst = "; most of all around atom 1 (O)\n"
+    bounds = report["uncertainty_atoms"]
+    assert len(bounds) == 2 and bounds[0] > bounds[1] and done.stderr.endswith(worst)
     done = neupol("density", "-", *words, "--strict", input=HYDROXIDE)
-    assert done.returncode == 65
+    assert done.returncode == 65 and done.stderr.endswith(worst)
     neutral = neupol("density", "-", *words, "--charge", "0", input=HYDROXIDE)
     assert json.loads(neutral.stdout)["electrons_expected"] == 7
 

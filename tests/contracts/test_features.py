@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ase
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from neupol_cli import checkpoint, registry
+from neupol_cli.models.calibration import fitted
 from neupol_cli.models.nn.graph import Graph
 from tests.contracts.conftest import Case, DensityCase
 
@@ -56,3 +60,49 @@ def test_those_of_densities_are_invariant(
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-9)
     np.testing.assert_allclose(alone[2], alone[0], rtol=0, atol=1e-9)
     assert float((alone[0] - alone[1]).abs().max()) > 1e-6
+
+
+def test_those_of_atoms_are_invariant(
+    density_case: DensityCase, molecules: list[ase.Atoms]
+) -> None:
+    """An atom's own, in the order of the atoms, whatever else is in the batch."""
+    model = density_case.build()
+    first, other = molecules[0], molecules[1]
+    for atoms in (first, other):
+        atoms.numbers[:] = np.resize(model.species, len(atoms))
+    order = np.random.default_rng(1).permutation(len(first))
+    turned = first[order]
+    turned.positions = turned.positions @ Rotation.random(random_state=1).as_matrix().T + 3.0
+    graph = Graph.from_atoms([other, first, turned], torch.float64)
+    together = model.described_atoms(model.prepared(graph))
+    alone = model.described_atoms(model.atom_features(first))
+    assert alone.shape == (len(first), model.uncalibrated_atoms().mean.shape[0])
+    of_first, of_turned = together[len(other) :].split(len(first))
+    np.testing.assert_allclose(of_first, alone, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(of_turned, alone[order], rtol=0, atol=1e-9)
+    assert float((alone[0] - alone[1]).abs().max()) > 1e-6
+
+
+def test_bounds_around_atoms_travel_with_a_density_network(
+    density_case: DensityCase, molecules: list[ase.Atoms], tmp_path: Path
+) -> None:
+    """A checkpoint without them loads and says nothing, as older ones do."""
+    model, path = density_case.build(), tmp_path / "a.safetensors"
+    atoms = molecules[0]
+    atoms.numbers[:] = np.resize(model.species, len(atoms))
+    checkpoint.save(path, density_case.name, model, {})
+    older = registry.load_density(str(path))
+    assert older.atom_uncertainty(older.atom_features(atoms)) is None
+    described = model.described_atoms(model.atom_features(atoms))
+    generator = torch.Generator().manual_seed(0)
+    rows = described[torch.arange(120) % len(atoms)]
+    rows = rows + 0.1 * torch.randn(rows.shape, generator=generator).double()
+    errors = torch.rand(120, 1, generator=generator).double() + 0.1
+    model.atom_calibration = fitted(rows, rows, errors, torch.arange(120) // 4)
+    checkpoint.save(path, density_case.name, model, {})
+    loaded = registry.load_density(str(path))
+    bounds = loaded.atom_uncertainty(loaded.atom_features(atoms))
+    assert bounds.shape == (len(atoms),) and float(bounds.min()) > 0
+    np.testing.assert_allclose(bounds, model.atom_calibration(described)[:, 0], rtol=0, atol=1e-9)
+    probes = torch.from_numpy(atoms.positions + 0.3)
+    np.testing.assert_array_equal(loaded.density(atoms, probes), older.density(atoms, probes))

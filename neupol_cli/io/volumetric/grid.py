@@ -19,6 +19,9 @@ from neupol_cli.errors import InputError, UsageError
 Shape = tuple[int, int, int]
 WIDEST = 1000.0  # Angstrom; no margin is wider
 DENSITY = "e/Angstrom^3"
+ATOM_UNCERTAINTY = (
+    "density_uncertainty"  # a note (A,) in electrons; a predicted density may have it
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,8 @@ class Volume:
     values (n1, n2, n3) electrons/Angstrom^3; spin the same shape (up minus down) or None.
     periodic atoms (``atoms.pbc``) mean that the grid repeats with ``atoms.cell``.
     unit: that of the values, where they are no density (a descriptor); files of densities convert.
-    notes: what the file says beside the numbers (``electrons``, ``energy``, ``dipole``, ``title``).
+    notes: what the file says beside the numbers (``electrons``, ``energy``, ``dipole``, ``title``),
+    and how far off a predicted density may be around each atom (``ATOM_UNCERTAINTY``).
     """
 
     atoms: Atoms

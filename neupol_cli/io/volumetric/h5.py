@@ -13,7 +13,7 @@ from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.volumetric.format import Entry, VolumetricFormat
-from neupol_cli.io.volumetric.grid import Grid, Volume
+from neupol_cli.io.volumetric.grid import ATOM_UNCERTAINTY, Grid, Volume
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -103,12 +103,15 @@ def write(path: Path, volumes: Sequence[Volume], title: str) -> None:
 
 
 def labels(notes: Sequence[Mapping[str, object]]) -> dict[str, hdf5.Target]:
-    """What is known of every structure (electrons, energy, dipole) as targets with units."""
+    """What is known of structures (electrons, energy, dipole) and atoms, as targets with units."""
     targets = {}
     for name, unit in UNITS.items():
         column = [note.get(name) for note in notes]
         if all(value is not None for value in column):
             targets[name] = hdf5.Target(np.array(column, dtype=np.float64), unit)
+    if notes and all(ATOM_UNCERTAINTY in note for note in notes):
+        rows = np.concatenate([note[ATOM_UNCERTAINTY] for note in notes])
+        targets[ATOM_UNCERTAINTY] = hdf5.Target(rows, "e", "atom")
     return targets
 
 
