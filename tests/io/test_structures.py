@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import ase.constraints
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -156,6 +157,28 @@ def test_reads_what_ase_writes() -> None:
         np.testing.assert_allclose(ours.cell.array, theirs.cell.array, rtol=0, atol=1e-12)
         np.testing.assert_array_equal(ours.pbc, theirs.pbc)
     assert from_text(stream.getvalue())[0].info["energy"] == -1.25
+
+
+def test_atoms_that_may_not_move_are_held() -> None:
+    head = "2\nProperties=species:S:1:pos:R:3:move_mask:"
+    whole, parts = from_text(
+        f"{head}L:1\nO 0 0 0 F\nH 0 0 1 T\n{head}L:3\nO 0 0 0 F F F\nH 0 0 1 T F T\n"
+    )
+    forces = np.ones((2, 3))
+    for atoms, moving in ((whole, [[0, 0, 0], [1, 1, 1]]), (parts, [[0, 0, 0], [1, 0, 1]])):
+        assert "move_mask" not in atoms.arrays
+        held = forces.copy()
+        for constraint in atoms.constraints:
+            constraint.adjust_forces(atoms, held)
+        np.testing.assert_array_equal(held, moving)
+    assert "move_mask is one or three of T and F" in refused(f"{head}R:1\nO 0 0 0 1\nH 0 0 1 0\n")
+
+
+def test_held_atoms_are_written_and_read_back(tmp_path: Path) -> None:
+    atoms = ase.Atoms("OH2", np.eye(3), constraint=ase.constraints.FixAtoms([0, 2]))
+    structures.write(tmp_path / "held.extxyz", [atoms], [{}])
+    ((_, found),) = structures.read([tmp_path / "held.extxyz"])
+    assert found.constraints[0].index.tolist() == [0, 2]
 
 
 def test_original_qm9_file() -> None:

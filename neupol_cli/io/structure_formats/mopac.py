@@ -25,6 +25,7 @@ from ase import Atoms
 from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats import elements, ending
 from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
+from neupol_cli.io.structure_formats.held import hold
 from neupol_cli.io.structure_formats.numerals import number
 
 METHODS = r"(?:MNDOD?|AM1|RM1|PM3|PM6|PM7)"
@@ -171,7 +172,7 @@ def _frame(rows: Rows, body: list[int], found: list[Row], state: dict[str, int])
         atoms.pbc = np.arange(3) < len(vectors)
     if any(masses):
         atoms.set_masses(np.where(masses, masses, atoms.get_masses()))
-    _fix(atoms, np.array([row.fixed for row in found[:count]]))
+    hold(atoms, np.array([row.fixed for row in found[:count]]))
     return Frame(atoms, body[0] + 1 if body[-1] - body[0] == len(body) - 1 else 0)
 
 
@@ -184,18 +185,6 @@ def _element(rows: Rows, index: int, row: Row) -> tuple[int, float]:
     if known is None:
         raise rows.bad(index, f"'{row.symbol[:20]}' is not an element")
     return known, float(mass) if mass else heavy
-
-
-def _fix(atoms: Atoms, fixed: np.ndarray) -> None:
-    """Constraints from (A,3) of what is fixed."""
-    from ase.constraints import FixAtoms, FixCartesian
-
-    whole = fixed.all(axis=1)
-    held: list[FixAtoms | FixCartesian] = [FixAtoms(mask=whole)] if whole.any() else []
-    for index in np.flatnonzero(fixed.any(axis=1) & ~whole):
-        held.append(FixCartesian(int(index), mask=fixed[index]))
-    if held:
-        atoms.set_constraint(held)
 
 
 def _state(rows: Rows, index: int, words: list[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from ase import Atoms
 from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats import elements
 from neupol_cli.io.structure_formats.frame import Frame, Reading, Rows
+from neupol_cli.io.structure_formats.held import hold
 from neupol_cli.io.structure_formats.numerals import number
 from neupol_cli.io.units import BOHR
 
@@ -47,7 +48,7 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
         places = np.array(positions) * _unit(rows, head, words)
     atoms = Atoms(numbers, places, cell=cell if count else None, pbc=np.arange(3) < count)
     atoms.info |= _labels(rows, sections)
-    _freeze(atoms, frozen)
+    hold(atoms, np.array(frozen))
     yield Frame(atoms, body[0] + 1)
 
 
@@ -158,10 +159,3 @@ def _labels(rows: Rows, sections: dict[str, Section]) -> dict[str, int]:
         labels |= {"charge": int(found["charge"])} if "charge" in found else {}
         labels |= {"spin": int(found["unpaired"])} if "unpaired" in found else {}
     return labels
-
-
-def _freeze(atoms: Atoms, frozen: tuple[bool, ...]) -> None:
-    if any(frozen):
-        from ase.constraints import FixAtoms
-
-        atoms.set_constraint(FixAtoms(mask=list(frozen)))

@@ -2,9 +2,10 @@
 
 A frame is a count, a comment and that many rows. In extended xyz (github.com/libAtoms/extxyz) the
 comment holds ``key=value`` pairs, among them ``Properties=species:S:1:pos:R:3`` and
-``Lattice="..."``. The original files of QM9 are read too: five columns, and three lines after the
-atoms (frequencies, SMILES, InChI). Nothing is guessed: text that does not add up is refused with
-its line, because a structure that was read by half is worse than none.
+``Lattice="..."``; a column ``move_mask`` says which atoms, or which of their coordinates, may move.
+The original files of QM9 are read too: five columns, and three lines after the atoms (frequencies,
+SMILES, InChI). Nothing is guessed: text that does not add up is refused with its line, because a
+structure that was read by half is worse than none.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from neupol_cli.io.structure_formats import comment as comments
 from neupol_cli.io.structure_formats import elements
 from neupol_cli.io.structure_formats.comment import TRUTH, Value
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Frame, Lines, Reading
+from neupol_cli.io.structure_formats.held import hold
 from neupol_cli.io.structure_formats.numerals import cut_short, number, table
 
 MOST = 100_000_000  # atoms in a frame
 PLAIN = ("species", "S", 1), ("pos", "R", 3)
+MOVES = "move_mask"
 SPECIAL = {"properties": "Properties", "lattice": "Lattice", "pbc": "pbc"}  # of any case
 
 
@@ -127,11 +130,20 @@ def _atoms(block: _Block) -> Atoms:
     numbers = arrays.pop("species") if "species" in arrays else arrays.pop("Z")
     atoms = Atoms(numbers, arrays.pop("pos"), cell=cell, pbc=pbc, info=info)
     arrays.pop("Z", None)
+    if MOVES in arrays:
+        hold(atoms, ~_moves(arrays.pop(MOVES)))
     for title, values in arrays.items():
         if title in atoms.arrays:
             raise _Bad(-1, f"Properties names '{title}' beside species and pos")
         atoms.arrays[title] = values
     return atoms
+
+
+def _moves(values: np.ndarray) -> np.ndarray:
+    """(A,) or (A,3) which atoms, or coordinates, may move."""
+    if values.dtype.kind not in "bi" or values.shape[1:] not in ((), (3,)):
+        raise _Bad(-1, f"{MOVES} is one or three of T and F an atom")
+    return values.astype(bool)
 
 
 def _said(comment: str) -> dict[str, Value | None]:
