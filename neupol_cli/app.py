@@ -29,9 +29,12 @@ from neupol_cli.commands import (
     evaluate,
     fit,
     info,
+    md,
     models,
     predict,
+    relax,
     trajectory,
+    vib,
 )
 from neupol_cli.distributed import torchrun
 from neupol_cli.errors import NeupolError, StorageError, TemporaryError, out_of_memory
@@ -61,9 +64,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "fit": fit.fit,
     "info": info.info,
+    "md": md.md,
     "models": models.models,
     "predict": predict.predict,
+    "relax": relax.relax,
     "trajectory": trajectory.trajectory,
+    "vib": vib.vib,
 }
 GROUPS: dict[str, typer.Typer] = {
     "data": data.app,

@@ -261,12 +261,13 @@ def write(
     """
     from ase.io import write as ase_write
 
-    images = [_annotated(atoms, labels) for atoms, labels in zip(frames, results, strict=True)]
+    images = [annotated(atoms, labels) for atoms, labels in zip(frames, results, strict=True)]
     with atomic(path) as partial:
         ase_write(partial, images, format="extxyz", write_results=False)
 
 
-def _annotated(atoms: Atoms, results: Mapping[str, Target]) -> Atoms:
+def annotated(atoms: Atoms, results: Mapping[str, Target]) -> Atoms:
+    """A copy with results as :func:`write` names them."""
     image = atoms.copy()
     image.info.pop(DOUBTS, None)
     for name, target in results.items():

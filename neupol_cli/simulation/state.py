@@ -1,0 +1,78 @@
+"""Where a structure's dynamics stands, bit for bit: it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from neupol_cli import checkpoint
+from neupol_cli.errors import CheckpointError
+from neupol_cli.io.structures import DOUBTS
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass
+class State:
+    """Of one structure.
+
+    Attributes:
+        label: what messages call it.
+        atoms: with places, momenta, cell and constraints.
+        random: the generator of its random numbers.
+        step: how many were made.
+        integrator: what ASE's dynamics keeps.
+        sizes: bytes of the trajectory and the log at this step; what is behind them goes.
+        doubts: that it began with.
+    """
+
+    label: str
+    atoms: Atoms
+    random: np.random.Generator
+    step: int = 0
+    integrator: dict[str, torch.Tensor] = field(default_factory=dict)
+    sizes: tuple[int, int] = (0, 0)
+    doubts: tuple[str, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Writes it, whole or not at all; errors as ``files.atomic``."""
+        from ase.io.jsonio import encode
+
+        plain = self.atoms.copy()
+        plain.info.pop(DOUBTS, None)  # they are among the doubts
+        tree = {
+            "label": self.label,
+            "atoms": encode(plain),  # numbers as text that is read back to the bit
+            "random": json.dumps(self.random.bit_generator.state),
+            "step": self.step,
+            "integrator": self.integrator,
+            "sizes": self.sizes,
+            "doubts": self.doubts,
+        }
+        checkpoint.save_state(path, tree)
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Reads it.
+
+        Raises:
+            StorageError, CheckpointError: as ``checkpoint.load_state``.
+        """
+        from ase.io.jsonio import decode
+
+        tree = checkpoint.load_state(path)
+        random = np.random.default_rng()
+        try:
+            random.bit_generator.state = json.loads(tree["random"])
+            atoms: Atoms = decode(tree["atoms"])
+            sizes = int(tree["sizes"][0]), int(tree["sizes"][1])
+            rest = tree["step"], tree["integrator"], sizes, tuple(tree["doubts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: is no state of `neupol md`: {error}") from error
+        return cls(tree["label"], atoms, random, *rest)
