@@ -1,0 +1,283 @@
+"""``neupol md`` as a user runs it: known energies, and runs that go on to the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+from pathlib import Path
+
+import ase
+import numpy as np
+import pytest
+from ase import units
+from ase.constraints import FixCom
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+
+from neupol_cli.calculator import NeupolCalculator
+from neupol_cli.io import structures
+from tests.simulation import harmonic
+from tests.simulation.harmonic import LENGTH, STIFFNESS, domain_of, saved
+
+REDUCED = 15.999 * 1.008 / (15.999 + 1.008)  # u
+STRETCHED = 0.1  # Angstrom
+AT_REST = f"2\ncharge=-1\nO 0 0 0\nH 0 0 {LENGTH + STRETCHED}\n"
+WATER = "3\n\nO 0 0 0\nH 0.6 0.9 0\nH -0.5 0.9 0.1\n"
+CUBE = 'Lattice="{0} 0 0 0 {0} 0 0 0 {0}"'
+CRYSTAL = f"2\n{CUBE.format(2.1)}\nO 0 0 0\nH 1.05 0 0\n"
+SAVES = "from neupol_cli.simulation import dynamics\ndynamics.SAVE_SECONDS = 0.0\n"
+# After so many frames, a kill in the middle of writing one: half of it is there.
+KILLED = (
+    SAVES
+    + """
+import os
+before, frames = dynamics.write_frame, []
+def write_frame(stream, *words):
+    frames.append(stream)
+    if len(frames) == {frames}:
+        stream.write("half a fra")
+        stream.flush()
+        os.kill(os.getpid(), {number})
+    before(stream, *words)
+dynamics.write_frame = write_frame
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("springs") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def crystal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of nearest neighbours, for cells."""
+    path = tmp_path_factory.mktemp("crystal") / "model.safetensors"
+    return saved(path, targets=["energy"], units=["eV"], outputs=[], cutoff=1.4)
+
+
+def energies(folder: Path) -> dict[str, np.ndarray]:
+    with (folder / "energies.tsv").open() as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def test_verlets_energy_on_a_spring(model: Path, tmp_path: Path) -> None:
+    """Velocity Verlet conserves p^2/2m + k/2 x^2 (1 - (w dt / 2)^2), and no E of larger order."""
+    amplitudes = []
+    for timestep in (0.2, 0.4):
+        words = ["--timestep", timestep, "--time", "40fs", "--every", 1, "--temperature", 0]
+        done = harmonic.neupol("md", "-", "-m", model, "-o", tmp_path / f"{timestep}", *words,
+                               "--json", input=AT_REST)  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        log = energies(tmp_path / f"{timestep}")
+        half = np.sqrt(STIFFNESS / REDUCED) * timestep * units.fs / 2
+        shadow = log["kinetic_eV"] + log["potential_eV"] * (1 - half**2)
+        np.testing.assert_allclose(shadow, shadow[0], rtol=0, atol=1e-11)
+        assert shadow[0] == pytest.approx(STIFFNESS / 2 * STRETCHED**2 * (1 - half**2), abs=1e-12)
+        amplitudes.append(np.ptp(log["total_eV"]) / half**2)
+        slope = np.polyfit(log["time_fs"], log["total_eV"], 1)[0] * 1e6 / 2
+        found = json.loads(done.stdout)
+        assert found["drift_meV_per_atom_ps"] == pytest.approx(slope, rel=1e-5)
+        assert found["complete"] and found["frames"] == round(40 / timestep) + 1
+    # The order is two: what is left over is how near a step comes to the middle of the spring.
+    assert amplitudes[0] == pytest.approx(amplitudes[1], rel=0.02)
+
+
+@pytest.mark.parametrize("thermostat", ["", "langevin"])
+def test_it_is_what_ase_does_by_hand(model: Path, tmp_path: Path, thermostat: str) -> None:
+    words = ["--ensemble", "nvt", "--thermostat", thermostat] if thermostat else []
+    words += ["--steps", "20", "--every", "5", "--seed", "3", "-o", tmp_path / "run"]
+    assert harmonic.neupol("md", "-", "-m", model, *words, input=WATER).returncode == 0
+    log = energies(tmp_path / "run")
+    random = np.random.default_rng([3, 0])
+    positions = [[0, 0, 0], [0.6, 0.9, 0], [-0.5, 0.9, 0.1]]
+    atoms = ase.Atoms(
+        "OH2", positions, constraint=FixCom(), calculator=NeupolCalculator(str(model))
+    )
+    widths = np.sqrt(atoms.get_masses() * units.kB * 300)
+    atoms.set_momenta(random.standard_normal((3, 3)) * widths[:, None])
+    if thermostat:
+        friction = 0.01 / units.fs
+        dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=friction,
+                            fixcm=False, rng=random)  # fmt: skip
+    else:
+        dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+    found = []
+    dynamics.attach(lambda: found.append(atoms.get_total_energy()), interval=5)
+    dynamics.run(20)
+    np.testing.assert_allclose(log["total_eV"], found, rtol=0, atol=1e-10)
+    assert log["temperature_K"][-1] == pytest.approx(
+        2 * atoms.get_kinetic_energy() / (6 * units.kB), abs=1e-8
+    )
+    frames = [frame for _, frame in structures.read([tmp_path / "run" / "trajectory.extxyz"])]
+    assert [frame.info["step"] for frame in frames] == [0, 5, 10, 15, 20]
+    np.testing.assert_allclose(frames[-1].positions, atoms.positions, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(frames[-1].get_momenta(), atoms.get_momenta(), rtol=0, atol=1e-8)
+
+
+ENSEMBLES = {
+    "nve": [],
+    "langevin": ["--ensemble", "nvt"],
+    "bussi": ["--ensemble", "nvt", "--thermostat", "bussi"],
+    "nose-hoover": ["--ensemble", "nvt", "--thermostat", "nose-hoover"],
+    "mtk": ["--ensemble", "npt"],
+    "mtk-cell": ["--ensemble", "npt", "--barostat", "mtk-cell"],
+}
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    model: Path, crystal: Path, tmp_path: Path, name: str
+) -> None:
+    periodic = name.startswith("mtk")
+    words = ["md", "-", "-m", crystal if periodic else model, *ENSEMBLES[name]]
+    words += ["--steps", "40", "--every", "3", "--temperature", "60"]
+    text = CRYSTAL if periodic else WATER
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert harmonic.neupol(*words, "-o", whole, input=text).returncode == 0
+    before = KILLED.format(frames=6, number=9)
+    assert harmonic.neupol(*words, "-o", cut, input=text, before=before).returncode == -9
+    assert (cut / "trajectory.extxyz").read_text().endswith("half a fra")
+    again = harmonic.neupol("md", "--resume", "-o", cut)
+    assert (again.returncode, again.stderr) == (0, "")
+    for file in ("trajectory.extxyz", "energies.tsv", "last.state"):
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file
+    frames = [frame for _, frame in structures.read([cut / "trajectory.extxyz"])]
+    assert [frame.info["step"] for frame in frames] == list(range(0, 40, 3))
+    assert len({frame.positions.tobytes() for frame in frames}) == len(frames)
+
+
+def test_a_signal_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
+    words = ["md", "-", "-m", model, "--ensemble", "nvt", "--every", "2"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert harmonic.neupol(*words, "--steps", "30", "-o", whole, input=WATER).returncode == 0
+    before = KILLED.format(frames=5, number=int(signal.SIGTERM))
+    done = harmonic.neupol(*words, "--steps", "20", "-o", cut, input=WATER, before=before)
+    assert done.returncode == 143
+    assert done.stderr == f"stopped; go on with: neupol md --resume -o {cut}\n"
+    assert harmonic.neupol("md", "--resume", "-o", cut).returncode == 0
+    assert harmonic.neupol("md", "--resume", "-o", cut, "--time", "15fs").returncode == 0
+    for file in ("trajectory.extxyz", "energies.tsv", "last.state"):
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file
+    assert not list(cut.glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["bussi", "nose-hoover", "mtk", "mtk-cell"])
+def test_what_is_conserved_is_logged(model: Path, crystal: Path, tmp_path: Path, name: str) -> None:
+    """Of smaller steps it changes as their square, while the energy itself changes at will."""
+    periodic = name.startswith("mtk")
+    spreads = []
+    for timestep in (0.1, 0.2):
+        words = ["--timestep", timestep, "--time", "30fs", "--every", 1, "--temperature", 100]
+        words += [*ENSEMBLES[name], "--coupling", 20, "-o", tmp_path / f"{timestep}"]
+        text = CRYSTAL if periodic else WATER
+        source = crystal if periodic else model
+        assert harmonic.neupol("md", "-", "-m", source, *words, input=text).returncode == 0
+        log = energies(tmp_path / f"{timestep}")
+        spreads.append(np.ptp(log["conserved_eV"]))
+        assert spreads[-1] < 0.2 * np.ptp(log["total_eV"])
+        assert bool(np.ptp(log["volume_Angstrom3"]) > 0) == periodic
+    assert spreads[0] < 0.3 * spreads[1]
+
+
+def test_held_atoms_stay(model: Path, tmp_path: Path) -> None:
+    held = (
+        "3\nProperties=species:S:1:pos:R:3:move_mask:L:1\n"
+        "O 0 0 0 F\nH 0.6 0.9 0 T\nH -0.5 0.9 0.1 T\n"
+    )
+    for thermostat in ("langevin", "bussi"):
+        words = ["--ensemble", "nvt", "--thermostat", thermostat, "--steps", "20", "--json"]
+        folder = tmp_path / thermostat
+        done = harmonic.neupol("md", "-", "-m", model, "-o", folder, *words, input=held)
+        assert done.returncode == 0
+        frames = [frame for _, frame in structures.read([folder / "trajectory.extxyz"])]
+        for frame in frames:
+            assert frame.positions[0].tolist() == frame.get_momenta()[0].tolist() == [0, 0, 0]
+        assert abs(frames[-1].positions[1] - frames[0].positions[1]).max() > 1e-3
+    words = ["--ensemble", "nvt", "--thermostat", "nose-hoover", "--steps", "1"]
+    done = harmonic.neupol("md", "-", "-m", model, "-o", tmp_path / "n", *words, input=held)
+    assert done.returncode == 65 and "take langevin or bussi" in done.stderr
+
+
+def test_velocities_of_a_file_are_taken(model: Path, tmp_path: Path) -> None:
+    first, second, whole = (tmp_path / name for name in ("first", "second", "whole"))
+    words = ["-m", model, "--every", "10"]
+    harmonic.neupol("md", "-", *words, "--steps", "20", "-o", whole, input=WATER)
+    harmonic.neupol("md", "-", *words, "--steps", "10", "-o", first, input=WATER)
+    last = (first / "trajectory.extxyz").read_text().splitlines(keepends=True)[-5:]
+    done = harmonic.neupol("md", "-", *words, "--steps", "10", "-o", second, input="".join(last))
+    assert done.returncode == 0
+    # As near as the eight digits of the file.
+    ends = [energies(folder)["kinetic_eV"][-1] for folder in (second, whole)]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-6)
+
+
+def test_where_the_domain_ends_it_stops(tmp_path: Path) -> None:
+    short = [ase.Atoms("OH", [[0, 0, 0], [0, 0, d]], info={"charge": -1}) for d in (0.9, 1.1)]
+    model = saved(tmp_path / "m.safetensors", {"domain": domain_of(short)})
+    inside = AT_REST.replace(str(LENGTH + STRETCHED), "1.0")  # swings out to 1.2
+    words = ["md", "-", "-m", model, "--time", "30fs", "--every", "1", "--temperature", "0"]
+    done = harmonic.neupol(*words, "-o", tmp_path / "a", "--json", input=inside)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and not found["complete"] and 0 < found["steps"] < 60
+    assert f"stopped at step {found['steps']}, where it left the model's domain; a bond" in (
+        done.stderr
+    )
+    frames = [frame for _, frame in structures.read([tmp_path / "a" / "trajectory.extxyz"])]
+    lengths = [frame.get_distance(0, 1) for frame in frames]
+    assert len(frames) == found["steps"] + 1
+    assert lengths[-2] <= 1.13 < lengths[-1] < 1.18  # 0.03 beyond the longest are allowed
+    done = harmonic.neupol(*words, "-o", tmp_path / "b", "--strict", input=inside)
+    assert done.returncode == 65
+    done = harmonic.neupol("md", "--resume", "-o", tmp_path / "a", "--accept", "--json")
+    assert json.loads(done.stdout)["complete"] and done.stderr == ""
+    outside = AT_REST.replace(str(LENGTH + STRETCHED), "1.4")
+    done = harmonic.neupol(*words, "-o", tmp_path / "c", "--strict", input=outside)
+    assert done.returncode == 65 and "a bond" in done.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_several_structures_at_a_time(model: Path, tmp_path: Path) -> None:
+    words = ["-m", model, "--ensemble", "nvt", "--steps", "10"]
+    two = tmp_path / "two"
+    done = harmonic.neupol("md", "-", *words, "-o", two, "--threads", "2", input=WATER + WATER,
+                           before="import os\nos.environ['OMP_NUM_THREADS'] = '2'")  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(done.stdout), delimiter="\t"))
+    assert done.returncode == 0 and [row["structure"] for row in rows] == ["-#0", "-#1"]
+    texts = [(two / f"trajectory-{k}.extxyz").read_text() for k in range(2)]
+    assert texts[0].splitlines()[2] != texts[1].splitlines()[2][: len(texts[0].splitlines()[2])]
+    harmonic.neupol("md", "-", *words, "-o", tmp_path / "one", "--threads", "1", input=WATER)
+    alone = (tmp_path / "one" / "trajectory.extxyz").read_text()
+    assert texts[0].replace("structure=-#0", "structure=-") == alone
+    assert harmonic.neupol("md", "--resume", "-o", two, "--steps", "20").returncode == 0
+
+
+def test_refusals(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert harmonic.neupol("md", "-", "-m", model, "--steps", "1", "-o", run, input=WATER,
+                           ).returncode == 0  # fmt: skip
+    for words, code, reason in (
+        (["-o", run, "--steps", "1"], 2, f"{run}: holds a run; --resume -o {run} goes on"),
+        (["-o", tmp_path / "a"], 2, "say how long: --time 10ps, or --steps"),
+        (["-o", tmp_path / "a", "--time", "1.2fs"], 2, "no whole number of steps of 0.5 fs"),
+        (["-o", tmp_path / "a", "--time", "long"], 2, "--time takes such as 500fs"),
+        (["-o", tmp_path / "a", "--time", "1ps", "--steps", "1"], 2, "say the same"),
+        (["-o", tmp_path / "a", "--ensemble", "nvp", "--steps", "1"], 2, "--ensemble is one of"),
+        (["-o", tmp_path / "a", "--thermostat", "bussi", "--steps", "1"], 2, "for --ensemble nvt"),
+        (["-o", tmp_path / "a", "--ensemble", "npt", "--steps", "1"], 65, "periodic in 3"),
+        (["-o", run, "--resume"], 2, "leave files, --model out"),
+    ):
+        done = harmonic.neupol("md", "-", "-m", model, *words, input=WATER)
+        assert done.returncode == code and reason in done.stderr, done.stderr
+        assert not (tmp_path / "a").exists()
+    done = harmonic.neupol("md", "--resume", "-o", tmp_path / "a")
+    assert done.returncode == 65 and "holds no run of `neupol md`" in done.stderr
+    (run / "last.state").write_bytes((run / "last.state").read_bytes()[:-1] + b"x")
+    assert harmonic.neupol("md", "--resume", "-o", run).returncode == 78
+    other = saved(tmp_path / "other.safetensors", {"text": "another one"})
+    other.replace(model)
+    done = harmonic.neupol("md", "--resume", "-o", run)
+    assert done.returncode == 78 and "is not what it was when the run was begun" in done.stderr
