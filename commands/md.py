@@ -13,6 +13,10 @@ from neupol_cli.options import (
     AltlocOption,
     ChargeOption,
     DeviceOption,
+    DtypeOption,
+    GoOnOption,
+    JsonOption,
+    ModelOption,
     OnError,
     OnErrorOption,
     PbcOption,
@@ -22,7 +26,6 @@ from neupol_cli.options import (
     reading_of,
     typed,
 )
-from neupol_cli.simulation.options import DtypeOption, GoOnOption, JsonOption, ModelOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,6 +11,11 @@ from neupol_cli.options import (
     AltlocOption,
     ChargeOption,
     DeviceOption,
+    DtypeOption,
+    FilesArgument,
+    GoOnOption,
+    JsonOption,
+    ModelOption,
     OnError,
     OnErrorOption,
     PbcOption,
@@ -18,13 +23,6 @@ from neupol_cli.options import (
     StrictOption,
     ThreadsOption,
     reading_of,
-)
-from neupol_cli.simulation.options import (
-    DtypeOption,
-    FilesArgument,
-    GoOnOption,
-    JsonOption,
-    ModelOption,
 )
 
 if TYPE_CHECKING:

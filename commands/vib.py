@@ -11,6 +11,10 @@ from neupol_cli.options import (
     AltlocOption,
     ChargeOption,
     DeviceOption,
+    DtypeOption,
+    FilesArgument,
+    JsonOption,
+    ModelOption,
     OnError,
     OnErrorOption,
     PbcOption,
@@ -19,7 +23,6 @@ from neupol_cli.options import (
     ThreadsOption,
     reading_of,
 )
-from neupol_cli.simulation.options import DtypeOption, FilesArgument, JsonOption, ModelOption
 
 if TYPE_CHECKING:
     import torch

@@ -92,6 +92,30 @@ ThreadsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
+# What the commands take that move atoms.
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE|SMILES...|-",
+        help="Structures in any format of ASE, SMILES, lists of these (.smi, .csv), or datasets; - "
+        "is stdin (xyz or SMILES).",
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Bundled name, run folder or checkpoint, of a model with an energy.",
+        show_default="the bundled one that has learnt forces",
+    ),
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or float64.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a structure.")]
+GoOnOption = Annotated[
+    bool, typer.Option("--accept", help="Go on where a structure leaves the model's domain.")
+]
+
 # What every `neupol data` command takes.
 DatasetOutput = Annotated[Path, typer.Option("-o", "--output", help="The HDF5 file to write.")]
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators

@@ -150,12 +150,10 @@ def begin(
         DivergedError: an answer is not finite.
     """
     index, (label, atoms) = numbered
-    if error := ensemble.refusal(label, atoms):
-        raise error
     random = np.random.default_rng([seed, index])
     atoms.calc = potential.calculator()
     doubts = Watch.begin(potential, label, atoms).first
-    integrators.set_out(atoms, ensemble, random)
+    integrators.set_out(label, atoms, ensemble, random)
     state = State(label, atoms, random, doubts=doubts)
     state.integrator = integrators.kept(integrators.build(atoms, ensemble, random))
     return state

@@ -79,33 +79,47 @@ class Ensemble:
         """Whether a Nose-Hoover chain acts, which counts all 3 N degrees of freedom."""
         return self.kind == "npt" or (self.kind == "nvt" and self.thermostat == "nose-hoover")
 
-    def refusal(self, label: str, atoms: Atoms) -> InputError | None:
-        """Why a structure cannot be moved so, if it cannot."""
+    @property
+    def scales(self) -> bool:
+        """Whether velocities are rescaled, and must not be zero."""
+        return self.kind == "nvt" and self.thermostat == "bussi"
+
+    def check(self, label: str, atoms: Atoms) -> None:
+        """Refuses a structure that cannot be moved so.
+
+        Raises:
+            InputError: it holds atoms, of which a chain knows nothing.
+        """
         if self.chained and atoms.constraints:
             what = "a barostat" if self.kind == "npt" else "nose-hoover"
-            return InputError(
+            raise InputError(
                 f"{label}: holds atoms, which {what} does not know; take langevin or bussi"
             )
-        return None
 
 
 class _Conserves(Protocol):
     def get_conserved_energy(self) -> float: ...
 
 
-def set_out(atoms: Atoms, ensemble: Ensemble, random: np.random.Generator) -> None:
+def set_out(label: str, atoms: Atoms, ensemble: Ensemble, random: np.random.Generator) -> None:
     """Prepares a structure: holds its centre of mass where nothing else is held, and draws
     velocities where it has none.
 
     Velocities are drawn from Maxwell and Boltzmann's distribution at the ensemble's temperature.
+
+    Raises:
+        InputError: atoms are held that must not be, or velocities are to be scaled that are none.
     """
+    ensemble.check(label, atoms)
     if not ensemble.chained and not atoms.constraints and len(atoms) > 1:
         atoms.set_constraint(FixCom())
-    if atoms.has("momenta"):
-        atoms.set_momenta(atoms.get_momenta())  # what is held stands still
-        return
-    widths = np.sqrt(atoms.get_masses() * units.kB * ensemble.temperature)
-    atoms.set_momenta(random.standard_normal((len(atoms), 3)) * widths[:, None])
+    momenta = atoms.get_momenta()
+    if not atoms.has("momenta"):
+        widths = np.sqrt(atoms.get_masses() * units.kB * ensemble.temperature)
+        momenta = random.standard_normal((len(atoms), 3)) * widths[:, None]
+    atoms.set_momenta(momenta)  # of which what is held has none
+    if ensemble.scales and not atoms.get_kinetic_energy() > STILL:
+        raise InputError(f"{label}: bussi scales velocities, and nothing moves; take langevin")
 
 
 def build(atoms: Atoms, ensemble: Ensemble, random: np.random.Generator) -> MolecularDynamics:
@@ -115,9 +129,6 @@ def build(atoms: Atoms, ensemble: Ensemble, random: np.random.Generator) -> Mole
         atoms: are moved by it.
         ensemble: what is held constant.
         random: where its random numbers come from.
-
-    Raises:
-        InputError: velocities are to be scaled, and there are none.
     """
     step, time = ensemble.timestep * units.fs, ensemble.coupling * units.fs
     if ensemble.kind == "nve":
@@ -130,8 +141,6 @@ def build(atoms: Atoms, ensemble: Ensemble, random: np.random.Generator) -> Mole
     if ensemble.thermostat == "langevin":
         return Langevin(atoms, step, friction=1 / time, fixcm=False, rng=random, **heat)
     if ensemble.thermostat == "bussi":
-        if not atoms.get_kinetic_energy() > STILL:
-            raise InputError("bussi scales velocities, and nothing moves; take langevin")
         return Bussi(atoms, step, taut=time, rng=random, **heat)
     return NoseHooverChainNVT(atoms, step, tdamp=time, **heat)
 

@@ -100,7 +100,7 @@ def begun(folder: Path) -> Iterator[None]:
     """Holds a new folder for a run.
 
     Raises:
-        UsageError: there is a run in it.
+        UsageError: there is a run in it, or anything else.
         TemporaryError: another process is at work in it.
     """
     with locked_folder(folder):
@@ -108,6 +108,8 @@ def begun(folder: Path) -> Iterator[None]:
             raise UsageError(
                 f"{folder}: holds a run; --resume -o {folder} goes on with it, or name another one"
             )
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder}: is not empty; name a new folder")
         yield
 
 

@@ -58,7 +58,7 @@ class WithDipole(NeupolCalculator):
 def test_it_is_what_ase_does_by_hand(model: Path, tmp_path: Path) -> None:
     found = vibrations("-m", model, input=TRIANGLE)
     ((_, atoms),) = structures.read([_file(tmp_path / "t.xyz", TRIANGLE)])
-    atoms.calc = WithDipole(str(model))
+    atoms.calc = WithDipole(harmonic.built())
     by_hand = Infrared(atoms, name=str(tmp_path / "ir"))
     by_hand.run()
     signs = [-1 if mode["imaginary"] else 1 for mode in found["modes"]]

@@ -16,10 +16,11 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from neupol_cli import checkpoint, networks, registry
+from neupol_cli import checkpoint, networks
 from neupol_cli.domain.facts import facts_of
 from neupol_cli.models.base import Backbone, FactsRecord, PropertyConfig
 from neupol_cli.models.nn.graph import Edges, Graph
+from neupol_cli.models.property import PropertyModel
 from tests import warm
 
 STIFFNESS, LENGTH = 30.0, 1.1  # eV/Angstrom^2, Angstrom
@@ -80,10 +81,14 @@ def register() -> None:
     networks.ENTRIES["harmonic"] = networks.Entry("harmonic", place, "property", "springs", "")
 
 
+def built(**settings: Any) -> PropertyModel:
+    """A model of it."""
+    return PropertyModel(Harmonic(Config(**settings))).double().eval()
+
+
 def saved(path: Path, meta: Mapping[str, Any] = {}, **settings: Any) -> Path:
     """A checkpoint of it."""
-    register()
-    model = registry.build("harmonic", settings).double()
+    model = built(**settings)
     checkpoint.save(path, "harmonic", model, {"targets": model.targets, **meta})
     return path
 
