@@ -178,7 +178,7 @@ def move(potential: Potential, plan: Plan, state: State, files: Files, tick: Tic
     integrators.restore(dynamics, state.integrator)
     dynamics.nsteps = state.step
     watch = Watch(potential, state.label, state.doubts)
-    outside: list[str] = []
+    outside = False
     with _Record(potential, plan, state, files) as record:
         if not state.step and not state.sizes[0]:
             record.frame(dynamics)
@@ -187,11 +187,12 @@ def move(potential: Potential, plan: Plan, state: State, files: Files, tick: Tic
             dynamics.nsteps += 1
             if dynamics.nsteps % plan.every == 0:
                 record.frame(dynamics)
-                outside = [] if plan.accept else watch.left(atoms)
+                outside = not plan.accept and bool(watch.left(atoms))
             record.save_now_and_then(dynamics)
             tick(dynamics.nsteps)
         record.save(dynamics)
-    return _moved(state, plan, files, outside)
+    why = [f"stopped at step {state.step}, where it left the model's domain"] if outside else []
+    return _moved(state, plan, files, [*why, *watch.new(atoms)])
 
 
 class _Record:
@@ -268,8 +269,7 @@ def _energies(dynamics: MolecularDynamics, ensemble: Ensemble) -> dict[str, floa
     }
 
 
-def _moved(state: State, plan: Plan, files: Files, outside: Sequence[str]) -> Moved:
-    why = [f"stopped at step {state.step}, where it left the model's domain"] if outside else []
+def _moved(state: State, plan: Plan, files: Files, doubts: Sequence[str]) -> Moved:
     with files.log.open() as stream:
         names = stream.readline().split()
         rows = np.loadtxt(stream, ndmin=2)
@@ -282,5 +282,5 @@ def _moved(state: State, plan: Plan, files: Files, outside: Sequence[str]) -> Mo
         log=dict(zip(names, rows.T, strict=True)),
         trajectory=files.trajectory,
         first=state.doubts,
-        doubts=(*why, *outside),
+        doubts=tuple(doubts),
     )

@@ -86,11 +86,18 @@ class Potential:
         """Why the model cannot answer for a structure, if it cannot."""
         return self.committee.refusal(label, atoms, self.stress)
 
-    def doubts(self, label: str, atoms: Atoms) -> list[str]:
-        """Reasons not to trust energy and forces of a structure that has this calculator."""
+    def doubts(self, label: str, atoms: Atoms, of_values: bool = True) -> list[str]:
+        """Reasons not to trust energy and forces of a structure that has this calculator.
+
+        Args:
+            label: what messages call it.
+            atoms: the structure.
+            of_values: whether ranges of what the model answers count, beside places and forces.
+        """
         forces = atoms.get_forces(apply_constraint=False)
         results, units = atoms.calc.results, self.model.targets
-        values = {name: Target(np.asarray(results[name]), unit) for name, unit in units.items()}
+        chosen = units if of_values else {}
+        values = {name: Target(np.asarray(results[name]), unit) for name, unit in chosen.items()}
         unit = f"{units[self.model.energy]}/Angstrom"
         prediction = Prediction(label, atoms, values, forces=Target(forces, unit, "atom"))
         return list(self.committee.doubted(prediction).doubts or ())
@@ -133,9 +140,20 @@ class Watch:
         return cls(potential, label, [*potential.untaught(), *potential.doubts(label, atoms)])
 
     def left(self, atoms: Atoms) -> list[str]:
-        """Doubts of a kind that it did not begin with: the same words, whatever the numbers."""
+        """Reasons why the structure is no longer where the model knows its way.
+
+        Ranges of energies are none: a minimum lies below all structures of a dynamics.
+        """
+        return self._new(self._doubts(atoms, of_values=False))
+
+    def new(self, atoms: Atoms) -> list[str]:
+        """All doubts that it did not begin with."""
+        return self._new(self._doubts(atoms))
+
+    def _new(self, reasons: Sequence[str]) -> list[str]:
+        """Those of another kind: the same words, whatever the numbers, are the same doubt."""
         known = {kind(reason) for reason in self.first}
-        return [reason for reason in self._doubts(atoms) if kind(reason) not in known]
+        return [reason for reason in reasons if kind(reason) not in known]
 
 
 def kind(reason: str) -> str:

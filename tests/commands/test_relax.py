@@ -105,6 +105,17 @@ def test_where_the_domain_ends_it_stops(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["converged"] and "a bond H1-O1" in done.stderr
 
 
+def test_an_energy_out_of_range_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    """As that of a minimum is, where a model was trained on a dynamics."""
+    known = [ase.Atoms("OH", [[0, 0, 0], [0, 0, d]]) for d in (0.95, 1.15)]
+    domain = domain_of(known) | {"ranges": {"energy": [0.05, 0.2]}}
+    model = saved(tmp_path / "m.safetensors", {"domain": domain})
+    done = harmonic.neupol("relax", "-", "-m", model, "--json", input=HYDROXYL.format(1.0))
+    found = json.loads(done.stdout)
+    assert found["converged"] and len(found["doubts"]) == 1, found
+    assert "is outside of what training structures had" in done.stderr
+
+
 def test_files_say_what_made_them(model: Path, tmp_path: Path) -> None:
     output, way = tmp_path / "o.extxyz", tmp_path / "t.extxyz"
     words = ["-o", output, "--trajectory", way, "--threads", "2"]
