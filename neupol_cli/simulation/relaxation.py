@@ -135,7 +135,8 @@ def relax(potential: Potential, options: RelaxOptions, named: tuple[str, Atoms])
     energy_before = atoms.get_potential_energy()
     way = _walked(potential, options, label, atoms)
     unfinished = [] if way.converged else [_unfinished(atoms, way)]
-    info = {"optimizer": options.optimizer, "steps": way.steps, "converged": way.converged}
+    info: dict[str, object] = {"structure": label, "optimizer": options.optimizer}
+    info |= {"steps": way.steps, "converged": way.converged}
     return Relaxed(
         label=label,
         atoms=marked(atoms, potential, info),

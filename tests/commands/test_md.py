@@ -227,7 +227,9 @@ def test_several_structures_at_a_time(model: Path, tmp_path: Path) -> None:
     harmonic.neupol("md", "-", *words, "-o", tmp_path / "one", "--threads", "1", input=WATER)
     alone = (tmp_path / "one" / "trajectory.extxyz").read_text()
     assert texts[0].replace("structure=-#0", "structure=-") == alone
-    assert harmonic.neupol("md", "--resume", "-o", two, "--steps", "20").returncode == 0
+    done = harmonic.neupol("md", "--resume", "-o", two, "--steps", "23", "--json")
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(end["steps"], end["time_fs"], end["frames"]) for end in ends] == [(23, 11.5, 3)] * 2
 
 
 def test_refusals(model: Path, tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_files_say_what_made_them(model: Path, tmp_path: Path) -> None:
     ends = [atoms for _, atoms in structures.read([output])]
     frames = [atoms for _, atoms in structures.read([way])]
     assert len(ends) == 2 and len(frames) == 2 * (int(rows[0]["steps"]) + 1)
+    assert [end.info["structure"] for end in ends] == ["-#0", "-#1"]
     for end in ends:
         assert end.info["converged"] and end.info["optimizer"] == "bfgs"
         assert end.info["model"] == str(model) and abs(end.info["energy_eV"]) < 1e-4
