@@ -47,6 +47,14 @@ def charges(
         Path | None,
         typer.Option("-o", "--output", help="Write .extxyz with a column for each number, too."),
     ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F.html",
+            help="Draw a page to turn: atoms by their charges, surfaces of the density; with "
+            "several structures a name with {} for their numbers.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="Predict, of the atoms only of a file with a density."),
@@ -90,8 +98,10 @@ def charges(
         accept=accept,
         charge=charge,
         on_error=on_error.value,
+        plot=plot,
     )
     _check_output(output)
+    _check_plot(plot)
     reading = reading_of(altloc, species, pbc)
 
     def load() -> DensityModel:
@@ -118,6 +128,18 @@ def _check_output(output: Path | None) -> None:
     if output.suffix not in OUTPUTS:
         raise UsageError(f"{output}: the ending is one of {', '.join(OUTPUTS)}")
     checked_target(output)
+
+
+def _check_plot(plot: str | None) -> None:
+    from neupol_cli.io.files import checked_target
+    from neupol_cli.surfaces import page
+
+    if plot is None:
+        return
+    if not plot.lower().endswith(page.SUFFIX):
+        raise UsageError(f"{plot}: a page's name ends in {page.SUFFIX}")
+    page.check_installed()
+    checked_target(plot)
 
 
 def _put_out(

@@ -68,7 +68,11 @@ def density(
         str | None, typer.Option(metavar="FILE", help="Write predicted minus reference here.")
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(metavar="F.png", help="Draw slices (png, pdf or svg).")
+        str | None,
+        typer.Option(
+            metavar="F.png|F.html",
+            help="Draw slices (.png, .pdf, .svg), or surfaces to turn (.html).",
+        ),
     ] = None,
     accept: AcceptOption = False,
     pbc: PbcOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".pdf", ".svg")
 
 
-def check_name(path: str | Path) -> None:
-    """UsageError unless matplotlib can write a picture of that name."""
-    if not str(path).lower().endswith(FORMATS):
-        raise UsageError(f"{path}: a picture's name ends in {', '.join(FORMATS)}")
+def check_name(path: str | Path, others: Sequence[str] = ()) -> None:
+    """UsageError unless matplotlib can write a picture of that name, or it ends in one of
+    ``others``."""
+    endings = (*FORMATS, *others)
+    if not str(path).lower().endswith(endings):
+        raise UsageError(f"{path}: a picture's name ends in {', '.join(endings)}")
 
 
 def save(figure: Figure, path: str | Path, dpi: int) -> None:

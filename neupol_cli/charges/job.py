@@ -15,6 +15,7 @@ from neupol_cli.charges.report import TITLES, AtomicCharges, ChargesReport
 from neupol_cli.density import measures
 from neupol_cli.density.job import frames, is_single_density
 from neupol_cli.density.on_grid import GridChoice, check_size, predict
+from neupol_cli.density.pictures import layers_of
 from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
@@ -24,6 +25,8 @@ from neupol_cli.io.charges import charged, total_charge
 from neupol_cli.io.structure_formats.frame import Reading
 from neupol_cli.io.volumetric import Volume, coverage, guesses, plausible
 from neupol_cli.progress import counted
+from neupol_cli.surfaces import page
+from neupol_cli.surfaces.scene import Scene
 from neupol_cli.text import printable
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class ChargesOptions:
         accept: take values for a density whatever speaks against it.
         charge: of all structures, where the user says it.
         on_error: ``fail`` or ``skip``.
+        plot: the page to draw, if any; ``{}`` stands for the structure's number.
     """
 
     schemes: Sequence[str]
@@ -57,6 +61,19 @@ class ChargesOptions:
     accept: bool = False
     charge: int | None = None
     on_error: str = "fail"
+    plot: str | None = None
+
+    def page_of(self, index: int) -> str | None:
+        """The page of a structure by its number.
+
+        Raises:
+            UsageError: a second one would be written over the first.
+        """
+        if self.plot is not None and index > 0 and "{}" not in self.plot:
+            raise UsageError(
+                f"{self.plot}: for several structures the name needs {{}} for their number"
+            )
+        return None if self.plot is None else self.plot.replace("{}", str(index))
 
 
 def parse_schemes(text: str) -> list[str]:
@@ -101,16 +118,19 @@ def given(
     Raises:
         InputError: a damaged file.
     """
-    for entry in volumetric.entries(source, reading.pbc):
+    for index, entry in enumerate(volumetric.entries(source, reading.pbc)):
+        plot = options.page_of(index)
         label, volume = printable(entry.name), entry.volume
         guesses.tell(label, volume)
         try:
-            yield _of_given(label, volume, options)
+            yield _of_given(label, volume, options, plot)
         except InputError as error:
             yield error
 
 
-def _of_given(label: str, volume: Volume, options: ChargesOptions) -> ChargesReport:
+def _of_given(
+    label: str, volume: Volume, options: ChargesOptions, plot: str | None
+) -> ChargesReport:
     start = time.perf_counter()
     structures.check(volume.atoms, label)
     ((_, atoms),) = charged([(label, volume.atoms)], options.charge)
@@ -121,7 +141,7 @@ def _of_given(label: str, volume: Volume, options: ChargesOptions) -> ChargesRep
             f"{label}: is no electron density: {reason}; --accept takes it for one all the same"
         )
     free = pieces.free_atoms_of(volume, total_charge(atoms, label) or 0, label)
-    return _report(label, volume, free, [], options, start)
+    return _report(label, volume, free, [], options, plot, start)
 
 
 def predicted(
@@ -144,16 +164,17 @@ def predicted(
     labelled = list(charged(frames(source, options.on_error, reading), options.charge))
     if not labelled:
         raise InputError(f"{source}: holds no structure that could be read")
+    pages = [options.page_of(index) for index in range(len(labelled))]
     model = load()
-    for label, atoms in labelled:
+    for (label, atoms), plot in zip(labelled, pages, strict=True):
         try:
-            yield _of_predicted(label, atoms, options, model)
+            yield _of_predicted(label, atoms, options, plot, model)
         except InputError as error:
             yield error
 
 
 def _of_predicted(
-    label: str, atoms: Atoms, options: ChargesOptions, model: DensityModel
+    label: str, atoms: Atoms, options: ChargesOptions, plot: str | None, model: DensityModel
 ) -> ChargesReport:
     start = time.perf_counter()
     grid = options.choice.grid(atoms)
@@ -168,7 +189,7 @@ def _of_predicted(
         free = pieces.free_atoms_of(volume, total_charge(atoms, label) or 0, label)
     domain = Domain.of(model.header)
     reasons = [] if domain is None else domain.doubts(atoms, Bonds.of(atoms), {})
-    return _report(label, volume, free, reasons, options, start)
+    return _report(label, volume, free, reasons, options, plot, start)
 
 
 def _report(
@@ -177,6 +198,7 @@ def _report(
     free: Sequence[FreeAtom],
     reasons: Sequence[str],
     options: ChargesOptions,
+    plot: str | None,
     start: float,
 ) -> ChargesReport:
     """The charges in a density.
@@ -187,6 +209,7 @@ def _report(
         free: A free atoms.
         reasons: doubts about the structure.
         options: the command line's.
+        plot: the page to draw.
         start: when the work began, s.
     """
     charge = total_charge(volume.atoms, label) or 0
@@ -206,8 +229,18 @@ def _report(
     report.doubts = [*reasons, *cut, *count]
     doubts.told(label, report.doubts, options.strict)
     report.schemes = {name: answer(name, deformation) for name in options.schemes}
+    if plot is not None:
+        _draw(plot, report, volume)
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _draw(plot: str, report: ChargesReport, volume: Volume) -> None:
+    """A page with the density and the charges."""
+    title = f"{structures.short(report.structure)} ({volume.atoms.get_chemical_formula()})"
+    charges = {TITLES[name]: scheme.charges for name, scheme in report.schemes.items()}
+    page.write(plot, Scene(title, volume.atoms, volume.grid, layers_of(volume), charges))
+    report.plot = plot
 
 
 def _cut_off(label: str, volume: Volume, normalize: bool) -> list[str]:

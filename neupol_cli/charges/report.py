@@ -14,6 +14,7 @@ from neupol_cli.charges.mbis import Shells
 from neupol_cli.charges.sharing import Moments
 from neupol_cli.io import structures
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -108,6 +109,7 @@ class ChargesReport:
         factor: of --normalize.
         schemes: the answers.
         doubts: reasons not to trust them.
+        plot: the page that shows them.
         seconds: that it took.
     """
 
@@ -121,6 +123,7 @@ class ChargesReport:
     factor: float | None = None
     schemes: Mapping[str, AtomicCharges] = field(default_factory=dict)
     doubts: Sequence[str] = ()
+    plot: str | None = None
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, object]:
@@ -147,6 +150,8 @@ class ChargesReport:
         if self.factor is not None:
             yield f"             scaled by {self.factor:.6f} (--normalize)"
         yield f"  time       {self.seconds:.2f} s"
+        if self.plot is not None:
+            yield printable(f"  written    {self.plot}")
 
     def tables(self) -> Iterator[Table]:
         """One a scheme."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from neupol_cli.density import measures, references
+from neupol_cli.density import measures, pictures, references
 from neupol_cli.density.around_atoms import AroundAtoms
 from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predict
 from neupol_cli.density.report import DensityReport
@@ -85,7 +85,7 @@ class DensityOptions:
         electrons: that number, else the neutral structure's.
         reference: a density to compare with.
         difference: file for predicted minus reference.
-        plot: file for slices.
+        plot: file for slices, or for a page.
         dtype: float32 or float64.
         strict: whether a doubtful density is a bad structure.
         accept: take the reference for a density whatever speaks against it.
@@ -125,9 +125,7 @@ class DensityOptions:
             if self.output and Path(self.difference).absolute() == Path(self.output).absolute():
                 raise UsageError("--difference: is the file that -o names; give another one")
         if self.plot:
-            from neupol_cli.figures import check_name
-
-            check_name(self.plot)
+            pictures.check_name(self.plot)
         if self.dtype not in ITEMSIZE:
             raise UsageError(f"--dtype is one of {', '.join(ITEMSIZE)}, not '{self.dtype}'")
 
@@ -302,12 +300,20 @@ class Job:
             report.output = _numbered(self.options.output, index)
             self._write(report.output, volume, report.structure)
         if plot:
-            from neupol_cli.density.plot import draw_density
-
             report.plot = _numbered(plot, index)
-            factor = 1.0 if report.factor is None else report.factor
-            draw_density(report.plot, self.model, predicted, factor, reference)
+            self._draw(report, predicted, reference)
         report.seconds = density.seconds + time.perf_counter() - start
+
+    def _draw(self, report: DensityReport, predicted: Predicted, reference: Volume | None) -> None:
+        assert report.plot is not None
+        if pictures.is_page(report.plot):
+            title = f"{structures.short(report.structure)} ({report.formula})"
+            pictures.write_page(report.plot, title, predicted.volume, reference)
+            return
+        from neupol_cli.density.plot import draw_density
+
+        factor = 1.0 if report.factor is None else report.factor
+        draw_density(report.plot, self.model, predicted, factor, reference)
 
     def _write_difference(self, volume: Volume, reference: Volume, index: int) -> None:
         if self.options.difference:

@@ -1,0 +1,1 @@
+"""Pages on which structures and surfaces of equal density can be turned."""
