@@ -148,6 +148,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
     ]
     assert len(carried) > 10
     assert {f"neupol_cli/{path.relative_to(ROOT)}" for path in carried} <= names
+    assert {f"neupol_cli/surfaces/page.{kind}" for kind in ("js", "css")} <= names
 
 
 def test_packages_are_found_and_the_version_is_one() -> None:

@@ -26,15 +26,28 @@ const opacity = element("input", {
 const told = element("output", { id: "level-now" });
 const levelNow = () => layer.lowest * (layer.highest / layer.lowest) ** slider.value;
 
+// k3d turns and stretches a surface's box, but a cell may be skewed as well.
+function skew(id) {
+  const surface = world.ObjectsById[id];
+  surface.matrix.set(...known(id).model_matrix.data);
+  surface.matrix.multiply(new THREE.Matrix4().makeTranslation(-0.5, -0.5, -0.5));
+  surface.matrixAutoUpdate = false;
+  surface.updateMatrixWorld(true);
+}
+
 async function redraw() {
   const level = levelNow(), fade = +opacity.value;
   told.textContent = `${layer.signed ? "±" : ""}${level.toPrecision(2)} ${layer.unit}`;
   for (const one of scene.layers) {
     for (const id of one.surfaces) {
       if (one !== layer) await change(id, { visible: false });
-      else await change(id, { visible: true, level: -level, opacity: fade });
+      else {
+        await change(id, { visible: true, level: -level, opacity: fade });
+        skew(id);
+      }
     }
   }
+  plot.render();
 }
 
 const bars = element("div", { id: "bars" });
@@ -75,7 +88,7 @@ function colour(index) {
   const ends = scene.ends.flatMap(ball => [colouring.colours[ball], colouring.colours[ball]]);
   soon(async () => {
     await recolour(scene.structure[0], colouring.colours);
-    await recolour(scene.structure[1], ends);
+    if (ends.length) await recolour(scene.structure[1], ends);
     await redraw();
   });
 }

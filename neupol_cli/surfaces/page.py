@@ -83,7 +83,7 @@ def page(scene: Scene) -> str:
         antialias=1, logarithmic_depth_buffer=False, camera_auto_fit=False,
         camera_fov=FIELD_OF_VIEW, camera=_camera(scene, frame, seen),
     )  # fmt: skip
-    structure = [_spheres(seen), _sticks(seen)]
+    structure = [_spheres(seen), *_sticks(seen)]
     surfaces = [_surfaces(layer, frame) for layer in scene.layers]
     for drawn in (*structure, *_cell(frame), *chain(*surfaces)):
         plot += drawn
@@ -130,10 +130,10 @@ def _spheres(seen: Balls) -> Drawable:
     )
 
 
-def _sticks(seen: Balls) -> Drawable:
-    """Half a bond in the colour of the atom at its end."""
+def _sticks(seen: Balls) -> list[Drawable]:
+    """Half a bond in the colour of the atom at its end; k3d waits forever for none at all."""
     colours = np.array(_element_colours(seen), "u4")[seen.ends]
-    return _segments(seen.halves, colours.repeat(2), 2 * STICK)
+    return [_segments(seen.halves, colours.repeat(2), 2 * STICK)] if len(seen.ends) else []
 
 
 def _cell(frame: Frame) -> list[Drawable]:

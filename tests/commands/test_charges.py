@@ -15,6 +15,7 @@ from neupol_cli.charges import pieces
 from neupol_cli.charges.free_atoms import free_atom
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Volume, by_counts, by_spacing
+from tests.surfaces import fields
 from tests.warm import neupol
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
@@ -109,6 +110,24 @@ def test_tables_and_columns(folder: Path) -> None:
     assert "mbis_volume_ratio_1" in atoms.arrays
 
 
+def test_a_page_has_the_charges_that_are_printed(folder: Path) -> None:
+    pytest.importorskip("k3d")
+    schemes = ("--scheme", "hirshfeld,mbis")
+    found = records(folder, "-", *schemes, "--plot", "q{}.html", input=WATER + WATER)
+    assert [item["plot"] for item in found] == ["q0.html", "q1.html"]
+    shown = fields.described((folder / "q1.html").read_text())
+    by_scheme = [charges(found[1], name) for name in ("hirshfeld", "mbis")]
+    assert [atom["text"] for atom in shown["atoms"]] == [
+        f"{symbol} {k + 1}, Hirshfeld {by_scheme[0][k]:+.3f} e, MBIS {by_scheme[1][k]:+.3f} e"
+        for k, symbol in enumerate("OHH")
+    ]
+    one = neupol("charges", "-", "--plot", "q.html", input=WATER + WATER, cwd=folder)
+    assert one.returncode == 2 and "the name needs {}" in one.stderr and one.stdout == ""
+    volumetric.h5.write(folder / "rho.h5", [free_density(water())] * 2, "t")
+    given = neupol("charges", "rho.h5", "--plot", "g{}.html", cwd=folder)
+    assert given.returncode == 0 and (folder / "g1.html").stat().st_size > 1_000_000
+
+
 def test_several_structures_from_a_pipe(folder: Path) -> None:
     found = records(folder, "-", "--spacing", "0.3", input=WATER + WATER)
     assert len(found) == 2
@@ -189,6 +208,7 @@ def test_electrons_that_are_lost_are_said(folder: Path) -> None:
     [
         (["water.xyz", "--scheme", "bader"], 2, "--scheme takes some of hirshfeld,voronoi,mbis"),
         (["water.xyz", "--scheme", "mbis,mbis"], 2, "--scheme takes some of"),
+        (["water.xyz", "--plot", "q.png"], 2, "a page's name ends in .html"),
         (["water.xyz", "-o", "q.csv"], 2, "the ending is one of .extxyz, .xyz"),
         (["water.xyz", "-m", "qm9"], 2, "qm9"),
         (["rho.npz", "--spacing", "0.1"], 2, "this density has its grid"),

@@ -7,6 +7,7 @@ number is known.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
 from neupol_cli.io.volumetric.coverage import fills_cell
 from neupol_cli.io.volumetric.h5 import volume_of
 from neupol_cli.models.density.model import DensityModel
+from tests.surfaces import fields
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CELL = np.array([[3.1, 0.2, 0.0], [-1.4, 2.9, 0.3], [0.1, 0.5, 4.0]])
@@ -377,4 +379,29 @@ def test_a_picture_is_drawn(model, capsys) -> None:
     assert Path("slices.png").read_bytes().startswith(b"\x89PNG")
     assert Path("slices.png").stat().st_size > 20_000
     code, _, err = run(capsys, "water.xyz", "-o", "rho.cube", "--plot", "slices.jpeg")
-    assert code == 2 and ".png" in err
+    assert code == 2 and ".png" in err and ".html" in err
+
+
+def test_a_page_has_the_density_its_spin_and_its_difference(model, capsys) -> None:
+    pytest.importorskip("k3d")
+    grid = ("--grid", "30,30,30")
+    result(capsys, "water.xyz", "-o", "rho.cube", *grid)
+    model.config.spin = True
+    report = result(
+        capsys, "water.xyz", "--reference", "rho.cube", "--grid-from", "rho.cube",
+        "--plot", "turn.html",
+    )  # fmt: skip
+    assert report["plot"] == "turn.html"
+    shown = fields.described(Path("turn.html").read_text())
+    assert [layer["title"] for layer in shown["layers"]] == [
+        "electron density", "spin density, up minus down", "predicted minus reference",
+    ]  # fmt: skip
+    assert [atom["text"] for atom in shown["atoms"]] == ["O 1", "H 2", "H 3"]
+    assert shown["title"] == "water.xyz (H2O)"
+
+
+def test_a_page_without_k3d_is_refused_before_any_work(model, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "k3d", None)
+    code, out, err = run(capsys, "water.xyz", "--plot", "turn.html")
+    assert code == 2 and out == "" and len(err.splitlines()) == 1
+    assert "pip install 'neupol[plot]'" in err and not Path("turn.html").exists()
