@@ -174,7 +174,7 @@ def _surface(layer: Layer, frame: Frame, values: np.ndarray, sign: int, colour: 
 
     painted = {}
     if layer.paint is not None:
-        paint = frame.field(layer.paint.values).astype("f4")
+        paint = shortened(frame.field(layer.paint.values), 0.0)
         reach = layer.paint.reach
         painted = {"attribute": paint.T, "color_map": _color_map(), "color_range": [-reach, reach]}
     # k3d's first axis is our last; its surfaces face outwards where values fall towards the inside.
