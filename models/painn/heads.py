@@ -8,9 +8,11 @@
 q_i and p_i are L(silu(L(s_i))), u_i of the extent is a mean of v_i. What extends from c is an
 atom's charge cloud: its monopole, as published, and here its dipole and its own extent, too, of
 which <r^2> about c is made exactly; in these lengths it is learnt at the pace of a sum over atoms
-and not twenty times as fast, with gradients that drown all other targets'. A level, unlike a sum, is the same for two distant copies of a
-molecule as for one; of two different ones the weights can choose (Chen, Kunkel, Cheng, Reuter and
-Margraf 2023, doi 10.1039/d3sc00841j, pool orbital energies in this way).
+and not twenty times as fast, with gradients that drown all other targets'.
+
+A level, unlike a sum, is the same for two distant copies of a molecule as for one; of two different
+ones the weights can choose (Chen, Kunkel, Cheng, Reuter and Margraf 2023, doi 10.1039/d3sc00841j,
+pool orbital energies in this way).
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from neupol_cli.models.nn.dipole import arms
 from neupol_cli.models.nn.graph import Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron
 from neupol_cli.models.painn.config import PaiNNConfig
-
 
 REACH = 2.5  # Angstrom: about the mean distance of a small molecule's atoms from its centre
 
