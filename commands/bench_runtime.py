@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption, ThreadsOption
 
@@ -106,7 +107,7 @@ def bench_runtime(
         place = job.conditions_line(report["environment"])
         draw(plot, report["series"], place)
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json.dumps(provenance.stamped(report)))
 
 
 def counts(text: str, option: str) -> tuple[int, ...]:

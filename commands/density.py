@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neupol_cli import provenance
 from neupol_cli.density import options
 from neupol_cli.distributed import process_group as ranks
 from neupol_cli.distributed import torchrun as launch
@@ -167,7 +168,10 @@ def _run(job: Job, labelled: list[tuple[str, Atoms]], on_error: str, as_json: bo
                     raise result
                 typer.echo(f"neupol: {result} (skipped)", err=True)
                 continue
-            typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(result.lines()))
+            if as_json:
+                typer.echo(json.dumps(provenance.stamped(result.as_json())))
+            else:
+                typer.echo("\n".join(result.lines()))
             done += 1
     if not done:
         raise InputError(f"{labelled[0][0]}: no density was made of any of the structures")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from neupol_cli import provenance
 from neupol_cli.density import options
 from neupol_cli.errors import UsageError
 from neupol_cli.options import AcceptOption, DeviceOption, PbcOption, ThreadsOption
@@ -66,7 +67,10 @@ def density_compare(
     reports = []
     drawn = 0 if plot is None else radial.MOST
     for report in comparison.reports(file, compare, pbc, bytes_of_memory, drawn):
-        typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
+        if as_json:
+            typer.echo(json.dumps(provenance.stamped(report.as_json())))
+        else:
+            typer.echo("\n".join(report.lines()))
         reports.append(report)
     if plot is not None:
         radial.draw([(r.structure, r.profile) for r in reports if r.profile is not None], plot)

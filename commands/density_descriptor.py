@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neupol_cli import provenance
 from neupol_cli.density import options
 from neupol_cli.errors import UsageError
 from neupol_cli.options import (
@@ -77,4 +78,4 @@ def density_descriptor(
         output,
         load,
     )
-    typer.echo(json.dumps(report.as_json()) if as_json else report.line())
+    typer.echo(json.dumps(provenance.stamped(report.as_json())) if as_json else report.line())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from neupol_cli import provenance
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -67,7 +69,7 @@ def encoding(
     if output:
         write_json(output, description)
     if as_json:
-        typer.echo(json.dumps(description))
+        typer.echo(json.dumps(provenance.stamped(description)))
     elif not output:
         _print(description)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neupol_cli import registry
+from neupol_cli import provenance, registry
 from neupol_cli.errors import InputError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption
 
@@ -136,7 +136,7 @@ def _print(trajectory: Trajectory, as_json: bool) -> None:
 
     values = report(trajectory)
     if as_json:
-        typer.echo(json.dumps(values))
+        typer.echo(json.dumps(provenance.stamped(values)))
         return
     from neupol_cli.console import stdout
     from neupol_cli.trajectory.tables import tables

@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from neupol_cli import __version__, signals
+from neupol_cli import __version__, provenance, signals
 from neupol_cli.commands import (
     bench_runtime,
     charges,
@@ -150,7 +150,8 @@ def _stand_in() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = app(arguments, prog_name="neupol", standalone_mode=False)
+        with provenance.recording(arguments):
+            result = app(arguments, prog_name="neupol", standalone_mode=False)
         return result if type(result) is int else 0
     except NeupolError as error:
         return _say(str(error), error.code)

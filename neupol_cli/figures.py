@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neupol_cli import provenance
 from neupol_cli.errors import UsageError
 from neupol_cli.io.files import atomic
 
@@ -25,5 +26,16 @@ def check_name(path: str | Path, others: Sequence[str] = ()) -> None:
 
 def save(figure: Figure, path: str | Path, dpi: int) -> None:
     """Writes a figure in the format that its name says."""
+    kind = Path(path).suffix[1:].lower()
     with atomic(path) as partial, partial.open("wb") as stream:
-        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=dpi)
+        figure.savefig(stream, format=kind, dpi=dpi, metadata=_metadata(kind))
+
+
+def _metadata(kind: str) -> dict[str, str | None]:
+    """Where a picture comes from, and no date, which PDF and SVG have else."""
+    dates: dict[str, dict[str, str | None]] = {
+        "pdf": {"CreationDate": None},
+        "svg": {"Date": None},
+    }
+    place = "Subject" if kind == "pdf" else "Description"
+    return dates.get(kind, {}) | ({place: origin} if (origin := provenance.text()) else {})

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neupol_cli import earlier_settings
+from neupol_cli import earlier_settings, provenance
 from neupol_cli.bundled import bundled, bundled_card, bundled_for, bundled_header
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.networks import ENTRIES, Entry
@@ -128,6 +128,7 @@ def load(
         CheckpointError: the file is damaged, foreign, or wants to run code.
     """
     path = located(source)
+    provenance.model(source, path)
     model = recognised(path) if path.suffix in PUBLISHED else _restored(path)
     return model.to(device=device, dtype=dtype).eval()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neupol_cli import checkpoint, registry
+from neupol_cli import __version__, checkpoint, registry
 from neupol_cli.errors import InputError
 from neupol_cli.text import printable
 
@@ -81,7 +81,7 @@ def test_names_in_no_encoding_have_densities(neupol, tmp_path: Path) -> None:
     cube = os.fsdecode(b"\xe9.cube")
     done = neupol("density", LATIN, "--spacing", "0.6", "-o", cube, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / cube).read_text().startswith("caf\\xe9.xyz electron density")
+    assert (tmp_path / cube).read_text().startswith(f"neupol {__version__}: density 'caf%E9.xyz' ")
     done = neupol("data", "density", cube, "-o", "d.h5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert r"\xe9.cube" in neupol("data", "info", tmp_path / "d.h5").stdout

@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 from ase import Atoms
 
+from neupol_cli import provenance
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, soundness, volumetric
@@ -60,6 +61,8 @@ def volumes(paths: Iterable[Path], pbc: bool | None = None) -> Iterator[tuple[st
 def _volumes_of(path: Path, pbc: bool | None) -> Iterator[tuple[str, Opener]]:
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if not path.is_dir():
+        provenance.inputs(path)
     if path.is_dir():
         for child in sorted(path.rglob("*")):
             if child.is_file() and (_stream_reader(child.name) or child.suffix == ".npy"):

@@ -26,6 +26,7 @@ from neupol_cli.errors import InputError, NeupolError, TemporaryError, UsageErro
 from neupol_cli.io import volumetric
 from neupol_cli.io.charges import multiplicity, state, total_charge
 from neupol_cli.io.density_writer import DensityWriter
+from neupol_cli.io.files import placed
 from neupol_cli.io.units import BOHR, HARTREE
 from neupol_cli.io.volumetric import Volume, by_spacing
 
@@ -152,7 +153,8 @@ class Store:
     """Finished molecules beside the output, one file each, found again by what they are."""
 
     def __init__(self, output: Path, settings: Settings) -> None:
-        self.folder = output.with_name(output.name + ".molecules")
+        place = placed(output)
+        self.folder = place.with_name(place.name + ".molecules")
         self.settings = json.dumps(asdict(settings), sort_keys=True)
 
     def path(self, atoms: Atoms) -> Path:

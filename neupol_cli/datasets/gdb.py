@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError
 from neupol_cli.io.structure_formats.numerals import number, plain
 
@@ -54,10 +55,12 @@ def _texts(source: Path) -> Iterator[tuple[str, str]]:
         paths = sorted(source.glob(PATTERN))
         if not paths:
             raise InputError(f"{source}: holds neither {ARCHIVE} nor {PATTERN}")
+        provenance.inputs(*paths)
         for path in paths:
             yield str(path), path.read_text()
         return
     archive = source / ARCHIVE if source.is_dir() else source
+    provenance.inputs(archive)
     # A stream, because seeking in bzip2 means reading it again from its start.
     with tarfile.open(archive, "r|*") as files:
         for member in files:
@@ -102,6 +105,7 @@ def uncharacterised(source: Path) -> set[int]:
     path = (source if source.is_dir() else source.parent) / "uncharacterized.txt"
     if not path.is_file():
         raise InputError(f"{path}: is missing; it names the 3,054 molecules to leave out")
+    provenance.inputs(path)
     lines = path.read_text(errors="replace").splitlines()
     first = next((line.split()[0] for line in lines if line.strip()), "")
     rows = lines if first.isdecimal() else lines[HEADING:]  # a bare list has no heading
@@ -113,6 +117,7 @@ def free_atoms(source: Path) -> dict[str, list[float]] | None:
     path = (source if source.is_dir() else source.parent) / "atomref.txt"
     if not path.is_file():
         return None
+    provenance.inputs(path)
     energies = {}
     for line in path.read_text(errors="replace").splitlines():
         words = plain(line).split()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError
 from neupol_cli.io import units
@@ -64,6 +65,7 @@ def read(
     Raises:
         InputError.
     """
+    provenance.inputs(*paths, *test)
     parts = [load(path, old) for path in (*paths, *test)]
     first = parts[0]
     for path, part in zip((*paths, *test), parts, strict=True):

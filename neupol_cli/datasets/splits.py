@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import files
 from neupol_cli.io.npz_archive import opened
@@ -116,6 +117,7 @@ def from_file(path: Path) -> Partition:
     Raises:
         InputError: it is damaged, or its lists are not indices without repeats.
     """
+    provenance.inputs(path)
     given = _arrays(path) if path.suffix == ".npz" else _lists(path)
     partition: Partition = {}
     for split, names in NAMES.items():

@@ -13,12 +13,53 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from neupol_cli import signals
+from neupol_cli import provenance, signals
 from neupol_cli.errors import StorageError, TemporaryError, UsageError
+
+_elsewhere: list[_Elsewhere] = []  # of this process, while a command is run again
+
+
+class _Elsewhere:
+    """A folder that stands in for all others; ``moved`` says where each file went in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.moved: dict[Path, Path] = {}
+
+    def placed(self, path: Path) -> Path:
+        if path.is_relative_to(self.folder):
+            return path
+        if path not in self.moved:
+            place = self.folder / str(len(self.moved))
+            place.mkdir()
+            self.moved[path] = place / path.name
+        return self.moved[path]
+
+
+@contextmanager
+def elsewhere(folder: Path) -> Iterator[Mapping[Path, Path]]:
+    """What is written meanwhile goes into a folder, whatever its name says.
+
+    Args:
+        folder: an empty one.
+
+    Yields:
+        Absolute path that was asked for -> where it is.
+    """
+    _elsewhere.append(_Elsewhere(folder.absolute()))
+    try:
+        yield _elsewhere[-1].moved
+    finally:
+        _elsewhere.pop()
+
+
+def placed(path: str | Path) -> Path:
+    """Where a file or folder of that name is to be written: there, or `elsewhere`."""
+    return _elsewhere[-1].placed(Path(path).absolute()) if _elsewhere else Path(path)
 
 
 @contextmanager
@@ -48,7 +89,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def checked_target(path: str | Path) -> Path:
     """The path with links resolved, or UsageError if nothing can be written there."""
-    target = Path(path)
+    target = placed(path)
     # A link stays a link: the file it points to is replaced.
     target = target.resolve() if target.is_symlink() else target.absolute()
     if not target.parent.is_dir():
@@ -246,7 +287,7 @@ def _busy(text: bytes, lock: Path) -> TemporaryError:
     )
 
 
-def write_json(path: str | Path, content: object) -> None:
-    """A JSON file, whole or not at all."""
+def write_json(path: str | Path, content: Mapping[str, object]) -> None:
+    """A JSON file that says where it comes from, whole or not at all."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.write_text(json.dumps({**content, **provenance.item()}, indent=1) + "\n")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError, NeupolError, StorageError
 
 if TYPE_CHECKING:
@@ -234,6 +235,8 @@ def close_checksum(file: h5py.File, kind: str, header: dict[str, str]) -> None:
     file.attrs["kind"] = kind
     for key, text in header.items():
         file.attrs[key] = text
+    if origin := provenance.text():
+        file.attrs[provenance.KEY] = origin
     file.attrs["sha256"] = _checksum(file)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import hdf5, units
 from neupol_cli.io.compressed import LENIENT, open_text
@@ -73,6 +74,7 @@ def read(
     here, on stderr; else it is in the structure's info under DOUBTS, for who says it.
     """
     noted: set[str] = set()
+    provenance.inputs(*sources)
     for source in sources:
         name = printable(str(source))
         for index, (frame, several) in enumerate(_lookahead(_frames(source, stdin, reading))):
@@ -257,11 +259,15 @@ def write(
 
     ``results[i]`` maps names to ``hdf5.Target(values, unit, per)`` of ``frames[i]``: one value a
     structure goes into the comment (``U0_eV=...``), rows of an atom into columns
-    (``forces_eV_per_Angstrom``). Earlier info and columns stay. Errors as ``files.atomic``.
+    (``forces_eV_per_Angstrom``). Earlier info and columns stay. The first frame says where the file
+    comes from. Errors as ``files.atomic``.
     """
     from ase.io import write as ase_write
 
     images = [annotated(atoms, labels) for atoms, labels in zip(frames, results, strict=True)]
+    for image in images:  # which may come from an output of ours
+        image.info.pop(provenance.KEY, None)
+    images[0].info |= provenance.commented()
     with atomic(path) as partial:
         ase_write(partial, images, format="extxyz", write_results=False)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.io import hdf5, structures
 from neupol_cli.io.files import atomic
 from neupol_cli.io.hdf5 import Target
@@ -25,14 +26,14 @@ LARGEST = "largest force"
 def json_lines(predictions: Predictions) -> None:
     """One object a structure and line, as they come."""
     for prediction in predictions:
-        print(json.dumps(prediction.record()), flush=True)
+        print(json.dumps(provenance.stamped(prediction.record())), flush=True)
 
 
 def json_file(path: Path, predictions: Predictions) -> None:
     """The same lines in a file."""
     with atomic(path) as partial, partial.open("w") as stream:
         for prediction in predictions:
-            stream.write(json.dumps(prediction.record()) + "\n")
+            stream.write(json.dumps(provenance.stamped(prediction.record())) + "\n")
 
 
 def table(predictions: Predictions) -> None:
@@ -127,11 +128,11 @@ def _with_error(numbers: dict[str, Target], name: str) -> str:
 
 
 def csv_file(path: Path, predictions: Predictions) -> None:
-    """Comma-separated values; the header names the units."""
+    """Comma-separated values; the header names the units, the last column where they come from."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for row in _rows(predictions):
-        writer.writerow(row)
+    rows = list(_rows(predictions))  # first, so that the record has all that was read
+    writer.writerows(provenance.in_column(rows))
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import hdf5, structures
@@ -122,6 +123,7 @@ def dataset_of(path: str | Path) -> Dataset:
             f"{path}: labels need units: turn it into a dataset with `neupol data` first, "
             "such as neupol data xyz LABELLED.extxyz -o labelled.h5"
         )
+    provenance.inputs(path)
     dataset = hdf5.read(path)
     if dataset.kind != "structures":
         raise InputError(f"{path}: holds {dataset.kind}; properties are labels of structures")

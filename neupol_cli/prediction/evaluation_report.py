@@ -7,13 +7,13 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neupol_cli import figures
+from neupol_cli import figures, provenance
 from neupol_cli.io.files import atomic
 from neupol_cli.prediction.evaluation import Compared
 
@@ -45,7 +45,7 @@ MANY = 3000  # values from which on a panel counts them in cells
 def json_lines(comparisons: Iterable[Compared]) -> None:
     """One object a label and split."""
     for compared in comparisons:
-        print(json.dumps(compared.record()), flush=True)
+        print(json.dumps(provenance.stamped(compared.record())), flush=True)
 
 
 def table(comparisons: Sequence[Compared]) -> None:
@@ -79,14 +79,18 @@ def csv_file(path: Path, comparisons: Iterable[Compared]) -> None:
     """Every value that was compared: file, structure, split, label, unit, prediction, label."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "structure", "split", "label", "unit", "predicted", "reference"])
+    writer.writerows(provenance.in_column(_values(comparisons)))
+    with atomic(path) as partial:
+        partial.write_text(text.getvalue())
+
+
+def _values(comparisons: Iterable[Compared]) -> Iterator[list[str]]:
+    yield ["file", "structure", "split", "label", "unit", "predicted", "reference"]
     for c in comparisons:
         for row in zip(c.structures, c.predicted, c.reference, strict=True):
             index, predicted, reference = row
-            head = [c.file, index, c.split, c.label, c.unit]
-            writer.writerow([*head, f"{predicted:.10g}", f"{reference:.10g}"])
-    with atomic(path) as partial:
-        partial.write_text(text.getvalue())
+            head = [c.file, str(index), c.split, c.label, c.unit]
+            yield [*head, f"{predicted:.10g}", f"{reference:.10g}"]
 
 
 def draw(path: Path, comparisons: Sequence[Compared]) -> None:

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import torch
 
-from neupol_cli import registry
+from neupol_cli import __version__, provenance, registry
 from neupol_cli import threads as cores
 from neupol_cli.devices import device_named
 from neupol_cli.distributed import process_group, torchrun
@@ -18,6 +18,7 @@ from neupol_cli.distributed.process_group import ProcessGroup
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io import files, hdf5
 from neupol_cli.models.base import Measured
+from neupol_cli.provenance import Record
 from neupol_cli.training import config_overrides, presets
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions, Options
@@ -39,6 +40,8 @@ CHANGEABLE = {
     *LIMITS, "data", "device", "lr", "clip", "patience", "schedule", "warmup", "weight_decay",
     "valid_every", "save_every",
 }  # fmt: skip
+
+ELSEWHERE = {"data", "device", "save_every"}  # of these, what makes no other run
 
 
 # What is not spelled as it is called.
@@ -82,7 +85,7 @@ def fit(
         NeupolError: of any kind.
     """
     config_overrides.check_finite(options)
-    folder = Folder(output)
+    folder = Folder(files.placed(output))
     with (
         process_group.joined(options["device"]) as group,
         files.locked_folder(folder.reserved()) if group.is_main else nullcontext(),
@@ -129,6 +132,7 @@ def _fit(
     earlier: RunConfig | None,
     start: Start | None,
 ) -> Result:
+    provenance.inputs(_required(chosen, "data"))
     dataset = hdf5.read(_required(chosen, "data"))
     _same_data(earlier, dataset)
     task = _task(chosen, dataset, start)
@@ -142,10 +146,21 @@ def _fit(
         config: RunConfig = {"options": chosen, "fingerprint": dataset.fingerprint}
         if torchrun.launcher():
             config["launcher"] = torchrun.launcher()
+        if origin := _origin(earlier, chosen):
+            config["provenance"] = origin
         folder.write_config(config)
         if start is None:
             folder.start.unlink(missing_ok=True)  # of an earlier run
     return _run(folder, trainer, chosen, start, resume=bool(earlier))
+
+
+def _origin(earlier: RunConfig | None, chosen: ChosenOptions) -> Record | None:
+    """The record of the command that makes the run: of one that goes on as it was, the first."""
+    if earlier is None:
+        return provenance.record()
+    options = earlier["options"]
+    same = all(chosen[name] == options[name] for name in options if name not in ELSEWHERE)
+    return earlier.get("provenance") if same else provenance.record()
 
 
 def _run(
@@ -298,5 +313,6 @@ def _described(options: Options) -> ChosenOptions:
     hidden = {"data", "device", "save_every", "model", "start"}
     return {
         **{key: value for key, value in options.items() if key not in hidden},
+        "neupol": __version__,
         "torch": torch.__version__,
     }

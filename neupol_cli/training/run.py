@@ -27,6 +27,7 @@ from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io import files
 from neupol_cli.models.base import FactsRecord, Measured
 from neupol_cli.models.calibration import without
+from neupol_cli.provenance import Record
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions
@@ -36,11 +37,13 @@ from neupol_cli.validation import mismatch
 
 
 class RunConfig(TypedDict, total=False):
-    """config.json: the options, the fingerprint of the data, and torchrun's mark where it began."""
+    """config.json: the options, the fingerprint of the data, torchrun's mark where it began, and
+    where the run comes from (neupol_cli/provenance.py)."""
 
     options: ChosenOptions
     fingerprint: str
     launcher: str
+    provenance: Record
 
 
 class StoredRun(TypedDict, total=False):
@@ -49,6 +52,7 @@ class StoredRun(TypedDict, total=False):
     options: dict[str, object]
     fingerprint: str
     launcher: str
+    provenance: Record
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import UsageError
 from neupol_cli.io import hdf5, hdf5_file
 from neupol_cli.io.files import atomic
@@ -101,6 +102,7 @@ def write_extxyz(path: Path, trajectories: Sequence[Trajectory]) -> None:
     from ase.io import write
 
     frames = [frame for one in trajectories for frame in _frames(one)]
+    frames[0].info |= provenance.commented()
     with atomic(path) as partial:
         write(partial, frames, format="extxyz")
 

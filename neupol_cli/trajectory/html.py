@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.io.files import atomic
 from neupol_cli.io.structures import short
 from neupol_cli.trajectory.measures import report
@@ -144,11 +145,13 @@ def page(trajectories: Sequence[Trajectory], magnify: float) -> str:
     body = "".join(_row(row, k * len(columns)) for k, row in enumerate(rows))
     last = max(len(trajectory.points) for trajectory in trajectories) - 1
     # "<" is escaped so that no name in the data can end the script element.
+    said = provenance.text()
+    origin = f'<meta name="{provenance.KEY}" content="{escape(said)}">\n' if said else ""
     data = json.dumps(panels, separators=(",", ":")).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Movable points</title><style>{STYLE}</style></head>
+{origin}<title>Movable points</title><style>{STYLE}</style></head>
 <body style="--side:{SIDES.get(len(columns), NARROW)}px">
 <header>
 <label>layer <input id="layer" type="range" min="0" max="{last}" value="{last}">

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,9 @@ def test_the_picture_is_one(made) -> None:
 
 def test_the_page_stands_alone(made) -> None:
     page = (made[0] / "t.html").read_text()
+    said = re.search('<meta name="provenance" content="([^<>"]*)">\n', page)
+    assert said is not None and " trajectory " in json.loads(unescape(said[1]))["command"]
+    page = page.replace(said[0], "")  # where names are as they were typed
     assert "http" not in page and "src=" not in page
     assert "<b>.xyz" not in page and "alert(1)" not in page
     data = re.search(r'type="application/json">(.*?)</script>', page, re.DOTALL)

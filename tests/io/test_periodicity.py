@@ -149,6 +149,9 @@ def water(scale: float = 1.0, title: str = "density") -> Volume:
         (water(1.25), None),  # all electrons
         (water(title="GTH pseudopotential, PBE"), None),
         (water(title="homo.xyz electron density by neupol"), None),
+        (water(title="neupol 0.1.0: density esp.xyz -o homo.cube"), None),
+        (water(title="homo.xyz electron density by neupol 0.1.0: density esp.xyz -o"), None),
+        (water(title="HOMO of neupol"), "its title says 'HOMO'"),
         (water(title="Psi4 Gaussian Cube File. Property: Dt"), None),
         (water(title="Mo2C and MoS2, PBE"), None),
         (water(title="Psi4 Gaussian Cube File. Property: Psi_a_5_1-A"), "its title says 'Psi_'"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import TextIO, cast
 
+from neupol_cli import provenance
 from neupol_cli.io.structure_formats import smiles_lines, xyz
 from neupol_cli.io.structure_formats.frame import LONGEST, Frame, Reading
 
@@ -17,7 +19,7 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
     xyz begins with a number. A text is of SMILES if its first line is; or, if that one is neither,
     if one of the next few is, and none an atom. Raises: as the readers of both.
     """
-    again = _Again(stream)
+    again = _Again(stream, name)
     of_smiles = smiles_lines.begins(again.ahead(1))
     if of_smiles is None:
         of_smiles = smiles_lines.begins(again.ahead(AHEAD))
@@ -26,23 +28,32 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
 
 
 class _Again:
-    """A stream whose first lines can be seen before they are read."""
+    """A stream whose first lines can be seen before they are read; its checksum is noted in the
+    end."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.stream, self.name = stream, name
         self.kept: list[str] = []
+        self.sum = hashlib.sha256()
 
     def ahead(self, count: int) -> list[str]:
         """So many of the first lines, or all there are, without blank ones and comments."""
         filled = [line for line in self.kept if _is_filled(line)]
-        while len(filled) < count and (line := self.stream.readline(LONGEST)):
+        while len(filled) < count and (line := self._next(LONGEST)):
             self.kept.append(line)
             filled += [line] if _is_filled(line) else []
         return [line.lstrip("\ufeff") for line in filled]
 
     def readline(self, size: int) -> str:
         """The next line."""
-        return self.kept.pop(0) if self.kept else self.stream.readline(size)
+        return self.kept.pop(0) if self.kept else self._next(size)
+
+    def _next(self, size: int) -> str:
+        line = self.stream.readline(size)
+        self.sum.update(line.encode(errors="surrogatepass"))
+        if not line:
+            provenance.piped(self.name, self.sum.hexdigest())
+        return line
 
 
 def _is_filled(line: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from neupol_cli import provenance
 from neupol_cli.io.volumetric import periodicity
 from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Shape, Volume
@@ -188,7 +189,7 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     grid, box = volume.grid, volume.grid.box
     species = [(name, len(list(run))) for name, run in groupby(volume.atoms.get_chemical_symbols())]
     direct = (volume.atoms.positions - grid.origin) @ np.linalg.inv(box)
-    head = [" ".join(title.split()), "   1.00000000000000"]
+    head = [" ".join([*title.split(), *provenance.marked()]), "   1.00000000000000"]
     head += ["".join(f"{x:22.16f}" for x in row) for row in box]
     head += ["".join(f"{name:>5s}" for name, _ in species)]
     head += ["".join(f"{count:6d}" for _, count in species), "Direct"]

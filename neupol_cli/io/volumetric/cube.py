@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError
 from neupol_cli.io.units import BOHR, HARTREE
 from neupol_cli.io.volumetric import periodicity
@@ -134,7 +135,9 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
         second = f"{_stated(volume)}, density in electrons/bohr^3"
     if atoms.pbc.any():
         second += ", pbc " + " ".join("T" if flag else "F" for flag in atoms.pbc)
-    head = [" ".join(title.split()), second, _row(len(atoms), grid.origin)]
+    second = provenance.with_sums(second)
+    first = provenance.title(" ".join(title.split()))
+    head = [first, second, _row(len(atoms), grid.origin)]
     head += [_row(n, row) for n, row in zip(grid.shape, grid.step, strict=True)]
     for number, position in zip(atoms.numbers, atoms.positions, strict=True):
         head.append(f"{number:5d}{float(number):12.6f}" + _row(None, position))

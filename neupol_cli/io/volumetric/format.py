@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+from neupol_cli import provenance
 from neupol_cli.errors import UsageError
 from neupol_cli.io.files import atomic
 from neupol_cli.io.volumetric.grid import DENSITY, Volume
@@ -108,6 +109,7 @@ class VolumetricFormat:
             StorageError: the file cannot be read.
             InputError: it is not exactly what the format says, with its place.
         """
+        provenance.inputs(path)
         if self.read_file is not None:
             return self.as_told(self.read_file(path), pbc, str(path))
         if self.read_stream is None:
@@ -118,6 +120,7 @@ class VolumetricFormat:
 
     def entries(self, path: Path, pbc: bool | None = None) -> Iterator[Entry]:
         """Every density in a file of this format; ``pbc`` and errors as :meth:`read`."""
+        provenance.inputs(path)
         if self.entries_of is not None:
             yield from self.entries_of(path)
         else:
@@ -144,7 +147,8 @@ class VolumetricFormat:
         if not packed:
             self.write_stream(plain, volume, title)
             return
-        with gzip.GzipFile(filename="", mode="wb", fileobj=plain) as stream:
+        # Without a name and a time in it, so that the same density makes the same bytes.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=plain, mtime=0) as stream:
             self.write_stream(cast(BinaryIO, stream), volume, title)
 
     def _check(self, volume: Volume, path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from ase import Atoms
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError, StorageError
 from neupol_cli.io import units
 from neupol_cli.io.volumetric import periodicity
@@ -177,6 +178,8 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     }
     if volume.spin is not None:
         arrays["spin"] = volume.spin
+    if origin := provenance.text():
+        arrays[provenance.KEY] = np.array(origin)
     known = {key: np.asarray(volume.notes[key]) for key in NOTES if key in volume.notes}
     if volume.unit == DENSITY:
         known.setdefault("electrons", np.asarray(volume.electrons))

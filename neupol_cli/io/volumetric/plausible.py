@@ -24,7 +24,8 @@ OTHERS = re.compile(
     r"\bkinetic energy density\b|\bpsi(?:_|\s+\d|\s*(?:\^|\*\*)\s*2)|\bproperty:\s*d[abs]\b",
     re.I,
 )
-OURS = re.compile(r".*electron density by neupol")  # behind the name of a structure's file
+# Ours: behind the name of a structure's file, or a command that names it; a record follows.
+OURS = re.compile(r".*electron density by neupol.*|^neupol \d\S*: density .*")
 NEGATIVE = 0.01  # of the sum of all magnitudes; ringing at coarse steps stays below a thousandth
 DEEPEST = 0.05  # of the highest value
 NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)

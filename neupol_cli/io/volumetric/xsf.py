@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from ase import Atoms
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError
 from neupol_cli.io import units
 from neupol_cli.io.structure_formats import xsf
@@ -274,7 +275,8 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     atoms, said = volume.atoms, f"# values in {volume.unit}, lengths in Angstrom"
     if atoms.pbc.any():
         said += ", pbc " + " ".join("T" if flag else "F" for flag in atoms.pbc)
-    head = [f"# {' '.join(title.split())}", said, *_cell_rows(volume)]
+    origin = [f"# {line}" for line in provenance.marked()]
+    head = [f"# {' '.join(title.split())}", said, *origin, *_cell_rows(volume)]
     head += [f"{n:3d} {_row(r)}" for n, r in zip(atoms.numbers, atoms.positions, strict=True)]
     head += ["BEGIN_BLOCK_DATAGRID_3D", "electron_density"]
     stream.write(("\n".join(head) + "\n").encode())
