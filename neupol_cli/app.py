@@ -36,6 +36,7 @@ from neupol_cli.commands import (
     trajectory,
     vib,
 )
+from neupol_cli.config import Command
 from neupol_cli.distributed import torchrun
 from neupol_cli.errors import NeupolError, StorageError, TemporaryError, out_of_memory
 from neupol_cli.text import printable
@@ -76,9 +77,11 @@ GROUPS: dict[str, typer.Typer] = {
 }
 
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=Command)(_command)
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
+    for _member in _group.registered_commands:
+        _member.cls = Command
 
 
 def _version(wanted: bool) -> None:

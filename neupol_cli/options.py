@@ -140,9 +140,9 @@ PartitionOption = Annotated[
 
 
 def typed(ctx: typer.Context, name: str) -> bool:
-    """Whether an option or argument stood on the command line."""
+    """Whether an option or argument stood on the command line, or in the file of --config."""
     source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
 
 
 def replaced_option(name: str, instead: str) -> OptionInfo:
