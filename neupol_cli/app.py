@@ -33,6 +33,7 @@ from neupol_cli.commands import (
     models,
     predict,
     relax,
+    rerun,
     trajectory,
     vib,
 )
@@ -69,6 +70,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models.models,
     "predict": predict.predict,
     "relax": relax.relax,
+    "rerun": rerun.rerun,
     "trajectory": trajectory.trajectory,
     "vib": vib.vib,
 }

@@ -1,0 +1,1 @@
+"""Outputs made once more by the command that they name."""

@@ -1,0 +1,135 @@
+"""What an output says of where it comes from, read back from each format's place for it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO, cast
+from urllib.parse import unquote
+from zipfile import BadZipFile
+
+import numpy as np
+
+from neupol_cli.errors import InputError
+from neupol_cli.io import compressed, hdf5_file
+from neupol_cli.io.structure_formats import comment
+from neupol_cli.io.structures import is_dataset
+from neupol_cli.provenance import CUT, DIGITS, KEY, Record
+from neupol_cli.training.run import Folder
+from neupol_cli.validation import mismatch
+
+HEAD = 3  # lines in which a text says it
+_TITLE = re.compile(r"\bneupol (\d\S*): (.+)")
+_SUM = rf"([0-9a-f]{{{DIGITS}}}|-)"
+_SUMS = re.compile(rf", (?:model )?{_SUM},? (?:input )?{_SUM}$")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an output says.
+
+    Attributes:
+        neupol: the version that made it.
+        command: the command line.
+        models, inputs: name -> checksum. Of a cube there is one without a name, its first digits;
+            an input that came through a pipe may have none.
+    """
+
+    neupol: str
+    command: str
+    models: Mapping[str, str]
+    inputs: Mapping[str, str | None]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there was no room for the whole command."""
+        return self.command.endswith(CUT)
+
+
+def read(path: Path) -> Said:
+    """What a file or a run folder says.
+
+    Raises:
+        InputError: nothing, or it is damaged.
+    """
+    if path.is_dir():
+        found: object = Folder(path).read_config().get("provenance")
+    elif not path.is_file():
+        raise InputError(f"{path}: no such file")
+    elif is_dataset(path):
+        with hdf5_file.opened(path) as file:
+            found = _parsed(str(file.attrs.get(KEY, "")))
+    elif path.suffix == ".npz":
+        found = _of_npz(path)
+    else:
+        with compressed.open_text(path) as stream:
+            found = _of_text(stream)
+    if isinstance(found, Said):
+        return found
+    if found is None or mismatch(found, Record, KEY):
+        raise InputError(f"{path}: does not say which command of neupol made it")
+    return Said(**cast(Record, found))
+
+
+def _parsed(text: str) -> object:
+    """What a text of JSON begins with; None where it is none."""
+    try:
+        found: object = json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _of_npz(path: Path) -> object:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _parsed(str(arrays[KEY])) if KEY in arrays else None
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise InputError(f"{path}: is no npz file: {error}") from error
+
+
+def _of_text(stream: TextIO) -> object:
+    """A record in the first lines of a text, or in an object of JSON."""
+    lines = [stream.readline() for _ in range(HEAD)]
+    if lines[0].startswith("{"):
+        first = _parsed(lines[0]) or _parsed("".join(lines) + stream.read())
+        return first.get(KEY) if isinstance(first, dict) else None
+    if lines[0].rstrip().endswith(f",{KEY}"):
+        row = next(csv.reader(lines[1:]), [])
+        return _parsed(row[-1]) if row else None
+    for line in lines:
+        _, mark, rest = line.partition(f"{KEY}={{")
+        if mark:
+            return _parsed("{" + rest)
+    return _of_comment(lines[1]) or _of_titles(lines)
+
+
+def _of_comment(line: str) -> object:
+    """A record in the comment of extended xyz."""
+    try:
+        value = comment.pairs(line).get(KEY)
+        found = value and comment.typed(KEY, value)
+    except ValueError:
+        return None
+    return _decoded(found)
+
+
+def _decoded(value: object) -> object:
+    """The same with percent signs and bytes as the characters that they stand for."""
+    if isinstance(value, dict):
+        return {_decoded(name): _decoded(one) for name, one in value.items()}
+    return unquote(value, errors="surrogateescape") if isinstance(value, str) else value
+
+
+def _of_titles(lines: list[str]) -> Said | None:
+    """What both titles of a cube say."""
+    title, sums = _TITLE.search(lines[0].rstrip("\n")), _SUMS.search(lines[1].rstrip("\n"))
+    if title is None or sums is None:
+        return None
+    command = f"neupol {unquote(title[2], errors='surrogateescape')}"
+    models, inputs = ({} if one == "-" else {"": one} for one in sums.groups())
+    return Said(title[1], command, models, cast(dict[str, str | None], inputs))
