@@ -106,13 +106,14 @@ def md(
     """
     from neupol_cli import threads as cores
     from neupol_cli.devices import device_named
+    from neupol_cli.io.files import placed
     from neupol_cli.simulation import each, md_job
 
     if time is not None and steps is not None:
         raise UsageError("--time and --steps say the same; leave one out")
     handling = each.Handling(reading_of(altloc, species, pbc), charge, on_error.value, strict)
     place = device_named(device)
-    going = md_job.Going(output, handling, accept)
+    going = md_job.Going(placed(output), handling, accept)
     if resume:
         _check_resumable(ctx)
         moved = md_job.resume(going, time, steps, place)

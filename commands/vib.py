@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neupol_cli import provenance
 from neupol_cli.options import (
     AltlocOption,
     ChargeOption,
@@ -115,7 +116,7 @@ def _print(found: Vibrated, as_json: bool) -> None:
     from neupol_cli.simulation import vibration_report
 
     if as_json:
-        print(json.dumps(vibration_report.record(found)), flush=True)
+        print(json.dumps(provenance.stamped(vibration_report.record(found))), flush=True)
         return
     print("\n".join(vibration_report.lines(found)))
     stdout().print(vibration_report.table(found))

@@ -19,6 +19,7 @@ from neupol_cli.io import compressed, hdf5_file
 from neupol_cli.io.structure_formats import comment
 from neupol_cli.io.structures import is_dataset
 from neupol_cli.provenance import CUT, DIGITS, KEY, Record
+from neupol_cli.simulation.run_folder import SETTINGS
 from neupol_cli.training.run import Folder
 from neupol_cli.validation import mismatch
 
@@ -57,7 +58,7 @@ def read(path: Path) -> Said:
         InputError: nothing, or it is damaged.
     """
     if path.is_dir():
-        found: object = Folder(path).read_config().get("provenance")
+        found: object = _of_folder(path)
     elif not path.is_file():
         raise InputError(f"{path}: no such file")
     elif is_dataset(path):
@@ -73,6 +74,16 @@ def read(path: Path) -> Said:
     if found is None or mismatch(found, Record, KEY):
         raise InputError(f"{path}: does not say which command of neupol made it")
     return Said(**cast(Record, found))
+
+
+def _of_folder(path: Path) -> object:
+    """Of a training, or of a dynamics."""
+    settings = path / SETTINGS
+    if settings.is_file():
+        with compressed.open_text(settings) as stream:
+            return _of_text(stream)
+    folder = Folder(path)
+    return folder.read_config().get("provenance") if folder["config.json"].is_file() else None
 
 
 def _parsed(text: str) -> object:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from neupol_cli import __version__
+from neupol_cli import __version__, provenance
 from neupol_cli.errors import UsageError
 from neupol_cli.io import structures
 from neupol_cli.io.files import atomic, checked_target
@@ -76,7 +76,11 @@ def write_frame(stream: TextIO, atoms: Atoms, results: Results) -> None:
 
 
 def write_frames(path: Path, frames: Sequence[tuple[Atoms, Results]]) -> None:
-    """A file of extended xyz; errors as ``files.atomic``."""
+    """A file of extended xyz that says where it comes from; errors as ``files.atomic``."""
+    for atoms, _ in frames:  # which may come from an output of ours
+        atoms.info.pop(provenance.KEY, None)
+    for atoms, _ in frames[:1]:
+        atoms.info |= provenance.commented()
     with atomic(path) as partial, partial.open("w") as stream:
         for atoms, results in frames:
             write_frame(stream, atoms, results)
@@ -85,7 +89,7 @@ def write_frames(path: Path, frames: Sequence[tuple[Atoms, Results]]) -> None:
 def print_json(records: Iterator[Mapping[str, object]]) -> None:
     """One object a structure and line, as they come."""
     for record in records:
-        print(json.dumps(record), flush=True)
+        print(json.dumps(provenance.stamped(record)), flush=True)
 
 
 def print_table(rows: Iterator[Mapping[str, str]]) -> None:

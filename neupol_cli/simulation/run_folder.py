@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from neupol_cli import registry
+from neupol_cli import provenance, registry
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io.files import locked_folder, write_json
 from neupol_cli.simulation.dynamics import Files
@@ -61,8 +61,9 @@ class Settings:
             raise InputError(f"{folder}: holds no run of `neupol md`")
         try:
             stored = json.loads(path.read_text())
+            stored.pop(provenance.KEY, None)
             settings = cls(**stored | {"ensemble": Ensemble(**stored["ensemble"])})
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
         if model_digest(settings.model) != settings.sha256:
             raise CheckpointError(

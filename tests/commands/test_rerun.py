@@ -296,3 +296,29 @@ def test_python_writes_no_record(place: Path) -> None:
     (label, atoms), *_ = structures.read([place / "water.xyz"])
     structures.write(place / "out.xyz", [atoms], [{}])
     assert label and "provenance" not in (place / "out.xyz").read_text()
+
+
+def test_structures_that_moved(neupol: Any, place: Path) -> None:
+    words = ("two.xyz", "-m", "qm9", "--steps", "2")
+    ran(neupol, place, "relax", *words, "-o", "r.extxyz", "--trajectory", "way.extxyz")
+    before = (place / "way.extxyz").read_bytes()
+    assert before.count(b"provenance=") == (place / "r.extxyz").read_bytes().count(b"provenance=")
+    for name in ("r.extxyz", "way.extxyz"):
+        assert ran(neupol, place, "rerun", name).stdout == f"{name}: equal\n"
+    assert (place / "way.extxyz").read_bytes() == before
+    ran(neupol, place, "vib", "water.xyz", "-m", "qm9", "--modes", "v.extxyz")
+    assert ran(neupol, place, "rerun", "v.extxyz").stdout == "v.extxyz: equal\n"
+
+
+def test_a_dynamics(neupol: Any, place: Path) -> None:
+    words = ("md", "two.xyz", "-m", "qm9", "--ensemble", "nvt", "--every", "1", "-o", "run")
+    ran(neupol, place, *words, "--steps", "3")
+    before = {path.name: path.read_bytes() for path in (place / "run").iterdir()}
+    assert ran(neupol, place, "rerun", "run").stdout == "run: equal\n"
+    ran(neupol, place, "rerun", "run", "-o", "new")
+    assert {path.name: path.read_bytes() for path in (place / "new").iterdir()} == before
+    log = place / "run" / "energies-1.tsv"
+    log.write_text(log.read_text() + "\n")
+    assert "run: is not equal" in neupol("rerun", "run", cwd=place).stderr
+    ran(neupol, place, "md", "--resume", "-o", "run", "--steps", "4")
+    assert "run: was resumed with other options" in refused(neupol, place, "run", 65)
