@@ -183,6 +183,13 @@ def marked() -> list[str]:
     return [f"{KEY}={line}"] if (line := text()) else []
 
 
+def meta() -> str:
+    """The record as an element for the head of a page, or nothing."""
+    from html import escape
+
+    return f'<meta name="{KEY}" content="{escape(line)}">\n' if (line := text()) else ""
+
+
 def commented() -> dict[str, object]:
     """The record as an item of an extended xyz comment, its texts in `PLAIN` and percent signs:
     ASE does not escape backslashes."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import UsageError
 from neupol_cli.io.files import atomic
 from neupol_cli.surfaces.balls import Balls, axes_of, axes_of_cell, balls, radii_of
@@ -95,9 +96,9 @@ def page(scene: Scene) -> str:
 
 
 def _titled(text: str, title: str) -> str:
-    """k3d's page with our title and style, and without the name and time that k3d gives it."""
+    """k3d's page with our title, style and record, and without the name and time that k3d gives."""
     style = f"<style>{_beside('page.css')}</style>"
-    head = f"<title>{escape(title)}</title>{style}"
+    head = f"{provenance.meta()}<title>{escape(title)}</title>{style}"
     return re.sub(r"<title>.*?</title>", lambda _: head, text, count=1)
 
 

@@ -145,13 +145,11 @@ def page(trajectories: Sequence[Trajectory], magnify: float) -> str:
     body = "".join(_row(row, k * len(columns)) for k, row in enumerate(rows))
     last = max(len(trajectory.points) for trajectory in trajectories) - 1
     # "<" is escaped so that no name in the data can end the script element.
-    said = provenance.text()
-    origin = f'<meta name="{provenance.KEY}" content="{escape(said)}">\n' if said else ""
     data = json.dumps(panels, separators=(",", ":")).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-{origin}<title>Movable points</title><style>{STYLE}</style></head>
+{provenance.meta()}<title>Movable points</title><style>{STYLE}</style></head>
 <body style="--side:{SIDES.get(len(columns), NARROW)}px">
 <header>
 <label>layer <input id="layer" type="range" min="0" max="{last}" value="{last}">
