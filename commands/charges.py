@@ -86,12 +86,12 @@ def charges(
     (PBE, valence or all), MBIS fits Slater shells; dipoles are about the nuclei.
     """
     from neupol_cli import threads as cores
-    from neupol_cli.charges import job
+    from neupol_cli.charges import job, sources
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
     from neupol_cli.devices import device_named
 
-    settings = job.ChargesOptions(
-        schemes=job.parse_schemes(scheme),
+    schemes = job.parse_schemes(scheme)
+    settings = sources.SourceOptions(
         choice=GridChoice(spacing, parse_counts(grid), grid_from, margin),
         memory=parse_memory(memory),
         normalize=normalize,
@@ -99,7 +99,7 @@ def charges(
         accept=accept,
         charge=charge,
         on_error=on_error.value,
-        plot=plot,
+        files=[] if plot is None else [plot],
     )
     _check_output(output)
     _check_plot(plot)
@@ -111,14 +111,14 @@ def charges(
         cores.take(threads, device_named(device))
         return load_model(model, device, dtype)
 
-    if model is None and job.holds_density(source):
+    if model is None and sources.holds_density(source):
         if spacing is not None or grid is not None or grid_from is not None:
             raise UsageError(f"{source}: this density has its grid; -m predicts one on another")
         cores.take(threads, None)
-        reports = job.given(source, reading, settings)
+        found = sources.given(source, reading, settings, job.POINT)
     else:
-        reports = job.predicted(source, reading, settings, load)
-    _put_out(reports, output, as_json, on_error.value)
+        found = sources.predicted(source, reading, settings, job.POINT, load)
+    _put_out(job.reports(found, schemes, plot), output, as_json, on_error.value)
 
 
 def _check_output(output: Path | None) -> None:
