@@ -39,7 +39,7 @@ class SourceOptions:
     Attributes:
         choice: how grids of predicted densities are made.
         memory: bytes for a grid and what is made on it.
-        normalize: scale densities until charges add up.
+        normalize: scale densities until charges add up; None is where the grid holds all of it.
         strict: whether doubtful densities are a bad structure.
         accept: take values for a density whatever speaks against it.
         charge: of all structures, where the user says it.
@@ -49,7 +49,7 @@ class SourceOptions:
 
     choice: GridChoice
     memory: int
-    normalize: bool = False
+    normalize: bool | None = False
     strict: bool = False
     accept: bool = False
     charge: int | None = None
@@ -74,7 +74,7 @@ class Source:
         volume: the density of A atoms.
         charge: of the structure.
         deformation: the density less its A free atoms.
-        factor: of --normalize, which the deformation is already scaled by.
+        factor: what the deformation's density was scaled by, where it was.
         doubts: reasons not to trust it.
         start: when the work began, s.
     """
@@ -215,20 +215,14 @@ def _source(
 ) -> Source:
     """A density of A atoms beside A free atoms; ``reasons`` are doubts about the structure."""
     charge = total_charge(volume.atoms, label) or 0
-    cut = _cut_off(label, volume, options.normalize)
-    deformation = pieces.deformation(volume, free, charge if options.normalize else None)
+    cut = coverage.shortfall(volume.grid, volume.atoms)
+    if cut is not None and options.normalize:
+        raise InputError(f"{label}: --normalize: the grid cuts the density off: {cut}")
+    scaled = cut is None if options.normalize is None else options.normalize
+    deformation = pieces.deformation(volume, free, charge if scaled else None)
     expected = sum(atom.electrons for atom in free) - charge
     count = doubts.of_electrons(deformation.electrons, expected, 0.0)
-    every = [*reasons, *cut, *count]
+    every = [*reasons, *([] if cut is None else [f"the grid cuts the density off: {cut}"]), *count]
     doubts.told(label, every, options.strict)
-    factor = deformation.factor if options.normalize else None
+    factor = deformation.factor if scaled else None
     return Source(label, volume, charge, deformation, factor, every, start)
-
-
-def _cut_off(label: str, volume: Volume, normalize: bool) -> list[str]:
-    """The doubt that a grid deserves which holds a part of the density; InputError where the whole
-    is to be scaled."""
-    short = coverage.shortfall(volume.grid, volume.atoms)
-    if short is not None and normalize:
-        raise InputError(f"{label}: --normalize: the grid cuts the density off: {short}")
-    return [] if short is None else [f"the grid cuts the density off: {short}"]

@@ -36,6 +36,7 @@ OPTIONAL = (
     Extra("rdkit", "SMILES", "rdkit"),
     Extra("pyscf", "data dft, bench-runtime --dft", "dft"),
     Extra("qm9pack", "data qm9", "qm9"),
+    Extra("scikit-image", "potential --surface", "surface"),
     Extra("triton", "densities on a GPU, faster"),
     Extra("k3d", "density and charges --plot F.html", "plot"),
     Extra("lz4", "data density: .lz4 files"),

@@ -1,0 +1,122 @@
+"""What ``neupol potential`` does with one density after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+
+from neupol_cli.charges.sources import Source
+from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io import structures, volumetric
+from neupol_cli.io.files import checked_target
+from neupol_cli.io.units import HARTREE
+from neupol_cli.io.volumetric import Volume
+from neupol_cli.potential import surface as surfaces
+from neupol_cli.potential.field import Field
+from neupol_cli.potential.multipoles import multipoles
+from neupol_cli.potential.report import SIGN, PotentialReport
+from neupol_cli.potential.surface import SurfacePotential
+
+POINT = 400  # bytes: a point's density and potential, and the padded grid's transforms
+UNIT = "Hartree/e"
+
+
+@dataclass(frozen=True, eq=False)
+class PotentialOptions:
+    """What the command line says of potentials.
+
+    Attributes:
+        points: (P, 3) Angstrom where values are wanted.
+        surface: whether those on the surface are wanted.
+        output: the file to write; ``{}`` stands for the structure's number.
+    """
+
+    points: np.ndarray
+    surface: bool = False
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.surface:
+            surfaces.require()
+        if self.output is None:
+            return
+        checked_target(self.output)
+        if volumetric.written_as(self.output).densities_only:
+            able = tuple(f for f in volumetric.FORMATS if f.writable and not f.densities_only)
+            raise UsageError(
+                f"{self.output}: a potential is written as {volumetric.names_of(able)}"
+            )
+
+
+def reports(
+    sources: Iterable[Source | InputError], options: PotentialOptions
+) -> Iterator[PotentialReport | InputError]:
+    """The potential of each density, or why it has none.
+
+    Raises:
+        UsageError: one file is to hold several potentials.
+        StorageError: the disk is full.
+    """
+    for index, source in enumerate(_fitting(iter(sources), options.output)):
+        if isinstance(source, InputError):
+            yield source
+            continue
+        try:
+            yield _report(source, options, index)
+        except InputError as error:
+            yield InputError(f"{source.label}: {error}")
+
+
+def _fitting(
+    sources: Iterator[Source | InputError], output: str | None
+) -> Iterator[Source | InputError]:
+    """The same; looks at the second one before the first is written."""
+    if output is None or "{}" in output:
+        return sources
+    first = list(islice(sources, 2))
+    if len(first) > 1:
+        raise UsageError(f"{output}: for several structures the name needs {{}} for their number")
+    return chain(first, sources)
+
+
+def _report(source: Source, options: PotentialOptions, index: int) -> PotentialReport:
+    deformation, atoms = source.deformation, source.volume.atoms
+    field = Field(deformation)
+    surface = _surface(source, field) if options.surface else None
+    values = field.on_grid()
+    report = PotentialReport(
+        structure=source.label,
+        frame=atoms,
+        charge=source.charge,
+        is_valence=deformation.free[0].is_valence,
+        electrons=deformation.electrons,
+        electrons_expected=source.electrons_expected,
+        factor=source.factor,
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        multipoles=None if atoms.pbc.any() else multipoles(deformation),
+        points=options.points,
+        values=field.at(options.points) if len(options.points) else np.zeros(0),
+        surface=surface,
+        doubts=source.doubts,
+    )
+    if options.output is not None:
+        report.output = options.output.replace("{}", str(index))
+        _write(report.output, source, values)
+    report.seconds = time.perf_counter() - source.start
+    return report
+
+
+def _surface(source: Source, field: Field) -> SurfacePotential:
+    surface = surfaces.isosurface(source.volume)
+    return surfaces.on_surface(field.at(surface.points), surface, source.volume.atoms)
+
+
+def _write(path: str, source: Source, values: np.ndarray) -> None:
+    volume = Volume(source.volume.atoms, source.volume.grid, values / HARTREE, unit=UNIT)
+    title = f"{structures.short(source.label)} electrostatic potential by neupol, {SIGN}"
+    volumetric.write(path, volume, title)
