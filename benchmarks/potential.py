@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,42 +19,48 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.data import chemical_symbols
+from pyscf import dft, gto
 from scipy.special import erf
 
 from neupol_cli import registry, threads
 from neupol_cli.charges import free_atoms, pieces
 from neupol_cli.charges.free_atoms import FreeAtom
-from neupol_cli.datasets import dft
 from neupol_cli.density import measures
 from neupol_cli.density.on_grid import predict
 from neupol_cli.io import volumetric
 from neupol_cli.io.units import BOHR, HARTREE, KCALMOL
-from neupol_cli.io.volumetric import Volume, by_spacing
+from neupol_cli.io.volumetric import Grid, Volume, by_spacing
 from neupol_cli.models.density.model import DensityModel
 from neupol_cli.potential import surface
 from neupol_cli.potential.field import Field
 from neupol_cli.potential.neutral_atoms import CORE_RADII
 
 MEMORY = 2_000_000_000  # bytes
-SOME = 500  # points whose integrals are in memory at once
+SOME, BLOCK = 500, 20_000  # points whose integrals, orbitals are in memory at once
 MOLECULES = {"water": "H2O", "benzene": "C6H6", "nitromethane": "CH3NO2"}
 
 
-@dataclass(frozen=True, eq=False)
 class Exact:
-    """PySCF's density of a molecule: the molecule and its density matrix."""
+    """The density of a molecule by PySCF, PBE/GTH-DZVP."""
 
-    method: dft.KohnSham
-    matrix: np.ndarray
-
-    @classmethod
-    def of(cls, atoms: Atoms, name: str) -> Exact:
-        method = dft.converged(atoms, dft.Settings(), name)
-        return cls(method, np.asarray(method.make_rdm1()))
+    def __init__(self, atoms: Atoms) -> None:
+        places = [(s, tuple(p)) for s, p in zip(atoms.symbols, atoms.positions / BOHR, strict=True)]
+        level = {"basis": "gth-dzvp", "pseudo": "gth-pbe"}
+        self.molecule = gto.M(atom=places, unit="Bohr", verbose=0, **level)
+        method = dft.RKS(self.molecule, xc="pbe").density_fit()
+        method.kernel()
+        if not method.converged:
+            raise SystemExit(f"{atoms.symbols}: not converged")
+        self.matrix = np.asarray(method.make_rdm1())
 
     def volume(self, atoms: Atoms, spacing: float) -> Volume:
         grid = by_spacing(atoms, spacing, 3.6)
-        return Volume(atoms, grid, dft.on_grid(self.method.mol, self.matrix, grid))
+        values = [self._density(grid.points(k, min(k + BLOCK, grid.size))) for k in _starts(grid)]
+        return Volume(atoms, grid, np.concatenate(values).reshape(grid.shape))
+
+    def _density(self, points: np.ndarray) -> np.ndarray:
+        orbitals = self.molecule.eval_gto("GTOval", points / BOHR)
+        return np.asarray(np.einsum("po,po->p", orbitals @ self.matrix, orbitals) / BOHR**3)
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """(P,) V at points (P, 3) Angstrom."""
@@ -63,12 +68,16 @@ class Exact:
         return np.concatenate([self._at(group / BOHR) for group in groups])
 
     def _at(self, points: np.ndarray) -> np.ndarray:
-        mol = self.method.mol
+        mol = self.molecule
         electrons = np.einsum("pij,ij->p", mol.intor("int1e_grids", grids=points), self.matrix)
         apart = np.linalg.norm(points - mol.atom_coords()[:, None], axis=-1)  # (A, P)
         radii = np.array([CORE_RADII[mol.atom_pure_symbol(i)] for i in range(mol.natm)])
         cores = erf(apart / (np.sqrt(2) * radii[:, None])) / apart
         return np.asarray(HARTREE * (mol.atom_charges() @ cores - electrons))
+
+
+def _starts(grid: Grid) -> range:
+    return range(0, grid.size, BLOCK)
 
 
 def field(volume: Volume, free: list[FreeAtom], charge: int | None) -> Field:
@@ -82,10 +91,10 @@ def rms(differences: np.ndarray, where: surface.Surface) -> float:
     return float(np.sqrt(np.average(squares, weights=where.areas))) / KCALMOL
 
 
-def structures(path: Path, split: str) -> Iterator[tuple[str, Atoms]]:
+def structures(path: Path, split: str) -> Iterator[Atoms]:
     for entry in volumetric.entries(path):
         if entry.split == split:
-            yield entry.name, entry.volume.atoms
+            yield entry.volume.atoms
 
 
 def held_out(path: Path, split: str, count: int, model: DensityModel) -> None:
@@ -95,8 +104,8 @@ def held_out(path: Path, split: str, count: int, model: DensityModel) -> None:
     print("                                       model   model, as     exact     exact,     exact")
     print("                    points   spread    0.2 A     it is       0.2 A  as it is     0.4 A")
     rows = []
-    for name, atoms in islice(structures(path, split), count):
-        free, exact = free_atoms.of_model(atoms.numbers.tolist(), valence), Exact.of(atoms, name)
+    for atoms in islice(structures(path, split), count):
+        free, exact = free_atoms.of_model(atoms.numbers.tolist(), valence), Exact(atoms)
         grid = exact.volume(atoms, 0.2)
         where = surface.isosurface(grid)
         true = exact.at(where.points)
@@ -124,7 +133,7 @@ def extremes(model: DensityModel) -> None:
     print("\nkcal/mol/e          density     lowest          highest     mean+   mean-   nu     Pi")
     for name, formula in MOLECULES.items():
         atoms = molecule(formula)
-        free, exact = free_atoms.of_model(atoms.numbers.tolist(), valence), Exact.of(atoms, name)
+        free, exact = free_atoms.of_model(atoms.numbers.tolist(), valence), Exact(atoms)
         grid = exact.volume(atoms, 0.2)
         found = predict(model, atoms, grid.grid, MEMORY, lambda done: None).volume
         where = surface.isosurface(grid)

@@ -23,6 +23,22 @@ def density_compare(
         str | None,
         typer.Option("-m", "--model", help="Or a model whose errors on FILE are wanted: eps_mae."),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write FILE's (or the model's) density less the true one, as a cube, .xsf ...; of "
+            "several a name with {} for their numbers.",
+        ),
+    ] = None,
+    atoms: Annotated[
+        bool,
+        typer.Option(
+            "--atoms",
+            help="Of each atom its part of eps_mae and both Hirshfeld charges; both dipoles.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -41,13 +57,14 @@ def density_compare(
 ) -> None:
     """Electrons and angular variation zeta of every density of a file.
 
-    With --reference or -m also the error eps_mae of each, the mean, and how it goes with zeta;
-    of datasets one mean a split.
+    With --reference or -m also the error eps_mae of each, the mean, and how it goes with zeta; of
+    datasets one mean a split. --atoms shares errors and charges out, -o writes the difference.
     """
     import json
 
     from neupol_cli import figures
     from neupol_cli import threads as cores
+    from neupol_cli.console import stdout
     from neupol_cli.density import comparison, radial
     from neupol_cli.density.on_grid import parse_memory
     from neupol_cli.devices import device_named
@@ -57,6 +74,8 @@ def density_compare(
         figures.check_name(plot)
     if reference is not None and model is not None:
         raise UsageError("compare with --reference or with -m, not with both")
+    if reference is None and model is None and (atoms or output is not None):
+        raise UsageError("-o and --atoms compare: with --reference or with -m")
     cores.take(threads, None if model is None else device_named(device))
     compare = comparison.NOTHING if reference is None else comparison.with_file(reference, accept)
     if model is not None:
@@ -66,11 +85,14 @@ def density_compare(
         compare = comparison.with_model(loaded, bytes_of_memory, accept)
     reports = []
     drawn = 0 if plot is None else radial.MOST
-    for report in comparison.reports(file, compare, pbc, bytes_of_memory, drawn):
+    wanted = comparison.Wanted(drawn, atoms, output)
+    for report in comparison.reports(file, compare, pbc, bytes_of_memory, wanted):
         if as_json:
             typer.echo(json.dumps(provenance.stamped(report.as_json())))
         else:
             typer.echo("\n".join(report.lines()))
+            if report.atoms is not None:
+                stdout().print(report.atoms.table())
         reports.append(report)
     if plot is not None:
         radial.draw([(r.structure, r.profile) for r in reports if r.profile is not None], plot)

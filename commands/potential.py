@@ -76,8 +76,8 @@ def potential(
         bool | None,
         typer.Option(
             "--normalize/--no-normalize",
-            help="Scale the density until charges add up [default: where the grid holds all of "
-            "it]; an electron in a thousand too few is 0.1 to 1 kcal/mol.",
+            help="Scale the density until charges add up; without a word, where the grid holds "
+            "all of it.",
             show_default=False,
         ),
     ] = None,

@@ -32,7 +32,6 @@ from neupol_cli.io.volumetric import Volume, by_spacing
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from pyscf.dft.rks import RKS as KohnSham
     from pyscf.gto import Mole
 
 BLOCK = 20_000  # grid points whose orbitals are in memory at once
@@ -108,31 +107,23 @@ def solve(
 def _solve(
     atoms: Atoms, settings: Settings, label: str, until: float
 ) -> tuple[Volume, dict[int, float]]:
-    method = converged(atoms, settings, label, until)
-    molecule = method.mol
-    matrices = np.asarray(method.make_rdm1())
-    dipole = np.asarray(method.dip_moment(unit="DEBYE", verbose=0))
-    grid = by_spacing(atoms, settings.spacing, settings.margin)
-    energy = method.e_tot * HARTREE
-    notes = {"electrons": float(molecule.nelectron), "energy": energy, "dipole": dipole}
-    pair = matrices if matrices.ndim == 3 else np.stack([matrices / 2, matrices / 2])
-    up, down = (on_grid(molecule, matrix, grid) for matrix in pair)
-    spin = up - down if molecule.spin else None
-    charges = zip(atoms.numbers.tolist(), molecule.atom_charges().tolist(), strict=True)
-    return Volume(atoms, grid, up + down, spin, notes), {z: float(q) for z, q in charges}
-
-
-def converged(atoms: Atoms, settings: Settings, label: str, until: float = np.inf) -> KohnSham:
-    """PySCF's solution for one molecule, as `solve` makes it; errors as of `solve`."""
     from pyscf import dft
 
     molecule = _molecule(atoms, settings)
-    method: KohnSham = (dft.UKS if molecule.spin else dft.RKS)(molecule).density_fit()
+    method = (dft.UKS if molecule.spin else dft.RKS)(molecule).density_fit()
     method.xc, method.callback = settings.xc, in_time(until)
-    method.kernel()
+    energy = method.kernel()
     if not method.converged:
         raise InputError(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
-    return method
+    matrices = np.asarray(method.make_rdm1())
+    dipole = np.asarray(method.dip_moment(unit="DEBYE", verbose=0))
+    grid = by_spacing(atoms, settings.spacing, settings.margin)
+    notes = {"electrons": float(molecule.nelectron), "energy": energy * HARTREE, "dipole": dipole}
+    pair = matrices if matrices.ndim == 3 else np.stack([matrices / 2, matrices / 2])
+    up, down = (_on_grid(molecule, matrix, grid) for matrix in pair)
+    spin = up - down if molecule.spin else None
+    charges = zip(atoms.numbers.tolist(), molecule.atom_charges().tolist(), strict=True)
+    return Volume(atoms, grid, up + down, spin, notes), {z: float(q) for z, q in charges}
 
 
 def _molecule(atoms: Atoms, settings: Settings) -> Mole:
@@ -148,7 +139,7 @@ def _molecule(atoms: Atoms, settings: Settings) -> Mole:
     return molecule.build()
 
 
-def on_grid(molecule: Mole, matrix: np.ndarray, grid: volumetric.Grid) -> np.ndarray:
+def _on_grid(molecule: Mole, matrix: np.ndarray, grid: volumetric.Grid) -> np.ndarray:
     """Density of one density matrix, (n1, n2, n3) e/Angstrom^3."""
     values = np.empty(grid.size)
     for start in range(0, grid.size, BLOCK):

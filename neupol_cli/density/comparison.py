@@ -13,9 +13,11 @@ import numpy as np
 
 from neupol_cli.density import measures, on_grid, references
 from neupol_cli.density.analysis import angular_variation
+from neupol_cli.density.parts import AtomParts, parts
 from neupol_cli.density.radial import RadialProfile
-from neupol_cli.errors import InputError
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import volumetric
+from neupol_cli.io.files import checked_target
 from neupol_cli.io.volumetric import Entry, Volume, guesses
 from neupol_cli.text import printable
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 MEMORY = 2_000_000_000  # bytes, unless it is told otherwise
 POINT = 128  # bytes that a point takes while zeta and errors are computed
+DIFFERENCE = "judged minus true electron density, a difference density by neupol"
 COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 
 
@@ -31,7 +34,7 @@ COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 class ComparedDensity:
     """The numbers of one density, named as in JSON; None is what does not apply.
 
-    ``profile`` is for a picture, where one is wanted.
+    ``profile`` is for a picture, ``atoms`` and ``output`` are there where they are wanted.
     """
 
     structure: str
@@ -46,6 +49,8 @@ class ComparedDensity:
     eps_mae_percent: float | None = None
     zeta_reference: float | None = None
     profile: RadialProfile | None = None
+    atoms: AtomParts | None = None
+    output: str | None = None
 
     @classmethod
     def of(cls, entry: Entry) -> ComparedDensity:
@@ -65,7 +70,8 @@ class ComparedDensity:
 
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""
-        numbers = vars(self) | {"profile": None}
+        atoms = None if self.atoms is None else self.atoms.as_json()
+        numbers = vars(self) | {"profile": None, "atoms": atoms}
         return {name: value for name, value in numbers.items() if value is not None}
 
     def lines(self) -> Iterator[str]:
@@ -79,6 +85,10 @@ class ComparedDensity:
             yield f"  eps_mae    {self.eps_mae_percent:.4f} %"
         if self.zeta_reference is not None:
             yield f"  zeta       {self.zeta_reference:.5f} of the reference"
+        if self.atoms is not None:
+            yield from filter(None, [self.atoms.line()])
+        if self.output is not None:
+            yield f"  written    {self.output}"
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,46 @@ class Compared(NamedTuple):
     truth_given: bool = False
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of a pair beside its errors.
+
+    Attributes:
+        profiles: of so many of the first densities what a picture needs.
+        atoms: whether atoms' parts are.
+        difference: the file of the judged one less the true one; ``{}`` stands for its number.
+    """
+
+    profiles: int = 0
+    atoms: bool = False
+    difference: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.difference is not None:
+            volumetric.written_as(self.difference)
+            checked_target(self.difference)
+
+    def add(self, report: ComparedDensity, found: Compared, number: int) -> None:
+        """Make it of the pair with a number, from 0 on.
+
+        Raises:
+            UsageError: one file is to hold several differences.
+        """
+        if number < self.profiles:
+            report.profile = RadialProfile.of(found.judged, found.truth)
+        if found.truth is None:
+            return
+        if self.atoms:
+            report.atoms = parts(found.judged, found.truth, report.structure)
+        if self.difference is not None:
+            if number > 0 and "{}" not in self.difference:
+                raise UsageError(f"{self.difference}: for several densities the name needs {{}}")
+            report.output = self.difference.replace("{}", str(number))
+            difference = found.judged.values - found.truth.values
+            volume = Volume(found.judged.atoms, found.judged.grid, difference)
+            volumetric.write(report.output, volume, DIFFERENCE)
+
+
 NOTHING = Comparison(lambda entry, other: Compared(entry.volume), lambda: repeat(None))
 
 
@@ -114,7 +164,7 @@ def reports(
     comparison: Comparison = NOTHING,
     pbc: bool | None = None,
     memory: int = MEMORY,
-    profiles: int = 0,
+    wanted: Wanted = Wanted(),
 ) -> Iterator[ComparedDensity]:
     """A report of every density of a file, in order.
 
@@ -123,7 +173,7 @@ def reports(
         comparison: what adds errors to each, from `with_file` or `with_model`.
         pbc: whether a cube is periodic, where the user knows.
         memory: bytes that several densities may take that are looked at together.
-        profiles: how many of the first densities a picture is wanted of.
+        wanted: what is made of each beside its errors.
 
     Raises:
         UsageError: a name of no format.
@@ -139,8 +189,7 @@ def reports(
             report.eps_mae_percent = measures.mean_absolute_error(found.judged, found.truth)
         if found.truth is not None and found.truth_given:
             report.zeta_reference = angular_variation(found.truth)
-        if number < profiles:
-            report.profile = RadialProfile.of(found.judged, found.truth)
+        wanted.add(report, found, number)
         return report
 
     pairs = _pairs(path, comparison.beside(), pbc)

@@ -21,7 +21,7 @@ from neupol_cli.potential.multipoles import multipoles
 from neupol_cli.potential.report import SIGN, PotentialReport
 from neupol_cli.potential.surface import SurfacePotential
 
-POINT = 400  # bytes: a point's density and potential, and the padded grid's transforms
+POINT = 450  # bytes: a point's density and potential, and the padded grid's transforms
 UNIT = "Hartree/e"
 
 

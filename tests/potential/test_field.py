@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from scipy.special import erf
 from neupol_cli.charges import pieces
 from neupol_cli.charges.free_atoms import free_atom
 from neupol_cli.charges.pieces import Deformation
-from neupol_cli.datasets import dft
 from neupol_cli.errors import InputError
 from neupol_cli.io.units import BOHR, HARTREE, KCALMOL
 from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
@@ -23,33 +23,41 @@ from neupol_cli.potential.multipoles import multipoles
 from neupol_cli.potential.neutral_atoms import CORE_RADII
 
 WATER = Atoms("OH2", [[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])
-VALENCE = dft.Settings()
-ALL = dft.Settings(basis="cc-pvdz", pseudo="none")
+VALENCE, ALL = ("gth-dzvp", "gth-pbe"), ("cc-pvdz", None)  # basis, pseudopotential
 needs_pyscf = pytest.mark.skipif(
     importlib.util.find_spec("pyscf") is None, reason="PySCF is not installed"
 )
 
 
 @cache
-def solved(settings: dft.Settings) -> dft.KohnSham:
-    return dft.converged(WATER, settings, "water")
+def solved(level: tuple[str, str | None]) -> Any:
+    """PySCF's PBE of water."""
+    from pyscf import dft, gto
+
+    places = [(s, tuple(p)) for s, p in zip(WATER.symbols, WATER.positions / BOHR, strict=True)]
+    molecule = gto.M(atom=places, unit="Bohr", basis=level[0], pseudo=level[1], verbose=0)
+    method = dft.RKS(molecule, xc="pbe").density_fit()
+    method.kernel()
+    assert method.converged
+    return method
 
 
-def density(settings: dft.Settings, spacing: float) -> Deformation:
+def density(level: tuple[str, str | None], spacing: float) -> Deformation:
     grid = by_spacing(WATER, spacing, 3.6)
-    values = dft.on_grid(solved(settings).mol, solved(settings).make_rdm1(), grid)
-    free = [free_atom(int(number), settings is VALENCE) for number in WATER.numbers]
-    return pieces.deformation(Volume(WATER, grid, values), free, 0)
+    orbitals = solved(level).mol.eval_gto("GTOval", grid.points() / BOHR)
+    values = np.einsum("po,po->p", orbitals @ solved(level).make_rdm1(), orbitals) / BOHR**3
+    free = [free_atom(int(number), level == VALENCE) for number in WATER.numbers]
+    return pieces.deformation(Volume(WATER, grid, values.reshape(grid.shape)), free, 0)
 
 
-def exact(settings: dft.Settings, points: np.ndarray) -> np.ndarray:
+def exact(level: tuple[str, str | None], points: np.ndarray) -> np.ndarray:
     """(P,) V at points (P, 3) Angstrom."""
-    molecule, places = solved(settings).mol, points / BOHR
+    molecule, places = solved(level).mol, points / BOHR
     integrals = molecule.intor("int1e_grids", grids=places)
-    electrons = np.einsum("pij,ij->p", integrals, solved(settings).make_rdm1())
+    electrons = np.einsum("pij,ij->p", integrals, solved(level).make_rdm1())
     apart = np.linalg.norm(places - molecule.atom_coords()[:, None], axis=-1)
     cores = 1 / apart
-    if settings is VALENCE:
+    if level == VALENCE:
         radii = np.array([CORE_RADII[symbol] for symbol in WATER.symbols])[:, None]
         cores = erf(apart / (np.sqrt(2) * radii)) / apart
     return np.asarray(HARTREE * (molecule.atom_charges() @ cores - electrons))

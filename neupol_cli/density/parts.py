@@ -1,0 +1,109 @@
+"""What each atom has in two densities of one structure, and its part of their difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neupol_cli.charges import pieces, sharing
+from neupol_cli.charges.pieces import Deformation, Piece
+from neupol_cli.io.charges import total_charge
+from neupol_cli.io.volumetric import Volume
+from neupol_cli.potential.multipoles import multipoles
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class AtomParts:
+    """Of A atoms, by Hirshfeld's shares.
+
+    Attributes:
+        symbols: their elements.
+        errors: (A,) each one's part of eps_mae, percent; they add up to it.
+        charges, charges_reference: (A,) e, in the density that is judged and in the true one.
+        dipole, dipole_reference: (3,) D about the centre of nuclear charge; None of a cell.
+    """
+
+    symbols: list[str]
+    errors: np.ndarray
+    charges: np.ndarray
+    charges_reference: np.ndarray
+    dipole: np.ndarray | None
+    dipole_reference: np.ndarray | None
+
+    def as_json(self) -> dict[str, object]:
+        """The numbers that apply, with their units."""
+        values: dict[str, object] = {
+            "elements": self.symbols,
+            "eps_mae_parts_percent": self.errors.tolist(),
+            "charges_e": self.charges.tolist(),
+            "charges_reference_e": self.charges_reference.tolist(),
+        }
+        if self.dipole is not None and self.dipole_reference is not None:
+            values["dipole_D"] = self.dipole.tolist()
+            values["dipole_reference_D"] = self.dipole_reference.tolist()
+        return values
+
+    def line(self) -> str | None:
+        """Of the dipoles, for people."""
+        if self.dipole is None or self.dipole_reference is None:
+            return None
+        both = (f"{np.linalg.norm(d):.4f} D = |{_components(d)}|" for d in self._dipoles())
+        return "  dipole     " + ", of the reference ".join(both)
+
+    def _dipoles(self) -> list[np.ndarray]:
+        return [d for d in (self.dipole, self.dipole_reference) if d is not None]
+
+    def table(self) -> Table:
+        """A row an atom."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for head in ("atom", "element", "part of eps_mae (%)", "charge (e)", "of the reference"):
+            table.add_column(head, justify="left" if head == "element" else "right")
+        rows = zip(self.errors, self.charges, self.charges_reference, strict=True)
+        for index, (error, *charges) in enumerate(rows):
+            cells = (f"{charge:.4f}" for charge in charges)
+            table.add_row(str(index + 1), self.symbols[index], f"{error:.4f}", *cells)
+        return table
+
+
+def _components(vector: np.ndarray) -> str:
+    return " ".join(f"{number:.4f}" for number in vector)
+
+
+def parts(judged: Volume, truth: Volume, label: str) -> AtomParts:
+    """What atoms have in two densities on one grid; free atoms are those of the true one.
+
+    Raises:
+        InputError: there are none of its elements, or it holds other electrons.
+    """
+    atoms = judged.atoms
+    truth = Volume(atoms, truth.grid, truth.values)  # whose own may be in another order
+    free = pieces.free_atoms_of(truth, total_charge(atoms, label) or 0, label)
+    found, true = (pieces.deformation(volume, free) for volume in (judged, truth))
+    error = np.abs(judged.values - truth.values.astype(np.float64))
+    total = float(np.abs(truth.values).sum(dtype=np.float64)) * truth.grid.element
+    nuclei = np.array([atom.electrons for atom in free])
+    molecule = not atoms.pbc.any()
+    return AtomParts(
+        symbols=atoms.get_chemical_symbols(),
+        errors=100.0 * _shared(replace(found, values=error)) / total,
+        charges=nuclei - sharing.hirshfeld(found).electrons,
+        charges_reference=nuclei - sharing.hirshfeld(true).electrons,
+        dipole=multipoles(found).dipole if molecule else None,
+        dipole_reference=multipoles(true).dipole if molecule else None,
+    )
+
+
+def _shared(field: Deformation) -> np.ndarray:
+    """What of a field (n1, n2, n3) each atom gets, (A,)."""
+
+    def shares(piece: Piece, distances: np.ndarray) -> np.ndarray:
+        return sharing.stockholder(pieces.at_distances(piece, distances, field.free))
+
+    return sharing.moments(field.on_grid(), shares, len(field.free)).electrons
