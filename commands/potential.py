@@ -114,6 +114,7 @@ def potential(
         accept=accept,
         charge=charge,
         on_error=on_error.value,
+        files=[] if output is None else [output],
     )
     wanted = job.PotentialOptions(_points(at, points), surface, output)
     reading = reading_of(altloc, species, pbc)

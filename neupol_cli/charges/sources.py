@@ -126,7 +126,7 @@ def given(
         UsageError: several densities and one file to write.
     """
     entries = volumetric.entries(source, reading.pbc)
-    first = list(islice(entries, 2))
+    first = list(islice(entries, 2)) if options.files else []
     options.check_files(len(first))
     for entry in chain(first, entries):
         label, volume = printable(entry.name), entry.volume

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 
 import numpy as np
 
@@ -58,10 +57,9 @@ def reports(
     """The potential of each density, or why it has none.
 
     Raises:
-        UsageError: one file is to hold several potentials.
         StorageError: the disk is full.
     """
-    for index, source in enumerate(_fitting(iter(sources), options.output)):
+    for index, source in enumerate(sources):
         if isinstance(source, InputError):
             yield source
             continue
@@ -69,18 +67,6 @@ def reports(
             yield _report(source, options, index)
         except InputError as error:
             yield InputError(f"{source.label}: {error}")
-
-
-def _fitting(
-    sources: Iterator[Source | InputError], output: str | None
-) -> Iterator[Source | InputError]:
-    """The same; looks at the second one before the first is written."""
-    if output is None or "{}" in output:
-        return sources
-    first = list(islice(sources, 2))
-    if len(first) > 1:
-        raise UsageError(f"{output}: for several structures the name needs {{}} for their number")
-    return chain(first, sources)
 
 
 def _report(source: Source, options: PotentialOptions, index: int) -> PotentialReport:
