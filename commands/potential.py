@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neupol_cli import provenance
 from neupol_cli.density import options
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import (
@@ -166,7 +167,7 @@ def _print(found: PotentialReport, as_json: bool) -> None:
     from neupol_cli.console import stdout
 
     if as_json:
-        typer.echo(json.dumps(found.as_json()))
+        typer.echo(json.dumps(provenance.stamped(found.as_json())))
         return
     typer.echo("\n".join(found.lines()))
     for table in found.tables():

@@ -17,11 +17,11 @@ from neupol_cli.io.volumetric import Volume
 from neupol_cli.potential import surface as surfaces
 from neupol_cli.potential.field import Field
 from neupol_cli.potential.multipoles import multipoles
-from neupol_cli.potential.report import SIGN, PotentialReport
+from neupol_cli.potential.report import PotentialReport
 from neupol_cli.potential.surface import SurfacePotential
 
 POINT = 450  # bytes: a point's density and potential, and the padded grid's transforms
-UNIT = "Hartree/e"
+UNIT = "Hartree/e (of a positive test charge)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,5 +104,5 @@ def _surface(source: Source, field: Field) -> SurfacePotential:
 
 def _write(path: str, source: Source, values: np.ndarray) -> None:
     volume = Volume(source.volume.atoms, source.volume.grid, values / HARTREE, unit=UNIT)
-    title = f"{structures.short(source.label)} electrostatic potential by neupol, {SIGN}"
+    title = f"{structures.short(source.label)} electrostatic potential by neupol"
     volumetric.write(path, volume, title)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.structure_formats.numerals import number
 
@@ -38,6 +39,7 @@ def read(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--points: {path}: the ending is one of {', '.join(SUFFIXES)}")
+    provenance.inputs(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -81,10 +81,9 @@ def test_water_in_every_way(folder: Path) -> None:
 def test_the_cube_has_the_values_unit_and_sign(folder: Path) -> None:
     found = record(folder, "water.xyz", "-o", "v.cube", "--at", "0,0,2.5")
     lines = (folder / "v.cube").read_text().splitlines()
-    assert lines[0].endswith(
-        "electrostatic potential by neupol, positive for a positive test charge"
-    )
-    assert lines[1] == "values in Hartree/e"
+    assert "potential water.xyz" in lines[0] and len(lines[0]) <= 80
+    assert lines[1].startswith("values in Hartree/e (of a positive test charge), model ")
+    assert len(lines[1]) <= 80
     values = np.array(" ".join(lines[9:]).split(), dtype=float)
     counts = [int(line.split()[0]) for line in lines[3:6]]
     assert len(values) == np.prod(counts)
