@@ -70,7 +70,7 @@ def test_the_difference_is_a_file(folder: Path) -> None:
     expected = judged.values - true.values
     np.testing.assert_allclose(difference.values, expected, rtol=0, atol=1e-7)
     refused = neupol("charges", "diff.cube", cwd=folder)
-    assert refused.returncode == 65 and "difference density" in refused.stderr
+    assert refused.returncode == 65 and "is no electron density" in refused.stderr
 
 
 def test_a_model_beside_a_density_in_words(folder: Path) -> None:
