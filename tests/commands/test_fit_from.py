@@ -129,7 +129,7 @@ def test_a_bundled_model_learns_another_target(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     fit(tmp_path / "w.h5", "--from", "qm9", "-o", tmp_path / "on", "--steps", "1", *COMMON)
     header, tensors = checkpoint.load_file(tmp_path / "on" / "last.safetensors")
-    assert header["model"] == "egnn" and list(header["targets"]) == ["tension"]
+    assert header["model"] == "painn" and list(header["targets"]) == ["tension"]
     assert tensors["reference"].shape == (1, 5)  # qm9's elements keep their places
 
 

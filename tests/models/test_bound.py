@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -55,6 +57,6 @@ def test_only_numbers_among_the_targets() -> None:
 
 
 def test_the_models_of_before_have_none() -> None:
-    model = registry.load_property("qm9")
+    model = registry.load_property(str(Path(__file__).parents[1] / "data" / "run-0.1"))
     assert model.config.positive == () and not bool(model.positive.any())
     assert registry.load_property("points-zpve").config.positive == ("zpve",)
