@@ -1,6 +1,7 @@
 # make demo   install into .venv, then predictions and a density for examples/ with the bundled models
 # make test   install into .venv with the tests' tools, then the whole suite
 # make lint   ruff and mypy
+# make docs   the site, in build/site
 # make bench  the speed comparisons that need nothing but this machine
 # make gpu    ten minutes on a GPU: tests, rates, large densities; RUN=FOLDER goes on with a training
 
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STRUCTURES := examples/water.xyz examples/aspirin.xyz examples/caffeine.xyz examples/glycine.xyz
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo test lint docs bench gpu clean
 .DELETE_ON_ERROR:
 
 # One stamp a set of extras: the environment is made anew when what it is made from changes.
@@ -22,6 +23,11 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 demo: $(VENV)/.demo
 	mkdir -p demo
@@ -36,6 +42,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p neupol_cli
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q -f docs/site/mkdocs.yml
+	@echo "build/site/index.html is its first page"
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/linear.py

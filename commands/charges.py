@@ -89,6 +89,7 @@ def charges(
     from neupol_cli.charges import job, sources
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
     from neupol_cli.devices import device_named
+    from neupol_cli.surfaces import page
 
     schemes = job.parse_schemes(scheme)
     settings = sources.SourceOptions(
@@ -102,7 +103,8 @@ def charges(
         files=[] if plot is None else [plot],
     )
     _check_output(output)
-    _check_plot(plot)
+    if plot is not None:
+        page.check_target(plot)
     reading = reading_of(altloc, species, pbc)
 
     def load() -> DensityModel:
@@ -129,18 +131,6 @@ def _check_output(output: Path | None) -> None:
     if output.suffix not in OUTPUTS:
         raise UsageError(f"{output}: the ending is one of {', '.join(OUTPUTS)}")
     checked_target(output)
-
-
-def _check_plot(plot: str | None) -> None:
-    from neupol_cli.io.files import checked_target
-    from neupol_cli.surfaces import page
-
-    if plot is None:
-        return
-    if not plot.lower().endswith(page.SUFFIX):
-        raise UsageError(f"{plot}: a page's name ends in {page.SUFFIX}")
-    page.check_installed()
-    checked_target(plot)
 
 
 def _put_out(

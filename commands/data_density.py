@@ -89,7 +89,7 @@ def dft(
     spin: Spin = False,
     on_error: OnErrorOption = OnError.skip,
 ) -> None:
-    """Make densities with PySCF (extra [dft]): Kohn-Sham DFT with density fitting.
+    """Make densities with PySCF (extra: dft): Kohn-Sham DFT with density fitting.
 
     Finished molecules are kept in OUTPUT.molecules until all are there: a call that was
     interrupted goes on where it was. Charge and unpaired electrons (2S) are read from the

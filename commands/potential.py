@@ -65,6 +65,14 @@ def potential(
             help="Extrema, averages and variances where the density is 0.001 e/bohr^3.",
         ),
     ] = False,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F.html",
+            help="Draw a page to turn: the potential on surfaces of the density; with several "
+            "structures a name with {} for their numbers.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="Predict, of the atoms only of a file with a density."),
@@ -115,9 +123,9 @@ def potential(
         accept=accept,
         charge=charge,
         on_error=on_error.value,
-        files=[] if output is None else [output],
+        files=[name for name in (output, plot) if name is not None],
     )
-    wanted = job.PotentialOptions(_points(at, points), surface, output)
+    wanted = job.PotentialOptions(_points(at, points), surface, output, plot)
     reading = reading_of(altloc, species, pbc)
 
     def load() -> DensityModel:

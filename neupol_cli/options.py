@@ -53,7 +53,7 @@ PbcOption = Annotated[
     bool | None,
     typer.Option(
         "--pbc/--no-pbc",
-        help="Cubes are periodic, or not [default: told from them]; --no-pbc also takes one whole "
+        help="Cubes are periodic, or not (default: told from them); --no-pbc also takes one whole "
         "molecule in a wide box as a molecule.",
         show_default=False,
     ),

@@ -11,7 +11,7 @@ ModelOption = Annotated[
     str | None, typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint.")
 ]
 SpacingOption = Annotated[
-    float | None, typer.Option(help="Largest step of the grid, Angstrom. [default: 0.2]")
+    float | None, typer.Option(help="Largest step of the grid, Angstrom (default: 0.2).")
 ]
 CountsOption = Annotated[
     str | None, typer.Option("--grid", metavar="N1,N2,N3", help="Points along each axis.")

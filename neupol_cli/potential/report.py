@@ -59,6 +59,7 @@ class PotentialReport:
     surface: SurfacePotential | None
     doubts: Sequence[str]
     output: str | None = None
+    plot: str | None = None
     seconds: float = 0.0
 
     @property
@@ -92,6 +93,8 @@ class PotentialReport:
             values["surface"] = self.surface.as_json()
         if self.output is not None:
             values["output"] = self.output
+        if self.plot is not None:
+            values["plot"] = self.plot
         return values | {"doubts": list(self.doubts), "seconds": self.seconds}
 
     def lines(self) -> Iterator[str]:
@@ -107,8 +110,9 @@ class PotentialReport:
         )
         yield from () if self.multipoles is None else _multipoles(self.multipoles)
         yield f"  time       {self.seconds:.2f} s"
-        if self.output is not None:
-            yield f"  written    {self.output}"
+        for path in (self.output, self.plot):
+            if path is not None:
+                yield f"  written    {path}"
 
     def tables(self) -> Iterator[Table]:
         """Of points, and of the surface."""

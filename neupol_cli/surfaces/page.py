@@ -16,7 +16,7 @@ import numpy as np
 
 from neupol_cli import provenance
 from neupol_cli.errors import UsageError
-from neupol_cli.io.files import atomic
+from neupol_cli.io.files import atomic, checked_target
 from neupol_cli.surfaces.balls import Balls, axes_of, axes_of_cell, balls, radii_of
 from neupol_cli.surfaces.samples import Frame, shortened
 
@@ -43,6 +43,18 @@ class Colouring(TypedDict):
     title: str
     colours: list[int]
     reach: str
+
+
+def check_target(path: str) -> None:
+    """Before any work: whether a page can be made, and written there.
+
+    Raises:
+        UsageError: k3d is missing, another ending, or a folder that is not there.
+    """
+    if not path.lower().endswith(SUFFIX):
+        raise UsageError(f"{path}: a page's name ends in {SUFFIX}")
+    check_installed()
+    checked_target(path)
 
 
 def check_installed() -> None:

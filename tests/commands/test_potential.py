@@ -15,6 +15,7 @@ from neupol_cli.charges.free_atoms import free_atom
 from neupol_cli.io import volumetric
 from neupol_cli.io.units import BOHR
 from neupol_cli.io.volumetric import Volume, by_counts, by_spacing
+from tests.surfaces import fields
 from tests.warm import neupol
 
 WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
@@ -193,6 +194,17 @@ def test_several_structures_and_their_files(folder: Path) -> None:
     assert not (folder / "v.cube").exists()
 
 
+def test_a_page_is_painted_with_the_potential(folder: Path) -> None:
+    pytest.importorskip("k3d")
+    found = record(folder, "water.xyz", "--surface", "--plot", "v.html")
+    assert found["plot"] == "v.html"
+    density, potential = fields.described((folder / "v.html").read_text())["layers"]
+    assert density["title"] == "electron density" and potential["unit"] == "kcal/mol/e"
+    assert density["level"] == pytest.approx(0.001 / BOHR**3, rel=1e-6)
+    extremes = [abs(found["surface"][name]["value"]) for name in ("lowest", "highest")]
+    assert max(extremes) < float(density["paint"]["reach"]) < 2 * max(extremes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
@@ -200,6 +212,7 @@ def test_several_structures_and_their_files(folder: Path) -> None:
         (["water.xyz", "-o", "CHGCAR"], 2, "a potential is written as .cube"),
         (["water.xyz", "-o", "v.png"], 2, "the name must end in"),
         (["water.xyz", "-o", "no/v.cube"], 2, "the folder"),
+        (["water.xyz", "--plot", "v.png"], 2, "a page's name ends in .html"),
         (["water.xyz", "--at", "1,2"], 2, "--at takes X,Y,Z"),
         (["water.xyz", "--points", "p.txt"], 2, "the ending is one of .xyz, .csv"),
         (["water.xyz", "--points", "p.csv"], 65, "p.csv: No such file"),
