@@ -174,6 +174,7 @@ def _run(
             voice.say(_introduction(options, trainer, start))
             test = run.work()
     finally:
+        run.close()
         voice.close()
     now = trainer.now
     return {

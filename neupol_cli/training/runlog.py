@@ -56,7 +56,7 @@ class Metrics:
                 record = json.loads(line)
             except ValueError:  # only ever the last one: cut off by a kill
                 break
-            if not isinstance(record, dict) or "step" not in record:
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
                 break
             lines.append(cast(Line, record))
         return lines
