@@ -20,6 +20,8 @@ class Line(TypedDict, total=False):
     """A line of metrics.jsonl: of a step, of its training loss or of its validation."""
 
     step: int
+    epoch: float
+    seconds: float
     loss: float
     valid: dict[str, float]
 
