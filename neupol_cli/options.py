@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import OptionInfo
 
+from neupol_cli.completion import trained
 from neupol_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ ModelOption = Annotated[
     typer.Option(
         "-m",
         "--model",
+        autocompletion=trained,
         help="Bundled name, run folder or checkpoint, of a model with an energy.",
         show_default="the bundled one that has learnt forces",
     ),
