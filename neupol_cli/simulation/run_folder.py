@@ -15,8 +15,10 @@ from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io.files import locked_folder, write_json
 from neupol_cli.simulation.dynamics import Files
 from neupol_cli.simulation.integrators import Ensemble
+from neupol_cli.validation import other_format
 
 SETTINGS = "settings.json"
+FORMAT = 1
 TO_FS = {"fs": 1.0, "ps": 1e3, "ns": 1e6}
 
 
@@ -46,7 +48,7 @@ class Settings:
 
     def write(self, folder: Path) -> None:
         """Into a folder; errors as ``files.atomic``."""
-        write_json(folder / SETTINGS, asdict(self))
+        write_json(folder / SETTINGS, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
@@ -62,6 +64,8 @@ class Settings:
         try:
             stored = json.loads(path.read_text())
             stored.pop(provenance.KEY, None)
+            if problem := other_format(stored.pop("format", FORMAT), FORMAT):
+                raise CheckpointError(f"{path}: {problem}")
             settings = cls(**stored | {"ensemble": Ensemble(**stored["ensemble"])})
         except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error

@@ -35,13 +35,16 @@ from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
 from neupol_cli.training.stored_options import StoredOptions
-from neupol_cli.validation import mismatch
+from neupol_cli.validation import mismatch, other_format
+
+FORMAT = 1  # of config.json; that of version 0.1 does not say it
 
 
 class RunConfig(TypedDict, total=False):
-    """config.json: the options, the fingerprint of the data, torchrun's mark where it began, and
-    where the run comes from (neupol_cli/provenance.py)."""
+    """config.json: its format, the options, the fingerprint of the data, torchrun's mark where it
+    began, and where the run comes from (neupol_cli/provenance.py)."""
 
+    format: int
     options: ChosenOptions
     fingerprint: str
     launcher: str
@@ -130,19 +133,23 @@ class Folder:
     def write_config(self, config: RunConfig) -> None:
         """Stores what was asked for."""
         with files.atomic(self["config.json"]) as partial:
-            partial.write_text(json.dumps(config, indent=1) + "\n")
+            partial.write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
 
     def read_config(self) -> RunConfig:
         """What was asked for.
 
         Raises:
-            InputError: if the file is damaged.
+            InputError: if the file is damaged, or of another format.
         """
         try:
             with files.reported(self["config.json"]):
                 config: RunConfig = json.loads(self["config.json"].read_text())
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self['config.json']}: not JSON: {error}") from error
+        if isinstance(config, dict) and (
+            problem := other_format(config.get("format", FORMAT), FORMAT)
+        ):
+            raise InputError(f"{self['config.json']}: {problem}")
         if not isinstance(config, dict) or not {"options", "fingerprint"} <= config.keys():
             raise InputError(f"{self['config.json']}: does not say how the run was begun")
         if problem := mismatch(config, StoredRun, ""):
