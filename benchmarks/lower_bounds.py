@@ -28,7 +28,7 @@ TESTS = (
     "tests/test_completion.py", "tests/contracts/test_config.py", "tests/io/test_hdf5.py",
     "tests/io/test_volumetric.py", "tests/commands/test_predict.py",
     "tests/commands/test_density.py", "tests/commands/test_fit.py", "tests/commands/test_runs.py",
-    "tests/commands/test_relax.py", "-k", "not wheel and not linted",
+    "tests/commands/test_relax.py", "-k", "not linted",
 )  # fmt: skip
 
 
