@@ -125,9 +125,12 @@ def test_without_a_compiler_info_says_so(installed: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
-def test_every_file_compiles(interpreter: str, tmp_path: Path) -> None:
+def test_every_file_compiles(
+    interpreter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With each Python that is said to do, where it is here."""
     path = shutil.which(interpreter)
+    monkeypatch.setenv("PYENV_VERSION", interpreter.removeprefix("python"))  # asked by its shims
     works = path and subprocess.run([path, "--version"], capture_output=True, check=False)
     if not works or works.returncode:
         pytest.skip(f"there is no {interpreter}")
