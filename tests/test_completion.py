@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from neupol_cli import completion, registry
 from neupol_cli.networks import ENTRIES
 from neupol_cli.training.presets import presets
+from tests.contracts.test_config import COMMANDS
 from tests.warm import ROOT
 
 # Each shell with a function that says what it would offer for a command line.
@@ -103,6 +105,15 @@ def test_every_model_is_offered_with_what_it_is() -> None:
     )
     assert {name for name, _ in completion.untrained("")} == {*ENTRIES, *presets()}
     assert all(said for _, said in completion.any_model(""))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_for_a_model_offers_them(name: str) -> None:
+    """Of every command, whoever adds one."""
+    context = typer.Context(COMMANDS[name])
+    options = [one for one in COMMANDS[name].params if "-m" in one.opts]
+    for option in options:
+        assert "qm9" in {item.value for item in option.shell_complete(context, "q")}
 
 
 def test_what_a_shell_asks_for_imports_no_torch() -> None:
