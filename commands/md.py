@@ -9,6 +9,8 @@ import typer
 
 from neupol_cli.errors import UsageError
 from neupol_cli.options import (
+    HIGHEST_PRESSURE,
+    HOTTEST,
     LARGEST_SEED,
     AltlocOption,
     ChargeOption,
@@ -64,14 +66,20 @@ def md(
     ] = "mtk",
     temperature: Annotated[
         float,
-        typer.Option(min=0.0, help="K; also of first velocities, where a file has none."),
+        typer.Option(
+            min=0.0, max=HOTTEST, help="K; also of first velocities, where a file has none."
+        ),
     ] = 300.0,
-    pressure: Annotated[float, typer.Option(help="Of npt, bar.")] = 1.01325,
-    timestep: Annotated[float, typer.Option(min=1e-6, help="fs.")] = 0.5,
+    pressure: Annotated[
+        float, typer.Option(min=-HIGHEST_PRESSURE, max=HIGHEST_PRESSURE, help="Of npt, bar.")
+    ] = 1.01325,
+    timestep: Annotated[float, typer.Option(min=1e-6, max=1e3, help="fs.")] = 0.5,
     coupling: Annotated[
         float,
         typer.Option(
-            min=1e-3, help="Time in which the thermostat acts, fs; a barostat takes ten times that."
+            min=1e-3,
+            max=1e9,
+            help="Time in which the thermostat acts, fs; a barostat takes ten times that.",
         ),
     ] = 100.0,
     time: Annotated[

@@ -93,6 +93,7 @@ ThreadsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What the commands take that move atoms.
+HOTTEST, HIGHEST_PRESSURE = 1e6, 1e9  # K, bar: hotter than molecules are, and denser
 FilesArgument = Annotated[
     list[str],
     typer.Argument(

@@ -258,3 +258,31 @@ def test_refusals(model: Path, tmp_path: Path) -> None:
     other.replace(model)
     done = harmonic.neupol("md", "--resume", "-o", run)
     assert done.returncode == 78 and "is not what it was when the run was begun" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "reason"),
+    [
+        (["--timestep", "1000"], WATER, "is not at a finite place"),
+        (["--ensemble", "npt", "--pressure", "1e9"], CRYSTAL, "the cell is degenerate"),
+    ],
+)
+def test_a_dynamics_that_explodes_ends_in_one_line(
+    tmp_path: Path, words: list[str], text: str, reason: str
+) -> None:
+    alone = {"targets": ["energy"], "units": ["eV"], "outputs": []}
+    model = saved(tmp_path / "m.safetensors", cutoff=1.4, **alone)
+    words = ["-m", str(model), "-o", str(tmp_path / "run"), "--steps", "2000", "--accept", *words]
+    done = harmonic.neupol("md", "-", *words, input=text)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 76 and reason in line
+
+
+@pytest.mark.parametrize("option", ["--timestep", "--temperature", "--pressure", "--coupling"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_conditions_are_numbers(model: Path, tmp_path: Path, option: str, value: str) -> None:
+    done = harmonic.neupol(
+        "md", "-", "-m", model, "-o", tmp_path / "run", "--steps", 1, option, value, input=WATER
+    )
+    assert done.returncode == 2 and option in done.stderr
+    assert not (tmp_path / "run").exists()
