@@ -9,9 +9,11 @@ import typer
 
 from neupol_cli.errors import UsageError
 from neupol_cli.options import (
-    HIGHEST_PRESSURE,
-    HOTTEST,
+    COUPLINGS,
     LARGEST_SEED,
+    PRESSURES,
+    TEMPERATURES,
+    TIMESTEPS,
     AltlocOption,
     ChargeOption,
     DeviceOption,
@@ -67,18 +69,22 @@ def md(
     temperature: Annotated[
         float,
         typer.Option(
-            min=0.0, max=HOTTEST, help="K; also of first velocities, where a file has none."
+            min=TEMPERATURES.low,
+            max=TEMPERATURES.high,
+            help="K; also of first velocities, where a file has none.",
         ),
     ] = 300.0,
     pressure: Annotated[
-        float, typer.Option(min=-HIGHEST_PRESSURE, max=HIGHEST_PRESSURE, help="Of npt, bar.")
+        float, typer.Option(min=PRESSURES.low, max=PRESSURES.high, help="Of npt, bar.")
     ] = 1.01325,
-    timestep: Annotated[float, typer.Option(min=1e-6, max=1e3, help="fs.")] = 0.5,
+    timestep: Annotated[
+        float, typer.Option(min=TIMESTEPS.low, max=TIMESTEPS.high, help="fs.")
+    ] = 0.5,
     coupling: Annotated[
         float,
         typer.Option(
-            min=1e-3,
-            max=1e9,
+            min=COUPLINGS.low,
+            max=COUPLINGS.high,
             help="Time in which the thermostat acts, fs; a barostat takes ten times that.",
         ),
     ] = 100.0,

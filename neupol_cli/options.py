@@ -10,6 +10,7 @@ import typer
 from typer.models import OptionInfo
 
 from neupol_cli.errors import UsageError
+from neupol_cli.models.settings import Range
 
 if TYPE_CHECKING:
     from neupol_cli.io.structure_formats.frame import Reading
@@ -93,7 +94,8 @@ ThreadsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What the commands take that move atoms.
-HOTTEST, HIGHEST_PRESSURE = 1e6, 1e9  # K, bar: hotter than molecules are, and denser
+TEMPERATURES, PRESSURES = Range(0.0, 1e6), Range(-1e9, 1e9)  # K, bar; a pull is below zero
+TIMESTEPS, COUPLINGS = Range(1e-6, 1e3), Range(1e-3, 1e9)  # fs
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
