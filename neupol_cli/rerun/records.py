@@ -22,6 +22,7 @@ from neupol_cli.io import compressed, hdf5_file
 from neupol_cli.io.structure_formats import comment
 from neupol_cli.io.structures import is_dataset
 from neupol_cli.provenance import CUT, DIGITS, KEY, Record
+from neupol_cli.rerun import pictures
 from neupol_cli.simulation.run_folder import SETTINGS
 from neupol_cli.training.run import Folder
 from neupol_cli.validation import mismatch
@@ -91,6 +92,8 @@ def _of_file(path: Path) -> object:
             return _parsed(str(file.attrs.get(KEY, "")))
     if path.suffix == ".npz":
         return _of_npz(path)
+    if path.suffix.lower() in pictures.PLACES:
+        return _parsed(pictures.record(path))
     return _of_text_file(path)
 
 

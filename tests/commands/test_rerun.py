@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -356,3 +357,20 @@ def test_a_compressed_file_that_is_damaged(magic: bytes, neupol: Any, place: Pat
     assert "it.cube.gz: the compressed file is not whole" in refused(
         neupol, place, "it.cube.gz", 65
     )
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.svg", "p.pdf", "p.html"])
+def test_pictures_are_made_again(name: str, neupol: Any, place: Path) -> None:
+    odd = place / "wa (1) & \\2<.xyz"
+    (place / "water.xyz").rename(odd)
+    words = ("density", odd.name, "--grid", "9,9,9", "-o", "d.cube", "--plot", name)
+    ran(neupol, place, *words)
+    said = records.read(place / name)
+    assert shlex.split(said.command) == ["neupol", *words]
+    assert said.inputs == {odd.name: checksum(odd)}
+    assert ran(neupol, place, "rerun", name).stdout == f"{name}: equal\n"
+    (place / "t.xyz").write_text(WATER)
+    ran(neupol, place, "trajectory", "t.xyz", "-m", "points-homo", "--plot", name)
+    assert ran(neupol, place, "rerun", name).stdout == f"{name}: equal\n"
+    (place / name).write_bytes(b"nothing")
+    assert "does not say which command" in refused(neupol, place, name, 65)
