@@ -11,6 +11,7 @@ from typer.models import OptionInfo
 
 from neupol_cli.completion import trained
 from neupol_cli.errors import UsageError
+from neupol_cli.models.settings import Range
 
 if TYPE_CHECKING:
     from neupol_cli.io.structure_formats.frame import Reading
@@ -94,6 +95,8 @@ ThreadsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What the commands take that move atoms.
+TEMPERATURES, PRESSURES = Range(0.0, 1e6), Range(-1e9, 1e9)  # K, bar; a pull is below zero
+TIMESTEPS, COUPLINGS = Range(1e-6, 1e3), Range(1e-3, 1e9)  # fs
 FilesArgument = Annotated[
     list[str],
     typer.Argument(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from ase import units
 
+from neupol_cli.errors import CheckpointError
 from neupol_cli.progress import Tick
 from neupol_cli.simulation import integrators
 from neupol_cli.simulation.integrators import Ensemble
@@ -173,9 +174,11 @@ def move(potential: Potential, plan: Plan, state: State, files: Files, tick: Tic
 
     Raises:
         DivergedError: an answer is not finite; the state of some time before is kept.
+        CheckpointError: the files are shorter than the state says, or it is another ensemble's.
     """
     atoms = state.atoms
     atoms.calc = potential.calculator()
+    plan.ensemble.check(state.label, atoms)
     dynamics = integrators.build(atoms, plan.ensemble, state.random)
     integrators.restore(dynamics, state.integrator)
     dynamics.nsteps = state.step
@@ -246,7 +249,13 @@ class _Record:
 
 
 def _cut(path: Path, size: int) -> TextIO:
-    """A file to append to, without what is behind its first ``size`` bytes."""
+    """A file to append to, without what is behind its first ``size`` bytes.
+
+    Raises:
+        CheckpointError: it has fewer, and a part of the way is lost.
+    """
+    if (path.stat().st_size if path.exists() else 0) < size:
+        raise CheckpointError(f"{path}: is shorter than it was when the run's state was saved")
     stream = path.open("a")
     stream.truncate(size)
     stream.seek(size)

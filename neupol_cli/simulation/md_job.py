@@ -55,11 +55,12 @@ def begin(
         named = enumerate(each.accepted(files, potential, going.handling))
         states = list(each.answers(start, named, going.handling))
         places = run_folder.files(going.folder, len(states))
-        for state, place in zip(states, places, strict=True):
+        items = list(zip(states, places, strict=True))
+        for state, place in items:
             state.save(place.state)
         settings = replace(settings, structures=len(states))
         settings.write(going.folder)
-        yield from _moved(going, settings, potential, states, places)
+        yield from _moved(going, settings, potential, items)
 
 
 def resume(
@@ -88,16 +89,15 @@ def resume(
             settings = replace(settings, steps=steps)
             settings.write(going.folder)
         places = run_folder.files(going.folder, settings.structures)
-        states = [State.load(place.state) for place in places]
-        yield from _moved(going, settings, potential, states, places)
+        items = [(State.load(place.state), place) for place in places]
+        yield from _moved(going, settings, potential, items)
 
 
 def _moved(
     going: Going,
     settings: Settings,
     potential: Potential,
-    states: Sequence[State],
-    places: Sequence[Files],
+    items: Sequence[tuple[State, Files]],
 ) -> Iterator[Moved]:
     """All structures to the end, some at a time; one alone shows how far it is."""
     plan = Plan(settings.ensemble, settings.steps, settings.every, going.accept)
@@ -105,8 +105,7 @@ def _moved(
     def moved(tick: Tick, item: tuple[State, Files]) -> Moved:
         return dynamics.move(potential, plan, *item, tick)
 
-    items = zip(states, places, strict=True)
-    if len(states) > 1 and workers() > 1:
+    if len(items) > 1 and workers() > 1:
         yield from each.answers(partial(moved, lambda step: None), items, going.handling)
         return
     with counted("steps", settings.steps) as tick:
