@@ -43,7 +43,6 @@ def ours(atoms: Atoms) -> Answer:
 WAYS: dict[str, Callable[[Atoms], Answer]] = {
     "tight: exact Coulomb, level 4, 1e-11": lambda atoms: by_hand(atoms, False, 4, 1e-11),
     "defaults: fitted, level 3, 1e-9": lambda atoms: by_hand(atoms, True, 3, 1e-9),
-    "fitted, level 1, 1e-9": lambda atoms: by_hand(atoms, True, 1, 1e-9),
     "neupol data dft": ours,
 }
 

@@ -34,8 +34,8 @@ BLOCK = 20_000  # grid points whose orbitals are in memory at once
 NO_PSEUDO = "none"
 PROJECTORS = 4  # where PySCF's record of a GTH pseudopotential counts them
 # PySCF's grids of atoms, from 0 to 9. Valence densities are smooth: 2 keeps a molecule's energy to
-# 0.02 meV an atom and forces to 1 meV/Angstrom (benchmarks/results/dft_settings.md).
-GRID_LEVEL, ALL_ELECTRON_GRID_LEVEL = 2, 3
+# 0.02 meV an atom; forces beside fluorine need 4 (benchmarks/results/dft_settings.md).
+GRID_LEVEL, ALL_ELECTRON_GRID_LEVEL, FORCES_GRID_LEVEL = 2, 3, 4
 TOLERANCE = 1e-10  # Hartree, of the SCF; PySCF's own 1e-9 leaves 0.2 meV/Angstrom in forces
 # Ratio of neighbouring exponents of the fitting basis: PySCF's own 2 is 0.15 meV an atom and
 # 1.2 meV/Angstrom off in CH3F.
@@ -128,9 +128,7 @@ class PySCF:
         """Energy, forces and dipole of one molecule; its density where it is wanted."""
         with reported(label):
             method = converged(atoms, self.settings, label, until)
-            # Without the grid's response: with it they would be the derivative of this grid's
-            # energy, whose error is larger than theirs (2.6 for 0.6 meV/Angstrom).
-            forces = -method.nuc_grad_method().kernel() * (HARTREE / BOHR)
+            forces = _forces(method)
             in_time(until)({})
             volume = _density(method, atoms, self.settings, until) if density else None
             energy, dipole = float(method.e_tot) * HARTREE, _dipole(method)
@@ -170,6 +168,20 @@ def converged(atoms: Atoms, settings: Settings, label: str, until: float) -> RKS
     if not method.converged:
         raise NotConverged(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
     return method
+
+
+def _forces(method: RKS | UKS) -> np.ndarray:
+    """(A, 3) eV/Angstrom, on a finer grid than the SCF's, without what moving grids would add.
+
+    With that they would be the derivative of a coarse grid's energy, whose error is larger than
+    theirs (2.6 for 0.4 meV/Angstrom).
+    """
+    from pyscf.dft import Grids
+
+    gradient = method.nuc_grad_method()
+    gradient.grids = Grids(method.mol)
+    gradient.grids.level = FORCES_GRID_LEVEL
+    return np.asarray(-gradient.kernel() * (HARTREE / BOHR))
 
 
 def _dipole(method: RKS | UKS) -> np.ndarray:

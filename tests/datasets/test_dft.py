@@ -30,7 +30,10 @@ def by_hand(atoms: Atoms, settings: dft.Settings) -> tuple[float, np.ndarray, np
     method = pyscf.dft.RKS(molecule, xc=settings.xc).density_fit(auxbasis=basis)
     method.grids.level, method.conv_tol = settings.grid_level, 1e-10
     energy = method.kernel() * HARTREE
-    forces = -method.nuc_grad_method().kernel() * HARTREE / BOHR
+    gradient = method.nuc_grad_method()
+    gradient.grids = pyscf.dft.Grids(molecule)
+    gradient.grids.level = 4
+    forces = -gradient.kernel() * HARTREE / BOHR
     return energy, forces, method.dip_moment(unit="Debye", verbose=0)
 
 
