@@ -112,7 +112,7 @@ def labels(notes: Sequence[Mapping[str, object]]) -> dict[str, hdf5.Target]:
     targets = {}
     for name, unit in (UNITS | ATOMIC_UNITS).items():
         column = [note.get(name) for note in notes]
-        if any(value is None for value in column):
+        if not column or any(value is None for value in column):
             continue
         if name in ATOMIC_UNITS:
             rows = [np.asarray(values, dtype=np.float64) for values in column]
