@@ -180,7 +180,7 @@ def dft(
                 typer.echo(f"neupol: {trouble} (skipped)", err=True)
 
         made = dft_job.collect(frames, output, program, choices, tick)
-    what = "densities with energies and forces" if densities else "energies and forces"
+    what = f"{'densities' if densities else 'structures'} with energies and forces"
     _tell(made.report, output, what, dft_job.told(made.failures))
 
 

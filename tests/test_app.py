@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 from neupol_cli import __version__, app, registry
 
@@ -128,30 +124,3 @@ def test_the_code_is_linted_formatted_and_typed(command: str) -> None:
     words = [sys.executable, "-m", *command.split()]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-
-
-def texts(command: Any, name: str) -> Iterator[tuple[str, list[str]]]:
-    """Every command below one, and what its help is made of: its own text and its options'."""
-    options = [text for p in command.params for text in (getattr(p, "help", ""), p.metavar)]
-    yield name, [text for text in (command.help, *options) if text]
-    for child, below in getattr(command, "commands", {}).items():
-        yield from texts(below, f"{name} {child}".strip())
-
-
-TEXTS = dict(texts(typer.main.get_command(app.app), ""))
-
-
-@pytest.mark.parametrize("command", TEXTS)
-def test_no_bracket_of_a_help_text_is_taken_for_markup(command: str, neupol) -> None:
-    shown = neupol(*command.split(), "--help", env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
-    assert shown.returncode == 0
-    words = "".join(shown.stdout.split())
-    for text in TEXTS[command]:
-        for bracket in re.findall(r"\\?\[[^][]*\]", text):
-            assert "".join(bracket.removeprefix("\\").split()) in words, text
-    assert "\\[" not in words
-
-
-def test_brackets_are_looked_for_where_some_are() -> None:
-    found = [text for some in TEXTS.values() for text in some if re.search(r"\[[^][]*\]", text)]
-    assert found
