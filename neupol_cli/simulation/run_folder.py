@@ -39,6 +39,7 @@ class Settings:
         every: steps between frames.
         steps: that were wanted last.
         structures: how many move.
+        accept: whether they go on where the model's domain is left.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Settings:
     every: Annotated[int, Range(1, sys.maxsize)]
     steps: Annotated[int, Range(0, sys.maxsize)]
     structures: Annotated[int, Range(0, sys.maxsize)]
+    accept: bool = False  # as runs of before mean it
 
     def write(self, folder: Path) -> None:
         """Into a folder; errors as ``files.atomic``."""

@@ -335,3 +335,31 @@ def test_a_way_of_which_a_part_is_lost_is_not_gone_on_with(
     assert f"{run / name}: is shorter than it was when the run's state was saved" in done.stderr
     assert (run / name).exists() == (size is not None)
     assert size is None or (run / name).read_bytes() == kept
+
+
+def test_a_run_that_accepts_goes_on_accepting(tmp_path: Path) -> None:
+    short = [ase.Atoms("OH", [[0, 0, 0], [0, 0, d]], info={"charge": -1}) for d in (0.9, 1.1)]
+    model = saved(tmp_path / "m.safetensors", {"domain": domain_of(short)})
+    words = ["md", "-", "-m", model, "--steps", "60", "--every", "1", "--temperature", "0"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = harmonic.neupol(*words, "--accept", "-o", whole, input=AT_REST)
+    assert done.returncode == 0
+    before = KILLED.format(frames=6, number=9)
+    done = harmonic.neupol(*words, "--accept", "-o", cut, input=AT_REST, before=before)
+    assert done.returncode == -9
+    assert harmonic.neupol("md", "--resume", "-o", cut).returncode == 0
+    for file in FILES:
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_a_disk_that_is_full(model: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    words = ["md", "-", "-m", model, "--steps", "40", "--every", "1"]
+    assert harmonic.neupol(*words, "-o", whole, input=WATER).returncode == 0
+    small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+    done = harmonic.neupol(*words, "-o", cut, input=WATER, before=small)
+    trouble = "File too large; --resume goes on when there is room"
+    assert (done.returncode, done.stderr) == (74, f"neupol: {cut}/trajectory.extxyz: {trouble}\n")
+    assert harmonic.neupol("md", "--resume", "-o", cut).returncode == 0
+    for file in FILES:
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file
