@@ -1,11 +1,12 @@
 """SCFs that begin from the model's density beside those that begin from PySCF's own guess.
 
     neupol data density qm9_small_pbe_gth.tar -o density.h5
-    python benchmarks/scf_start.py density.h5 | tee benchmarks/results/scf_start.txt
+    python benchmarks/scf_start.py density.h5 --count 2 --also examples/{glycine,aspirin}.xyz |
+        tee benchmarks/results/scf_start.txt
 
 Cycles and processor seconds, of ours with the guess included, at PySCF's own convergence (1e-9
-Hartree). Both may extrapolate from the first Fock matrix (diis_start_cycle = 0). "off" is how far
-the guess' energy is above the end.
+Hartree). Both may extrapolate from the first Fock matrix (diis_start_cycle = 0). "off" is how
+far the guess' energy is above the end; PySCF's guess is of no orbitals, and may be below.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.io import read
 from pyscf import dft, gto
 
 from neupol_cli import registry, threads
@@ -32,14 +34,6 @@ LEVELS = {
     "def2-svp": {"basis": "def2-svp"},
 }
 AGREE = 1e-8  # Hartree
-GLYCINE = Atoms(
-    "NCCOOHHHHH",
-    [
-        [-1.88, 0.55, 0.00], [-0.72, -0.34, 0.00], [0.58, 0.45, 0.00], [0.64, 1.65, 0.00],
-        [1.67, -0.36, 0.00], [2.46, 0.21, 0.00], [-1.85, 1.16, 0.81], [-1.85, 1.16, -0.81],
-        [-0.74, -0.99, 0.88], [-0.74, -0.99, -0.88],
-    ],
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,7 @@ def structures(path: Path, split: str) -> Iterator[Atoms]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=Path)
+    parser.add_argument("--also", type=Path, nargs="*", default=[])
     parser.add_argument("--model", default="density")
     parser.add_argument("--split", default="test")
     parser.add_argument("--count", type=int, default=3)
@@ -90,8 +85,9 @@ def main() -> None:
     options = parser.parse_args()
     threads.take(1, None)
     model = registry.load_density(options.model)
-    molecules = [*islice(structures(options.data, options.split), options.count), GLYCINE]
-    print(f"{options.count} molecules of '{options.split}' and glycine")
+    held_out = islice(structures(options.data, options.split), options.count)
+    molecules = [*held_out, *map(read, options.also)]
+    print(f"{options.count} molecules of '{options.split}'", *(path.stem for path in options.also))
     print("                            cycles         seconds                off, Hartree")
     print("molecule  basis     xc      minao density  minao  density (guess)  minao    density")
     totals: dict[tuple[str, str], list[np.ndarray]] = {}

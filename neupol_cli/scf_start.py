@@ -88,12 +88,12 @@ def predicted(molecule: Mole, model: DensityModel) -> Deformation:
     Raises:
         InputError: as :func:`initial_density_matrix`.
     """
-    real = np.flatnonzero(molecule.atom_charges())  # no ghosts
+    real = np.flatnonzero(molecule.atom_charges()).tolist()  # no ghosts
     places = molecule.atom_coords()[real] * BOHR
     atoms = Atoms([molecule.atom_pure_symbol(i) for i in real], places)
     label = atoms.get_chemical_formula()
     model.check([atoms], [label])
-    free = [_free_atom(molecule, i, z) for i, z in zip(real, atoms.numbers, strict=True)]
+    free = [_free_atom(molecule, i, z) for i, z in zip(real, atoms.numbers.tolist(), strict=True)]
     volume = predict(model, atoms, by_spacing(atoms, SPACING, MARGIN), MEMORY, _silent).volume
     valence = measures.valence_of(model.header)
     known = measures.charges_of(atoms, valence) is not None
@@ -109,7 +109,7 @@ def _silent(done: int) -> None:
 def _free_atom(molecule: Mole, index: int, number: int) -> FreeAtom:
     """The free atom of an element with the electrons that it brings to an SCF."""
     charge, symbol = int(molecule.atom_charge(index)), molecule.atom_symbol(index)
-    atom = free_atoms.free_atom(int(number), charge < number or symbol in molecule._pseudo)
+    atom = free_atoms.free_atom(number, charge < number or symbol in molecule._pseudo)
     if atom.electrons != charge:
         raise InputError(
             f"{symbol} brings {charge} electrons to the SCF, its free atom {atom.electrons:g}"
