@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from neupol_cli.options import (
 
 if TYPE_CHECKING:
     from neupol_cli.datasets.density import Report
+    from neupol_cli.datasets.dft import Begin
     from neupol_cli.datasets.solution import Engine as Program
 
 SHOWN = 10  # how many of the odd files are named
@@ -85,9 +87,16 @@ class Engine(StrEnum):
     cp2k = "cp2k"
 
 
+class Start(StrEnum):
+    """What PySCF's SCFs begin with."""
+
+    minao = "minao"
+    density = "density"
+
+
 # The options that one program reads and the other one does not.
 OPTIONS_OF = {
-    Engine.pyscf: ("xc", "basis", "pseudo", "margin", "spin"),
+    Engine.pyscf: ("xc", "basis", "pseudo", "start", "margin", "spin"),
     Engine.cp2k: ("kspacing", "smearing", "cutoff"),
 }
 
@@ -112,6 +121,9 @@ def dft(
     pseudo: Annotated[
         str, typer.Option(help="PySCF: pseudopotential; none: all electrons.")
     ] = "gth-pbe",
+    start: Annotated[
+        Start, typer.Option(help="PySCF: first guess; density: the bundled model's.")
+    ] = Start.minao,
     spacing: Annotated[float, typer.Option(help="Largest step of the grid, Angstrom.")] = 0.2,
     margin: Annotated[
         float, typer.Option(help="PySCF: of the grid, around the molecule, Angstrom.")
@@ -160,7 +172,8 @@ def dft(
     counts = splits.parse(partition) if partition else None
     if copies is not None and rattle is None:
         raise UsageError("--copies counts displaced structures: add --rattle SIGMA")
-    program = _program(engine, (xc, basis, pseudo, margin), (kspacing, smearing, cutoff), spacing)
+    of_pyscf, of_cp2k = (xc, basis, pseudo, margin), (kspacing, smearing, cutoff)
+    program = _program(engine, of_pyscf, of_cp2k, spacing, start)
     limit = 60.0 * limit_minutes if limit_minutes is not None else float("inf")
     skip = on_error is OnError.skip
     choices = dft_job.Choices(densities, spin, limit, skip, counts, seed)
@@ -200,18 +213,29 @@ def _program(
     of_pyscf: tuple[str, str, str, float],
     of_cp2k: tuple[float, float, float],
     spacing: float,
+    start: Start,
 ) -> Program:
     """The program with its settings; UsageError where it is not installed."""
     if engine is Engine.pyscf:
         from neupol_cli.datasets import dft
 
         xc, basis, pseudo, margin = of_pyscf
-        return dft.PySCF(dft.Settings(xc, basis, pseudo, spacing, margin))
+        return dft.PySCF(dft.Settings(xc, basis, pseudo, spacing, margin), _begin(start))
     from neupol_cli.datasets import cp2k
 
     kspacing, smearing, cutoff = of_cp2k
     settings = cp2k.Settings(cutoff=cutoff, kspacing=kspacing, smearing=smearing, spacing=spacing)
     return cp2k.CP2K(settings)
+
+
+def _begin(start: Start) -> Begin | None:
+    """What makes the first density matrix where PySCF's own is not wanted."""
+    if start is Start.minao:
+        return None
+    from neupol_cli import registry
+    from neupol_cli.scf_start import initial_density_matrix
+
+    return partial(initial_density_matrix, model=registry.load_density("density"))
 
 
 def _tell(report: Report, output: Path, what: str = "densities", reasons: str = "") -> None:

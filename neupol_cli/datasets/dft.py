@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pyscf.dft.uks import UKS
     from pyscf.gto import Mole
 
+    Begin = Callable[[RKS | UKS], np.ndarray]
+
 BLOCK = 20_000  # grid points whose orbitals are in memory at once
 NO_PSEUDO = "none"
 PROJECTORS = 4  # where PySCF's record of a GTH pseudopotential counts them
@@ -117,17 +119,22 @@ def solve(
 
 
 class PySCF:
-    """PySCF with the given settings, as `Engine` of solution.py says."""
+    """PySCF with the given settings, as `Engine` of solution.py says.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Args:
+        settings: the level of theory, which alone says what the answers are.
+        begin: makes the density matrix that a molecule's SCF begins with, else PySCF does.
+    """
+
+    def __init__(self, settings: Settings, begin: Begin | None = None) -> None:
+        self.settings, self.begin = settings, begin
         self.source = f"PySCF {require().__version__}, {settings}"
         self.method = asdict(settings) | {"program": "pyscf"}
 
     def solve(self, atoms: Atoms, label: str, density: bool, until: float) -> Solution:
         """Energy, forces and dipole of one molecule; its density where it is wanted."""
         with reported(label):
-            method = converged(atoms, self.settings, label, until)
+            method = converged(atoms, self.settings, label, until, self.begin)
             forces = _forces(method)
             in_time(until)({})
             volume = _density(method, atoms, self.settings, until) if density else None
@@ -144,11 +151,13 @@ class PySCF:
             return float(converged(atom, self.settings, label, until).e_tot * HARTREE)
 
 
-def converged(atoms: Atoms, settings: Settings, label: str, until: float) -> RKS | UKS:
+def converged(
+    atoms: Atoms, settings: Settings, label: str, until: float, begin: Begin | None = None
+) -> RKS | UKS:
     """The Kohn-Sham method of a molecule, its SCF done.
 
     Raises:
-        InputError: it is periodic; NotConverged. OutOfTime.
+        InputError: it is periodic, or ``begin`` has no answer; NotConverged. OutOfTime.
     """
     from pyscf import df, dft
 
@@ -164,10 +173,19 @@ def converged(atoms: Atoms, settings: Settings, label: str, until: float) -> RKS
     method.grids.level, method.conv_tol = settings.grid_level, TOLERANCE
     if molecule.nao <= KEPT:
         method.with_df.build()
-    method.kernel()
+    method.kernel(dm0=None if begin is None else _first(method, begin, label))
     if not method.converged:
         raise NotConverged(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
     return method
+
+
+def _first(method: RKS | UKS, begin: Begin, label: str) -> np.ndarray:
+    """The density matrix to begin with, good enough for DIIS to keep its Fock matrix, too."""
+    method.diis_start_cycle = 0
+    try:
+        return begin(method)
+    except InputError as error:
+        raise InputError(f"{label}: --start density: {error}") from error
 
 
 def _forces(method: RKS | UKS) -> np.ndarray:

@@ -249,11 +249,26 @@ def test_dft_says_that_an_scf_failed(tmp_path: Path) -> None:
     assert not (tmp_path / "out.h5").exists()
 
 
+def test_dft_begins_with_predicted_densities(tmp_path: Path) -> None:
+    pytest.importorskip("pyscf")
+    water = STRUCTURES.splitlines(keepends=True)[4:9]
+    (tmp_path / "in.xyz").write_text("".join([*water, "1\nhelium\nHe 0 0 0\n"]))
+    call = ["data", "dft", "in.xyz", "--no-density", "--start"]
+    begun = neupol(*call, "density", "-o", "a.h5", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    assert "in.xyz#1: --start density: He: " in begun.stderr and "1 refused" in begun.stderr
+    plain = neupol(*call, "minao", "-o", "b.h5", cwd=tmp_path)
+    assert plain.returncode == 0, plain.stderr
+    energies = [hdf5.read(tmp_path / name).targets["energy"].values[0] for name in ("a.h5", "b.h5")]
+    assert energies[0] == pytest.approx(energies[1], rel=0, abs=1e-7)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--kspacing", "0.3"), "--kspacing is not for --engine pyscf"),
         (("--engine", "cp2k", "--xc", "pbe0"), "--xc is not for --engine cp2k"),
+        (("--engine", "cp2k", "--start", "density"), "--start is not for --engine cp2k"),
         (("--copies", "2"), "add --rattle SIGMA"),
         (("--no-density", "--spin"), "--spin is for densities"),
     ],
