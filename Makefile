@@ -3,6 +3,7 @@
 # make lint   ruff and mypy
 # make docs   the site, in build/site
 # make bench  the speed comparisons that need nothing but this machine
+# make lower-bounds   tests with the oldest versions that pyproject.toml allows
 # make gpu    ten minutes on a GPU: tests, rates, large densities; RUN=FOLDER goes on with a training
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STRUCTURES := examples/water.xyz examples/aspirin.xyz examples/caffeine.xyz examples/glycine.xyz
 
-.PHONY: demo test lint docs bench gpu clean
+.PHONY: demo test lint docs bench lower-bounds gpu clean
 .DELETE_ON_ERROR:
 
 # One stamp a set of extras: the environment is made anew when what it is made from changes.
@@ -49,6 +50,9 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/linear.py
+
+lower-bounds: $(VENV)/.test
+	$(BIN)/python benchmarks/lower_bounds.py
 
 gpu: $(VENV)/.test
 	@$(BIN)/python benchmarks/gpu.py $(if $(RUN),--run "$(RUN)")

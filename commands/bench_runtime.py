@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from neupol_cli import provenance
+from neupol_cli.completion import any_model
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption, ThreadsOption
 
@@ -51,6 +52,7 @@ def bench_runtime(
         typer.Option(
             "-m",
             "--model",
+            autocompletion=any_model,
             help="Bundled name, run folder or checkpoint; or a network or preset, for random "
             "weights of its size; repeatable.",
             show_default=" and ".join(BUNDLED),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from neupol_cli import provenance
+from neupol_cli.completion import trained
 from neupol_cli.density import options
 from neupol_cli.errors import UsageError
 from neupol_cli.options import AcceptOption, DeviceOption, PbcOption, ThreadsOption
@@ -21,7 +22,12 @@ def density_compare(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Or a model whose errors on FILE are wanted: eps_mae."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=trained,
+            help="Or a model whose errors on FILE are wanted: eps_mae.",
+        ),
     ] = None,
     output: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from neupol_cli import provenance
+from neupol_cli.completion import trained
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +28,7 @@ def encoding(
         list[str],
         typer.Argument(
             metavar="CHECKPOINT",
+            autocompletion=trained,
             help="Run folders, .safetensors files or bundled names, trained with "
             "`--encoding learned`.",
         ),

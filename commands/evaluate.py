@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from neupol_cli.completion import trained
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption, replaced_option
 
 
@@ -16,7 +17,12 @@ def evaluate(
     ],
     model: Annotated[
         list[str],
-        typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint; repeatable."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=trained,
+            help="Bundled name, run folder or checkpoint; repeatable.",
+        ),
     ] = ["qm9"],  # noqa: B006
     partition: Annotated[
         str, typer.Option(metavar="NAME", help="Which partition of the dataset, by its name.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
 import typer
 from typer.models import OptionInfo
 
+from neupol_cli.completion import Offer, trained, untrained
 from neupol_cli.options import LARGEST_SEED, MOST_THREADS, OldSplitOption, typed
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class _Panel(TypedDict, total=False):
     max: float
     show_default: str
     metavar: str
+    autocompletion: Callable[[str], list[Offer]]
 
 
 def _panel(name: str, text: str, *flags: str, **more: Unpack[_Panel]) -> OptionInfo:
@@ -35,7 +38,10 @@ def _panel(name: str, text: str, *flags: str, **more: Unpack[_Panel]) -> OptionI
 def fit(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help="A network or a preset; see `neupol models`.")
+        str | None,
+        typer.Argument(
+            autocompletion=untrained, help="A network or a preset; see `neupol models`."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Argument(help="A dataset made by `neupol data`.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder.")] = Path("run"),
@@ -81,6 +87,7 @@ def fit(
             "left out.",
             "--from",
             show_default="random weights",
+            autocompletion=trained,
         ),
     ] = "",
     freeze: Annotated[

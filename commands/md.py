@@ -9,7 +9,11 @@ import typer
 
 from neupol_cli.errors import UsageError
 from neupol_cli.options import (
+    COUPLINGS,
     LARGEST_SEED,
+    PRESSURES,
+    TEMPERATURES,
+    TIMESTEPS,
     AltlocOption,
     ChargeOption,
     DeviceOption,
@@ -64,14 +68,24 @@ def md(
     ] = "mtk",
     temperature: Annotated[
         float,
-        typer.Option(min=0.0, help="K; also of first velocities, where a file has none."),
+        typer.Option(
+            min=TEMPERATURES.low,
+            max=TEMPERATURES.high,
+            help="K; also of first velocities, where a file has none.",
+        ),
     ] = 300.0,
-    pressure: Annotated[float, typer.Option(help="Of npt, bar.")] = 1.01325,
-    timestep: Annotated[float, typer.Option(min=1e-6, help="fs.")] = 0.5,
+    pressure: Annotated[
+        float, typer.Option(min=PRESSURES.low, max=PRESSURES.high, help="Of npt, bar.")
+    ] = 1.01325,
+    timestep: Annotated[
+        float, typer.Option(min=TIMESTEPS.low, max=TIMESTEPS.high, help="fs.")
+    ] = 0.5,
     coupling: Annotated[
         float,
         typer.Option(
-            min=1e-3, help="Time in which the thermostat acts, fs; a barostat takes ten times that."
+            min=COUPLINGS.low,
+            max=COUPLINGS.high,
+            help="Time in which the thermostat acts, fs; a barostat takes ten times that.",
         ),
     ] = 100.0,
     time: Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neupol_cli import registry
+from neupol_cli.completion import any_model
 from neupol_cli.training import presets
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A network, preset, bundled model, run folder or checkpoint, to see all about it."
+            autocompletion=any_model,
+            help="A network, preset, bundled model, run folder or checkpoint, to see all about it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neupol_cli import provenance
+from neupol_cli.completion import trained
 from neupol_cli.density import options
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import (
@@ -75,7 +76,12 @@ def potential(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Predict, of the atoms only of a file with a density."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=trained,
+            help="Predict, of the atoms only of a file with a density.",
+        ),
     ] = None,
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neupol_cli.completion import trained
 from neupol_cli.options import (
     AltlocOption,
     ChargeOption,
@@ -47,7 +48,12 @@ def predict(
     ],
     model: Annotated[
         list[str],
-        typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint; repeatable."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=trained,
+            help="Bundled name, run folder or checkpoint; repeatable.",
+        ),
     ] = [DEFAULT],  # noqa: B006
     output: Annotated[
         Path | None,

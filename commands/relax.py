@@ -81,6 +81,8 @@ def relax(
         raise UsageError(f"--optimizer is one of {known}, not '{optimizer}'")
     results.checked_output(output)
     results.checked_output(trajectory)
+    if output and trajectory and output.resolve() == trajectory.resolve():
+        raise UsageError("--trajectory: is the file that -o names; give another one")
     handling = each.Handling(reading_of(altloc, species, pbc), charge, on_error.value, strict)
     place = device_named(device)
     potential = Potential.load(model, place, dtype, stress=cell)

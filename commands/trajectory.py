@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neupol_cli import provenance, registry
+from neupol_cli.completion import trained
 from neupol_cli.errors import InputError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption
 
@@ -33,6 +34,7 @@ def trajectory(
         typer.Option(
             "-m",
             "--model",
+            autocompletion=trained,
             help="Bundled name, run folder or checkpoint with movable points; repeatable.",
             show_default="the first bundled one with movable points",
         ),

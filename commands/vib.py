@@ -9,6 +9,8 @@ import typer
 
 from neupol_cli import provenance
 from neupol_cli.options import (
+    PRESSURES,
+    TEMPERATURES,
     AltlocOption,
     ChargeOption,
     DeviceOption,
@@ -50,8 +52,10 @@ def vib(
     delta: Annotated[
         float, typer.Option(min=1e-6, max=0.5, help="How far atoms are moved, Angstrom.")
     ] = 0.01,
-    temperature: Annotated[float, typer.Option(min=1e-3, help="K.")] = 298.15,
-    pressure: Annotated[float, typer.Option(min=1e-12, help="bar.")] = 1.01325,
+    temperature: Annotated[
+        float, typer.Option(min=1e-3, max=TEMPERATURES.high, help="K.")
+    ] = 298.15,
+    pressure: Annotated[float, typer.Option(min=1e-12, max=PRESSURES.high, help="bar.")] = 1.01325,
     symmetry_number: Annotated[
         int, typer.Option(min=1, help="In how many ways the molecule turns onto itself.")
     ] = 1,

@@ -35,6 +35,7 @@ from neupol_cli.commands import (
     predict,
     relax,
     rerun,
+    runs,
     trajectory,
     vib,
 )
@@ -73,6 +74,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "relax": relax.relax,
     "rerun": rerun.rerun,
+    "runs": runs.runs,
     "trajectory": trajectory.trajectory,
     "vib": vib.vib,
 }

@@ -10,8 +10,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from neupol_cli import registry
 from neupol_cli.domain.domain import Domain
-from neupol_cli.errors import InputError
-from neupol_cli.io import units
+from neupol_cli.errors import DivergedError, InputError
+from neupol_cli.io import soundness, units
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ class NeupolCalculator(Calculator):
     Raises:
         InputError: the model answers no energy in eV; later, for a charge or multiplicity that it
             was not trained on.
+        DivergedError: later, for a structure that has flown apart, or whose cell has collapsed.
 
     The model's other properties are in ``calc.results`` under their own names after a calculation.
     """
@@ -63,8 +64,13 @@ class NeupolCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        formula = self.atoms.get_chemical_formula()
+        try:
+            soundness.check_places(self.atoms, formula)
+        except InputError as error:  # which an optimizer or a dynamics has made of it
+            raise DivergedError(str(error)) from error
         if self.domain is not None:
-            self.domain.check(self.atoms, self.atoms.get_chemical_formula())
+            self.domain.check(self.atoms, formula)
         wanted = set(properties)
         stress = "stress" in wanted
         predicted = self.model.predict(

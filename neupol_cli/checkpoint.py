@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from neupol_cli.errors import CheckpointError, StorageError
 from neupol_cli.io import files
 from neupol_cli.models.base import Header, Model
-from neupol_cli.validation import mismatch
+from neupol_cli.validation import mismatch, other_format
 
 FORMAT = 1
 # A training state: nested dictionaries and lists of tensors, numbers and strings. Each part of the
@@ -85,10 +85,8 @@ def read(path: Path, kind: str) -> tuple[dict[str, object], dict[str, Tensor]]:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
     header = _header(path, _outer(path, data))
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: has format {header.get('format')!r}, this version of neupol reads {FORMAT}"
-        )
+    if problem := other_format(header.get("format"), FORMAT):
+        raise CheckpointError(f"{path}: {problem}")
     if header.get("kind") != kind:
         raise CheckpointError(
             f"{path}: holds a {header.get('kind')!r} file where {kind!r} is needed"

@@ -87,8 +87,9 @@ def _values(ctx: typer.Context, path: Path) -> Iterator[tuple[str, object]]:
             parameter.process_value(ctx, words)
         except ValueError as error:
             raise UsageError(f"{path}: {key}: {error}") from error
-        except typer.BadParameter as error:
-            raise UsageError(f"{path}: {key}: {error.message}") from error
+        except typer.BadParameter as error:  # without words where nothing is given
+            reason = error.message or "nothing is named"
+            raise UsageError(f"{path}: {key}: {reason}") from error
         provenance.typed(words if isinstance(words, list) else [str(words)])
         yield parameter.name, words
 
@@ -128,4 +129,6 @@ def _word(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         kind = {bool: "true or false", list: "an array", dict: "a table"}.get(type(value), "a time")
         raise ValueError(f"takes a text or a number, not {kind}")
-    return str(value)
+    if "\0" in (word := str(value)):  # which no command line can have
+        raise ValueError("a text has no character of code zero")
+    return word

@@ -26,8 +26,15 @@ def check_name(path: str | Path, others: Sequence[str] = ()) -> None:
 
 def save(figure: Figure, path: str | Path, dpi: int) -> None:
     """Writes a figure in the format that its name says."""
+    import matplotlib
+
     kind = Path(path).suffix[1:].lower()
-    with atomic(path) as partial, partial.open("wb") as stream:
+    unchanging = {"svg.hashsalt": "neupol"}  # names in an SVG, which are drawn at random else
+    with (
+        atomic(path) as partial,
+        partial.open("wb") as stream,
+        matplotlib.rc_context(unchanging),
+    ):
         figure.savefig(stream, format=kind, dpi=dpi, metadata=_metadata(kind))
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import OptionInfo
 
+from neupol_cli.completion import trained
 from neupol_cli.errors import UsageError
+from neupol_cli.models.settings import Range
 
 if TYPE_CHECKING:
     from neupol_cli.io.structure_formats.frame import Reading
@@ -93,6 +95,8 @@ ThreadsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 
 # What the commands take that move atoms.
+TEMPERATURES, PRESSURES = Range(0.0, 1e6), Range(-1e9, 1e9)  # K, bar; a pull is below zero
+TIMESTEPS, COUPLINGS = Range(1e-6, 1e3), Range(1e-3, 1e9)  # fs
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
@@ -106,6 +110,7 @@ ModelOption = Annotated[
     typer.Option(
         "-m",
         "--model",
+        autocompletion=trained,
         help="Bundled name, run folder or checkpoint, of a model with an energy.",
         show_default="the bundled one that has learnt forces",
     ),

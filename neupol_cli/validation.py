@@ -48,6 +48,15 @@ def check_settings(config: DataclassInstance) -> None:
             raise UsageError(problem)
 
 
+def other_format(found: object, known: int) -> str:
+    """Why a file of that format is not read; empty where it is the known one."""
+    if type(found) is int and found == known:
+        return ""
+    later = type(found) is int and found > known
+    advice = "; a newer neupol wrote it: update this one" if later else ""
+    return f"has format {BRIEF.repr(found)}, this neupol reads {known}{advice}"
+
+
 @cache
 def annotations_of(kind: type) -> Mapping[str, object]:
     """Name -> annotation, constraints included."""

@@ -41,7 +41,8 @@ def _import_all() -> None:
 
     for module in pkgutil.walk_packages(neupol_cli.__path__, "neupol_cli."):
         if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+            with suppress(ModuleNotFoundError):  # of what need not be there, as triton
+                importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

@@ -9,7 +9,7 @@ import torch
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 from neupol_cli.calculator import NeupolCalculator
-from neupol_cli.errors import InputError
+from neupol_cli.errors import DivergedError, InputError
 
 
 def test_forces_equal_differences(untrained) -> None:
@@ -40,3 +40,14 @@ def test_a_charge_that_can_only_be_ignored_is_refused() -> None:
     hydroxide.calc = NeupolCalculator("qm9")
     with pytest.raises(InputError, match="HO: has charge -1, the model was trained on 0"):
         hydroxide.get_potential_energy()
+
+
+def test_a_structure_that_flew_apart_is_refused(untrained) -> None:
+    atoms = ase.Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
+    atoms.calc = NeupolCalculator(str(untrained()))
+    atoms.positions[1, 2] = np.nan
+    with pytest.raises(DivergedError, match="HO: atom 2 is not at a finite place"):
+        atoms.get_potential_energy()
+    atoms.positions[1, 2], atoms.pbc, atoms.cell = 0.97, True, np.diag([3.0, 3.0, 0.01])
+    with pytest.raises(DivergedError, match="HO: the cell is degenerate"):
+        atoms.get_forces()

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import numpy as np
@@ -285,8 +286,10 @@ class Collector:
         counts: splits.Wanted | None,
         seed: int,
         known: dict[int, float] | None = None,
+        references: Mapping[str, dict[int, float]] = MappingProxyType({}),
     ) -> Report:
-        """Store labels, valences (as `known`, or else found from the counts) and the split."""
+        """Store labels, valences (as `known`, or else found from the counts) and the split;
+        ``references`` are what free atoms have of other labels."""
         if not self.report.read:
             count = len(self.report.failed)
             raise InputError(f"{self.writer.path}: none of {count} densities could be used")
@@ -294,7 +297,7 @@ class Collector:
         self.report.valence = known or valence(
             [atoms.numbers for atoms in self.frames], np.array(self.electrons)
         )
-        self.writer.label(targets, {"electrons": self.report.valence})
+        self.writer.label(targets, {"electrons": self.report.valence, **references})
         if isinstance(counts, dict):
             parts = splits.placed(counts, self.places, self.seen)
         else:

@@ -1,40 +1,50 @@
-"""Valence electron densities made with PySCF: molecules in, a density file out.
+"""Molecules by PySCF: valence electron densities, energies, forces and dipoles.
 
 Kohn-Sham DFT with density fitting and (by default) GTH pseudopotentials, so that the density is
-smooth enough for a grid and a CHGCAR. Finished molecules are kept beside the output until all
-of them are in it.
+smooth enough for a grid and a CHGCAR.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, ground_state_magnetic_moments
 
-from neupol_cli.datasets.density import Collector, Report
-from neupol_cli.errors import InputError, NeupolError, TemporaryError, UsageError
+from neupol_cli.datasets.solution import NotConverged, OutOfTime, Solution
+from neupol_cli.errors import InputError, NeupolError, UsageError
 from neupol_cli.io import volumetric
-from neupol_cli.io.charges import multiplicity, state, total_charge
-from neupol_cli.io.density_writer import DensityWriter
-from neupol_cli.io.files import placed
+from neupol_cli.io.charges import state
 from neupol_cli.io.units import BOHR, HARTREE
 from neupol_cli.io.volumetric import Volume, by_spacing
 
 if TYPE_CHECKING:
-    from ase import Atoms
+    from pyscf.dft.rks import RKS
+    from pyscf.dft.uks import UKS
     from pyscf.gto import Mole
 
+    Begin = Callable[[RKS | UKS], np.ndarray]
+
 BLOCK = 20_000  # grid points whose orbitals are in memory at once
+NO_PSEUDO = "none"
+PROJECTORS = 4  # where PySCF's record of a GTH pseudopotential counts them
+# PySCF's grids of atoms, from 0 to 9. Valence densities are smooth: 2 keeps a molecule's energy to
+# 0.02 meV an atom; forces beside fluorine need 4 (benchmarks/results/dft_settings.md).
+GRID_LEVEL, ALL_ELECTRON_GRID_LEVEL, FORCES_GRID_LEVEL = 2, 3, 4
+TOLERANCE = 1e-10  # Hartree, of the SCF; PySCF's own 1e-9 leaves 0.2 meV/Angstrom in forces
+# Ratio of neighbouring exponents of the fitting basis: PySCF's own 2 is 0.15 meV an atom and
+# 1.2 meV/Angstrom off in CH3F.
+RATIO = 1.6
+# Up to so many orbitals the integrals of density fitting are kept (1 GB) and not made in every
+# cycle: two fifths of the SCF's time.
+KEPT = 320
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,11 @@ class Settings:
         """Functional, pseudopotential and basis."""
         return f"{self.xc} / {self.pseudo} / {self.basis}"
 
+    @property
+    def grid_level(self) -> int:
+        """PySCF's, of the grid that exchange and correlation are integrated on."""
+        return ALL_ELECTRON_GRID_LEVEL if self.pseudo.lower() == NO_PSEUDO else GRID_LEVEL
+
     def __str__(self) -> str:
         return f"{self.level}, density fitting"
 
@@ -65,11 +80,11 @@ def require() -> ModuleType:
 
 
 def in_time(until: float) -> Callable[[object], None]:
-    """For PySCF to call in every cycle: TemporaryError once `time.monotonic` is past ``until``."""
+    """For PySCF to call in every cycle: OutOfTime once `time.monotonic` is past ``until``."""
 
     def check(cycle: object) -> None:
         if time.monotonic() > until:
-            raise TemporaryError("took longer than the time that was left")
+            raise OutOfTime("took longer than the time that was left")
 
     return check
 
@@ -96,34 +111,120 @@ def solve(
 
     Raises:
         InputError: it is periodic, has elements without basis, or does not converge.
-        TemporaryError: when `time.monotonic` passes ``until`` meanwhile.
+        OutOfTime: when `time.monotonic` passes ``until`` meanwhile.
     """
-    if atoms.pbc.any():
-        raise InputError(f"{label}: is periodic; PySCF's densities are made of molecules here")
     with reported(label):
-        return _solve(atoms, settings, label, until)
+        method = converged(atoms, settings, label, until)
+        return _density(method, atoms, settings, until), _valence(method.mol, atoms)
 
 
-def _solve(
-    atoms: Atoms, settings: Settings, label: str, until: float
-) -> tuple[Volume, dict[int, float]]:
-    from pyscf import dft
+class PySCF:
+    """PySCF with the given settings, as `Engine` of solution.py says.
 
+    Args:
+        settings: the level of theory, which alone says what the answers are.
+        begin: makes the density matrix that a molecule's SCF begins with, else PySCF does.
+    """
+
+    def __init__(self, settings: Settings, begin: Begin | None = None) -> None:
+        self.settings, self.begin = settings, begin
+        self.source = f"PySCF {require().__version__}, {settings}"
+        self.method = asdict(settings) | {"program": "pyscf"}
+
+    def solve(self, atoms: Atoms, label: str, density: bool, until: float) -> Solution:
+        """Energy, forces and dipole of one molecule; its density where it is wanted."""
+        with reported(label):
+            method = converged(atoms, self.settings, label, until, self.begin)
+            forces = _forces(method)
+            in_time(until)({})
+            volume = _density(method, atoms, self.settings, until) if density else None
+            energy, dipole = float(method.e_tot) * HARTREE, _dipole(method)
+        electrons, valence = float(method.mol.nelectron), _valence(method.mol, atoms)
+        return Solution(atoms, energy, forces, dipole, electrons, valence, volume)
+
+    def free_atom(self, number: int, until: float) -> float:
+        """Energy of an atom, eV, spin-polarised, in its ground state's multiplicity."""
+        multiplicity = 1 + round(ground_state_magnetic_moments[number])
+        atom = Atoms([number], info={"multiplicity": multiplicity})
+        label = f"the free atom of {chemical_symbols[number]}"
+        with reported(label):
+            return float(converged(atom, self.settings, label, until).e_tot * HARTREE)
+
+
+def converged(
+    atoms: Atoms, settings: Settings, label: str, until: float, begin: Begin | None = None
+) -> RKS | UKS:
+    """The Kohn-Sham method of a molecule, its SCF done.
+
+    Raises:
+        InputError: it is periodic, or ``begin`` has no answer; NotConverged. OutOfTime.
+    """
+    from pyscf import df, dft
+
+    if atoms.pbc.any():
+        raise InputError(
+            f"{label}: is periodic; PySCF's densities are made of molecules here, "
+            "those of crystals with --engine cp2k"
+        )
     molecule = _molecule(atoms, settings)
-    method = (dft.UKS if molecule.spin else dft.RKS)(molecule).density_fit()
+    basis = df.aug_etb(molecule, RATIO) if molecule._pseudo else None  # else PySCF's tables
+    method = (dft.UKS if molecule.spin else dft.RKS)(molecule).density_fit(auxbasis=basis)
     method.xc, method.callback = settings.xc, in_time(until)
-    energy = method.kernel()
+    method.grids.level, method.conv_tol = settings.grid_level, TOLERANCE
+    if molecule.nao <= KEPT:
+        method.with_df.build()
+    method.kernel(dm0=None if begin is None else _first(method, begin, label))
     if not method.converged:
-        raise InputError(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
-    matrices = np.asarray(method.make_rdm1())
-    dipole = np.asarray(method.dip_moment(unit="DEBYE", verbose=0))
+        raise NotConverged(f"{label}: the SCF did not converge in {method.max_cycle} cycles")
+    return method
+
+
+def _first(method: RKS | UKS, begin: Begin, label: str) -> np.ndarray:
+    """The density matrix to begin with, good enough for DIIS to keep its Fock matrix, too."""
+    method.diis_start_cycle = 0
+    try:
+        return begin(method)
+    except InputError as error:
+        raise InputError(f"{label}: --start density: {error}") from error
+
+
+def _forces(method: RKS | UKS) -> np.ndarray:
+    """(A, 3) eV/Angstrom, on a finer grid than the SCF's, without what moving grids would add.
+
+    With that they would be the derivative of a coarse grid's energy, whose error is larger than
+    theirs (2.6 for 0.4 meV/Angstrom).
+    """
+    from pyscf.dft import Grids
+
+    gradient = method.nuc_grad_method()
+    gradient.grids = Grids(method.mol)
+    gradient.grids.level = FORCES_GRID_LEVEL
+    return np.asarray(-gradient.kernel() * (HARTREE / BOHR))
+
+
+def _dipole(method: RKS | UKS) -> np.ndarray:
+    """(3,) D."""
+    return np.asarray(method.dip_moment(unit="DEBYE", verbose=0))
+
+
+def _density(method: RKS | UKS, atoms: Atoms, settings: Settings, until: float) -> Volume:
+    """On a grid around the molecule; with spin where electrons are unpaired."""
+    molecule, matrices = method.mol, np.asarray(method.make_rdm1())
     grid = by_spacing(atoms, settings.spacing, settings.margin)
-    notes = {"electrons": float(molecule.nelectron), "energy": energy * HARTREE, "dipole": dipole}
     pair = matrices if matrices.ndim == 3 else np.stack([matrices / 2, matrices / 2])
-    up, down = (_on_grid(molecule, matrix, grid) for matrix in pair)
-    spin = up - down if molecule.spin else None
+    up, down = (_on_grid(molecule, matrix, grid, until) for matrix in pair)
+    notes = {
+        "electrons": float(molecule.nelectron),
+        "energy": float(method.e_tot) * HARTREE,
+        "dipole": _dipole(method),
+    }
+    return Volume(atoms, grid, up + down, up - down if molecule.spin else None, notes)
+
+
+def _valence(molecule: Mole, atoms: Atoms) -> dict[int, float]:
+    """Electrons that a neutral atom of each element brings."""
     charges = zip(atoms.numbers.tolist(), molecule.atom_charges().tolist(), strict=True)
-    return Volume(atoms, grid, up + down, spin, notes), {z: float(q) for z, q in charges}
+    return {z: float(q) for z, q in charges}
 
 
 def _molecule(atoms: Atoms, settings: Settings) -> Mole:
@@ -132,107 +233,29 @@ def _molecule(atoms: Atoms, settings: Settings) -> Mole:
     places = zip(atoms.get_chemical_symbols(), atoms.positions / BOHR, strict=True)
     molecule = gto.Mole(verbose=0, unit="Bohr", basis=settings.basis)
     molecule.atom = [(symbol, tuple(place)) for symbol, place in places]
-    if settings.pseudo.lower() != "none":
+    if settings.pseudo.lower() != NO_PSEUDO:
         molecule.pseudo = settings.pseudo
     charge, spin = state(atoms)
     molecule.charge, molecule.spin = charge, spin - 1
-    return molecule.build()
+    return _with_projector(molecule.build())
 
 
-def _on_grid(molecule: Mole, matrix: np.ndarray, grid: volumetric.Grid) -> np.ndarray:
+def _with_projector(molecule: Mole) -> Mole:
+    """PySCF's forces want a pseudopotential with a projector, and hydrogen's and helium's have
+    none: one of zero strength is added where there is no other."""
+    entries = list(molecule._pseudo.values())
+    if not any(entry[PROJECTORS] for entry in entries):
+        for entry in entries:
+            entry[PROJECTORS:] = [1, [1.0, 1, [[0.0]]]]
+    return molecule
+
+
+def _on_grid(molecule: Mole, matrix: np.ndarray, grid: volumetric.Grid, until: float) -> np.ndarray:
     """Density of one density matrix, (n1, n2, n3) e/Angstrom^3."""
-    values = np.empty(grid.size)
+    values, check = np.empty(grid.size), in_time(until)
     for start in range(0, grid.size, BLOCK):
+        check({})
         points = grid.points(start, min(start + BLOCK, grid.size)) / BOHR
         orbitals = molecule.eval_gto("GTOval", points)  # (P, O)
         values[start : start + BLOCK] = np.einsum("po,po->p", orbitals @ matrix, orbitals)
     return values.reshape(grid.shape) / BOHR**3
-
-
-class Store:
-    """Finished molecules beside the output, one file each, found again by what they are."""
-
-    def __init__(self, output: Path, settings: Settings) -> None:
-        place = placed(output)
-        self.folder = place.with_name(place.name + ".molecules")
-        self.settings = json.dumps(asdict(settings), sort_keys=True)
-
-    def path(self, atoms: Atoms) -> Path:
-        """Where a molecule at these settings is kept."""
-        digest = hashlib.sha256(self.settings.encode())
-        for part in (atoms.numbers.astype(np.int64), atoms.positions.astype(np.float64)):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        stated = [total_charge(atoms) or 0, (multiplicity(atoms) or 1) - 1]
-        digest.update(json.dumps(stated).encode())
-        return self.folder / f"{digest.hexdigest()[:24]}.h5"
-
-    def find(self, atoms: Atoms) -> tuple[Volume, dict[int, float]] | None:
-        """A molecule that was finished earlier; a damaged file counts as none."""
-        path = self.path(atoms)
-        if not path.exists():
-            return None
-        try:
-            volume = volumetric.h5.read(path)
-            table = json.loads(path.with_suffix(".json").read_text())
-        except (NeupolError, OSError, ValueError):
-            return None
-        return volume, {int(z): float(q) for z, q in table.items()}
-
-    def keep(self, volume: Volume, charges: dict[int, float]) -> None:
-        """Put a finished molecule down; it is complete or not there."""
-        self.folder.mkdir(exist_ok=True)
-        path = self.path(volume.atoms)
-        path.with_suffix(".json").write_text(json.dumps(charges))
-        volumetric.h5.write(path, [volume], "PySCF")
-
-    def clear(self) -> None:
-        """Remove what the finished output has."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def collect(
-    frames: Iterable[tuple[str, Atoms]],
-    output: Path,
-    settings: Settings,
-    counts: tuple[int, ...] | None = None,
-    seed: int = 0,
-    skip: bool = True,
-    spin: bool = False,
-    tick: Callable[[str, str | None], None] = lambda label, trouble: None,
-) -> Report:
-    """Write the density file of all molecules; those finished by an earlier call are not remade.
-
-    ``skip`` goes on after a molecule that cannot be made (it is in the report). The finished ones
-    stay in ``OUTPUT.molecules`` until every molecule is in the output.
-    """
-    version = require().__version__
-    store, valences = Store(output, settings), dict[int, float]()
-    source = f"PySCF {version}, {settings}"
-    with DensityWriter(output, source=source, spin=spin) as writer:
-        collector = Collector(writer)
-        for label, atoms in frames:
-            trouble = None
-            try:
-                volume, charges = _found_or_made(store, atoms, settings, label)
-                collector.add(label, volume, identity=collector.report.read)
-                valences |= charges
-            except InputError as error:
-                if not skip:
-                    raise
-                trouble = str(error)
-                collector.report.failed.append(trouble)
-            tick(label, trouble)
-        report = collector.finish(counts, seed, valences)
-    if not report.failed:
-        store.clear()
-    return report
-
-
-def _found_or_made(
-    store: Store, atoms: Atoms, settings: Settings, label: str
-) -> tuple[Volume, dict[int, float]]:
-    solution = store.find(atoms)
-    if solution is None:
-        solution = solve(atoms, settings, label)
-        store.keep(*solution)
-    return solution

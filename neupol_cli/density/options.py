@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
+from neupol_cli.completion import trained
+
 ModelOption = Annotated[
-    str | None, typer.Option("-m", "--model", help="Bundled name, run folder or checkpoint.")
+    str | None,
+    typer.Option(
+        "-m", "--model", autocompletion=trained, help="Bundled name, run folder or checkpoint."
+    ),
 ]
 SpacingOption = Annotated[
     float | None, typer.Option(help="Largest step of the grid, Angstrom (default: 0.2).")

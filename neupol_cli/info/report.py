@@ -110,6 +110,8 @@ def _kernels() -> Fact:
         folder = compiler.folder()
         loaded = compiler.library(compiler.HEADERS / PROBE, {"REAL": "float"}) is not None
     state = "work" if loaded else "do not work; PyTorch computes the same, slower"
+    if compiler.found() is None:
+        state = "not built, for there is no compiler; PyTorch computes the same, slower"
     if not compiler.enabled():
         state = "are switched off by NEUPOL_KERNELS=0"
     kept = "nowhere" if folder is None else str(folder)

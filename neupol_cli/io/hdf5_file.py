@@ -20,6 +20,7 @@ import numpy as np
 
 from neupol_cli import provenance
 from neupol_cli.errors import InputError, NeupolError, StorageError
+from neupol_cli.validation import other_format
 
 if TYPE_CHECKING:
     import h5py
@@ -81,9 +82,8 @@ def _inspect(file: h5py.File, path: str | Path) -> None:
 
     if file.attrs.get("format") != FORMAT:
         raise InputError(f"{path}: HDF5, but not written by neupol; convert it with `neupol data`")
-    version = int(file.attrs["version"])
-    if version != VERSION:
-        raise InputError(f"{path}: format version {version}; this neupol reads version {VERSION}")
+    if problem := other_format(int(file.attrs["version"]), VERSION):
+        raise InputError(f"{path}: {problem}")
     size = Path(path).stat().st_size
     for count, (name, item) in enumerate(_walk(file, "", 0)):
         if count > OBJECTS:

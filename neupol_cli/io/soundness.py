@@ -28,26 +28,39 @@ def check(atoms: Atoms, label: str, line: int = 0) -> None:
     where = _Places(label, line)
     if len(atoms) == 0:
         raise InputError(f"{label}: has no atoms")
-    positions = atoms.positions
-    bad = ~(np.abs(positions) < FARTHEST).all(axis=1)  # also true for NaN
-    if bad.any():
-        index = int(bad.argmax())
-        raise InputError(f"{where(index)}: atom {index + 1} is not at a finite place")
+    check_places(atoms, label, line)
     unknown = (atoms.numbers < 1) | (atoms.numbers > 118)
     if unknown.any():
         index = int(unknown.argmax())
         raise InputError(
             f"{where(index)}: atom {index + 1} has atomic number {atoms.numbers[index]}"
         )
-    periodic = np.asarray(atoms.cell.array)[atoms.pbc]  # (k,3)
-    _check_cell(periodic, label)
-    pair = _close_pair(positions, periodic)
+    pair = _close_pair(atoms.positions, _periodic(atoms))
     if pair is not None:
         first, second = sorted(pair)
         raise InputError(
             f"{where(second)}: atoms {first + 1} and {second + 1} are on one spot "
             f"(nearer than {CLOSEST} Angstrom, periodic images included)"
         )
+
+
+def check_places(atoms: Atoms, label: str, line: int = 0) -> None:
+    """Refuse a structure on its way that has flown apart, or whose cell has collapsed.
+
+    Raises:
+        InputError: a coordinate that is not finite, a degenerate cell.
+    """
+    bad = ~(np.abs(atoms.positions) < FARTHEST).all(axis=1)  # also true for NaN
+    if bad.any():
+        index = int(bad.argmax())
+        where = _Places(label, line)
+        raise InputError(f"{where(index)}: atom {index + 1} is not at a finite place")
+    _check_cell(_periodic(atoms), label)
+
+
+def _periodic(atoms: Atoms) -> np.ndarray:
+    """(k, 3) the cell's vectors along directions that repeat."""
+    return np.asarray(atoms.cell.array)[atoms.pbc]
 
 
 class _Places:

@@ -71,21 +71,38 @@ class NeutralAtom:
 @cache
 def neutral_atom(free: FreeAtom) -> NeutralAtom:
     """The potential of a free atom."""
+    radii, inside, outer = _shells(free)
+    core = _core_radius(free)
+    volts = free.electrons * _core(radii, core) - (inside / radii + outer)
+    middle = volts[0]
+    if core > 0.0:
+        electrons = outer[0] + 1.5 * inside[0] / radii[0]
+        middle = free.electrons * np.sqrt(2 / np.pi) / core - electrons
+    radii, volts = np.append(0.0, radii), np.append(middle, volts)
+    second = free.moment(2) - 3 * core**2 * free.electrons  # of the charge, less the core's
+    return NeutralAtom(free.number, radii, COULOMB * volts, COULOMB * 2 * np.pi / 3 * second)
+
+
+@cache
+def screening(free: FreeAtom) -> tuple[np.ndarray, np.ndarray]:
+    """The potential of a free atom's electrons without its core.
+
+    Returns:
+        Radii (K,) in Angstrom, the first one zero, and r times the potential there, e; from the
+        last radius on that is the number of electrons.
+    """
+    radii, inside, outer = _shells(free)
+    return np.append(0.0, radii), np.append(0.0, inside + radii * outer)
+
+
+def _shells(free: FreeAtom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Radii (K,), electrons inside of each, and the potential of those outside, e/Angstrom."""
     radii = free.radii[1:-1]  # equal steps of ln r
     density = free.density(radii)
     inside = _within(radii, density)
     scale = free.electrons / inside[-1]  # of what the integration itself loses
     outside = 4 * np.pi * _integral(radii, radii**2 * density)
-    outer = outside[-1] - outside
-    core = _core_radius(free)
-    volts = free.electrons * _core(radii, core) - scale * (inside / radii + outer)
-    middle = volts[0]
-    if core > 0.0:
-        electrons = outer[0] + 2 * np.pi * density[0] * radii[0] ** 2
-        middle = free.electrons * np.sqrt(2 / np.pi) / core - scale * electrons
-    radii, volts = np.append(0.0, radii), np.append(middle, volts)
-    second = free.moment(2) - 3 * core**2 * free.electrons  # of the charge, less the core's
-    return NeutralAtom(free.number, radii, COULOMB * volts, COULOMB * 2 * np.pi / 3 * second)
+    return radii, scale * inside, scale * (outside[-1] - outside)
 
 
 def _core_radius(free: FreeAtom) -> float:

@@ -125,7 +125,7 @@ def dataset_of(path: str | Path) -> Dataset:
         )
     provenance.inputs(path)
     dataset = hdf5.read(path)
-    if dataset.kind != "structures":
+    if dataset.kind == "nbody":
         raise InputError(f"{path}: holds {dataset.kind}; properties are labels of structures")
     return dataset
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +72,7 @@ def _check(output: Path, said: Said) -> None:
 
 def _check_run(run: Path, said: Said) -> None:
     """InputError where no command makes the same run from its beginning."""
-    if "--resume" in shlex.split(said.command):
+    if "--resume" in said.words:
         raise InputError(f"{run}: was resumed with other options; no one command makes it")
     trained = _is_training(run)
     if trained and Folder(run).read_config()["options"]["minutes"] is not None:
@@ -102,7 +101,7 @@ def _check_new(output: Path, new: Path | None) -> None:
 def _made(output: Path, said: Said, scratch: Path, run: Run) -> Path:
     """What the command writes in the place of the output: that of its name or, if it was given
     another one since, the only one of its kind."""
-    words = shlex.split(said.command)[1:]
+    words = said.words
     places, printed = scratch / "files", scratch / "stdout"
     places.mkdir()
     with (
@@ -146,7 +145,10 @@ def _is_training(run: Path) -> bool:
 
 def _check_same(output: Path, said: Said, made: Path) -> None:
     """Says why an output is not made again, where its record tells."""
-    now = records.read(made)
+    try:
+        now = records.read(made)
+    except InputError as error:
+        raise InputError(f"{output}: its command makes nothing like it ({said.command})") from error
     if said.models != now.models:
         raise CheckpointError(f"{output}: was made by another model (SHA-256)")
     if said.inputs != now.inputs:

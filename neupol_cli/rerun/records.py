@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 import re
+import shlex
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from neupol_cli.io import compressed, hdf5_file
 from neupol_cli.io.structure_formats import comment
 from neupol_cli.io.structures import is_dataset
 from neupol_cli.provenance import CUT, DIGITS, KEY, Record
+from neupol_cli.rerun import pictures
 from neupol_cli.simulation.run_folder import SETTINGS
 from neupol_cli.training.run import Folder
 from neupol_cli.validation import mismatch
@@ -46,6 +50,21 @@ class Said:
     inputs: Mapping[str, str | None]
 
     @property
+    def words(self) -> list[str]:
+        """The command line without ``neupol``.
+
+        Raises:
+            InputError: it is none that makes an output.
+        """
+        try:
+            name, *words = shlex.split(self.command)
+        except ValueError:  # no words, or quotes that do not end
+            name, words = "", []
+        if name != "neupol" or not words or "rerun" in words[:1]:
+            raise InputError(f"'{self.command[:60]}' is no command of neupol that makes an output")
+        return words
+
+    @property
     def is_cut(self) -> bool:
         """Whether there was no room for the whole command."""
         return self.command.endswith(CUT)
@@ -57,18 +76,7 @@ def read(path: Path) -> Said:
     Raises:
         InputError: nothing, or it is damaged.
     """
-    if path.is_dir():
-        found: object = _of_folder(path)
-    elif not path.is_file():
-        raise InputError(f"{path}: no such file")
-    elif is_dataset(path):
-        with hdf5_file.opened(path) as file:
-            found = _parsed(str(file.attrs.get(KEY, "")))
-    elif path.suffix == ".npz":
-        found = _of_npz(path)
-    else:
-        with compressed.open_text(path) as stream:
-            found = _of_text(stream)
+    found = _of_folder(path) if path.is_dir() else _of_file(path)
     if isinstance(found, Said):
         return found
     if found is None or mismatch(found, Record, KEY):
@@ -76,12 +84,34 @@ def read(path: Path) -> Said:
     return Said(**cast(Record, found))
 
 
+def _of_file(path: Path) -> object:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if is_dataset(path):
+        with hdf5_file.opened(path) as file:
+            return _parsed(str(file.attrs.get(KEY, "")))
+    if path.suffix == ".npz":
+        return _of_npz(path)
+    if path.suffix.lower() in pictures.PLACES:
+        return _parsed(pictures.record(path))
+    return _of_text_file(path)
+
+
+def _of_text_file(path: Path) -> object:
+    try:
+        with compressed.open_text(path) as stream:
+            return _of_text(stream)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise InputError(f"{path}: the compressed file is not whole ({error})") from error
+
+
 def _of_folder(path: Path) -> object:
     """Of a training, or of a dynamics."""
     settings = path / SETTINGS
     if settings.is_file():
-        with compressed.open_text(settings) as stream:
-            return _of_text(stream)
+        return _of_text_file(settings)
     folder = Folder(path)
     return folder.read_config().get("provenance") if folder["config.json"].is_file() else None
 

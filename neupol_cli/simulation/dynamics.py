@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from ase import units
 
+from neupol_cli.errors import CheckpointError, StorageError
 from neupol_cli.progress import Tick
 from neupol_cli.simulation import integrators
 from neupol_cli.simulation.integrators import Ensemble
@@ -173,15 +174,18 @@ def move(potential: Potential, plan: Plan, state: State, files: Files, tick: Tic
 
     Raises:
         DivergedError: an answer is not finite; the state of some time before is kept.
+        CheckpointError: the files are shorter than the state says, or it is another ensemble's.
+        StorageError: the disk is full or refuses.
     """
     atoms = state.atoms
     atoms.calc = potential.calculator()
+    plan.ensemble.check(state.label, atoms)
     dynamics = integrators.build(atoms, plan.ensemble, state.random)
     integrators.restore(dynamics, state.integrator)
     dynamics.nsteps = state.step
     watch = Watch(potential, state.label, state.doubts)
     outside = False
-    with _Record(potential, plan, state, files) as record:
+    with _reported(files), _Record(potential, plan, state, files) as record:
         if not state.step and not state.sizes[0]:
             record.frame(dynamics)
         while dynamics.nsteps < plan.steps and not outside:
@@ -195,6 +199,17 @@ def move(potential: Potential, plan: Plan, state: State, files: Files, tick: Tic
         record.save(dynamics)
     why = [f"stopped at step {state.step}, where it left the model's domain"] if outside else []
     return _moved(state, plan, files, [*why, *watch.new(atoms)])
+
+
+@contextmanager
+def _reported(files: Files) -> Iterator[None]:
+    """Turns what the operating system says about the files that grow into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{files.trajectory}: {error.strerror}; --resume goes on when there is room"
+        ) from error
 
 
 class _Record:
@@ -246,7 +261,13 @@ class _Record:
 
 
 def _cut(path: Path, size: int) -> TextIO:
-    """A file to append to, without what is behind its first ``size`` bytes."""
+    """A file to append to, without what is behind its first ``size`` bytes.
+
+    Raises:
+        CheckpointError: it has fewer, and a part of the way is lost.
+    """
+    if (path.stat().st_size if path.exists() else 0) < size:
+        raise CheckpointError(f"{path}: is shorter than it was when the run's state was saved")
     stream = path.open("a")
     stream.truncate(size)
     stream.seek(size)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import numpy as np
+
 from neupol_cli.domain import doubts
 from neupol_cli.errors import DivergedError, InputError
 from neupol_cli.io import structures
@@ -81,7 +83,9 @@ def answers(work: Callable[[S], A], items: Iterable[S], handling: Handling) -> I
 
     def attempted(item: S) -> A | InputError | DivergedError:
         try:
-            return work(item)
+            # What is not finite is refused as soon as the model meets it.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return work(item)
         except (InputError, DivergedError) as error:
             return error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import CheckpointError, InputError, UsageError
+from neupol_cli.options import COUPLINGS, PRESSURES, TEMPERATURES, TIMESTEPS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -59,10 +60,10 @@ class Ensemble:
     kind: str
     thermostat: str
     barostat: str
-    temperature: float
-    pressure: float
-    timestep: float
-    coupling: float
+    temperature: Annotated[float, TEMPERATURES]
+    pressure: Annotated[float, PRESSURES]
+    timestep: Annotated[float, TIMESTEPS]
+    coupling: Annotated[float, COUPLINGS]
 
     def __post_init__(self) -> None:
         """Refuses words that there are not (UsageError)."""
@@ -162,7 +163,9 @@ def kept(dynamics: MolecularDynamics) -> dict[str, torch.Tensor]:
 
 
 def restore(dynamics: MolecularDynamics, values: Mapping[str, torch.Tensor]) -> None:
-    """Puts back what `kept` gave."""
+    """Puts back what `kept` gave; CheckpointError where it is another ensemble's."""
+    if {*values} != {*KEPT[type(dynamics)]}:
+        raise CheckpointError("the state is not one of the ensemble that settings.json names")
     for name in KEPT[type(dynamics)]:
         path, _, last = name.rpartition(".")
         owner = attrgetter(path)(dynamics) if path else dynamics

@@ -26,7 +26,7 @@ class Going:
     Attributes:
         folder: of the run.
         handling: of doubts and bad structures.
-        accept: go on where the model's domain is left.
+        accept: go on where the model's domain is left, as a run does that was begun so.
     """
 
     folder: Path
@@ -55,11 +55,12 @@ def begin(
         named = enumerate(each.accepted(files, potential, going.handling))
         states = list(each.answers(start, named, going.handling))
         places = run_folder.files(going.folder, len(states))
-        for state, place in zip(states, places, strict=True):
+        items = list(zip(states, places, strict=True))
+        for state, place in items:
             state.save(place.state)
-        settings = replace(settings, structures=len(states))
+        settings = replace(settings, structures=len(states), accept=going.accept)
         settings.write(going.folder)
-        yield from _moved(going, settings, potential, states, places)
+        yield from _moved(going, settings, potential, items)
 
 
 def resume(
@@ -84,29 +85,28 @@ def resume(
     loaded = Potential.load(settings.model, device, settings.dtype, ensemble.kind == "npt")
     potential = replace(loaded, name=settings.name)
     with locked_folder(going.folder):
-        if steps is not None:
-            settings = replace(settings, steps=steps)
+        before, accept = settings, settings.accept or going.accept
+        settings = replace(settings, steps=before.steps if steps is None else steps, accept=accept)
+        if settings != before:
             settings.write(going.folder)
         places = run_folder.files(going.folder, settings.structures)
-        states = [State.load(place.state) for place in places]
-        yield from _moved(going, settings, potential, states, places)
+        items = [(State.load(place.state), place) for place in places]
+        yield from _moved(going, settings, potential, items)
 
 
 def _moved(
     going: Going,
     settings: Settings,
     potential: Potential,
-    states: Sequence[State],
-    places: Sequence[Files],
+    items: Sequence[tuple[State, Files]],
 ) -> Iterator[Moved]:
     """All structures to the end, some at a time; one alone shows how far it is."""
-    plan = Plan(settings.ensemble, settings.steps, settings.every, going.accept)
+    plan = Plan(settings.ensemble, settings.steps, settings.every, settings.accept)
 
     def moved(tick: Tick, item: tuple[State, Files]) -> Moved:
         return dynamics.move(potential, plan, *item, tick)
 
-    items = zip(states, places, strict=True)
-    if len(states) > 1 and workers() > 1:
+    if len(items) > 1 and workers() > 1:
         yield from each.answers(partial(moved, lambda step: None), items, going.handling)
         return
     with counted("steps", settings.steps) as tick:

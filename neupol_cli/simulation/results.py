@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -13,9 +13,11 @@ import numpy as np
 
 from neupol_cli import __version__, provenance
 from neupol_cli.errors import UsageError
-from neupol_cli.io import structures
+from neupol_cli.io import structures, units
 from neupol_cli.io.files import atomic, checked_target
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.models.property import UNCERTAINTY
+from neupol_cli.targets import TARGETS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 
 Results = Mapping[str, Target]
 ENDINGS = (".extxyz", ".xyz")
+SUFFIXES = {units.suffix(unit) for unit in (*units.UNITS, *(t.unit for t in TARGETS.values()))}
+# What relax, md and vib say of a frame besides.
+OURS = (
+    "step", "time_fs", "optimizer", "steps", "converged", "mode", "wavenumber_per_cm",
+    "intensity_km_per_mol", "displacement",
+)  # fmt: skip
 
 
 def results_of(atoms: Atoms, stress: bool = False) -> Results:
@@ -49,10 +57,21 @@ def largest_force(atoms: Atoms) -> float:
 
 
 def marked(atoms: Atoms, potential: Potential, info: Mapping[str, object]) -> Atoms:
-    """A copy that says, in a file, what moved it and how far that came."""
+    """A copy that says, in a file, what moved it and how far that came, and no longer what an
+    earlier command found, where its atoms were then."""
     copy = atoms.copy()
+    known = {*TARGETS, *potential.model.targets}
+    for entries in (copy.info, copy.arrays):
+        for key in [key for key in entries if key in OURS or _is_result(key, known)]:
+            del entries[key]
     copy.info |= {"model": potential.name, "neupol": __version__, **info}
     return copy
+
+
+def _is_result(key: str, known: Collection[str]) -> bool:
+    """Whether it is called as `structures.annotated` calls a target in any unit."""
+    stems = (key.removesuffix(f"_{unit}") for unit in SUFFIXES)
+    return any(stem != key and stem.removesuffix(UNCERTAINTY) in known for stem in stems)
 
 
 def checked_output(output: Path | None) -> None:

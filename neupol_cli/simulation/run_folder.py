@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from neupol_cli import provenance, registry
 from neupol_cli.errors import CheckpointError, InputError, UsageError
 from neupol_cli.io.files import locked_folder, write_json
+from neupol_cli.models.settings import Range
 from neupol_cli.simulation.dynamics import Files
 from neupol_cli.simulation.integrators import Ensemble
+from neupol_cli.simulation.state import DAMAGE
+from neupol_cli.validation import check_settings, other_format
 
 SETTINGS = "settings.json"
+FORMAT = 1
 TO_FS = {"fs": 1.0, "ps": 1e3, "ns": 1e6}
 
 
@@ -33,6 +39,7 @@ class Settings:
         every: steps between frames.
         steps: that were wanted last.
         structures: how many move.
+        accept: whether they go on where the model's domain is left.
     """
 
     name: str
@@ -40,13 +47,14 @@ class Settings:
     sha256: str
     dtype: str
     ensemble: Ensemble
-    every: int
-    steps: int
-    structures: int
+    every: Annotated[int, Range(1, sys.maxsize)]
+    steps: Annotated[int, Range(0, sys.maxsize)]
+    structures: Annotated[int, Range(0, sys.maxsize)]
+    accept: bool = False  # as runs of before mean it
 
     def write(self, folder: Path) -> None:
         """Into a folder; errors as ``files.atomic``."""
-        write_json(folder / SETTINGS, asdict(self))
+        write_json(folder / SETTINGS, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
@@ -62,8 +70,12 @@ class Settings:
         try:
             stored = json.loads(path.read_text())
             stored.pop(provenance.KEY, None)
+            if problem := other_format(stored.pop("format", FORMAT), FORMAT):
+                raise CheckpointError(f"{path}: {problem}")
             settings = cls(**stored | {"ensemble": Ensemble(**stored["ensemble"])})
-        except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
+            check_settings(settings)
+            check_settings(settings.ensemble)
+        except (*DAMAGE, UsageError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
         if model_digest(settings.model) != settings.sha256:
             raise CheckpointError(
@@ -83,17 +95,15 @@ def lasting(source: str) -> str:
     return str(path.absolute()) if path.exists() else source
 
 
-def files(folder: Path, structures: int) -> list[Files]:
+def files(folder: Path, structures: int) -> Iterator[Files]:
     """Of each structure; numbered from 0 where there are several."""
-    marks = [f"-{k}" for k in range(structures)] if structures > 1 else [""]
-    return [
-        Files(
+    for k in range(structures):
+        mark = f"-{k}" if structures > 1 else ""
+        yield Files(
             folder / f"trajectory{mark}.extxyz",
             folder / f"energies{mark}.tsv",
             folder / f"last{mark}.state",
         )
-        for mark in marks
-    ]
 
 
 @contextmanager

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from neupol_cli import checkpoint
-from neupol_cli.errors import CheckpointError
+from neupol_cli.errors import CheckpointError, InputError
+from neupol_cli.io import soundness
 from neupol_cli.io.structures import DOUBTS
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+DAMAGE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)  # of a tree from a file
 
 
 @dataclass
@@ -71,8 +74,10 @@ class State:
         try:
             random.bit_generator.state = json.loads(tree["random"])
             atoms: Atoms = decode(tree["atoms"])
+            soundness.check_places(atoms, tree["label"])
             sizes = int(tree["sizes"][0]), int(tree["sizes"][1])
-            rest = tree["step"], tree["integrator"], sizes, tuple(tree["doubts"])
-        except (KeyError, TypeError, ValueError) as error:
+            kept = {name: value.double() for name, value in tree["integrator"].items()}
+            rest = int(tree["step"]), kept, sizes, tuple(tree["doubts"])
+        except (*DAMAGE, InputError) as error:
             raise CheckpointError(f"{path}: is no state of `neupol md`: {error}") from error
         return cls(tree["label"], atoms, random, *rest)

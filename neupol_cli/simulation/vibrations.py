@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from neupol_cli.models.property import PropertyModel
 
 STATIONARY = 0.05  # eV/Angstrom: a larger force, and frequencies are not those of a minimum
+FLAT = 1e-8  # eV, 1e-4/cm: a smaller one is none, as of parts that do not see each other
 KM_PER_MOL = 42.255  # of a (D/Angstrom)^2/amu (Porezag, Pederson, Phys. Rev. B 54, 7830, 1996)
 DIPOLE = "dipole"
 
@@ -113,7 +114,7 @@ def vibrate(potential: Potential, options: VibOptions, named: tuple[str, Atoms])
     geometry = geometry_of(atoms) if not atoms.pbc.any() and len(moving) == len(atoms) else None
     rigid = _rigid(atoms, by_mass, geometry)
     energy, fmax = float(atoms.get_potential_energy()), largest_force(atoms)
-    real = energies[~rigid & (energies.imag == 0)].real
+    real = energies[~rigid & (energies.real > FLAT)].real
     gas = ideal_gas(atoms, energy, real, geometry, options) if geometry else None
     doubts = [*_of_modes(energies[~rigid], fmax), *potential.untaught()]
     return Vibrated(
@@ -198,8 +199,10 @@ def _of_modes(energies: np.ndarray, fmax: float) -> list[str]:
     doubts = []
     if fmax > STATIONARY:
         doubts.append(f"not at a stationary point: a force of {fmax:.3g} eV/Angstrom; relax first")
-    if imaginary := int((energies.imag > 0).sum()):
+    if imaginary := int((energies.imag > FLAT).sum()):
         doubts.append(f"no minimum: {imaginary} of the frequencies are imaginary")
+    if zero := int((np.abs(energies) <= FLAT).sum()):
+        doubts.append(f"no minimum: {zero} of the frequencies are zero")
     return doubts
 
 

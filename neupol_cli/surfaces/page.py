@@ -98,7 +98,9 @@ def page(scene: Scene) -> str:
     )  # fmt: skip
     structure = [_spheres(seen), *_sticks(seen)]
     surfaces = [_surfaces(layer, frame) for layer in scene.layers]
-    for drawn in (*structure, *_cell(frame), *chain(*surfaces)):
+    # k3d's own numbers are addresses in memory; none may be zero, its colour bar's.
+    for number, drawn in enumerate((*structure, *_cell(frame), *chain(*surfaces)), 1):
+        drawn.id = number
         plot += drawn
     # "<" is escaped so that no name in the data can end the script element.
     data = json.dumps(_described(scene, seen, structure, surfaces), separators=(",", ":"))

@@ -21,7 +21,7 @@ from neupol_cli.models.base import Measured
 from neupol_cli.provenance import Record
 from neupol_cli.training import config_overrides, presets
 from neupol_cli.training.loop import Trainer
-from neupol_cli.training.options import ChosenOptions, Options
+from neupol_cli.training.options import ChosenOptions, Options, spelled
 from neupol_cli.training.request import Request
 from neupol_cli.training.run import Folder, Run, RunConfig
 from neupol_cli.training.runlog import Silence, reporter
@@ -42,10 +42,6 @@ CHANGEABLE = {
 }  # fmt: skip
 
 ELSEWHERE = {"data", "device", "save_every"}  # of these, what makes no other run
-
-
-# What is not spelled as it is called.
-SPELLED = {"start": "--from", "dtype": "--default-dtype", "model": "MODEL"}
 
 
 class Result(TypedDict):
@@ -174,6 +170,7 @@ def _run(
             voice.say(_introduction(options, trainer, start))
             test = run.work()
     finally:
+        run.close()
         voice.close()
     now = trainer.now
     return {
@@ -253,9 +250,9 @@ def _continued(earlier: Options, options: Options, given: set[str]) -> ChosenOpt
         if name == "model" and options[name] == earlier.get("preset"):
             continue
         if name not in CHANGEABLE:
-            option = SPELLED.get(name, "--" + name.strip("_").replace("_", "-"))
             raise UsageError(
-                f"the run was begun with {option} {earlier[name]}; a resumed run cannot change it"
+                f"the run was begun with {spelled(name)} {earlier[name]}; a resumed run cannot "
+                "change it"
             )
         if name in LIMITS:
             chosen.update(dict.fromkeys(LIMITS))

@@ -26,7 +26,8 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
     """
     there = dataset.targets
     single = [k for k, t in there.items() if t.per == "structure" and t.values.ndim == 1]
-    states = [name for name in single if name in STATED]  # learnt by nobody who does not say so
+    # Learnt by nobody who does not say so: a structure states them, or its density counts them.
+    states = [name for name in single if name in (*STATED, "electrons")]
     usual = [*(k for k in single if k not in states), *([FORCES] if FORCES in there else [])]
     vectors = [name for name in TARGETS if name not in usual and is_vector(dataset, name)]
     learnable = [*usual, *vectors, *states]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 OTHERS = 0.1  # the rate of what is no matrix
+HIGHEST = 1e30  # rate, with which all is lost; torch.optim.Muon refuses what no float32 holds
 FEWEST = 3  # rows and columns; of a row or two there is nothing to make equal
 
 
@@ -57,7 +58,7 @@ class Muon(torch.optim.Optimizer):
         for part, matrices in ((self.adam, False), (self.muon, True)):
             part.state = self.state
             for theirs, mine in zip(part.param_groups, self._groups(matrices), strict=False):
-                theirs["lr"] = mine["lr"]
+                theirs["lr"] = min(mine["lr"], HIGHEST)
         if self.found_inf is None:
             self.adam.step()
             self.muon.step()

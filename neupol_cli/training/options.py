@@ -9,3 +9,14 @@ from typing import Any
 # are filled from here by name, say it again; a mapping of names cannot, hence the Any.
 Options = Mapping[str, Any]
 ChosenOptions = dict[str, Any]
+
+# What is not spelled as it is called, and what no option stands for.
+SPELLED = {"start": "--from", "dtype": "--default-dtype", "model": "MODEL"}
+IMPLIED = ("bounded", "tied", "softened", "cut")
+
+
+def spelled(name: str) -> str:
+    """An option as the command line has it."""
+    if name in IMPLIED:
+        return name
+    return SPELLED.get(name, "--" + name.strip("_").replace("_", "-"))

@@ -7,6 +7,7 @@
     best.safetensors     those with the least validation error, in the end with their test errors
     metrics.jsonl        losses and validation errors by step
     loss.png             the same as a picture
+    events.out.tfevents.*    and for TensorBoard, where it is installed
 
 The state alone decides where a run goes on; every file is replaced in one step. A kill at any
 moment therefore loses the steps since the last state and nothing else.
@@ -28,18 +29,22 @@ from neupol_cli.io import files
 from neupol_cli.models.base import FactsRecord, Measured
 from neupol_cli.models.calibration import without
 from neupol_cli.provenance import Record
+from neupol_cli.training.events import Events
 from neupol_cli.training.interrupt import Interrupted, Interruption
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.options import ChosenOptions
 from neupol_cli.training.runlog import PICTURE_SECONDS, Metrics, Reporter, picture
 from neupol_cli.training.stored_options import StoredOptions
-from neupol_cli.validation import mismatch
+from neupol_cli.validation import mismatch, other_format
+
+FORMAT = 1  # of config.json; that of version 0.1 does not say it
 
 
 class RunConfig(TypedDict, total=False):
-    """config.json: the options, the fingerprint of the data, torchrun's mark where it began, and
-    where the run comes from (neupol_cli/provenance.py)."""
+    """config.json: its format, the options, the fingerprint of the data, torchrun's mark where it
+    began, and where the run comes from (neupol_cli/provenance.py)."""
 
+    format: int
     options: ChosenOptions
     fingerprint: str
     launcher: str
@@ -128,19 +133,23 @@ class Folder:
     def write_config(self, config: RunConfig) -> None:
         """Stores what was asked for."""
         with files.atomic(self["config.json"]) as partial:
-            partial.write_text(json.dumps(config, indent=1) + "\n")
+            partial.write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
 
     def read_config(self) -> RunConfig:
         """What was asked for.
 
         Raises:
-            InputError: if the file is damaged.
+            InputError: if the file is damaged, or of another format.
         """
         try:
             with files.reported(self["config.json"]):
                 config: RunConfig = json.loads(self["config.json"].read_text())
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self['config.json']}: not JSON: {error}") from error
+        if isinstance(config, dict) and (
+            problem := other_format(config.get("format", FORMAT), FORMAT)
+        ):
+            raise InputError(f"{self['config.json']}: {problem}")
         if not isinstance(config, dict) or not {"options", "fingerprint"} <= config.keys():
             raise InputError(f"{self['config.json']}: does not say how the run was begun")
         if problem := mismatch(config, StoredRun, ""):
@@ -189,6 +198,7 @@ class Run:
         self.settings = dict(settings)
         self.group = trainer.group
         self.metrics = Metrics(folder["metrics.jsonl"])
+        self.events: Events | None = None
         self.facts: FactsRecord | None = None
         self.interruption = Interruption(repeats=self.group.world_size > 1)
         self.saved_at = self.drawn_at = time.monotonic()
@@ -213,6 +223,8 @@ class Run:
                 )
         if self.group.is_main:
             self.metrics.rewind(self.trainer.now.step if state else -1)
+            elapsed = self.trainer.elapsed()
+            self.events = Events.of(self.folder.path, self.metrics.lines(), elapsed)
         self.spoken_step = self.trainer.now.step
 
     def _stored(self, resume: bool) -> checkpoint.State:
@@ -240,6 +252,11 @@ class Run:
             if signal_number:
                 raise Interrupted(signal_number) from stop
             raise
+
+    def close(self) -> None:
+        """No more will come."""
+        if self.events is not None:
+            self.events.close()
 
     def _train(self) -> None:
         trainer, settings = self.trainer, self.trainer.settings
@@ -301,6 +318,8 @@ class Run:
     def _note(self, record: Mapping[str, object]) -> None:
         if self.group.is_main:
             self.metrics.append(record)
+        if self.events is not None:
+            self.events.add(record)
 
     def _spoken(self, errors: Mapping[str, float]) -> str:
         """The errors in one line: the decisive one, then at most a dozen others."""

@@ -20,6 +20,8 @@ class Line(TypedDict, total=False):
     """A line of metrics.jsonl: of a step, of its training loss or of its validation."""
 
     step: int
+    epoch: float
+    seconds: float
     loss: float
     valid: dict[str, float]
 
@@ -56,7 +58,7 @@ class Metrics:
                 record = json.loads(line)
             except ValueError:  # only ever the last one: cut off by a kill
                 break
-            if not isinstance(record, dict) or "step" not in record:
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
                 break
             lines.append(cast(Line, record))
         return lines

@@ -41,7 +41,7 @@ class Kind:
 # The ``task`` of a registry entry -> how it is learnt.
 KINDS = {
     "property": Kind(
-        ("structures",),
+        ("structures", "density"),
         "neupol_cli.training.property_task:property_task",
         ("references", "scale", "smoothness", "target", "weight"),
     ),

@@ -91,6 +91,8 @@ def test_a_run_begins_and_goes_on(neupol: Any, tmp_path: Path) -> None:
         ("model = [['qm9']]", "it.toml: model: takes a text or a number, not an array"),
         ("model = {a = 1}", "it.toml: model: takes a text or a number, not a table"),
         ("on-error = 'perhaps'", "it.toml: on-error: "),
+        ("files = []", "it.toml: files: nothing is named"),
+        ('model = "a\\u0000b"', "it.toml: model: a text has no character of code zero"),
         ("model = ", "--config it.toml: is no TOML: "),
         ("\udcff", "--config it.toml: is no TOML: "),
         ("a = " + "[" * 5000, "--config it.toml: is no TOML: "),

@@ -1,4 +1,4 @@
-"""``neupol data density`` and ``neupol data dft``, as a user runs them."""
+"""``neupol data density``, as a user runs it."""
 
 from __future__ import annotations
 
@@ -237,63 +237,3 @@ def test_default_split_holds_out_some_of_any_set() -> None:
     assert density.default_split(1) == (1, 0, 0)
     assert density.default_split(100_000) == (99_910, 40, 50)
     assert density.default_split(10) == (8, 1, 1)
-
-
-STRUCTURES = """2
-the first
-H 0 0 0
-H 0 0 0.74
-3
-water
-O 0 0 0.1173
-H 0 0.7572 -0.4692
-H 0 -0.7572 -0.4692
-1
-no basis for it
-Og 0 0 0
-"""
-
-
-def test_dft_makes_densities_and_does_not_make_them_twice(tmp_path: Path) -> None:
-    pytest.importorskip("pyscf")
-    (tmp_path / "in.xyz").write_text(STRUCTURES)
-    call = ["data", "dft", "in.xyz", "-o", "out.h5", "--spacing", "0.3", "--margin", "3"]
-    call += ["--basis", "gth-szv"]
-    first = neupol(*call, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "2 densities" in first.stderr and "in.xyz#2: PySCF:" in first.stderr
-    dataset = hdf5.read(tmp_path / "out.h5")
-    assert dataset.targets["electrons"].values.tolist() == [2.0, 8.0]
-    assert dataset.references["electrons"] == {1: 1.0, 8: 6.0}
-    assert volume_of(dataset, 1).electrons == pytest.approx(8.0, rel=0, abs=0.15)
-    # hydrogen's are smooth: the grid's sum is exact but for the margin
-    assert volume_of(dataset, 0).electrons == pytest.approx(2.0, rel=0, abs=0.01)
-    kept = sorted((tmp_path / "out.h5.molecules").glob("*.h5"))
-    assert len(kept) == 2
-    stamps = [path.stat().st_mtime_ns for path in kept]
-    (tmp_path / "in.xyz").write_text("".join(STRUCTURES.splitlines(keepends=True)[:9]))
-    kept[0].write_bytes(b"damaged")  # is made again
-    second = neupol(*call, cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert kept[1].exists() is False and stamps  # all are in the output now
-    again = hdf5.read(tmp_path / "out.h5")
-    np.testing.assert_allclose(again.targets["energy"].values, dataset.targets["energy"].values,
-                               rtol=0, atol=1e-6)  # fmt: skip
-    assert [volume_of(again, i).electrons for i in (0, 1)] == pytest.approx(
-        [volume_of(dataset, i).electrons for i in (0, 1)], rel=0, abs=1e-6
-    )
-
-
-def test_dft_reads_charge_and_spin_and_refuses_crystals(tmp_path: Path) -> None:
-    pytest.importorskip("pyscf")
-    from neupol_cli.datasets import dft
-
-    settings = dft.Settings(basis="gth-szv", spacing=0.4, margin=2.5)
-    atom = Atoms("H", [[0.0, 0.0, 0.0]])
-    made, charges = dft.solve(atom, settings, "H")
-    assert made.spin is not None and charges == {1: 1.0}
-    np.testing.assert_allclose(made.spin, made.values, rtol=0, atol=1e-10)
-    ion = Atoms("H2", [[0, 0, 0], [0, 0, 0.9]], info={"charge": 1})
-    assert dft.solve(ion, settings, "H2+")[0].notes["electrons"] == 1.0
-    with pytest.raises(InputError, match="is periodic"):
-        dft.solve(Atoms("H", cell=[3, 3, 3], pbc=True), settings, "H")

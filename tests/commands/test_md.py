@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -258,3 +259,107 @@ def test_refusals(model: Path, tmp_path: Path) -> None:
     other.replace(model)
     done = harmonic.neupol("md", "--resume", "-o", run)
     assert done.returncode == 78 and "is not what it was when the run was begun" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "reason"),
+    [
+        (["--timestep", "1000"], WATER, "is not at a finite place"),
+        (["--ensemble", "npt", "--pressure", "1e9"], CRYSTAL, "the cell is degenerate"),
+    ],
+)
+def test_a_dynamics_that_explodes_ends_in_one_line(
+    tmp_path: Path, words: list[str], text: str, reason: str
+) -> None:
+    alone = {"targets": ["energy"], "units": ["eV"], "outputs": []}
+    model = saved(tmp_path / "m.safetensors", cutoff=1.4, **alone)
+    words = ["-m", str(model), "-o", str(tmp_path / "run"), "--steps", "2000", "--accept", *words]
+    done = harmonic.neupol("md", "-", *words, input=text)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 76 and reason in line
+
+
+@pytest.mark.parametrize("option", ["--timestep", "--temperature", "--pressure", "--coupling"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_conditions_are_numbers(model: Path, tmp_path: Path, option: str, value: str) -> None:
+    done = harmonic.neupol(
+        "md", "-", "-m", model, "-o", tmp_path / "run", "--steps", 1, option, value, input=WATER
+    )
+    assert done.returncode == 2 and option in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def begun(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "begun"
+    words = ["-m", model, "-o", folder, "--steps", "2", "--every", "1"]
+    assert harmonic.neupol("md", "-", *words, input=WATER).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"steps": 2', '"steps": "x"'),
+        ('"every": 1', '"every": 0'),
+        ('"structures": 1', '"structures": 100000000000'),
+        ('"dtype": "float64"', '"dtype": "int8"'),
+        ('"timestep": 0.5', '"timestep": "x"'),
+        ('"timestep": 0.5', '"timestep": 0'),
+        ('"kind": "nve"', '"kind": "npt"'),
+        ('{', "[" * 100000),
+    ],
+)  # fmt: skip
+def test_settings_that_were_edited_are_refused(
+    begun: Path, tmp_path: Path, before: str, after: str
+) -> None:
+    run = shutil.copytree(begun, tmp_path / "run")
+    text = (run / "settings.json").read_text()
+    assert before in text
+    (run / "settings.json").write_text(text.replace(before, after, 1))
+    done = harmonic.neupol("md", "--resume", "-o", run)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode in (2, 65, 74, 78) and "bug" not in line
+
+
+@pytest.mark.parametrize("name", ["trajectory.extxyz", "energies.tsv"])
+@pytest.mark.parametrize("size", [None, 0, 100])
+def test_a_way_of_which_a_part_is_lost_is_not_gone_on_with(
+    begun: Path, tmp_path: Path, name: str, size: int | None
+) -> None:
+    run = shutil.copytree(begun, tmp_path / "run")
+    kept = (run / name).read_bytes()[:size] if size is not None else b""
+    (run / name).unlink() if size is None else (run / name).write_bytes(kept)
+    done = harmonic.neupol("md", "--resume", "-o", run, "--steps", "4")
+    assert done.returncode == 78
+    assert f"{run / name}: is shorter than it was when the run's state was saved" in done.stderr
+    assert (run / name).exists() == (size is not None)
+    assert size is None or (run / name).read_bytes() == kept
+
+
+def test_a_run_that_accepts_goes_on_accepting(tmp_path: Path) -> None:
+    short = [ase.Atoms("OH", [[0, 0, 0], [0, 0, d]], info={"charge": -1}) for d in (0.9, 1.1)]
+    model = saved(tmp_path / "m.safetensors", {"domain": domain_of(short)})
+    words = ["md", "-", "-m", model, "--steps", "60", "--every", "1", "--temperature", "0"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = harmonic.neupol(*words, "--accept", "-o", whole, input=AT_REST)
+    assert done.returncode == 0
+    before = KILLED.format(frames=6, number=9)
+    done = harmonic.neupol(*words, "--accept", "-o", cut, input=AT_REST, before=before)
+    assert done.returncode == -9
+    assert harmonic.neupol("md", "--resume", "-o", cut).returncode == 0
+    for file in FILES:
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_a_disk_that_is_full(model: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    words = ["md", "-", "-m", model, "--steps", "40", "--every", "1"]
+    assert harmonic.neupol(*words, "-o", whole, input=WATER).returncode == 0
+    small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+    done = harmonic.neupol(*words, "-o", cut, input=WATER, before=small)
+    trouble = "File too large; --resume goes on when there is room"
+    assert (done.returncode, done.stderr) == (74, f"neupol: {cut}/trajectory.extxyz: {trouble}\n")
+    assert harmonic.neupol("md", "--resume", "-o", cut).returncode == 0
+    for file in FILES:
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file

@@ -172,8 +172,39 @@ def test_words_that_there_are_not(model: Path, tmp_path: Path) -> None:
         (["--optimizer", "newton"], "--optimizer is one of bfgs, "),
         (["--dtype", "half"], "--dtype is one of float32, float64"),
         (["-o", tmp_path / "o.cube"], "the ending is one of .extxyz, .xyz"),
+        (
+            ["-o", tmp_path / "o.xyz", "--trajectory", f"{tmp_path}/./o.xyz"],
+            "--trajectory: is the file that -o names",
+        ),
     ):
         done = harmonic.neupol("relax", "-", "-m", model, *words, input=WATER)
         assert done.returncode == 2 and reason in done.stderr
     done = warm.neupol("relax", "-", "-m", "points-homo", input=WATER)
     assert done.returncode == 65 and "forces need an energy" in done.stderr
+
+
+def test_what_earlier_commands_found_elsewhere_is_not_said_again(
+    model: Path, tmp_path: Path
+) -> None:
+    told = (
+        "dft=7 step=4 time_fs=2.0 homo_eV=-7.1 r2_bohr2=20.0 mu_uncertainty_D=0.1 energy_eV=5 "
+        'stress_eV_per_Angstrom3="1 0 0 0 1 0 0 0 1" '
+        "Properties=species:S:1:pos:R:3:tags:I:1:forces_uncertainty_eV_per_Angstrom:R:1"
+    )
+    lines = [f"{atom} 1 0.5" for atom in WATER.splitlines()[2:]]
+    given = "\n".join(["3", told, *lines, ""])
+    for words, name in (
+        (["relax", "-", "--steps", "2", "-o"], "o.extxyz"),
+        (["md", "-", "--steps", "2", "-o"], "run"),
+        (["vib", "-", "--modes"], "modes.extxyz"),
+    ):
+        path = tmp_path / name
+        assert harmonic.neupol(*words, path, "-m", model, input=given).returncode == 0
+        text = (path / "trajectory.extxyz" if path.is_dir() else path).read_text()
+        (head,) = [line for line in text.splitlines()[:2] if "Properties=" in line]
+        kept = [word.partition("=")[0] for word in head.split() if "=" in word]
+        assert "dft" in kept and "tags:I:1" in head and "uncertainty" not in head
+        assert not {"homo_eV", "r2_bohr2", "stress_eV_per_Angstrom3"} & {*kept}
+        assert ("step" in kept) == (name == "run")
+        assert ("energy_eV" in kept) == (name != "modes.extxyz")
+        assert "energy_eV=5 " not in head

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -322,3 +323,54 @@ def test_a_dynamics(neupol: Any, place: Path) -> None:
     assert "run: is not equal" in neupol("rerun", "run", cwd=place).stderr
     ran(neupol, place, "md", "--resume", "-o", "run", "--steps", "4")
     assert "run: was resumed with other options" in refused(neupol, place, "run", 65)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("neupol rerun it.json", "is no command of neupol that makes an output"),
+        ("neupol predict 'water.xyz", "is no command of neupol that makes an output"),
+        ("", "is no command of neupol that makes an output"),
+        ("neupol", "is no command of neupol that makes an output"),
+        ("rm -r water.xyz", "is no command of neupol that makes an output"),
+        ("neupol --version", "it.json: its command makes nothing like it"),
+        (
+            "neupol predict water.xyz -m it.safetensors -o other.h5",
+            "it.json: its command makes nothing like it",
+        ),
+    ],
+)
+def test_a_command_that_cannot_have_made_it(
+    command: str, reason: str, neupol: Any, place: Path
+) -> None:
+    record = {"neupol": __version__, "command": command, "models": {}, "inputs": {}}
+    (place / "it.json").write_text(json.dumps({"provenance": record}))
+    assert reason in refused(neupol, place, "it.json", 65)
+    assert sorted(path.name for path in place.iterdir()) == [
+        "it.json", "it.safetensors", "two.xyz", "water.xyz"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b nonsense", b"BZh nonsense", b"\xfd7zXZ\0nonsense"])
+def test_a_compressed_file_that_is_damaged(magic: bytes, neupol: Any, place: Path) -> None:
+    (place / "it.cube.gz").write_bytes(magic)
+    assert "it.cube.gz: the compressed file is not whole" in refused(
+        neupol, place, "it.cube.gz", 65
+    )
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.svg", "p.pdf", "p.html"])
+def test_pictures_are_made_again(name: str, neupol: Any, place: Path) -> None:
+    odd = place / "wa (1) & \\2<.xyz"
+    (place / "water.xyz").rename(odd)
+    words = ("density", odd.name, "--grid", "9,9,9", "-o", "d.cube", "--plot", name)
+    ran(neupol, place, *words)
+    said = records.read(place / name)
+    assert shlex.split(said.command) == ["neupol", *words]
+    assert said.inputs == {odd.name: checksum(odd)}
+    assert ran(neupol, place, "rerun", name).stdout == f"{name}: equal\n"
+    (place / "t.xyz").write_text(WATER)
+    ran(neupol, place, "trajectory", "t.xyz", "-m", "points-homo", "--plot", name)
+    assert ran(neupol, place, "rerun", name).stdout == f"{name}: equal\n"
+    (place / name).write_bytes(b"nothing")
+    assert "does not say which command" in refused(neupol, place, name, 65)

@@ -157,3 +157,23 @@ def test_dipoles_of_another_model(model: Path, tmp_path: Path) -> None:
     assert with_them["modes"] == vibrations("-m", model, input=HYDROXYL)["modes"]
     done = harmonic.neupol("vib", "-", "-m", model, "--dipole", energies, input=HYDROXYL)
     assert done.returncode == 65 and "intensities need a dipole; this model has" in done.stderr
+
+
+def test_parts_that_do_not_see_each_other_have_no_frequency(tmp_path: Path) -> None:
+    alone = {"targets": ["energy"], "units": ["eV"], "outputs": []}
+    model = saved(tmp_path / "m.safetensors", cutoff=1.4, **alone)
+    far = "2\n\nO 0 0 0\nO 0 0 30\n"
+    done = harmonic.neupol("vib", "-", "-m", model, "--json", input=far)
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1
+    found = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert found["doubts"] == ["no minimum: 1 of the frequencies are zero"]
+    assert found["zero_point_eV"] == 0.0
+    # A rotor without vibrations: H = E + (3/2 + 1 + 1) kT.
+    thermal = found["ideal_gas"]["enthalpy"] - found["energy_eV"]
+    assert thermal == pytest.approx(3.5 * units.kB * 298.15, abs=1e-12)
+
+
+@pytest.mark.parametrize("words", [("--temperature", "inf"), ("--pressure", "inf")])
+def test_conditions_are_numbers(model: Path, words: tuple[str, str]) -> None:
+    done = harmonic.neupol("vib", "-", "-m", model, *words, input=TRIANGLE)
+    assert done.returncode == 2 and words[0] in done.stderr and done.stdout == ""

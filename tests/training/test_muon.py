@@ -68,6 +68,12 @@ def test_the_rate_of_a_schedule_reaches_matrices() -> None:
     assert slow.abs().max() > 1e-3 and (fast - 2 * slow).abs().max() < 1e-6
 
 
+def test_a_rate_that_no_float_holds_is_a_divergence_and_no_fault() -> None:
+    model = Small()
+    changes = stepped(model, optimizer_for(model, SETTINGS), 1e300)
+    assert changes["linear.weight"].abs().max() > 1e28
+
+
 def test_weights_stay_where_an_accelerator_met_nan() -> None:
     model = Small()
     optimizer = optimizer_for(model, SETTINGS)

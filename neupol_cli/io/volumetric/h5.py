@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 UNITS = {"electrons": "e", "energy": "eV", "dipole": "D"}
+ATOMIC_UNITS = {"forces": "eV/Angstrom", ATOM_UNCERTAINTY: "e"}  # of what has a row an atom
 
 
 def read(path: Path) -> Volume:
@@ -53,7 +54,11 @@ def volume_of(dataset: hdf5.Dataset, index: int) -> Volume:
     shape = (n1, n2, n3)
     grid = Grid(density.origin[index], density.step[index], shape)
     values = density.values(index).astype(np.float64)
-    notes = {n: t.values[index] for n, t in dataset.targets.items() if t.per == "structure"}
+    rows = slice(dataset.offsets[index], dataset.offsets[index + 1])
+    notes = {
+        name: target.values[rows if target.per == "atom" else index]
+        for name, target in dataset.targets.items()
+    }
     if density.spin:
         return Volume(atoms, grid, values[:, 0].reshape(shape), values[:, 1].reshape(shape), notes)
     return Volume(atoms, grid, values.reshape(shape), None, notes)
@@ -105,13 +110,15 @@ def write(path: Path, volumes: Sequence[Volume], title: str) -> None:
 def labels(notes: Sequence[Mapping[str, object]]) -> dict[str, hdf5.Target]:
     """What is known of structures (electrons, energy, dipole) and atoms, as targets with units."""
     targets = {}
-    for name, unit in UNITS.items():
+    for name, unit in (UNITS | ATOMIC_UNITS).items():
         column = [note.get(name) for note in notes]
-        if all(value is not None for value in column):
+        if not column or any(value is None for value in column):
+            continue
+        if name in ATOMIC_UNITS:
+            rows = [np.asarray(values, dtype=np.float64) for values in column]
+            targets[name] = hdf5.Target(np.concatenate(rows), unit, "atom")
+        else:
             targets[name] = hdf5.Target(np.array(column, dtype=np.float64), unit)
-    if notes and all(ATOM_UNCERTAINTY in note for note in notes):
-        rows = np.concatenate([note[ATOM_UNCERTAINTY] for note in notes])
-        targets[ATOM_UNCERTAINTY] = hdf5.Target(rows, "e", "atom")
     return targets
 
 

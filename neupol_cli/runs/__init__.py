@@ -1,0 +1,1 @@
+"""Run folders of `neupol fit` beside each other (`neupol runs`)."""
