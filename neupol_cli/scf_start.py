@@ -27,7 +27,7 @@ from neupol_cli.density import measures
 from neupol_cli.density.on_grid import predict
 from neupol_cli.errors import InputError
 from neupol_cli.io.units import BOHR, HARTREE
-from neupol_cli.io.volumetric import by_spacing
+from neupol_cli.io.volumetric import Volume, by_spacing
 from neupol_cli.potential.electrons import Electrons
 
 if TYPE_CHECKING:
@@ -95,11 +95,16 @@ def predicted(molecule: Mole, model: DensityModel) -> Deformation:
     model.check([atoms], [label])
     free = [_free_atom(molecule, i, z) for i, z in zip(real, atoms.numbers.tolist(), strict=True)]
     volume = predict(model, atoms, by_spacing(atoms, SPACING, MARGIN), MEMORY, _silent).volume
-    valence = measures.valence_of(model.header)
-    known = measures.charges_of(atoms, valence) is not None
-    own = free_atoms.of_model(atoms.numbers.tolist(), valence) if known else None
-    own = own or pieces.free_atoms_of(volume, 0, label)
+    own = _free_atoms_of_model(model, volume, label)
     return replace(pieces.deformation(volume, own, 0), free=free)
+
+
+def _free_atoms_of_model(model: DensityModel, volume: Volume, label: str) -> list[FreeAtom]:
+    """Those whose electrons a model's density holds."""
+    valence = measures.valence_of(model.header)
+    if measures.charges_of(volume.atoms, valence) is None:
+        return pieces.free_atoms_of(volume, 0, label)
+    return free_atoms.of_model(volume.atoms.numbers.tolist(), valence)
 
 
 def _silent(done: int) -> None:
@@ -144,9 +149,10 @@ def density_matrix(mf: SCF, deformation: Deformation) -> np.ndarray:
 def _of_electrons(mf: SCF, electrons: Electrons) -> np.ndarray:
     """(O, O) Hartree: J and V_xc of a density.
 
-        V_ij = int phi_i [(v_J + df/drho) phi_j + df/d(grad rho) . grad phi_j] + the same, i <-> j,
+        V_ij = int (v_J + df/drho) phi_i phi_j + df/d(grad rho) . grad(phi_i phi_j),
 
-    with f the energy of exchange and correlation per volume, and half of the first term."""
+    with f the energy of exchange and correlation per volume.
+    """
     from pyscf.dft import libxc
     from pyscf.dft.numint import NumInt
 
@@ -160,6 +166,7 @@ def _of_electrons(mf: SCF, electrons: Electrons) -> np.ndarray:
         terms = np.zeros((4, len(points)))
         local = integrator.eval_xc_eff(xc, rho, deriv=1, xctype=kind)[1]
         terms[: len(local)] = local
+        # Half of it, as the transpose is added; of a product's gradient that brings the other half.
         terms[0] = (terms[0] - volts / HARTREE) / 2
         _add(matrix, integrator.eval_ao(molecule, points, deriv=1), weights * terms)
     return matrix + matrix.T
