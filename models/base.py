@@ -384,5 +384,5 @@ class Backbone(Network):
         """
         raise UsageError(
             f"{type(self).__name__} has nothing that moves points: leave polarization off, or "
-            "choose egnn, equivariant-transformer or equiformer"
+            "choose egnn, equivariant-transformer, equiformer or painn"
         )

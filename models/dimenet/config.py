@@ -58,7 +58,7 @@ def check(config: DimeNetConfig) -> None:
     if config.polarization != "off":
         raise UsageError(
             "dimenet keeps its state on edges, not on points, and takes no polarization; "
-            "choose egnn, equivariant-transformer or equiformer for it"
+            "choose egnn, equivariant-transformer, equiformer or painn for it"
         )
     if config.output_start not in OUTPUT_STARTS:
         known = ", ".join(OUTPUT_STARTS)

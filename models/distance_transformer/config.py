@@ -46,7 +46,7 @@ def check(config: DistanceTransformerConfig) -> None:
     if config.polarization == "movable":
         raise UsageError(
             "distance-transformer has no vectors that could move a point, only off or frozen "
-            "polarization; choose egnn, equivariant-transformer or equiformer to move points"
+            "polarization; choose egnn, equivariant-transformer, equiformer or painn"
         )
     if config.heads < 1 or config.hidden % config.heads:
         raise UsageError(

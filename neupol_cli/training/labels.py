@@ -37,6 +37,8 @@ def chosen_targets(dataset: Dataset, request: Request) -> tuple[tuple[str, ...],
             raise InputError(_unlearnable(dataset, name, learnable))
     forces = FORCES in wanted
     names = tuple(name for name in wanted if name != FORCES)
+    if not wanted:
+        raise InputError("the data have no labels of structures: there is nothing to learn")
     if not names:
         raise UsageError("forces are learnt as derivatives of an energy: add --target energy")
     if forces and len(names) != 1:

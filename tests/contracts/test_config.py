@@ -16,7 +16,7 @@ from neupol_cli.options import typed
 
 ROOT = typer.main.get_command(app.app)
 # What an option may take: the first that it does.
-SAMPLES = ("skip", 3, 0.25, "text")
+SAMPLES = ("skip", 3, 0.25, "cp2k", "minao", "text")
 
 
 def commands() -> dict[str, Any]:
@@ -128,7 +128,14 @@ def test_the_command_line_wins(name: str, tmp_path: Path) -> None:
         if is_argument(parameter) or parameter.is_flag:
             continue
         value = sample(command, parameter)
-        other = {"skip": "fail", 3: 4, 0.25: 0.5, "text": "word"}
+        other = {
+            "skip": "fail",
+            3: 4,
+            0.25: 0.5,
+            "cp2k": "pyscf",
+            "minao": "density",
+            "text": "word",
+        }
         many = isinstance(value, list)
         key = value[0] if many else value
         file = written(tmp_path / "it.toml", **{config.key_of(parameter): value})

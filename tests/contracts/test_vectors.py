@@ -32,7 +32,12 @@ NUMBERS = [c for c in NETWORKS if c not in VECTORS]
 
 
 def test_networks_with_vectors_are_these() -> None:
-    assert {case.name for case in VECTORS} == {"egnn", "equivariant-transformer", "equiformer"}
+    assert {case.name for case in VECTORS} == {
+        "egnn",
+        "equivariant-transformer",
+        "equiformer",
+        "painn",
+    }
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=str)

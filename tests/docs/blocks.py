@@ -106,7 +106,9 @@ def run(command: str, folder: Path, path: str = "") -> Printed:
     reading, terminal = pty.openpty()
     size = struct.pack("HHHH", 50, COLUMNS, 0, 0)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
-    changes = {"PATH": f"{path or warm.folder()}{os.pathsep}{os.environ['PATH']}", "TERM": "xterm"}
+    places = f"{path or warm.folder()}{os.pathsep}{os.environ['PATH']}"
+    # The width is the terminal's, whatever the shell says that started the tests.
+    changes = {"PATH": places, "TERM": "xterm", "COLUMNS": None, "LINES": None}
     process = subprocess.Popen(
         ["bash", "-c", command], cwd=folder, env=warm.environment(changes),
         stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE, text=True,

@@ -275,9 +275,11 @@ def test_other_things_that_do_not_fit(dataset: hdf5.Dataset) -> None:
         task(dataset, "mu", dtype="float16")
     with pytest.raises(UsageError, match="--device nonsense"):
         task(dataset, "mu", device="nonsense")
-    other = hdf5.Dataset("density", dataset.numbers, dataset.positions, dataset.offsets)
+    structure = dataset.numbers, dataset.positions, dataset.offsets
+    with pytest.raises(InputError, match="the data have no labels of structures"):
+        task_for("egnn", hdf5.Dataset("density", *structure), Request())
     with pytest.raises(InputError, match="learns from a dataset of structures"):
-        task_for("egnn", other, Request())
+        task_for("egnn", hdf5.Dataset("nbody", *structure), Request())
 
 
 def test_seed_decides_the_weights(dataset: hdf5.Dataset) -> None:
