@@ -22,6 +22,7 @@ pytest.importorskip("pyscf")
 WATER = Atoms("OH2", [[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])
 VALENCE = {"basis": "gth-dzvp", "pseudo": "gth-pbe"}
 ALL = {"basis": "6-31g"}
+ECP = {"basis": "ccecp-ccpvdz", "ecp": "ccecp"}
 
 
 def molecule(level: dict[str, str], extra: str = "", **state: Any) -> Any:
@@ -84,7 +85,7 @@ def test_electrons_are_those_of_the_orbitals() -> None:
 
 @pytest.mark.parametrize(
     ("level", "xc"),
-    [(VALENCE, "pbe"), (VALENCE, "b3lyp"), (ALL, "pbe"), (ALL, "tpss"), (ALL, "hf")],
+    [(VALENCE, "pbe"), (VALENCE, "b3lyp"), (ALL, "pbe"), (ALL, "tpss"), (ALL, "hf"), (ECP, "pbe")],
 )
 def test_a_predicted_density_ends_at_the_same_energy(level: dict[str, str], xc: str) -> None:
     mf = method(molecule(level), xc)
