@@ -107,8 +107,9 @@ def run(command: str, folder: Path, path: str = "") -> Printed:
     size = struct.pack("HHHH", 50, COLUMNS, 0, 0)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
     places = f"{path or warm.folder()}{os.pathsep}{os.environ['PATH']}"
-    # The width is the terminal's, whatever the shell says that started the tests.
-    changes = {"PATH": places, "TERM": "xterm", "COLUMNS": None, "LINES": None}
+    # The width is the terminal's, and make is nobody's child, whatever started the tests.
+    strangers = dict.fromkeys(("COLUMNS", "LINES", "MAKEFLAGS", "MAKELEVEL"))
+    changes = {"PATH": places, "TERM": "xterm", **strangers}
     process = subprocess.Popen(
         ["bash", "-c", command], cwd=folder, env=warm.environment(changes),
         stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE, text=True,

@@ -81,6 +81,8 @@ def settled(browser: Browser, changed_from: np.ndarray) -> np.ndarray:
 def test_a_ball_is_drawn_turns_and_shrinks(browser: Browser, tmp_path: Path) -> None:
     shown(browser, tmp_path, fields.scene(density_layer(fields.gaussian())))
     assert level(browser) == 0.30
+    # The page puts the surface in its place after it is there.
+    browser.until(lambda: abs(radii(browser).mean() - fields.radius(0.3)) < 0.02)
     found = radii(browser)
     assert len(found) > 500
     # As tight as the grid allows (test_page.py), and shorter than a step.
