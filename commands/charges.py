@@ -28,7 +28,6 @@ from neupol_cli.options import (
 
 if TYPE_CHECKING:
     from neupol_cli.charges.report import ChargesReport
-    from neupol_cli.models.density.model import DensityModel
 
 OUTPUTS = (".extxyz", ".xyz")
 
@@ -91,10 +90,8 @@ def charges(
     Hirshfeld and Voronoi deformation density (VDD) measure against free atoms of the same electrons
     (PBE, valence or all), MBIS fits Slater shells; dipoles are about the nuclei.
     """
-    from neupol_cli import threads as cores
     from neupol_cli.charges import job, sources
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
-    from neupol_cli.devices import device_named
     from neupol_cli.surfaces import page
 
     schemes = job.parse_schemes(scheme)
@@ -112,20 +109,8 @@ def charges(
     if plot is not None:
         page.check_target(plot)
     reading = reading_of(altloc, species, pbc)
-
-    def load() -> DensityModel:
-        from neupol_cli.density.loading import load_model
-
-        cores.take(threads, device_named(device))
-        return load_model(model, device, dtype)
-
-    if model is None and sources.holds_density(source):
-        if spacing is not None or grid is not None or grid_from is not None:
-            raise UsageError(f"{source}: this density has its grid; -m predicts one on another")
-        cores.take(threads, None)
-        found = sources.given(source, reading, settings, job.POINT)
-    else:
-        found = sources.predicted(source, reading, settings, job.POINT, load)
+    asked = sources.ModelChoice(model, device, dtype, threads)
+    found = sources.chosen(source, reading, settings, job.POINT, asked)
     _put_out(job.reports(found, schemes, plot), output, as_json, on_error.value)
 
 

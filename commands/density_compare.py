@@ -42,7 +42,7 @@ def density_compare(
         bool,
         typer.Option(
             "--atoms",
-            help="Of each atom its part of eps_mae and both Hirshfeld charges; both dipoles.",
+            help="Of each atom its error and both Hirshfeld charges; both dipoles.",
         ),
     ] = False,
     plot: Annotated[

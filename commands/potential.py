@@ -11,7 +11,7 @@ import typer
 from neupol_cli import provenance
 from neupol_cli.completion import trained
 from neupol_cli.density import options
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import InputError
 from neupol_cli.options import (
     AcceptOption,
     AltlocOption,
@@ -29,7 +29,6 @@ from neupol_cli.options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from neupol_cli.models.density.model import DensityModel
     from neupol_cli.potential.report import PotentialReport
 
 
@@ -115,10 +114,8 @@ def potential(
     are Gaussian cores beside valence densities (GTH-PBE), points beside densities of all electrons.
     Multipoles are about the centre of nuclear charge, the quadrupole is traceless.
     """
-    from neupol_cli import threads as cores
     from neupol_cli.charges import sources
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
-    from neupol_cli.devices import device_named
     from neupol_cli.potential import job
 
     settings = sources.SourceOptions(
@@ -133,20 +130,8 @@ def potential(
     )
     wanted = job.PotentialOptions(_points(at, points), surface, output, plot)
     reading = reading_of(altloc, species, pbc)
-
-    def load() -> DensityModel:
-        from neupol_cli.density.loading import load_model
-
-        cores.take(threads, device_named(device))
-        return load_model(model, device, dtype)
-
-    if model is None and sources.holds_density(source):
-        if spacing is not None or grid is not None or grid_from is not None:
-            raise UsageError(f"{source}: this density has its grid; -m predicts one on another")
-        cores.take(threads, None)
-        found = sources.given(source, reading, settings, job.POINT)
-    else:
-        found = sources.predicted(source, reading, settings, job.POINT, load)
+    asked = sources.ModelChoice(model, device, dtype, threads)
+    found = sources.chosen(source, reading, settings, job.POINT, asked)
     _put_out(job.reports(found, wanted), as_json, on_error.value)
 
 

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 _building = threading.Lock()
 
 
+def dtype_named(name: str, option: str = "--dtype") -> torch.dtype:
+    """``float32`` or ``float64``. Errors: UsageError, which names the option."""
+    import torch
+
+    kinds = {"float32": torch.float32, "float64": torch.float64}
+    if name not in kinds:
+        raise UsageError(f"{option} is one of {', '.join(kinds)}, not '{name}'")
+    return kinds[name]
+
+
 @contextmanager
 def default_dtype(name: str) -> Iterator[torch.dtype]:
     """``float32`` or ``float64`` as torch's default, while a model is built.
@@ -26,14 +36,12 @@ def default_dtype(name: str) -> Iterator[torch.dtype]:
     """
     import torch
 
-    kinds = {"float32": torch.float32, "float64": torch.float64}
-    if name not in kinds:
-        raise UsageError(f"--default-dtype is one of {', '.join(kinds)}, not {name!r}")
+    chosen = dtype_named(name, "--default-dtype")
     with _building:
         earlier = torch.get_default_dtype()
-        torch.set_default_dtype(kinds[name])
+        torch.set_default_dtype(chosen)
         try:
-            yield kinds[name]
+            yield chosen
         finally:
             torch.set_default_dtype(earlier)
 

@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neupol_cli import threads as cores
 from neupol_cli.charges import free_atoms, pieces
 from neupol_cli.charges.free_atoms import FreeAtom
 from neupol_cli.charges.pieces import Deformation
@@ -91,6 +92,48 @@ class Source:
     def electrons_expected(self) -> float:
         """How many there should be."""
         return sum(atom.electrons for atom in self.deformation.free) - self.charge
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What the command line says of the model: ``-m``, ``--device``, ``--dtype``, ``--threads``."""
+
+    name: str | None
+    device: str
+    dtype: str
+    threads: int | None
+
+    def load(self) -> DensityModel:
+        """The model, with as many threads as were asked for."""
+        from neupol_cli.density.loading import load_model
+        from neupol_cli.devices import device_named
+
+        cores.take(self.threads, device_named(self.device))
+        return load_model(self.name, self.device, self.dtype)
+
+
+def chosen(
+    source: str, reading: Reading, options: SourceOptions, point: int, model: ModelChoice
+) -> Iterator[Source | InputError]:
+    """The densities that a file holds, or those that a model predicts of its structures.
+
+    Args:
+        source: the file, or ``-`` for stdin.
+        reading: what the user says of it.
+        options: the command line's.
+        point: bytes that a point of a grid takes in all.
+        model: the one to ask; a file with densities is asked itself unless one is named.
+
+    Raises:
+        UsageError: a grid for a density that has its own.
+        InputError, UsageError: later, as :func:`given` and :func:`predicted` say.
+    """
+    if model.name is not None or not holds_density(source):
+        return predicted(source, reading, options, point, model.load)
+    if options.choice.said:
+        raise UsageError(f"{source}: this density has its grid; -m predicts one on another")
+    cores.take(model.threads, None)
+    return given(source, reading, options, point)
 
 
 def holds_density(source: str) -> bool:

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 POINTS = 100_000  # whose nearest atoms are looked for at a time
 
 
-def by_nearest_atom(values: np.ndarray, grid: Grid, atoms: Atoms, reach: float) -> np.ndarray:
+def by_nearest_atom(values: np.ndarray, grid: Grid, atoms: Atoms) -> np.ndarray:
     """Integrals over what is nearest to each atom.
 
     Args:
         values: (P,) at the grid's points, the third index fastest, an Angstrom^3.
         grid: Angstrom.
         atoms: A atoms.
-        reach: Angstrom around the grid within which images are looked at.
 
     Returns:
         (A,) sums times the voxel's volume; every point counts once.
@@ -35,7 +34,9 @@ def by_nearest_atom(values: np.ndarray, grid: Grid, atoms: Atoms, reach: float) 
 
     from neupol_cli.charges.pieces import Surroundings, corners
 
-    around = Surroundings(atoms, reach, corners(grid))
+    # No point of a cell is farther from all images of an atom than half of its edges together.
+    edges = np.linalg.norm(atoms.cell.array[atoms.pbc], axis=1)
+    around = Surroundings(atoms, float(edges.sum() / 2), corners(grid))
     tree, sums = cKDTree(around.centers), np.zeros(len(atoms))
     for start in range(0, grid.size, POINTS):
         stop = min(start + POINTS, grid.size)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from neupol_cli import registry
-from neupol_cli.devices import device_named
-from neupol_cli.errors import UsageError
+from neupol_cli.devices import device_named, dtype_named
 
 if TYPE_CHECKING:
     from neupol_cli.models.density.model import DensityModel
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def load_model(source: str | None, device: str = "auto", dtype: str = "float32") -> DensityModel:
@@ -31,10 +26,9 @@ def load_model(source: str | None, device: str = "auto", dtype: str = "float32")
         UsageError: a model of another task, or a type of number that there is not.
         InputError: nothing has that name.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not '{dtype}'")
+    kind = dtype_named(dtype)
     name = source or registry.bundled_for("predicts densities", _is_density)
-    return registry.load_density(name, device_named(device), DTYPES[dtype])
+    return registry.load_density(name, device_named(device), kind)
 
 
 def _is_density(header: registry.Header) -> bool:

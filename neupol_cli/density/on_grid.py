@@ -46,6 +46,11 @@ class GridChoice:
         if len(given) > 1:
             raise UsageError("choose one of --spacing, --grid and --grid-from")
 
+    @property
+    def said(self) -> bool:
+        """Whether anything was."""
+        return (self.spacing, self.counts, self.source) != (None, None, None)
+
     def grid(self, atoms: Atoms) -> Grid:
         """The grid for a structure; 0.2 Angstrom where nothing was said."""
         if self.source is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neupol_cli.charges import pieces, sharing
-from neupol_cli.charges.pieces import Deformation, Piece
+from neupol_cli.density.around_atoms import by_nearest_atom
 from neupol_cli.io.charges import total_charge
 from neupol_cli.io.volumetric import Volume
 from neupol_cli.potential.multipoles import multipoles
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class AtomParts:
-    """Of A atoms, by Hirshfeld's shares.
+    """Of A atoms.
 
     Attributes:
         symbols: their elements.
-        errors: (A,) each one's part of eps_mae, percent; they add up to it.
-        charges, charges_reference: (A,) e, in the density that is judged and in the true one.
+        errors: (A,) electrons, the integral of |rho - rho'| over what is nearest to each.
+        electrons: in the true density; eps_mae is the sum of the errors over it.
+        charges, charges_reference: (A,) e by Hirshfeld, in the judged density and in the true one.
         dipole, dipole_reference: (3,) D about the centre of nuclear charge; None of a cell.
     """
 
     symbols: list[str]
     errors: np.ndarray
+    electrons: float
     charges: np.ndarray
     charges_reference: np.ndarray
     dipole: np.ndarray | None
@@ -39,7 +41,8 @@ class AtomParts:
         """The numbers that apply, with their units."""
         values: dict[str, object] = {
             "elements": self.symbols,
-            "eps_mae_parts_percent": self.errors.tolist(),
+            "errors_electrons": self.errors.tolist(),
+            "eps_mae_parts_percent": (100.0 * self.errors / self.electrons).tolist(),
             "charges_e": self.charges.tolist(),
             "charges_reference_e": self.charges_reference.tolist(),
         }
@@ -63,7 +66,7 @@ class AtomParts:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for head in ("atom", "element", "part of eps_mae (%)", "charge (e)", "of the reference"):
+        for head in ("atom", "element", "error (electrons)", "charge (e)", "of the reference"):
             table.add_column(head, justify="left" if head == "element" else "right")
         rows = zip(self.errors, self.charges, self.charges_reference, strict=True)
         for index, (error, *charges) in enumerate(rows):
@@ -87,23 +90,14 @@ def parts(judged: Volume, truth: Volume, label: str) -> AtomParts:
     free = pieces.free_atoms_of(truth, total_charge(atoms, label) or 0, label)
     found, true = (pieces.deformation(volume, free) for volume in (judged, truth))
     error = np.abs(judged.values - truth.values.astype(np.float64))
-    total = float(np.abs(truth.values).sum(dtype=np.float64)) * truth.grid.element
     nuclei = np.array([atom.electrons for atom in free])
     molecule = not atoms.pbc.any()
     return AtomParts(
         symbols=atoms.get_chemical_symbols(),
-        errors=100.0 * _shared(replace(found, values=error)) / total,
+        errors=by_nearest_atom(error.ravel(), truth.grid, atoms),
+        electrons=float(np.abs(truth.values).sum(dtype=np.float64)) * truth.grid.element,
         charges=nuclei - sharing.hirshfeld(found).electrons,
         charges_reference=nuclei - sharing.hirshfeld(true).electrons,
         dipole=multipoles(found).dipole if molecule else None,
         dipole_reference=multipoles(true).dipole if molecule else None,
     )
-
-
-def _shared(field: Deformation) -> np.ndarray:
-    """What of a field (n1, n2, n3) each atom gets, (A,)."""
-
-    def shares(piece: Piece, distances: np.ndarray) -> np.ndarray:
-        return sharing.stockholder(pieces.at_distances(piece, distances, field.free))
-
-    return sharing.moments(field.on_grid(), shares, len(field.free)).electrons

@@ -9,23 +9,23 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from ase.calculators.calculator import all_changes
 
 from neupol_cli import registry
 from neupol_cli.calculator import NeupolCalculator
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.devices import dtype_named
+from neupol_cli.errors import InputError
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.prediction.committee import Committee, Prediction
 from neupol_cli.targets import ENERGIES, FORCES
 
 if TYPE_CHECKING:
+    import torch
     from ase import Atoms
 
     from neupol_cli.models.base import Header
     from neupol_cli.models.property import PropertyModel
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 UNTAUGHT = "the model has not learnt forces"
 # A number in a doubt, and none that is a part of an atom's name such as C4.
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
@@ -66,10 +66,9 @@ class Potential:
             UsageError: no such type of number, no bundled model with forces.
             InputError: nothing has that name, or it answers no energy in eV.
         """
-        if dtype not in DTYPES:
-            raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not '{dtype}'")
+        kind = dtype_named(dtype)
         name = source or registry.bundled_for("has learnt forces", learnt_forces)
-        potential = cls(registry.load_property(name, device, DTYPES[dtype]), name, stress)
+        potential = cls(registry.load_property(name, device, kind), name, stress)
         potential.calculator()  # refuses energies in other units
         return potential
 

@@ -165,7 +165,7 @@ def errors_by_atom(model: DensityModel[EncodedAtoms], dataset: Dataset, index: i
     grid = Grid(density.origin[index], density.step[index], (n1, n2, n3))
     predicted = model.density_grid(model.atom_features(atoms), grid).double().cpu().numpy()
     wrong = np.abs(totals(predicted) - totals(density.values(index)))
-    sums = by_nearest_atom(wrong, grid, atoms, model.cutoff)
+    sums = by_nearest_atom(wrong, grid, atoms)
     return torch.from_numpy(sums).to(model.device)
 
 

@@ -21,6 +21,7 @@ from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import FactsRecord, Model
 from neupol_cli.models.nn.graph import ragged
 from neupol_cli.models.property import PropertyModel
+from neupol_cli.models.targets import READOUTS
 from neupol_cli.models.workers import in_order
 from neupol_cli.targets import FORCES, target
 from neupol_cli.training import calibrating
@@ -43,6 +44,11 @@ from neupol_cli.training.request import (
 )
 from neupol_cli.training.start import Start, carried, ties
 from neupol_cli.training.target_normalization import (
+    ANY,
+    LEVEL,
+    NOTHING,
+    SUM,
+    Baseline,
     TargetNormalization,
     composition,
     corrections,
@@ -85,7 +91,7 @@ class PropertyTask:
         self.model, self.dataset = model, dataset
         self.species: tuple[int, ...] = model.config.species
         self.kinds: int = model.config.kinds  # points an atom
-        self.offsets: tuple[bool, ...] = model.offsets
+        self.baselines = baselines(model, request.tied)
         self.columns: dict[str, slice] = model.columns
         device, dtype = model.device, model.dtype
         self.arrays = Arrays.of(dataset, device, dtype)
@@ -136,17 +142,14 @@ class PropertyTask:
             name: np.array([table.get(int(z), 0.0) for z in species])
             for name, table in dataset.references.items()
         }
-        labels = [n for n, place in self.columns.items() for _ in range(place.stop - place.start)]
-        sums = [self.request.tied and target(name).extensive for name in labels]
         normalization = normalization_of(
             values[train],
             counts[train],
-            tuple(labels),
+            tuple(n for n, place in self.columns.items() for _ in range(place.stop - place.start)),
             self.request.references,
             self.request.scale,
             atoms,
-            self.offsets,
-            tuple(sums),
+            self.baselines,
         )
         for place in self.columns.values():
             if place.stop - place.start > 1:  # a scale an axis would turn with no structure
@@ -189,8 +192,8 @@ class PropertyTask:
         if self.request.references != "fitted":
             return
         rows, errors = self._left_over()
-        references, shift = corrections(errors, counts[rows])
-        refitted = np.array(self.offsets) & known
+        references, shift = corrections(errors, counts[rows], self.baselines)
+        refitted = np.array([kind != NOTHING for kind in self.baselines]) & known
         self._learn(
             TargetNormalization(
                 normalization.references + np.where(refitted[:, None], references, 0.0),
@@ -214,7 +217,7 @@ class PropertyTask:
 
     def _labels_less_answers(self, some: Tensor) -> np.ndarray:
         """(b, C) of some structures, in units of the scale; zero for vectors."""
-        errors = np.zeros((len(some), len(self.offsets)))
+        errors = np.zeros((len(some), len(self.baselines)))
         with torch.set_grad_enabled(self.forces is not None):
             by_label = self._errors(some, training=False)
         for name, error in zip(self.names, by_label, strict=False):
@@ -310,6 +313,27 @@ class PropertyTask:
         copies = 4 if self.forces is not None else 1
         pairs = self.kinds**2  # twice the points have four times the pairs
         return max(1, int(atoms / atoms_each / copies / pairs))
+
+
+def baselines(model: PropertyModel, tied: bool) -> tuple[Baseline, ...]:
+    """(T) what may be taken off each of the network's outputs.
+
+    ``tied``: whether extensive targets are sums over atoms and nothing else.
+    """
+    readouts = zip(model.columns.items(), model.backbone.readouts, strict=True)
+    return tuple(
+        _baseline(name, readout, tied)
+        for (name, place), readout in readouts
+        for _ in range(place.stop - place.start)
+    )
+
+
+def _baseline(name: str, readout: str, tied: bool) -> Baseline:
+    if not READOUTS[readout].offset:
+        return NOTHING
+    if readout == "level":
+        return LEVEL
+    return SUM if tied and target(name).extensive else ANY
 
 
 def _store(model: PropertyModel, normalization: TargetNormalization) -> None:

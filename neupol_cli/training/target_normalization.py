@@ -5,7 +5,7 @@ y = scale * (what the network learns) + shift + sum over atoms of reference[spec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,25 @@ class TargetNormalization:
         return TargetNormalization(references, shift, self.scale)
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What may be taken off a target before a network learns it.
+
+    Attributes:
+        references: elements' reference values, times how many atoms there are of each.
+        mean: one number.
+    """
+
+    references: bool
+    mean: bool
+
+
+ANY = Baseline(references=True, mean=True)  # whatever the data bear out
+SUM = Baseline(references=True, mean=False)  # over atoms and nothing else: fitted ones always stay
+LEVEL = Baseline(references=False, mean=True)  # the same for two distant copies as for one
+NOTHING = Baseline(references=False, mean=False)  # a length, which could never be less than a mean
+
+
 def composition(numbers: np.ndarray, offsets: np.ndarray, species: tuple[int, ...]) -> np.ndarray:
     """(N, S) how many atoms of each species every structure has."""
     places = np.searchsorted(species, numbers)
@@ -79,8 +98,7 @@ def normalization_of(
     references: str,
     spread: str,
     atoms: Mapping[str, np.ndarray],
-    offsets: tuple[bool, ...],
-    sums: tuple[bool, ...] = (),
+    kinds: Sequence[Baseline],
 ) -> TargetNormalization:
     """The standardisation of a training set.
 
@@ -91,9 +109,7 @@ def normalization_of(
             spread it at least halves), ``atoms`` (those of the data file) or ``none``.
         spread: ``mad`` (``auto`` is the same), ``std`` or ``none``: no mean either.
         atoms: (S,) reference values by target, for ``atoms``.
-        offsets: (T) whether references and a mean may be taken off the target.
-        sums: (T) whether the target shall be a sum over atoms and nothing else: fitted references
-            are kept, however little they bring, and there is no mean. None of them if empty.
+        kinds: (T) what may be taken off each target.
 
     Raises:
         UsageError: an unknown word.
@@ -110,17 +126,18 @@ def normalization_of(
             f"use --references fitted"
         )
     table = np.zeros((len(names), counts.shape[1]))
-    summed = np.array(sums if sums and references == "fitted" else [False] * len(names))
+    summed = np.array([kind is SUM and references == "fitted" for kind in kinds])
     if references == "fitted":
         table = _fitted(values, counts, summed)
     if references == "atoms":
         table = np.stack([atoms.get(name, table[k]) for k, name in enumerate(names)])
-    table = np.where(np.array(offsets)[:, None], table, 0.0)
+    table = np.where(np.array([kind.references for kind in kinds])[:, None], table, 0.0)
     if spread == NONE:
         return TargetNormalization(table, np.zeros(len(names)), np.ones(len(names)))
     rest = values - counts @ table.T
     scale = np.array([SPREADS[spread](column) for column in rest.T])
-    shift = np.where(np.array(offsets) & ~summed, rest.mean(0), 0.0)
+    shifted = np.array([kind.mean or kind is SUM for kind in kinds])  # a sum as it was asked for
+    shift = np.where(shifted & ~summed, rest.mean(0), 0.0)
     return TargetNormalization(table, shift, np.where(scale > 0, scale, 1.0))
 
 
@@ -150,7 +167,9 @@ def _fitted(values: np.ndarray, counts: np.ndarray, kept: np.ndarray) -> np.ndar
     return np.where((kept | np.array(useful))[:, None], solution, 0.0)
 
 
-def corrections(errors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def corrections(
+    errors: np.ndarray, counts: np.ndarray, kinds: Sequence[Baseline]
+) -> tuple[np.ndarray, np.ndarray]:
     """References and shifts that take away what a trained model is off by.
 
     For each target the most that structures bear out which it was not fitted to, half of them for
@@ -158,16 +177,18 @@ def corrections(errors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.
 
     Args:
         errors: (N, T) labels less answers. counts: (N, S) composition, see `composition`.
+        kinds: (T) what may be taken off each target.
 
     Returns:
         (T, S) references and (T,) shifts, zero where nothing is borne out.
     """
     references = np.zeros((errors.shape[1], counts.shape[1]))
     shifts = np.zeros(errors.shape[1])
-    for k, column in enumerate(errors.T):
+    for k, (column, kind) in enumerate(zip(errors.T, kinds, strict=True)):
         left = {name: _left(column, counts, fit) for name, fit in FITS.items()}
-        name = "shift" if left["shift"] < 0.9 * left["nothing"] else "nothing"
-        name = "references" if left["references"] < 0.5 * left[name] else name
+        name = "shift" if kind.mean and left["shift"] < 0.9 * left["nothing"] else "nothing"
+        if kind.references and left["references"] < 0.5 * left[name]:
+            name = "references"
         references[k], shifts[k] = FITS[name](column, counts)
     return references, shifts
 

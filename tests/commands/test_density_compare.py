@@ -52,7 +52,9 @@ def test_atoms_have_their_parts_of_the_error_and_their_charges(folder: Path) -> 
     assert found["eps_mae_percent"] == pytest.approx(100 * moved, rel=0, abs=1e-6)
     errors = np.array(atoms["eps_mae_parts_percent"])
     assert errors.sum() == pytest.approx(found["eps_mae_percent"], rel=0, abs=1e-6)
-    assert errors[1] == pytest.approx(errors[2], rel=0, abs=1e-6) and (errors > 1).all()
+    assert errors[1] == pytest.approx(errors[2], rel=0, abs=1e-6) and (errors > 0.3).all()
+    moved_electrons = np.abs(judged.values - true.values).sum() * true.grid.element
+    assert sum(atoms["errors_electrons"]) == pytest.approx(moved_electrons, rel=0, abs=1e-6)
     np.testing.assert_allclose(atoms["charges_reference_e"], 0, rtol=0, atol=1e-6)
     charges = np.array(atoms["charges_e"])
     assert charges.sum() == pytest.approx(0, rel=0, abs=1e-4)

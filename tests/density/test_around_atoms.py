@@ -21,7 +21,7 @@ def test_a_plane_between_two_atoms() -> None:
     atoms = ase.Atoms("OH", [[0.6, 0.5, 0.5], [3.0, 0.5, 0.5]])
     grid = Grid(np.zeros(3), np.diag([0.5, 0.4, 0.3]), (10, 2, 3))
     values = np.arange(60.0)
-    sums = by_nearest_atom(values, grid, atoms, 4.0)
+    sums = by_nearest_atom(values, grid, atoms)
     np.testing.assert_allclose(sums, [0.06 * 276, 0.06 * 1494], rtol=0, atol=1e-12)
 
 
@@ -33,7 +33,7 @@ def test_images_across_the_faces_of_a_cell() -> None:
     for shift in ([0.01, 0.02, 0.03], [0.9, 0.3, 0.6]):
         scaled = np.array([shift, np.add(shift, 0.5)])
         atoms = ase.Atoms("CC", scaled_positions=scaled, cell=SKEWED, pbc=True)
-        sums = by_nearest_atom(np.ones(grid.size), grid, atoms, 4.0)
+        sums = by_nearest_atom(np.ones(grid.size), grid, atoms)
         np.testing.assert_allclose(sums, volume / 2, rtol=0, atol=1e-9)
 
 
@@ -41,14 +41,14 @@ def test_every_point_counts_once_in_every_order(monkeypatch: pytest.MonkeyPatch)
     atoms = molecule("CH3CH2OH")
     grid = Grid(np.full(3, -4.0), np.diag([0.8, 0.7, 0.9]), (10, 11, 9))
     values = np.random.default_rng(0).random(grid.size)
-    sums = by_nearest_atom(values, grid, atoms, 4.0)
+    sums = by_nearest_atom(values, grid, atoms)
     np.testing.assert_allclose(sums.sum(), values.sum() * grid.element, rtol=0, atol=1e-9)
     order = np.random.default_rng(1).permutation(len(atoms))
     np.testing.assert_allclose(
-        by_nearest_atom(values, grid, atoms[order], 4.0), sums[order], rtol=0, atol=1e-9
+        by_nearest_atom(values, grid, atoms[order]), sums[order], rtol=0, atol=1e-9
     )
     monkeypatch.setattr("neupol_cli.density.around_atoms.POINTS", 77)
-    np.testing.assert_allclose(by_nearest_atom(values, grid, atoms, 4.0), sums, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(by_nearest_atom(values, grid, atoms), sums, rtol=0, atol=1e-12)
 
 
 def test_the_bundled_model_knows_where_it_is_doubtful() -> None:

@@ -133,6 +133,8 @@ def _word(content: bytes, chance: random.Random) -> bytes:
     """A word that is something else."""
     lines = content.splitlines(keepends=True)
     filled = [index for index, line in enumerate(lines[:60]) if line.split()]
+    if not filled:  # an earlier change has left no word
+        return content
     index = chance.choice(filled)
     words = lines[index].split()
     words[chance.randrange(len(words))] = chance.choice(NASTY)

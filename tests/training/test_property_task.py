@@ -20,7 +20,12 @@ from neupol_cli.training.labels import bounded_targets
 from neupol_cli.training.property_task import property_task
 from neupol_cli.training.request import Request
 from neupol_cli.training.start import Start
-from neupol_cli.training.target_normalization import composition, normalization_of
+from neupol_cli.training.target_normalization import (
+    ANY,
+    NOTHING,
+    composition,
+    normalization_of,
+)
 from neupol_cli.training.tasks import task_for
 
 SMALL = {"hidden": 8, "layers": 2, "cutoff": 5.0, "encoding": "learned"}
@@ -191,6 +196,17 @@ def test_extensive_targets_are_sums_over_atoms(dataset: hdf5.Dataset) -> None:
     assert task(named, "Cv", references="none").model.shift[0] > 0.1  # as asked for
 
 
+def test_levels_have_no_sums_over_atoms(dataset: hdf5.Dataset) -> None:
+    """However much they bring: a cell would have another level than two of it."""
+    energies = dataset.targets["energy"].values
+    named = replace(dataset, targets={"homo": hdf5.Target(energies, "eV")}, references={})
+    request = Request(targets=("homo",), config={"hidden": 16, "layers": 1}, dtype="float64")
+    model = property_task("painn", named, request).model
+    train = dataset.splits["s"]["train"]
+    assert not model.reference.any()
+    assert float(model.shift[0]) == pytest.approx(energies[train].mean(), rel=0, abs=1e-9)
+
+
 def test_kinds_of_references(dataset: hdf5.Dataset) -> None:
     given = task(dataset, "energy", "mu", references="atoms").model.reference
     assert given.tolist() == [[-13.0, -1030.0, -2040.0], [0.0, 0.0, 0.0]]
@@ -211,18 +227,18 @@ def test_nothing_is_taken_off_a_length() -> None:
     counts = rng.integers(1, 9, (40, 2)).astype(float)
     values = np.stack([counts @ [3.0, 5.0], counts @ [3.0, 5.0] + 7], 1)
     for references in ("fitted", "none"):
-        names, offsets = ("size", "energy"), (False, True)
-        found = normalization_of(values, counts, names, references, "std", {}, offsets)
+        names, kinds = ("size", "energy"), (NOTHING, ANY)
+        found = normalization_of(values, counts, names, references, "std", {}, kinds)
         assert found.shift[0] == 0 and not found.references[0].any()
         assert found.scale[0] == pytest.approx(values[:, 0].std(), rel=0, abs=1e-12)
         assert found.shift[1] != 0
-    bare = normalization_of(values, counts, ("a", "b"), "fitted", "none", {}, (False, True))
+    bare = normalization_of(values, counts, ("a", "b"), "fitted", "none", {}, (NOTHING, ANY))
     assert bare.scale.tolist() == [1, 1] and not bare.references[0].any()
 
 
 def test_constant_labels_have_scale_one() -> None:
     values, counts = np.full((5, 1), 3.0), np.ones((5, 2))
-    found = normalization_of(values, counts, ("a",), "none", "mad", {}, (True,))
+    found = normalization_of(values, counts, ("a",), "none", "mad", {}, (ANY,))
     assert found.scale.tolist() == [1.0] and found.applied(values, counts).tolist() == [[0.0]] * 5
 
 
