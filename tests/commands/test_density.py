@@ -7,10 +7,7 @@ number is known.
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +16,8 @@ from ase import Atoms
 from ase.calculators.vasp import VaspChargeDensity
 from ase.io import write as ase_write
 from ase.io.cube import read_cube
-from torch import Tensor
 
-from neupol_cli import app, registry
+from neupol_cli import app
 from neupol_cli.density import measures
 from neupol_cli.density.on_grid import predict
 from neupol_cli.errors import TemporaryError
@@ -30,80 +26,15 @@ from neupol_cli.io.units import BOHR, DEBYE
 from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
 from neupol_cli.io.volumetric.coverage import fills_cell
 from neupol_cli.io.volumetric.h5 import volume_of
-from neupol_cli.models.density.model import DensityModel
-from tests.surfaces import fields
+from tests.commands import gaussians
+from tests.commands.gaussians import WATER, result, run
 
-WATER = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
 CELL = np.array([[3.1, 0.2, 0.0], [-1.4, 2.9, 0.3], [0.1, 0.5, 4.0]])
-VALENCE = {1: 1.0, 6: 4.0, 8: 6.0}
-# On hydrogen fewer electrons than its valence, on oxygen more: polar, and two per cent too few.
-EXCESS = {1: 0.76, 6: 3.9, 8: 6.32}
-
-
-@dataclass
-class Settings:
-    species: tuple[int, ...] = (1, 6, 8)
-    spin: bool = False
-    cutoff: float = 4.0
-
-
-class Gaussians(DensityModel):
-    """Gaussian atoms: ``EXCESS`` electrons each, exponent 3 / Angstrom^2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config: Any = Settings()
-        self.header = {"model": "charge3net", "valence": {"H": 1, "C": 4, "O": 6}}
-        self.budgets: list[int] = []
-        self.fails_above = 1 << 60
-
-    def atom_features(self, atoms: Atoms) -> Atoms:
-        return atoms
-
-    def density(self, features: Atoms, probes: Tensor) -> Tensor:
-        points = probes.double()
-        total = torch.zeros(len(points), dtype=torch.float64)
-        shifts = _shifts(features)
-        for number, position in zip(features.numbers, features.positions, strict=True):
-            for shift in shifts:
-                squared = ((points - torch.from_numpy(position + shift)) ** 2).sum(1)
-                total += EXCESS[int(number)] * (3 / np.pi) ** 1.5 * torch.exp(-3 * squared)
-        return torch.stack([total, total / 4], 1) if self.config.spin else total
-
-    def density_grid(self, features: Atoms, grid: Grid, memory: int, progress: Any) -> Tensor:
-        self.budgets.append(memory)
-        if memory > self.fails_above:
-            raise RuntimeError("CUDA out of memory. Tried to allocate")
-        progress(grid.size, grid.size)
-        return self.density(features, torch.from_numpy(grid.points())).float()
-
-
-def _shifts(atoms: Atoms) -> np.ndarray:
-    if not atoms.pbc.any():
-        return np.zeros((1, 3))
-    counts = np.array(np.meshgrid(*[range(-2, 3)] * 3)).reshape(3, -1).T
-    return counts @ atoms.cell.array
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gaussians:
-    found = Gaussians()
-    monkeypatch.setattr(registry, "load", lambda *arguments: found)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "water.xyz").write_text(WATER)
-    return found
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = app._run(["density", *arguments, "-m", "stand-in"])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def result(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, out, err = run(capsys, *arguments, "--json")
-    assert code == 0, err
-    return json.loads(out)
+    return gaussians.in_place(monkeypatch, tmp_path)
 
 
 def test_water_counts_its_electrons_before_and_after(model, capsys) -> None:
@@ -369,39 +300,3 @@ def test_out_of_memory_halves_the_tiles(model, capsys) -> None:
     model.fails_above = 0
     with pytest.raises(TemporaryError, match="smallest tiles"):
         predict(model, Atoms("H"), by_spacing(Atoms("H"), 0.5, 1.0), 1 << 28, lambda done: None)
-
-
-def test_a_picture_is_drawn(model, capsys) -> None:
-    report = result(
-        capsys, "water.xyz", "-o", "rho.cube", "--spacing", "0.3", "--plot", "slices.png"
-    )
-    assert report["plot"] == "slices.png"
-    assert Path("slices.png").read_bytes().startswith(b"\x89PNG")
-    assert Path("slices.png").stat().st_size > 20_000
-    code, _, err = run(capsys, "water.xyz", "-o", "rho.cube", "--plot", "slices.jpeg")
-    assert code == 2 and ".png" in err and ".html" in err
-
-
-def test_a_page_has_the_density_its_spin_and_its_difference(model, capsys) -> None:
-    pytest.importorskip("k3d")
-    grid = ("--grid", "30,30,30")
-    result(capsys, "water.xyz", "-o", "rho.cube", *grid)
-    model.config.spin = True
-    report = result(
-        capsys, "water.xyz", "--reference", "rho.cube", "--grid-from", "rho.cube",
-        "--plot", "turn.html",
-    )  # fmt: skip
-    assert report["plot"] == "turn.html"
-    shown = fields.described(Path("turn.html").read_text())
-    assert [layer["title"] for layer in shown["layers"]] == [
-        "electron density", "spin density, up minus down", "predicted minus reference",
-    ]  # fmt: skip
-    assert [atom["text"] for atom in shown["atoms"]] == ["O 1", "H 2", "H 3"]
-    assert shown["title"] == "water.xyz (H2O)"
-
-
-def test_a_page_without_k3d_is_refused_before_any_work(model, capsys, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "k3d", None)
-    code, out, err = run(capsys, "water.xyz", "--plot", "turn.html")
-    assert code == 2 and out == "" and len(err.splitlines()) == 1
-    assert "pip install 'neupol[plot]'" in err and not Path("turn.html").exists()
