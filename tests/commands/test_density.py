@@ -27,7 +27,7 @@ from neupol_cli.io.volumetric import Grid, Volume, by_counts, by_spacing
 from neupol_cli.io.volumetric.coverage import fills_cell
 from neupol_cli.io.volumetric.h5 import volume_of
 from tests.commands import gaussians
-from tests.commands.gaussians import WATER, result, run
+from tests.commands.gaussians import WATER, Gaussians, result, run
 
 CELL = np.array([[3.1, 0.2, 0.0], [-1.4, 2.9, 0.3], [0.1, 0.5, 4.0]])
 

@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -160,11 +161,27 @@ READERS: dict[str, Callable[[Path], list[int]]] = dict.fromkeys(
 )
 
 
+@contextlib.contextmanager
+def _no_longer_than(seconds: float) -> Iterator[None]:
+    """TimeoutError for what would never end; in the main thread alone, where signals arrive."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError(f"not done in {seconds:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def outcome(path: Path, whole: list[int], cut: bool) -> str:
     """``refused``, ``answered``, or what is wrong."""
     begin, said = time.process_time(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _no_longer_than(4 * SLOWEST):
             counts = READERS.get(path.name, _atoms)(path)
     except InputError:
         counts = []

@@ -142,3 +142,30 @@ def test_lammps_data_that_does_not_add_up(tmp_path: Path) -> None:
     )
     refused(path, NAMELESS.replace("a comment", "made, units = electron"), "other units", reading)
     assert read(path, NAMELESS.replace("a comment", "written, units = real"), reading)
+
+
+ELK = """scale
+ 1.0
+avec
+ 0.0 5.3 5.3
+ 5.3 0.0 5.3
+ 5.3 5.3 0.0
+atoms
+ 2 : nspecies
+'Na.in' : spfname
+ 1 : natoms; atpos, bfcmt below
+ 0.0 0.0 0.0 0.0 0.0 0.0
+'Cl.in' : spfname
+ 1 : natoms; atpos, bfcmt below
+ 0.5 0.5 0.5 0.0 0.0 0.0
+"""
+
+
+@pytest.mark.parametrize("name", ["GEOMETRY.OUT", "a.xsd"])
+def test_numbers_in_names_of_elements_are_not_counted_up_to(name: str, tmp_path: Path) -> None:
+    """ASE takes such names for formulas, and for 'O99999999999999999999' it would never end."""
+    text = written(tmp_path / name, CRYSTAL, "xsd") if name == "a.xsd" else ELK
+    assert [str(atoms.symbols) for atoms in read(tmp_path / name, text)] == ["NaCl"]
+    absurd = text.replace("Na.in", "O" + "9" * 20 + ".in").replace('"Na"', f'"O{"9" * 20}"')
+    assert absurd != text
+    refused(tmp_path / name, absurd, "'O99999999999999999999' is no element")

@@ -104,6 +104,8 @@ def test_negative_counts_mean_angstrom_lengths_and_the_same_values() -> None:
         (cube_text(atoms="1 0 0 0 2"), "several data sets"),
         (cube_text(counts=(2, -1, 3)), "same sign"),
         (cube_text(counts=(2, 0, 3)), "none may be zero"),
+        (cube_text(counts=(2, 10**20, 3)), "file:5: .*'1000000000.*' is not a finite number"),
+        (cube_text(counts=(2, -(1 << 62), 3)), "file:5: .*'-4611686018.*' is not a finite number"),
         (cube_text(counts=(10**4, 10**4, 10**4)), "announced in a file of"),
         (cube_text(values="0.1 0.2 0.3\n0.4 nan 0.6\n"), "file:9: values: 'nan'"),
         (cube_text(values="0.1 0.2 0.3\n0.4 ***** 0.6\n"), r"file:9: values: '\*\*\*\*\*'"),

@@ -17,6 +17,11 @@ from neupol_cli.io.structure_formats.elements import HEAVY_HYDROGEN, number_of
 if TYPE_CHECKING:
     from ase import Atoms
 
+# Where formats have names that ASE takes for formulas, with counts as large as they say.
+FORMULAS = {
+    "elk": re.compile(r"(?m)^\s*(\S+)[^\n]*spfname"),
+    "xsd": re.compile(r'Components="([^"]*)"'),
+}
 ROUNDED = 0.012  # u; by so much the masses of programs differ for one element
 
 
@@ -32,6 +37,18 @@ def compare(
         raise InputError(f"{name}: holds {records} {what}, of which {images} could be read")
     if least and records < images:
         raise InputError(f"{name}: {images} {what} were read where it holds {records}")
+
+
+def formulas(kind: str, text: str, name: str) -> None:
+    """Refuses names of elements that have numbers in them: ASE would count up to these.
+
+    Raises:
+        InputError: the first such name.
+    """
+    for word in FORMULAS[kind].findall(text):
+        stem = word.strip("'\"").split(".")[0]
+        if any(letter.isdigit() for letter in stem):
+            raise InputError(f"{name}: '{stem[:40]}' is no element")
 
 
 def gen(text: str, images: list[Atoms], name: str) -> None:

@@ -45,10 +45,13 @@ def frames(path: Path, kind: str, reading: Reading) -> Iterator[Frame]:
 def _options(path: Path, kind: str, reading: Reading) -> dict[str, dict[int, int]]:
     """What ASE's reader has to be told beside the file, out of the file; what it would take for
     granted is refused."""
-    if kind not in ("aims", "lammps-data"):
+    if kind not in ("aims", "lammps-data", *extents.FORMULAS):
         return {}
     with open_text(path) as stream:
         text = stream.read()
+    if kind in extents.FORMULAS:
+        extents.formulas(kind, text, str(path))
+        return {}
     if kind == "aims":
         extents.aims(text, str(path))
         return {}

@@ -8,6 +8,7 @@ InputError with file and line.
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from collections import deque
@@ -19,6 +20,7 @@ import numpy as np
 from neupol_cli.errors import InputError, StorageError
 
 _BATCH = 1 << 22  # bytes of text at a time: enough to be fast, little to hold as Python objects
+LARGEST = 1 << 62  # of whole numbers: beyond it they are no int64
 _EXPONENT = bytes.maketrans(b"Dd", b"Ee")  # Fortran's 1.0D-3
 _LOST_E = re.compile(rb"(?<=[0-9.])([+-][0-9]{3})(?![0-9])")  # Fortran's 0.1-100 is 0.1E-100
 _NUMBER = re.compile(rb"[+-]?(\d*)\.?(\d*)(?:[Ee]([+-]?\d+)|[+-]\d{3})?\Z")
@@ -94,7 +96,8 @@ class Lines:
             value = int(text) if kind == "i" else float(_clean(text.encode()))
         except (ValueError, UnicodeEncodeError):
             self.wrong(f"{what}: '{text[:30]}' is not a {'whole ' if kind == 'i' else ''}number")
-        if "_" in text or not np.isfinite(value):
+        finite = abs(value) < LARGEST if kind == "i" else math.isfinite(value)
+        if "_" in text or not finite:
             self.wrong(f"{what}: '{text[:30]}' is not a finite number")
         return value
 
