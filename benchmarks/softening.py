@@ -10,7 +10,6 @@ within a quarter and half an Angstrom. All else equal, several seeds; means and 
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 
 import study
@@ -59,17 +58,8 @@ def report(results: study.Results) -> None:
         own = [errors[name_of(variant, k)] for k in seeds]
         both = [k for k in seeds if name_of("off", k) in errors]
         ratios = [errors[name_of(variant, k)] / errors[name_of("off", k)] for k in both]
-        print(f"| {variant} | {len(own)} | {shown(own, 1)} | {shown(ratios, 3)} |")
-
-
-def shown(values: list[float], digits: int) -> str:
-    """A mean and its standard error."""
-    if not values:
-        return "-"
-    text = f"{statistics.mean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
-    return text
+        error, ratio = study.with_error(own, ".1f"), study.with_error(ratios, ".3f")
+        print(f"| {variant} | {len(own)} | {error} | {ratio} |")
 
 
 def main() -> None:

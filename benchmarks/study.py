@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -67,3 +68,13 @@ def conduct(
         known[name].perform(options.out)
     there = {name: options.out / f"{name}.json" for name in known}
     report({name: json.loads(path.read_text()) for name, path in there.items() if path.exists()})
+
+
+def with_error(values: Sequence[float], form: str) -> str:
+    """A mean and its standard error, where there are two values to tell it from."""
+    if not values:
+        return "-"
+    text = f"{statistics.mean(values):{form}}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values) / len(values) ** 0.5:{form}}"
+    return text

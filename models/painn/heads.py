@@ -7,8 +7,8 @@
 
 q_i and p_i are L(silu(L(s_i))), u_i of the extent is a mean of v_i. What extends from c is an
 atom's charge cloud: its monopole, as published, and here its dipole and its own extent, too, of
-which <r^2> about c is made exactly; in these lengths it is learnt at the pace of a sum over atoms
-and not twenty times as fast, with gradients that drown all other targets'.
+which <r^2> about c is made exactly. In these lengths its factors are about one, as a sum's are: in
+Angstrom, as published, |d_i|^2 makes a step of q_i count several times, and so its gradient.
 
 A level, unlike a sum, is the same for two distant copies of a molecule as for one; of two different
 ones the weights can choose (Chen, Kunkel, Cheng, Reuter and Margraf 2023, doi 10.1039/d3sc00841j,
