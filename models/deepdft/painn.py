@@ -27,8 +27,7 @@ from torch.nn import functional
 
 from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig, PaiNNDensityConfig
-from neupol_cli.models.deepdft.kernels.choice import kernels
-from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages
+from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages, library
 from neupol_cli.models.deepdft.kernels.painn_probes import PaiNNProbeLayer, PaiNNProbes
 from neupol_cli.models.deepdft.network import DeepDFT, Senders
 from neupol_cli.models.deepdft.published import published_painn
@@ -97,7 +96,11 @@ class Messages(nn.Module):
 
     def filters(self, basis: Tensor) -> Tensor:
         """(E, K + 1) -> (E, 3 H) L_filter(e) c."""
-        return product(basis, torch.cat((self.filter.weight, self.filter.bias[:, None]), 1))
+        return product(basis, self.filter_weight())
+
+    def filter_weight(self) -> Tensor:
+        """(3 H, K + 1) whose last column is the bias."""
+        return torch.cat((self.filter.weight, self.filter.bias[:, None]), 1)
 
     def offers(self, sent: Senders) -> Tensor:
         """(A, 5, H) what an atom brings to a message: s g, b, and v a of x, y, z."""
@@ -113,12 +116,12 @@ class Messages(nn.Module):
 
     def forward(self, sent: Senders, edges: Radial, count: int) -> tuple[Tensor, Tensor]:
         """(A, H) scalars and (A, 3, H) vectors of the senders -> (count, H), (count, 3, H)."""
-        filters, offers = self.filters(edges.basis), self.offers(sent)
+        offers = self.offers(sent)
         ends = Ends(edges.senders, edges.receivers, edges.directions, count, edges.mutual)
-        library = kernels(offers, self.hidden).library
-        if library is None or edges.directions.requires_grad:
-            return summed_messages(filters, offers, ends)
-        return compiled_messages(filters, offers, ends, library)
+        loops = None if ends.directions.requires_grad else library(offers, self.hidden)
+        if loops is None:
+            return summed_messages(self.filters(edges.basis), offers, ends)
+        return compiled_messages(edges.basis, self.filter_weight(), offers, ends, loops)
 
 
 class Update(nn.Module):

@@ -3,8 +3,8 @@
 // Edges are sorted by receiver: those of point p are starts[p] .. starts[p + 1]. A filter is read
 // from a table of cubic Hermite pieces: rows 2 left .. 2 left + 3 times four weights an edge.
 //
-// Threads share out the points (in training the columns): each number is written by one of them,
-// with the same sums in the same order however many there are.
+// Threads share out the points: each number is written by one of them, with the same sums in the
+// same order however many there are.
 //
 // Compiled with -DHIDDEN=H, a multiple of 16; float32.
 
@@ -164,85 +164,5 @@ void softened(long threads, long rows, long wide, long columns, float *x) {
     for (long p = 0; p < rows; ++p)
         for (long h = 0; h < columns; h += W)
             store(x + p * wide + h, shifted(load(x + p * wide + h)));
-}
-
-// Training: edges in any order from senders to receivers, the first `mutual` ones the other way, too;
-// filters (E, 3 H) a, b, g; source as above; out (R, 4, H), zeros before, holds ds and dv.
-struct Ends {
-    long edges, mutual;
-    const int64_t *senders, *receivers;
-    const float *directions;
-};
-
-// The columns of a thread: each number is written by one of them.
-struct Columns {
-    long begin, end;
-    Columns(long t, long threads) : begin(H / W * t / threads * W), end(H / W * (t + 1) / threads * W) {}
-};
-
-static inline void carry(Columns at, const float *filter, const float *own, const float *u, float sign,
-                         float *to) {
-    for (long h = at.begin; h < at.end; h += W) {
-        const V a = load(filter + h), b = load(filter + H + h) * load(own + H + h) * sign;
-        store(to + h, load(to + h) + load(filter + 2 * H + h) * load(own + h));
-        for (long x = 0; x < 3; ++x) {
-            float *now = to + (x + 1) * H + h;
-            store(now, load(now) + a * load(own + (x + 2) * H + h) + b * u[x]);
-        }
-    }
-}
-
-// What comes back of one direction: of a, b and g to the edge, of its source to the sender.
-struct Back {
-    V a, b, g;
-};
-static inline Back back(const V *filter, const float *own, const float *u, float sign, const float *by,
-                        float *to) {
-    V da{}, along{};
-    for (long x = 0; x < 3; ++x) {
-        const V v = load(by + (x + 1) * H);
-        da += v * load(own + (x + 2) * H), along += v * (sign * u[x]);
-        store(to + (x + 2) * H, load(to + (x + 2) * H) + v * filter[0]);
-    }
-    const V s = load(by);
-    store(to, load(to) + s * filter[2]), store(to + H, load(to + H) + along * filter[1]);
-    return {da, along * load(own + H), s * load(own)};
-}
-
-void messages(long threads, const Ends *ends, const float *filters, const float *source, float *out) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (long t = 0; t < threads; ++t)
-        for (long e = 0; e < ends->edges; ++e) {
-            const int64_t from = ends->senders[e], to = ends->receivers[e];
-            const float *f = filters + 3 * e * H, *u = ends->directions + 3 * e;
-            carry(Columns(t, threads), f, source + from * 5 * H, u, 1.0f, out + to * 4 * H);
-            if (e < ends->mutual)
-                carry(Columns(t, threads), f, source + to * 5 * H, u, -1.0f, out + from * 4 * H);
-        }
-}
-
-// by_filters is overwritten, by_source (zeros before) added to.
-void messages_back(long threads, const Ends *ends, const float *filters, const float *source,
-                   const float *by_out, float *by_filters, float *by_source) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (long t = 0; t < threads; ++t)
-        for (long e = 0; e < ends->edges; ++e) {
-            const int64_t from = ends->senders[e], to = ends->receivers[e];
-            const float *u = ends->directions + 3 * e;
-            const Columns at(t, threads);
-            for (long h = at.begin; h < at.end; h += W) {
-                const float *row = filters + 3 * e * H + h;
-                const V f[3] = {load(row), load(row + H), load(row + 2 * H)};
-                Back d = back(f, source + from * 5 * H + h, u, 1.0f, by_out + to * 4 * H + h,
-                              by_source + from * 5 * H + h);
-                if (e < ends->mutual) {
-                    Back o = back(f, source + to * 5 * H + h, u, -1.0f, by_out + from * 4 * H + h,
-                                  by_source + to * 5 * H + h);
-                    d.a += o.a, d.b += o.b, d.g += o.g;
-                }
-                float *df = by_filters + 3 * e * H + h;
-                store(df, d.a), store(df + H, d.b), store(df + 2 * H, d.g);
-            }
-        }
 }
 }

@@ -1,16 +1,22 @@
-"""PaiNN's messages and their derivative in one pass over the edges each, compiled."""
+"""PaiNN's messages and their derivative, compiled: one pass over the edges each, with filters."""
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neupol_cli.models.kernels import compiler
 from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.kernels.pointers import pointer, threads
+from neupol_cli.models.nn.linear import product
+
+SOURCE = Path(__file__).with_name("messages.cpp")
+MULTIPLE = 16  # of which features are
 
 
 @dataclass(frozen=True)
@@ -43,39 +49,62 @@ class Ends:
         return Ends(there[1], there[0], -self.directions[both], self.count)
 
 
+def library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
+    """The compiled loops for features like these; None where they do not serve."""
+    if like.device.type != "cpu" or like.dtype != torch.float32 or hidden % MULTIPLE:
+        return None
+    return compiler.library(SOURCE, {"HIDDEN": hidden, "REAL": "float"})
+
+
 def compiled_messages(
-    filters: Tensor, offers: Tensor, ends: Ends, library: ctypes.CDLL
+    basis: Tensor, weight: Tensor, offers: Tensor, ends: Ends, loops: ctypes.CDLL
 ) -> tuple[Tensor, Tensor]:
-    """The sums of painn.py's ``summed_messages``, once differentiable by filters and offers."""
-    ds, dv = _Messages.apply(filters, offers, ends.dense(), library)
+    """The sums of painn.py's ``summed_messages``, once differentiable by all but the ends.
+
+    Args:
+        basis: (E, K) functions of lengths.
+        weight: (3 H, K) what makes filters of them.
+        offers: (A, 5, H) an atom's part of s g, b, and the three components of v a.
+        ends: whom the edges join.
+        loops: from :func:`library`.
+    """
+    ds, dv = _Messages.apply(basis, weight, offers, ends.dense(), loops)
     return ds, dv
 
 
 class _Messages(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Context, filters: Tensor, offers: Tensor, ends: Ends, library: ctypes.CDLL
+        ctx: Context,
+        basis: Tensor,
+        weight: Tensor,
+        offers: Tensor,
+        ends: Ends,
+        loops: ctypes.CDLL,
     ) -> tuple[Tensor, Tensor]:
-        filters, offers = filters.contiguous(), offers.contiguous()
+        basis, turned, offers = basis.contiguous(), weight.t().contiguous(), offers.contiguous()
         out = offers.new_zeros(ends.count, 4, offers.shape[2])
-        ctx.ends, ctx.library = ends, library
-        ctx.save_for_backward(filters, offers)
-        library.messages(*_arguments(ends), pointer(filters), pointer(offers), pointer(out))
+        ctx.ends, ctx.loops = ends, loops
+        ctx.save_for_backward(basis, turned, offers)
+        loops.messages(*_arguments(ends, basis, turned), pointer(offers), pointer(out))
         return out[:, 0], out[:, 1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        filters, offers = ctx.saved_tensors
+        basis, turned, offers = ctx.saved_tensors
         by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
-        by_filters, by_offers = torch.empty_like(filters), torch.zeros_like(offers)
-        tensors = (filters, offers, by_out, by_filters, by_offers)
-        ctx.library.messages_back(*_arguments(ctx.ends), *map(pointer, tensors))
-        return by_filters, by_offers, None, None
+        by_turned, by_offers = torch.zeros_like(turned), torch.zeros_like(offers)
+        through = ctx.needs_input_grad[0]
+        by_filters = basis.new_empty(len(basis), turned.shape[1]) if through else None
+        tensors = (offers, by_out, by_turned, by_offers, by_filters)
+        ctx.loops.messages_back(*_arguments(ctx.ends, basis, turned), *map(pointer, tensors))
+        by_basis = None if by_filters is None else product(by_filters, turned)
+        return by_basis, by_turned.t(), by_offers, None, None
 
 
 class _Ends(ctypes.Structure):
-    """As in deepdft_edges.cpp."""
+    """As in messages.cpp."""
 
     _fields_ = (
         ("edges", ctypes.c_long),
@@ -86,8 +115,19 @@ class _Ends(ctypes.Structure):
     )
 
 
-def _arguments(ends: Ends) -> tuple[object, ...]:
-    """The first arguments of both loops."""
+class _Filters(ctypes.Structure):
+    """As in messages.cpp."""
+
+    _fields_ = (
+        ("functions", ctypes.c_long),
+        ("basis", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+    )
+
+
+def _arguments(ends: Ends, basis: Tensor, turned: Tensor) -> tuple[object, ...]:
+    """The first arguments of both loops; ``turned`` (K, 3 H) is the filters' weight."""
     tensors = (ends.senders, ends.receivers, ends.directions)
-    places = _Ends(ends.senders.shape[0], ends.mutual, *(tensor.data_ptr() for tensor in tensors))
-    return threads(), ctypes.byref(places)
+    places = _Ends(len(ends.senders), ends.mutual, *(tensor.data_ptr() for tensor in tensors))
+    filters = _Filters(len(turned), basis.data_ptr(), turned.data_ptr())
+    return threads(), ctypes.byref(places), ctypes.byref(filters)
