@@ -143,7 +143,7 @@ def cases(count: int) -> Iterator[Case]:
     filters = replaced("deepdft.network.kernels", tables=False)
     yield from each("deepdft tables", "deepdft-painn", "grid", filters)
     yield from each("deepdft tables", "deepdft-schnet", density, _schnet_without_tables)
-    loops = replaced("deepdft.painn.kernels", library=None)
+    loops = instead("deepdft.painn.library", lambda like, hidden: None)
     yield from each("deepdft loops of atoms", "deepdft-painn", "training", loops)
     sums = replaced("deepdft.kernels.probe_sums.kernels", library=None)
     yield from each("deepdft loops of probes", "deepdft-painn", "grid", sums)
@@ -152,11 +152,10 @@ def cases(count: int) -> Iterator[Case]:
     yield from each("dimenet fans", "dimenet", every, fans)
     blocks = instead("distance_transformer.kernels.choice.compiler", OFF)
     yield from each("distance transformer blocks", "distance-transformer", every, blocks)
-    plain = import_module(f"{MODELS}.egnn.messages").summed_messages
-    tiles = instead("egnn.kernels.choice.message_tiles.summed_messages", plain)
+    summed = instead("egnn.kernels.choice.message_loops.library", lambda like, hidden: None)
     for what in ("inference", "training", "forces"):  # batches that no cache holds
         many = of("egnn", what, 8 * count)
-        yield Case("egnn message tiles", f"egnn {what}, {8 * count} molecules", many, tiles)
+        yield Case("egnn loops of messages", f"egnn {what}, {8 * count} molecules", many, summed)
     layers = replaced("egnn.nbody.nbody_kernels", layers=False)
     yield Case("egnn n-body loops", "egnn-nbody training", particles, layers)
     yield Case("egnn n-body pair messages", "egnn-nbody training", particles, _without_nbody)

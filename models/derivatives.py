@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.models.nn.graph import Graph
-from neupol_cli.models.streaming import only_by_positions
+from neupol_cli.models.streaming import by_positions
 
 
 class Derivatives(NamedTuple):
@@ -44,7 +44,7 @@ def differentiated(
         stress: whether to differentiate by a strain of positions and cell too.
         create_graph: whether the derivatives will be differentiated again (training).
     """
-    with torch.enable_grad(), only_by_positions(not create_graph):
+    with torch.enable_grad(), by_positions(learnt=create_graph):
         positions = graph.positions.detach().requires_grad_()
         strain = positions.new_zeros(graph.size, 3, 3, requires_grad=stress)
         moved = _strained(graph, positions, strain) if stress else graph.at(positions)

@@ -28,31 +28,41 @@ from neupol_cli.models.workers import in_order
 EDGES = 1 << 18  # of a range, about
 
 Step = Callable[[Tensor, Edges], Tensor]
-# Whether derivatives are asked for by positions only: those by weights need what is dropped.
-_by_positions: ContextVar[bool] = ContextVar("by_positions", default=False)
+# What becomes of derivatives by positions: "asked for" ones need nothing that ranges drop, "learnt"
+# ones and those by weights do.
+_derivatives: ContextVar[str] = ContextVar("derivatives", default="")
 
 
 @contextmanager
-def only_by_positions(only: bool) -> Iterator[None]:
-    """Says of what is evaluated inside that nobody will differentiate it by weights, or twice."""
-    before = _by_positions.set(only)
+def by_positions(learnt: bool) -> Iterator[None]:
+    """Says of what is evaluated inside that it will be differentiated by positions, and what then.
+
+    Args:
+        learnt: the derivative will be differentiated again, by weights; else nobody asks for more.
+    """
+    before = _derivatives.set("learnt" if learnt else "asked for")
     try:
         yield
     finally:
-        _by_positions.reset(before)
+        _derivatives.reset(before)
+
+
+def forces_are_learnt() -> bool:
+    """Whether derivatives of derivatives follow."""
+    return _derivatives.get() == "learnt"
 
 
 def is_large(edges: int) -> bool:
     """Whether so many edges are made a range at a time, as more than a batch holds."""
     if not torch.is_grad_enabled():
         return edges > PAIRS
-    return _by_positions.get() and edges > PAIRS // RECORD
+    return _derivatives.get() == "asked for" and edges > PAIRS // RECORD
 
 
 class Recomputed(torch.autograd.Function):
     """``work(*inputs)`` of which nothing is kept: it is worked out again for its derivatives.
 
-    Derivatives by the inputs, once; see :func:`only_by_positions`.
+    Derivatives by the inputs, once; see :func:`by_positions`.
     """
 
     @staticmethod

@@ -36,6 +36,7 @@ from neupol_cli.models.equivariant_transformer.heads import norm
 from neupol_cli.models.nn.graph import Edges, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron, product
 from neupol_cli.models.nn.unique_edges import UniqueEdges
+from neupol_cli.models.streaming import forces_are_learnt
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Messages(nn.Module):
         """(A, H) scalars and (A, 3, H) vectors of the senders -> (count, H), (count, 3, H)."""
         offers = self.offers(sent)
         ends = Ends(edges.senders, edges.receivers, edges.directions, count, edges.mutual)
-        loops = None if ends.directions.requires_grad else library(offers, self.hidden)
+        loops = None if forces_are_learnt() else library(offers, self.hidden)
         if loops is None:
             return summed_messages(self.filters(edges.basis), offers, ends)
         return compiled_messages(edges.basis, self.filter_weight(), offers, ends, loops)

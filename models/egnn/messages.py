@@ -3,6 +3,7 @@
     m_ij = silu(L(silu(L[h_i, h_j, e(r_ij)])))          phi_e; published: e(r) = r^2
     m_ij = C(r_ij) sigmoid(w m_ij + b) m_ij             attention; C is 1 without a cutoff
     M_i  = sum_j m_ij
+    phi_ij = L(silu(L(m_ij)))                           phi_x, where points move
 
 (Satorras, Hoogeboom and Welling 2021, eqs. 3, 5 and 8.) phi_e's first map is split: L[h_i, h_j, e]
 = A h_i + c + B h_j + C e, two products a point and one narrow one an edge, instead of one wide
@@ -50,6 +51,19 @@ class MessageInputs(NamedTuple):
         return self._replace(encoded=self.encoded[edges], envelope=envelope)
 
 
+class PushInputs(NamedTuple):
+    """phi_x of a message: last silu(weight m + bias).
+
+    Attributes:
+        weight, bias: (Q, H), (Q,).
+        last: (1, Q).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    last: Tensor
+
+
 def messages(p: MessageInputs, receivers: Tensor, senders: Tensor) -> Tensor:
     """m_ij.
 
@@ -71,3 +85,13 @@ def messages(p: MessageInputs, receivers: Tensor, senders: Tensor) -> Tensor:
 def summed_messages(p: MessageInputs, receivers: Tensor, senders: Tensor) -> Tensor:
     """(P, H) sum_j m_ij."""
     return segment_sum(messages(p, receivers, senders), receivers, p.received.shape[0])
+
+
+def sums_and_pushes(
+    p: MessageInputs, push: PushInputs, receivers: Tensor, senders: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same, and (E, 1) phi_x of each message."""
+    m = messages(p, receivers, senders)
+    hidden = functional.silu(product(m, push.weight, push.bias))
+    summed = segment_sum(m, receivers, p.received.shape[0])
+    return summed, functional.linear(hidden, push.last)

@@ -31,10 +31,11 @@ from neupol_cli.models.base import Arguments, Backbone, PropertyConfig
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.egnn.config import EGNNConfig
 from neupol_cli.models.egnn.kernels.choice import Kernels, kernels
-from neupol_cli.models.egnn.messages import MessageInputs, messages
+from neupol_cli.models.egnn.messages import MessageInputs, PushInputs
 from neupol_cli.models.egnn.published import published_egnn
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, Perceptron, product
+from neupol_cli.models.streaming import forces_are_learnt
 
 
 def state_widths(config: EGNNConfig) -> list[int]:
@@ -76,7 +77,7 @@ class Layer(nn.Module):
         """(P, dim) -> the same shape after phi_e, phi_h and, where it moves, phi_x."""
         h, *offsets = state.split(self.widths, 1)
         inputs = self.message_inputs(h, edges)
-        by = kernels(forces_are_learnt=self.training and edges.vectors.requires_grad)
+        by = kernels(h, self.hidden, forces_are_learnt())
         if self.moves:
             summed, displacements = self.sum_and_displacements(inputs, edges, by)
         else:
@@ -97,12 +98,14 @@ class Layer(nn.Module):
         points, first = p.received.shape[0], edges.first_moving
         to_atoms, to_moving = slice(None, first), slice(first, None)
         receivers = edges.receivers[to_moving]
-        m = messages(p.select(to_moving), receivers, edges.senders[to_moving])
-        summed = segment_sum(m, receivers, points)
+        push = cast(CoordinateUpdate, self.push)
+        summed, phi = by.sums_and_pushes(
+            p.select(to_moving), push.inputs(), receivers, edges.senders[to_moving]
+        )
         summed = summed + by.summed_messages(
             p.select(to_atoms), edges.receivers[to_atoms], edges.senders[to_atoms]
         )
-        return summed, self.push(m, edges.vectors[to_moving], receivers, points)
+        return summed, push(phi, edges.vectors[to_moving], receivers, points)
 
     def message_inputs(self, h: Tensor, edges: Edges) -> MessageInputs:
         """What phi_e reads of h (P, H), of the edges' lengths, and of its weights."""
@@ -139,11 +142,16 @@ class CoordinateUpdate(nn.Module):
         nn.init.xavier_uniform_(last.weight, gain=0.001)
         self.phi = nn.Sequential(Linear(hidden, 128), nn.SiLU(), last)  # phi_x
 
-    def forward(self, messages: Tensor, vectors: Tensor, receivers: Tensor, points: int) -> Tensor:
+    def inputs(self) -> PushInputs:
+        """The weights of phi_x."""
+        first, last = cast(Linear, self.phi[0]), cast(Linear, self.phi[2])
+        return PushInputs(first.weight, first.bias, last.weight)
+
+    def forward(self, phi: Tensor, vectors: Tensor, receivers: Tensor, points: int) -> Tensor:
         """Where points go.
 
         Args:
-            messages: (E, H) m_ij.
+            phi: (E, 1) phi_x(m_ij).
             vectors: (E, 3) x_j - x_i, from receiver to sender, hence the sign.
             receivers: (E,).
             points: P.
@@ -151,8 +159,8 @@ class CoordinateUpdate(nn.Module):
         Returns:
             (P, 3).
         """
-        weighted = -vectors * self.phi(messages)  # (E, 3)
-        number = segment_sum(torch.ones_like(weighted[:, :1]), receivers, points)
+        weighted = -vectors * phi  # (E, 3)
+        number = segment_sum(torch.ones_like(phi), receivers, points)
         return segment_sum(weighted, receivers, points) / number.clamp(min=1)
 
 

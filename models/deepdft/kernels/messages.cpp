@@ -71,10 +71,12 @@ static inline void carry(long columns, const REAL *f, const REAL *own, const REA
     }
 }
 
-// The way back: by (4, H) the sum's derivative, to (5, H) the source's, df the filter's (added to).
+// The way back: by (4, H) the sum's derivative, to (5, H) the source's, df the filter's and du the
+// direction's (added to, unless that is null).
 static inline void back(long columns, const REAL *f, const REAL *own, const REAL *u, REAL sign,
-                        const REAL *by, REAL *to, REAL *df) {
+                        const REAL *by, REAL *to, REAL *df, REAL *du) {
     const REAL x = sign * u[0], y = sign * u[1], z = sign * u[2];
+    V turned[3] = {};
     for (long h = 0; h < columns; h += W) {
         const V s = load(by + h), vx = load(by + H + h), vy = load(by + 2 * H + h),
                 vz = load(by + 3 * H + h), a = load(f + h), along = vx * x + vy * y + vz * z;
@@ -87,7 +89,12 @@ static inline void back(long columns, const REAL *f, const REAL *own, const REAL
         store(to + 2 * H + h, load(to + 2 * H + h) + vx * a);
         store(to + 3 * H + h, load(to + 3 * H + h) + vy * a);
         store(to + 4 * H + h, load(to + 4 * H + h) + vz * a);
+        if (du) {
+            const V b = load(f + columns + h) * load(own + H + h);
+            turned[0] += vx * b, turned[1] += vy * b, turned[2] += vz * b;
+        }
     }
+    for (long k = 0; du && k < 3; ++k) du[k] += sign * total(turned[k]);
 }
 
 extern "C" {
@@ -117,10 +124,11 @@ void messages(long threads, const Ends *ends, const Filters *filters, const REAL
     }
 }
 
-// by_weight (K, 3 H) and by_source (zeros before) are added to; by_filters (E, 3 H) is left
-// there, unless it is null.
+// by_weight (K, 3 H), by_source and by_directions (threads, E, 3), zeros before, are added to, and
+// by_filters (E, 3 H) is written; the last two unless they are null.
 void messages_back(long threads, const Ends *ends, const Filters *filters, const REAL *source,
-                   const REAL *by_out, REAL *by_weight, REAL *by_source, REAL *by_filters) {
+                   const REAL *by_out, REAL *by_weight, REAL *by_source, REAL *by_filters,
+                   REAL *by_directions) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long t = 0; t < threads; ++t) {
         const Columns at(t, threads);
@@ -135,13 +143,14 @@ void messages_back(long threads, const Ends *ends, const Filters *filters, const
                 const long e = first + k;
                 const int64_t from = ends->senders[e], to = ends->receivers[e];
                 const REAL *u = ends->directions + 3 * e;
+                REAL *du = by_directions ? by_directions + 3 * (t * ends->edges + e) : nullptr;
                 back(at.count, f + k * wide, source + from * 5 * H + at.begin, u, 1,
                      by_out + to * 4 * H + at.begin, by_source + from * 5 * H + at.begin,
-                     df + k * wide);
+                     df + k * wide, du);
                 if (e < ends->mutual)
                     back(at.count, f + k * wide, source + to * 5 * H + at.begin, u, -1,
                          by_out + from * 4 * H + at.begin, by_source + to * 5 * H + at.begin,
-                         df + k * wide);
+                         df + k * wide, du);
             }
             weigh(filters, at, first, some, df, by_weight);
             for (long row = 0; by_filters && row < 3 * some; ++row)

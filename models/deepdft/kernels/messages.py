@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ def library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
 def compiled_messages(
     basis: Tensor, weight: Tensor, offers: Tensor, ends: Ends, loops: ctypes.CDLL
 ) -> tuple[Tensor, Tensor]:
-    """The sums of painn.py's ``summed_messages``, once differentiable by all but the ends.
+    """The sums of painn.py's ``summed_messages``, once differentiable by all that are numbers.
 
     Args:
         basis: (E, K) functions of lengths.
@@ -68,7 +68,7 @@ def compiled_messages(
         ends: whom the edges join.
         loops: from :func:`library`.
     """
-    ds, dv = _Messages.apply(basis, weight, offers, ends.dense(), loops)
+    ds, dv = _Messages.apply(basis, weight, offers, ends.directions, ends, loops)
     return ds, dv
 
 
@@ -79,9 +79,11 @@ class _Messages(torch.autograd.Function):
         basis: Tensor,
         weight: Tensor,
         offers: Tensor,
+        directions: Tensor,
         ends: Ends,
         loops: ctypes.CDLL,
     ) -> tuple[Tensor, Tensor]:
+        ends = replace(ends, directions=directions).dense()
         basis, turned, offers = basis.contiguous(), weight.t().contiguous(), offers.contiguous()
         out = offers.new_zeros(ends.count, 4, offers.shape[2])
         ctx.ends, ctx.loops = ends, loops
@@ -95,12 +97,15 @@ class _Messages(torch.autograd.Function):
         basis, turned, offers = ctx.saved_tensors
         by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
         by_turned, by_offers = torch.zeros_like(turned), torch.zeros_like(offers)
-        through = ctx.needs_input_grad[0]
-        by_filters = basis.new_empty(len(basis), turned.shape[1]) if through else None
-        tensors = (offers, by_out, by_turned, by_offers, by_filters)
+        through, _, _, along, *_ = ctx.needs_input_grad
+        edges, many = len(basis), torch.get_num_threads()
+        by_filters = basis.new_empty(edges, turned.shape[1]) if through else None
+        by_directions = basis.new_zeros(many, edges, 3) if along else None
+        tensors = (offers, by_out, by_turned, by_offers, by_filters, by_directions)
         ctx.loops.messages_back(*_arguments(ctx.ends, basis, turned), *map(pointer, tensors))
         by_basis = None if by_filters is None else product(by_filters, turned)
-        return by_basis, by_turned.t(), by_offers, None, None
+        turning = None if by_directions is None else by_directions.sum(0)
+        return by_basis, by_turned.t(), by_offers, turning, None, None
 
 
 class _Ends(ctypes.Structure):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
 from neupol_cli.models.egnn import messages as plain
-from neupol_cli.models.egnn.kernels import message_tiles, nbody_step
+from neupol_cli.models.egnn.kernels import message_loops, nbody_step
 from neupol_cli.models.egnn.kernels.nbody_step import Constants
-from neupol_cli.models.egnn.messages import MessageInputs
+from neupol_cli.models.egnn.messages import MessageInputs, PushInputs
 from neupol_cli.models.kernels import compiler
 
 
 class Kernels(NamedTuple):
-    """What serves for the function of the same name in messages.py."""
+    """What serves for the functions of the same names in messages.py."""
 
     summed_messages: Callable[[MessageInputs, Tensor, Tensor], Tensor]
+    sums_and_pushes: Callable[[MessageInputs, PushInputs, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class NBodyKernels(NamedTuple):
@@ -32,16 +34,23 @@ class NBodyKernels(NamedTuple):
     layers: bool
 
 
-def kernels(forces_are_learnt: bool) -> Kernels:
-    """For molecules: tiles; the plain formula if the environment says ``NEUPOL_KERNELS=0``.
+def kernels(like: Tensor, hidden: int, forces_are_learnt: bool) -> Kernels:
+    """For molecules: compiled loops; the plain formula where none serve, on a GPU too, and if the
+    environment says ``NEUPOL_KERNELS=0``.
 
     Args:
-        forces_are_learnt: derivatives of derivatives follow, which tiles have from the plain
+        like: of the type and on the device of the features.
+        hidden: their number H.
+        forces_are_learnt: derivatives of derivatives follow, which loops have from the plain
             formula: made twice over, they take a third longer.
     """
-    if forces_are_learnt or not compiler.enabled():
-        return Kernels(plain.summed_messages)
-    return Kernels(message_tiles.summed_messages)
+    loops = None if forces_are_learnt else message_loops.library(like, hidden)
+    if loops is None:
+        return Kernels(plain.summed_messages, plain.sums_and_pushes)
+    return Kernels(
+        partial(message_loops.summed_messages, loops),
+        partial(message_loops.sums_and_pushes, loops),
+    )
 
 
 def nbody_kernels(constants: Constants, hidden: int) -> NBodyKernels:

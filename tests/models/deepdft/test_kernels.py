@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -324,10 +325,12 @@ def test_compiled_messages_are_those_of_pytorch(
     def formula(basis: Tensor, weight: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
         return summed_messages(basis @ weight.t(), offers, ends)
 
+    directions = ends.directions
+
     found = []
     for function in (partial(compiled_messages, loops=loops), formula):
-        given = [each.clone().requires_grad_() for each in (basis, weight, offers)]
-        ds, dv = function(*given, ends)
+        given = [each.clone().requires_grad_() for each in (basis, weight, offers, directions)]
+        ds, dv = function(*given[:3], replace(ends, directions=given[3]))
         out = torch.cat((ds[:, None], dv), 1)
         found.append((out, *torch.autograd.grad((out * weights).sum(), given)))
     for one, other in zip(*found, strict=True):

@@ -1,8 +1,7 @@
-"""EGNN against the published implementation, and the tiled messages against the plain formula."""
+"""EGNN against the published implementation, and compiled messages against the plain formula."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import ase
@@ -13,10 +12,11 @@ import torch
 from neupol_cli import registry
 from neupol_cli.models.egnn import messages as plain
 from neupol_cli.models.egnn.kernels import choice
-from neupol_cli.models.egnn.kernels import message_tiles as tiles
-from neupol_cli.models.egnn.messages import MessageInputs
+from neupol_cli.models.egnn.kernels import message_loops as loops
+from neupol_cli.models.egnn.messages import MessageInputs, PushInputs
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.neighbours import neighbours
+from tests.compiler import needs_compiler
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_every_layer_equals_the_published_one(published) -> None:
 
 
 def inputs_of(
-    points: int, edges: int, envelope: bool
+    points: int, edges: int, envelope: bool, hidden: int, size: int = 3
 ) -> tuple[MessageInputs, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
 
@@ -52,7 +52,6 @@ def inputs_of(
         values = torch.randn(*shape, generator=generator, dtype=torch.float64)
         return values.requires_grad_()
 
-    hidden, size = 5, 3
     made = MessageInputs(
         random(points, hidden),
         random(points, hidden),
@@ -68,71 +67,117 @@ def inputs_of(
     return made, receivers, torch.randint(0, points, (edges,), generator=generator)
 
 
-@pytest.mark.parametrize("envelope", [False, True])
-def test_tiles_give_the_plain_sum_and_its_gradients(
-    envelope: bool, monkeypatch: pytest.MonkeyPatch
+def compiled(like: torch.Tensor, hidden: int) -> choice.Kernels:
+    kernels = choice.kernels(like, hidden, forces_are_learnt=False)
+    assert kernels.summed_messages is not plain.summed_messages
+    return kernels
+
+
+FORMULA = choice.Kernels(plain.summed_messages, plain.sums_and_pushes)
+
+
+def push_of(hidden: int, width: int) -> PushInputs:
+    generator = torch.Generator().manual_seed(4)
+    shapes = (width, hidden), (width,), (1, width)
+    return PushInputs(
+        *(
+            torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+            for shape in shapes
+        )
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("pushed", [False, True])
+@pytest.mark.parametrize(("envelope", "size"), [(False, 1), (True, 1), (True, 19)])
+def test_loops_give_the_plain_sum_and_its_gradients(
+    envelope: bool, size: int, pushed: bool
 ) -> None:
-    monkeypatch.setattr(tiles, "TILE_NUMBERS", 1)  # 64 edges a tile: four tiles, the last not full
-    made, receivers, senders = inputs_of(points=9, edges=230, envelope=envelope)
-    inputs = [x for x in made if x is not None]
-    weight = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    made, receivers, senders = inputs_of(9, 230, envelope, hidden=32, size=size)
+    push = push_of(32, 48) if pushed else None
+    inputs = [x for x in (*made, *(push or ())) if x is not None]
+    weight = torch.randn(9 * 32 + 230, dtype=torch.float64, requires_grad=True)
     rates = [torch.randn_like(x) for x in inputs]
 
-    def derivatives(function: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+    def derivatives(by: choice.Kernels) -> list[torch.Tensor]:
         """The sum, its first derivatives as training has them, and as forces do, and second."""
-        total = function(made, receivers, senders)
-        first = torch.autograd.grad(total, inputs, weight, retain_graph=True)
-        recorded = torch.autograd.grad(total, inputs, weight, create_graph=True)
+        if push is None:
+            total = by.summed_messages(made, receivers, senders).flatten()
+        else:
+            both = by.sums_and_pushes(made, push, receivers, senders)
+            total = torch.cat([each.flatten() for each in both])
+        loss = (total * weight[: len(total)]).mean()
+        first = torch.autograd.grad(loss, inputs, retain_graph=True)
+        recorded = torch.autograd.grad(loss, inputs, create_graph=True)
         second = torch.autograd.grad(recorded, [weight, *inputs], rates)
         return [total, *first, *recorded, *second]
 
-    tiled, formula = derivatives(tiles.summed_messages), derivatives(plain.summed_messages)
-    for one, other in zip(tiled, formula, strict=True):
+    summed = derivatives(compiled(made.received, 32))
+    for one, other in zip(summed, derivatives(FORMULA), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
+@needs_compiler
+@pytest.mark.parametrize("wanted", [("encoded",), ("encoded", "envelope"), ("weight", "sent")])
+def test_loops_make_the_derivatives_that_are_wanted(wanted: tuple[str, ...]) -> None:
+    made, receivers, senders = inputs_of(4, 60, envelope=True, hidden=16)
+    push, found = push_of(16, 16), []
+    inputs = [getattr(made, name) for name in wanted]
+    for by in (compiled(made.received, 16), FORMULA):
+        summed, phi = by.sums_and_pushes(made, push, receivers, senders)
+        found.append(torch.autograd.grad(summed.square().mean() + phi.square().mean(), inputs))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+@needs_compiler
 @pytest.mark.parametrize("envelope", [False, True])
-def test_tiles_are_differentiable_twice(envelope: bool) -> None:
-    made, receivers, senders = inputs_of(points=4, edges=7, envelope=envelope)
-    inputs = [x for x in made if x is not None]
+def test_loops_are_differentiable_twice(envelope: bool) -> None:
+    made, receivers, senders = inputs_of(points=3, edges=5, envelope=envelope, hidden=16)
+    by, push = compiled(made.received, 16), push_of(16, 16)
+    inputs = [x for x in (*made[:-1], *push, made.envelope) if x is not None]
 
-    def summed(*given: torch.Tensor) -> torch.Tensor:
-        full = given if envelope else (*given, None)
-        return tiles.summed_messages(MessageInputs(*full), receivers, senders)
+    def summed(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        p = MessageInputs(*given[:8], given[11] if envelope else None)
+        return by.sums_and_pushes(p, PushInputs(*given[8:11]), receivers, senders)
 
-    assert torch.autograd.gradcheck(summed, inputs)
-    assert torch.autograd.gradgradcheck(summed, inputs)
+    assert torch.autograd.gradcheck(summed, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(summed, inputs, fast_mode=True)
 
 
+@needs_compiler
 @pytest.mark.parametrize("mode", ["off", "movable"])
 def test_no_kernel_runs_where_they_are_switched_off(
     mode: str, published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = {"hidden": 8, "layers": 2, "polarization": mode}
+    config = {"hidden": 16, "layers": 2, "polarization": mode}
     torch.manual_seed(0)
     model = registry.build("egnn", config).double()
     graph = Graph.from_atoms(published.structures, torch.float64)
     by_kernel = model(graph)
-    assert choice.kernels(False).summed_messages is tiles.summed_messages
+    like = graph.positions
+    assert choice.kernels(like, 16, False).summed_messages is not plain.summed_messages
+    assert choice.kernels(like, 8, False).summed_messages is plain.summed_messages
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
-    monkeypatch.setattr(tiles._Summed, "apply", None)
-    assert choice.kernels(False).summed_messages is plain.summed_messages
+    monkeypatch.setattr(loops._Summed, "apply", None)
+    assert choice.kernels(like, 16, False).summed_messages is plain.summed_messages
     plainly = model(graph)
     plainly.sum().backward()
     torch.testing.assert_close(plainly, by_kernel, rtol=0, atol=1e-12)
 
 
+@needs_compiler
 @pytest.mark.parametrize("mode", ["off", "movable"])
 def test_where_forces_are_learnt_the_plain_formula_serves(
     mode: str, published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, forces, and what training on both follows are those without kernels."""
     torch.manual_seed(0)
-    config = {"hidden": 8, "layers": 3, "polarization": mode}
+    config = {"hidden": 16, "layers": 3, "polarization": mode}
     model = registry.build("egnn", config).double()
     graph = Graph.from_atoms(published.structures[:1], torch.float64)
     weights = [p for p in model.parameters() if p.requires_grad]
-    summed, learnt = tiles.summed_messages, []
+    summed, learnt = loops._Summed.apply, []
 
     def watched(*inputs: Any) -> torch.Tensor:
         learnt.append(model.training)
@@ -146,11 +191,11 @@ def test_where_forces_are_learnt_the_plain_formula_serves(
         loss = values.square().sum() + slopes.square().sum()
         return [value, forces, *torch.autograd.grad(loss, weights)]
 
-    monkeypatch.setattr(tiles, "summed_messages", watched)
+    monkeypatch.setattr(loops._Summed, "apply", watched)
     monkeypatch.setenv("NEUPOL_KERNELS", "1")
     by_kernel = everything()
     assert learnt and not any(learnt)
-    monkeypatch.setattr(tiles, "summed_messages", None)
+    monkeypatch.setattr(loops._Summed, "apply", None)
     monkeypatch.setenv("NEUPOL_KERNELS", "0")
     for one, other in zip(by_kernel, everything(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
