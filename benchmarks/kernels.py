@@ -145,6 +145,7 @@ def cases(count: int) -> Iterator[Case]:
     yield from each("deepdft tables", "deepdft-schnet", density, _schnet_without_tables)
     loops = instead("deepdft.painn.library", lambda like, hidden: None)
     yield from each("deepdft loops of atoms", "deepdft-painn", "training", loops)
+    yield from each("deepdft loops of atoms", "painn", "inference training forces", loops)
     sums = replaced("deepdft.kernels.probe_sums.kernels", library=None)
     yield from each("deepdft loops of probes", "deepdft-painn", "grid", sums)
     yield from each("deepdft loops of probes", "deepdft-schnet", "grid", sums)
