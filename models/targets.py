@@ -103,7 +103,7 @@ QM9 = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", 
 
 def target(name: str) -> Target:
     """The record of a target; one that nobody has described is a number a structure."""
-    return TARGETS.get(name, Target(name, ""))
+    return TARGETS[name] if name in TARGETS else Target(name, "")
 
 
 def readout_of_number(name: str, known: Collection[str]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import pairwise
 
 import numpy as np
 from ase import Atoms
@@ -66,8 +67,9 @@ class Bonds:
     @cached_property
     def neighbours(self) -> list[list[int]]:
         """(n,) the atoms that each is bonded to."""
-        ends = np.cumsum(self.coordination)[:-1]
-        return [part.tolist() for part in np.split(self.second[self.bonded], ends)]
+        ends = [0, *np.cumsum(self.coordination).tolist()]
+        second = self.second[self.bonded].tolist()
+        return [second[start:end] for start, end in pairwise(ends)]
 
     def surroundings(self) -> list[str]:
         """(n,) each atom's type and those of its neighbours, such as ``O2(C3 H1)``."""
@@ -105,23 +107,19 @@ class Bonds:
             [not near[i].isdisjoint(near[j]) for i, j in zip(first, second, strict=True)]
         )
 
+    @cached_property
     def pieces(self) -> list[list[int]]:
         """The atoms of each piece that bonds hold together, ascending."""
-        unseen, pieces = set(range(len(self.numbers))), []
+        unseen, pieces = dict.fromkeys(reversed(range(len(self.numbers)))), []
         while unseen:
-            front = [min(unseen)]
-            piece = set(front)
-            while front:
-                reached = (unseen - piece).intersection(self.neighbours[front.pop()])
-                piece |= reached
-                front += reached
-            unseen -= piece
+            piece = [unseen.popitem()[0]]
+            for atom in piece:  # which grows meanwhile
+                for near in self.neighbours[atom]:
+                    if near in unseen:
+                        del unseen[near]
+                        piece.append(near)
             pieces.append(sorted(piece))
         return pieces
-
-    def parts(self) -> int:
-        """How many of them there are."""
-        return len(self.pieces())
 
 
 def _pairs(atoms: Atoms, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,13 +141,16 @@ def _extents(codes: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, Rang
     """Every code that occurs, with its shortest and longest length."""
     order = np.lexsort((lengths, codes))
     codes, lengths = codes[order], lengths[order]
-    first = np.flatnonzero(np.diff(codes, prepend=-1))
-    last = np.append(first, len(codes))[1:] - 1
+    if not len(codes):
+        return
+    changes = np.flatnonzero(codes[1:] != codes[:-1])
+    first, last = np.append(0, changes + 1), np.append(changes, len(codes) - 1)
     low, high = lengths[first].tolist(), lengths[last].tolist()
     for code, *extent in zip(codes[first].tolist(), low, high, strict=True):
         yield code, extent
 
 
+@cache
 def _bond(code: int) -> str:
     return "-".join(
         f"{chemical_symbols[end // COUNTS]}{end % COUNTS}"
@@ -157,6 +158,7 @@ def _bond(code: int) -> str:
     )
 
 
+@cache
 def _contact(code: int) -> str:
     pair, joined = divmod(code, 2)
     dots = "." if joined else ".."

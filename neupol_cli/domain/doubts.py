@@ -87,7 +87,7 @@ def _overall(facts: Facts, atoms: Atoms, bonds: Bonds) -> Iterator[str]:
         yield from _sizes(facts, atoms)
     if not facts.odd and electrons(atoms, total_charge(atoms)) % 2:
         yield "an odd number of electrons"
-    parts = bonds.parts()
+    parts = len(bonds.pieces)
     if parts > facts.parts:
         yield f"in {parts} parts that no bond joins"
 
@@ -171,7 +171,7 @@ def of_forces(forces: np.ndarray, unit: str) -> list[str]:
 def distant_parts(atoms: Atoms, bonds: Bonds) -> list[Atoms]:
     """The pieces of a structure that are too far from each other to feel it; none where they do, or
     where it is in one piece."""
-    pieces = [] if atoms.pbc.any() else bonds.pieces()
+    pieces = [] if atoms.pbc.any() else bonds.pieces
     if len(pieces) < 2:
         return []
     from scipy.spatial import cKDTree

@@ -133,7 +133,7 @@ class Tally:
         self._add(Bonds.of(atoms))
 
     def _add(self, bonds: Bonds) -> None:
-        self.parts = max(self.parts, bonds.parts())
+        self.parts = max(self.parts, len(bonds.pieces))
         self.surroundings.update(bonds.surroundings())
         for name, (low, high) in bonds.bonds().items():
             shortest, longest = self.bonds.get(name, (low, high))

@@ -20,7 +20,7 @@ def test_ethanol() -> None:
     assert lengths["C4-C4"] == [pytest.approx(atoms.get_distance(0, 1), abs=1e-12)] * 2
     to_carbon = [min(atoms.get_distances(k, [0, 1])) for k in range(4, 9)]
     assert lengths["H1-C4"] == pytest.approx([min(to_carbon), max(to_carbon)], abs=1e-12)
-    assert bonds.parts() == 1
+    assert len(bonds.pieces) == 1
 
 
 def test_contacts_know_whether_an_angle_holds_them() -> None:
@@ -42,7 +42,7 @@ def test_a_broken_bond_leaves_two_parts(apart: float, periodic: bool) -> None:
         atoms.set_cell([15, 15, 15])
         atoms.pbc = True
     bonds = Bonds.of(atoms)
-    assert bonds.parts() == 2
+    assert len(bonds.pieces) == 2
     assert bonds.types[0] == "C3"
 
 
@@ -56,7 +56,7 @@ def test_all_pairs_and_a_search_find_the_same() -> None:
         copy.positions += (12.0 * k, 0, 0)
         many += copy
     each, together = Bonds.of(one), Bonds.of(many)
-    assert together.parts() == 12
+    assert len(together.pieces) == 12
     assert together.surroundings() == each.surroundings() * 12
     assert together.bonds().keys() == each.bonds().keys()
     for name, extent in each.bonds().items():
@@ -67,9 +67,9 @@ def test_all_pairs_and_a_search_find_the_same() -> None:
 def test_a_crystal_counts_images() -> None:
     bonds = Bonds.of(bulk("C", "diamond", a=3.57))
     assert bonds.types == ["C4", "C4"]
-    assert bonds.parts() == 1
+    assert len(bonds.pieces) == 1
 
 
 def test_one_atom_has_nothing() -> None:
     bonds = Bonds.of(Atoms("H"))
-    assert (bonds.surroundings(), bonds.parts(), bonds.contacts()) == (["H0()"], 1, {})
+    assert (bonds.surroundings(), len(bonds.pieces), bonds.contacts()) == (["H0()"], 1, {})
