@@ -1,9 +1,10 @@
 """Training that goes on from trained weights: what is taken over, and what begins anew.
 
 Weights go over by name. Heads go with their targets, whatever their place; those of targets that
-the trained model did not have keep their random start, and so do the weights of new elements, in
-networks that say where these are. All else has to fit: a setting that changes the shape of a weight
-makes another network.
+the trained model did not have keep their random start. New elements, in networks that say where
+these are, begin as the known element above them in the periodic table, or else as the mean of all:
+a random start lies where trained layers have never been, and some answer 1e23 there. All else has
+to fit: a setting that changes the shape of a weight makes another network.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from neupol_cli.models.property import PropertyModel
 from neupol_cli.models.targets import target
 from neupol_cli.models.ties import tied_targets
 from neupol_cli.training.parts import AROUND
+from neupol_cli.training.relatives import relative
 from neupol_cli.training.target_normalization import TargetNormalization
 
 # Settings that follow from the data of a training.
@@ -215,13 +217,16 @@ def _network(model: Model) -> Network:
 
 
 def _known_elements(model: Model, start: Start, axis: int, own: Tensor, source: Tensor) -> Tensor:
-    """A tensor with places for the model's elements, in them the start's numbers of the same."""
+    """A tensor with places for the model's elements, in them the start's numbers of the same, or
+    of what they are most like."""
     kinds = int(getattr(model.config, "points_per_atom", 1))
-    rows = [model.species.index(number) for number in start.species]
     known = source.unflatten(axis, (kinds, len(start.species), -1))
-    places = torch.tensor(rows, device=own.device)
-    shape = own.unflatten(axis, (kinds, len(model.species), -1))
-    return shape.index_copy(axis + 1, places, known).flatten(axis, axis + 2)
+    likes = [relative(number, start.species) for number in model.species]
+    rows = [
+        known.mean(axis + 1) if like is None else known.select(axis + 1, start.species.index(like))
+        for like in likes
+    ]
+    return torch.stack(rows, axis + 1).reshape(own.shape)
 
 
 def ties(targets: Sequence[str], start: Start | None) -> list[str]:

@@ -47,6 +47,21 @@ def test_targets_and_elements_are_found_by_name(mode: Case, molecules: list[ase.
     )
 
 
+def test_new_elements_begin_as_those_above_them(mode: Case, molecules: list[ase.Atoms]) -> None:
+    if mode.name == "egnn":
+        pytest.skip("reads powers of the atomic number, too")
+    old = mode.build(targets=("U0", "gap"), **TWO)
+    more = dataclasses.asdict(old.config) | {"species": (1, 6, 8, 14, 16)}
+    new = registry.build(mode.name, more).double()
+    take_over(new, start_of(mode.name, old))
+    graph = of_known_elements(molecules)
+    heavier = {6: 14, 8: 16}
+    numbers = torch.tensor([heavier.get(int(number), int(number)) for number in graph.numbers])
+    with torch.no_grad():
+        ours = new.eval().network(dataclasses.replace(graph, numbers=numbers))
+        torch.testing.assert_close(ours, old.network(graph), rtol=0, atol=1e-12)
+
+
 def test_the_same_targets_are_answered_alike(mode: Case, molecules: list[ase.Atoms]) -> None:
     old = mode.build(targets=("U0", "gap"), **TWO)
     new = registry.build(mode.name, dataclasses.asdict(old.config)).double()
