@@ -75,6 +75,13 @@ def density(
             help="Draw slices (.png, .pdf, .svg), or surfaces to turn (.html).",
         ),
     ] = None,
+    augmentation_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHGCAR",
+            help="PAW occupancies (and the grid) for -o CHGCAR, of a run of the same atoms.",
+        ),
+    ] = None,
     accept: AcceptOption = False,
     pbc: PbcOption = None,
     altloc: AltlocOption = None,
@@ -106,7 +113,7 @@ def density(
 
     if difference and not reference:
         raise UsageError("--difference needs a --reference to subtract")
-    source = reference if reference and spacing is None and grid is None else None
+    source = reference or augmentation_from if spacing is None and grid is None else None
     choice = GridChoice(spacing, parse_counts(grid), grid_from or source, margin)
     settings = DensityOptions(
         choice=choice,
@@ -120,6 +127,7 @@ def density(
         dtype=dtype,
         strict=strict,
         accept=accept,
+        augmentation_from=augmentation_from,
     )
     reading = reading_of(altloc, species, pbc)
     load = cache(partial(_load, model, device, dtype, threads))
@@ -146,7 +154,7 @@ def _structures(
     source: str, on_error: str, reading: Reading, charge: int | None
 ) -> list[tuple[str, Atoms]]:
     """Every structure that can be read; InputError where there is none."""
-    from neupol_cli.density.job import frames
+    from neupol_cli.density.frames import frames
     from neupol_cli.io.charges import charged
 
     labelled = list(charged(frames(source, on_error, reading, doubts_told=False), charge))
