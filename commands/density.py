@@ -45,8 +45,9 @@ def density(
         typer.Option(
             "-o",
             "--output",
-            help="rho.cube, CHGCAR, rho.xsf (.gz after these), rho.npz or rho.h5; "
-            "with several structures .h5, or a name with {} for their numbers.",
+            help="rho.cube, CHGCAR, rho.xsf (.gz after these), rho.npz, rho.h5, or Quantum "
+            "ESPRESSO's charge-density.dat; with several structures .h5, or a name with {} for "
+            "their numbers.",
         ),
     ] = None,
     model: options.ModelOption = None,
