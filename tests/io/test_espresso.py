@@ -14,7 +14,7 @@ from neupol_cli.errors import UsageError
 from neupol_cli.io import volumetric
 from neupol_cli.io.units import BOHR
 from neupol_cli.io.volumetric import Grid
-from neupol_cli.io.volumetric.espresso import largest, plane_waves
+from neupol_cli.io.volumetric.espresso import largest, plane_waves, title_of
 from tests.commands import gaussians
 from tests.commands.gaussians import run
 from tests.volumes import CELL, SHAPE, crystal, molecule
@@ -36,7 +36,8 @@ def records(path: Path) -> Iterator[bytes]:
 def test_the_waves_of_a_file_add_up_to_the_density(tmp_path: Path, spin: bool) -> None:
     volume = crystal(spin)
     volumetric.write(tmp_path / NAME, volume, "a title")
-    counts, vectors, indices, *waves = records(tmp_path / NAME)
+    counts, vectors, indices, *waves, title = records(tmp_path / NAME)
+    assert title == b"a title"
     millers = np.frombuffer(indices, "<i4").reshape(-1, 3)
     np.testing.assert_array_equal(np.frombuffer(counts, "<i4"), [0, len(millers), 1 + spin])
     reciprocal = np.frombuffer(vectors, "<f8").reshape(3, 3)
@@ -107,7 +108,19 @@ def test_the_command_says_what_pw_x_wants(monkeypatch, tmp_path: Path, capsys) -
     code, _, err = run(capsys, "cell.xyz", "-o", output, "--grid", "48,48,48", "--normalize")
     assert code == 0 and "plane waves up to ecutrho = 176.9 Ry" in err
     assert "startingpot = 'file'" in err and "diago_thr_init = 1e-4" in err
-    *_, waves = records(Path(output))
+    *_, waves, title = records(Path(output))
+    assert b'electron density by neupol provenance={"neupol": ' in title
     assert np.frombuffer(waves, "<c16")[0] * (6 / BOHR) ** 3 == pytest.approx(10, rel=0, abs=1e-6)
     code, _, err = run(capsys, "water.xyz", "-o", output, "--spacing", "0.5")
     assert code == 2 and "give them one (extended xyz, POSCAR)" in err
+
+
+def test_a_file_without_a_last_record_of_text_has_no_title(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    for content in (b"", b"1234567", b"\x00" * 12, b"\xff" * 16):
+        path.write_bytes(content)
+        assert title_of(path) == ""
+    volumetric.write(path, crystal(), "a title")
+    assert title_of(path) == "a title"
+    path.write_bytes(path.read_bytes()[: -len("a title") - 8])
+    assert title_of(path) == ""

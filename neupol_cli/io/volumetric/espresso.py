@@ -11,10 +11,13 @@ by length and, where that is the same, by index. A file of all G is read by runs
 from __future__ import annotations
 
 import struct
+from os import SEEK_END
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.io.units import BOHR
 from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Volume
@@ -22,10 +25,12 @@ from neupol_cli.io.volumetric.grid import Grid, Volume
 NAME = "charge-density.dat"
 SAME = 1e-8  # of |G|^2 in units of the first reciprocal vector's; pw.x takes less for equal
 LONGEST = 2**31 - 9  # bytes of a record between marks of 4 bytes
+LONGEST_TITLE = 1_000_000
 
 
 def write(stream: BinaryIO, volume: Volume, title: str) -> None:
-    """All plane waves in the largest sphere that the grid holds; there is no place for a title."""
+    """All plane waves in the largest sphere that the grid holds. The title and where the density
+    comes from follow in a last record, which pw.x does not come to."""
     millers = plane_waves(volume.grid)
     channels = [volume.values] if volume.spin is None else [volume.values, volume.spin]
     _put(stream, struct.pack("<3i", 0, len(millers), len(channels)))
@@ -33,11 +38,32 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     _put(stream, millers.astype("<i4").tobytes())
     for channel in channels:
         _put(stream, _coefficients(channel, millers).astype("<c16").tobytes())
+    _put(stream, " ".join([*title.split(), *provenance.marked()]).encode())
 
 
 def _put(stream: BinaryIO, record: bytes) -> None:
     mark = struct.pack("<i", len(record))
     stream.write(mark + record + mark)
+
+
+def title_of(path: Path) -> str:
+    """The last record, where a file has one of text; else nothing.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        size = stream.seek(0, SEEK_END)
+        stream.seek(max(0, size - 4))
+        length = int.from_bytes(stream.read(), "little")
+        if length > min(size - 8, LONGEST_TITLE):
+            return ""
+        stream.seek(size - 4 - length)
+        content = stream.read(length)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:  # it ends with the density
+        return ""
 
 
 def _reciprocal(grid: Grid) -> np.ndarray:
