@@ -6,7 +6,7 @@
         examples/{benzene.xyz,urea.poscar} | tee benchmarks/results/plane_wave_start.txt
 
 Molecules in boxes with PBE and GTH pseudopotentials, which pw.x reads; their files have no atomic
-densities, so that its own start is uniform. "atoms": the sum of free atoms with the same
+densities, and its own start is far off. "atoms": the sum of free atoms with the same
 pseudopotentials, which a file with atomic densities would begin from. Both others begin from a
 charge-density.dat of `neupol density`'s format, scaled to the number of electrons. Cycles and
 processor seconds, of ours with the guess, model loaded; energies are compared.
