@@ -45,8 +45,9 @@ def density(
         typer.Option(
             "-o",
             "--output",
-            help="rho.cube, CHGCAR, rho.xsf (.gz after these), rho.npz or rho.h5; "
-            "with several structures .h5, or a name with {} for their numbers.",
+            help="rho.cube, CHGCAR, rho.xsf (.gz after these), rho.npz, rho.h5, or Quantum "
+            "ESPRESSO's charge-density.dat; with several structures .h5, or a name with {} for "
+            "their numbers.",
         ),
     ] = None,
     model: options.ModelOption = None,
@@ -73,6 +74,13 @@ def density(
         typer.Option(
             metavar="F.png|F.html",
             help="Draw slices (.png, .pdf, .svg), or surfaces to turn (.html).",
+        ),
+    ] = None,
+    augmentation_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHGCAR",
+            help="PAW occupancies (and the grid) for -o CHGCAR, of a run of the same atoms.",
         ),
     ] = None,
     accept: AcceptOption = False,
@@ -106,7 +114,7 @@ def density(
 
     if difference and not reference:
         raise UsageError("--difference needs a --reference to subtract")
-    source = reference if reference and spacing is None and grid is None else None
+    source = reference or augmentation_from if spacing is None and grid is None else None
     choice = GridChoice(spacing, parse_counts(grid), grid_from or source, margin)
     settings = DensityOptions(
         choice=choice,
@@ -120,6 +128,7 @@ def density(
         dtype=dtype,
         strict=strict,
         accept=accept,
+        augmentation_from=augmentation_from,
     )
     reading = reading_of(altloc, species, pbc)
     load = cache(partial(_load, model, device, dtype, threads))
@@ -146,7 +155,7 @@ def _structures(
     source: str, on_error: str, reading: Reading, charge: int | None
 ) -> list[tuple[str, Atoms]]:
     """Every structure that can be read; InputError where there is none."""
-    from neupol_cli.density.job import frames
+    from neupol_cli.density.frames import frames
     from neupol_cli.io.charges import charged
 
     labelled = list(charged(frames(source, on_error, reading, doubts_told=False), charge))

@@ -55,7 +55,7 @@ def density_descriptor(
 
     from neupol_cli import threads as cores
     from neupol_cli.density import descriptor_job
-    from neupol_cli.density.job import frames
+    from neupol_cli.density.frames import frames
     from neupol_cli.density.loading import load_model
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
     from neupol_cli.devices import device_named

@@ -14,7 +14,7 @@ from neupol_cli.charges import free_atoms, pieces
 from neupol_cli.charges.free_atoms import FreeAtom
 from neupol_cli.charges.pieces import Deformation
 from neupol_cli.density import measures
-from neupol_cli.density.job import frames, is_single_density
+from neupol_cli.density.frames import frames, is_single_density
 from neupol_cli.density.on_grid import GridChoice, check_size, predict
 from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from neupol_cli.density import measures, pictures, references
+from neupol_cli.density import augmentation, measures, pictures, references
 from neupol_cli.density.around_atoms import AroundAtoms
 from neupol_cli.density.on_grid import GridChoice, Predicted, check_size, predict
 from neupol_cli.density.report import DensityReport
@@ -20,11 +20,9 @@ from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError, NeupolError, UsageError
-from neupol_cli.io import soundness, structures, volumetric
+from neupol_cli.io import structures, volumetric
 from neupol_cli.io.charges import total_charge
-from neupol_cli.io.structure_formats import isolated
-from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
-from neupol_cli.io.volumetric import Grid, Volume, coverage, guesses
+from neupol_cli.io.volumetric import Grid, Volume, coverage
 from neupol_cli.io.volumetric.grid import ATOM_UNCERTAINTY
 from neupol_cli.progress import counted
 from neupol_cli.text import printable
@@ -34,43 +32,11 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from neupol_cli.io.volumetric.augmentation import Augmentation
     from neupol_cli.io.volumetric.format import VolumeWriter
     from neupol_cli.models.density.model import DensityModel
 
 ITEMSIZE = {"float32": 4, "float64": 8}
-
-
-def frames(
-    source: str, on_error: str, reading: Reading = AS_WRITTEN, doubts_told: bool = True
-) -> Iterator[tuple[str, Atoms]]:
-    """(label, checked structure) of each structure in a file, or on stdin (``-``).
-
-    Of a cube or CHGCAR only the atoms count here, of a dataset every structure, with densities or
-    without; ``GridChoice`` reads the grid of a file that is to give it. ``reading`` and
-    ``doubts_told``: as of ``structures.read``.
-    """
-    if source == "-" or not is_single_density(source):
-        yield from structures.read([source], on_error, reading=reading, doubts_told=doubts_told)
-        return
-    volume, label = volumetric.read(source, reading.pbc), printable(source)
-    guesses.tell(label, volume)
-    soundness.check(volume.atoms, label)
-    if reading.pbc is False:
-        isolated.make_molecule(volume.atoms, label)
-    yield label, volume.atoms
-
-
-def is_single_density(source: str) -> bool:
-    """Whether a name is that of a format whose files hold one density each, and no less."""
-    try:
-        volumetric_format = volumetric.format_of(source)
-    except UsageError:
-        return False
-    return (
-        volumetric_format.readable
-        and not volumetric_format.multiple
-        and not volumetric_format.structures
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +55,7 @@ class DensityOptions:
         dtype: float32 or float64.
         strict: whether a doubtful density is a bad structure.
         accept: take the reference for a density whatever speaks against it.
+        augmentation_from: a CHGCAR whose augmentation occupancies go into the output.
     """
 
     choice: GridChoice
@@ -102,6 +69,7 @@ class DensityOptions:
     dtype: str = "float32"
     strict: bool = False
     accept: bool = False
+    augmentation_from: Path | None = None
 
     def check_outputs(self, count: int) -> None:
         """Before any work: can the files of ``count`` structures be written?
@@ -111,7 +79,10 @@ class DensityOptions:
         """
         if self.output is None and not (self.reference or self.plot):
             raise UsageError("-o names the file to write; only --reference and --plot do without")
-        multiple = self.output is not None and volumetric.written_as(self.output).multiple
+        written = None if self.output is None else volumetric.written_as(self.output)
+        if self.augmentation_from and not (written and written.holds_augmentation):
+            raise UsageError("--augmentation-from: only a CHGCAR holds them; name one with -o")
+        multiple = written is not None and written.multiple
         for name in filter(None, (self.output, self.difference, self.plot)):
             if count > 1 and "{}" not in name and not (name == self.output and multiple):
                 raise UsageError(
@@ -234,6 +205,7 @@ class Job:
         reference = self._reference(grid, atoms)
         whole = self._is_whole(grid, atoms, label)
         self.model.check([atoms], [label])
+        occupancies = self._augmentation(grid, atoms)
         charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
         if reference is not None and not self.options.accept:
             references.check_convention(reference, charges, str(self.options.reference))
@@ -243,6 +215,7 @@ class Job:
             expected = measures.expected_electrons(charges, self.options.electrons, charge)
         with counted("probes", grid.size) as tick:
             predicted = predict(self.model, atoms, grid, tile_memory, tick, self.process_group)
+        predicted = predicted.with_augmentation(occupancies)
         report = DensityReport.of(label, predicted, charges, expected)
         report.eps_mae_below_percent = self.model.uncertainty(predicted.features)
         report.around = around = AroundAtoms.of(self.model, predicted.features, atoms)
@@ -273,6 +246,12 @@ class Job:
         """The reference: same grid, atoms and places, or the comparison would mean nothing."""
         path = self.options.reference
         return None if path is None else references.read(path, grid, atoms, self.options.accept)
+
+    def _augmentation(self, grid: Grid, atoms: Atoms) -> Augmentation | None:
+        path = self.options.augmentation_from
+        if path is None:
+            return None
+        return augmentation.read(path, grid, atoms, self.model.config.spin)
 
     def _is_whole(self, grid: Grid, atoms: Atoms, label: str) -> bool:
         """Whether all electrons are on the grid, which --normalize needs; said where not."""
@@ -334,7 +313,7 @@ class Job:
                 )
             self._writer.add(volume)
         else:
-            volumetric.write(name, volume, f"{structures.short(label)} electron density by neupol")
+            volumetric.write(name, volume, _title(volume, label))
         if volumetric_format.note is not None:
             print(f"{name}: {volumetric_format.note(volume)}", file=sys.stderr)
         if volume.spin is not None and not volumetric_format.holds_spin:
@@ -350,6 +329,13 @@ class Job:
         traceback: TracebackType | None,
     ) -> bool | None:
         return self._stack.__exit__(kind, error, traceback)
+
+
+def _title(volume: Volume, label: str) -> str:
+    words = f"{structures.short(label)} electron density by neupol"
+    if volume.augmentation is None:
+        return words
+    return f"{words}, augmentation occupancies of {printable(volume.augmentation.source)}"
 
 
 def _numbered(name: str, index: int) -> str:

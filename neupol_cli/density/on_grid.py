@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from torch import Tensor
 
+    from neupol_cli.io.volumetric.augmentation import Augmentation
     from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 
 Result = TypeVar("Result")
@@ -113,6 +114,10 @@ class Predicted:
     features: EncodedAtoms  # what the model's `density` takes for further probes
     atom_seconds: float
     probe_seconds: float
+
+    def with_augmentation(self, augmentation: Augmentation | None) -> Predicted:
+        """The same with occupancies to be written beside the density."""
+        return replace(self, volume=replace(self.volume, augmentation=augmentation))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from neupol_cli.errors import InputError
 from neupol_cli.io import compressed, hdf5_file
 from neupol_cli.io.structure_formats import comment
 from neupol_cli.io.structures import is_dataset
+from neupol_cli.io.volumetric import espresso
 from neupol_cli.provenance import CUT, DIGITS, KEY, Record
 from neupol_cli.rerun import pictures
 from neupol_cli.simulation.run_folder import SETTINGS
@@ -94,6 +95,8 @@ def _of_file(path: Path) -> object:
         return _of_npz(path)
     if path.suffix.lower() in pictures.PLACES:
         return _parsed(pictures.record(path))
+    if path.name.endswith(espresso.NAME):
+        return _marked(espresso.title_of(path))
     return _of_text_file(path)
 
 
@@ -125,6 +128,11 @@ def _parsed(text: str) -> object:
     return found
 
 
+def _marked(line: str) -> object:
+    """What stands behind ``provenance=`` in a line of text."""
+    return _parsed("{" + line.partition(f"{KEY}={{")[2])
+
+
 def _of_npz(path: Path) -> object:
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -143,9 +151,8 @@ def _of_text(stream: TextIO) -> object:
         row = next(csv.reader(lines[1:]), [])
         return _parsed(row[-1]) if row else None
     for line in lines:
-        _, mark, rest = line.partition(f"{KEY}={{")
-        if mark:
-            return _parsed("{" + rest)
+        if f"{KEY}={{" in line:
+            return _marked(line)
     return _of_comment(lines[1]) or _of_titles(lines)
 
 

@@ -60,6 +60,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "d.xsf": DENSITY,
     "d.xsf.gz": DENSITY,
     "CHGCAR": DENSITY,
+    "charge-density.dat": DENSITY,
     "c.extxyz": CHARGES,
     "t.h5": ("trajectory", "water.xyz", "-m", "points-homo", "-o"),
     "t.extxyz": ("trajectory", "water.xyz", "-m", "points-homo", "-o"),
@@ -73,6 +74,9 @@ def test_an_output_says_its_command_and_is_made_again(name: str, neupol: Any, pl
     if words[0] == "data":
         text = WATER.replace("water", "U0_eV=-1.0")
         (place / "two.xyz").write_text(text * 2)
+    if name == "charge-density.dat":
+        cell = 'Lattice="6 0 0 0 6 0 0 0 6" pbc="T T T"'
+        (place / "water.xyz").write_text(WATER.replace("water", cell))
     ran(neupol, place, *words, name)
     said, source = records.read(place / name), words[1 if words[0] != "data" else 2]
     source = "two.xyz" if "two.xyz" in words else source

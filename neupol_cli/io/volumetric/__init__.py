@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neupol_cli.errors import UsageError
-from neupol_cli.io.volumetric import chgcar, cube, h5, npy, npz, xsf
+from neupol_cli.io.volumetric import chgcar, cube, espresso, h5, npy, npz, xsf
 from neupol_cli.io.volumetric.format import Entry, VolumetricFormat
 from neupol_cli.io.volumetric.grid import DENSITY, Grid, Volume, by_counts, by_spacing
 
@@ -21,6 +21,7 @@ __all__ = [
 FORMATS: tuple[VolumetricFormat, ...] = (
     cube.FORMAT,
     chgcar.FORMAT,
+    espresso.FORMAT,
     xsf.FORMAT,
     h5.FORMAT,
     npz.FORMAT,

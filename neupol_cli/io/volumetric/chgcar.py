@@ -1,12 +1,13 @@
 """VASP's CHGCAR, CHG and AECCAR files.
 
 A POSCAR header, the counts, then density times cell volume (electrons), first index fastest; with
-spin a second block holds up minus down. PAW augmentation occupancies between them are read past.
+spin a second block holds up minus down. PAW augmentation occupancies may follow each block.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from ase.data import atomic_numbers
 
 from neupol_cli import provenance
 from neupol_cli.io.volumetric import periodicity
+from neupol_cli.io.volumetric.augmentation import Augmentation, Occupancies
 from neupol_cli.io.volumetric.format import VolumetricFormat
 from neupol_cli.io.volumetric.grid import Grid, Shape, Volume
 from neupol_cli.io.volumetric.text import Lines
@@ -27,7 +29,10 @@ START_VASP = (
     "no PAW augmentation occupancies in it: start VASP with ICHARG=1 (it warns, takes atomic "
     "occupancies and converges them); ICHARG=11 needs a CHGCAR with them, that of such a run"
 )
-
+START_WITH_OCCUPANCIES = (
+    "start VASP with ICHARG=1; ICHARG=11 would keep a predicted density beside occupancies of "
+    "another one"
+)
 
 # Written with Fortran's 2I4: from ion 1000 on without a blank, from 10,000 on as stars.
 _OCCUPANCIES = re.compile(r"(\d+|\*{4})\s+(\d{1,9})\s*\Z")
@@ -63,19 +68,22 @@ def read(stream: BinaryIO, name: str, size: int | None = None) -> Volume:
     atoms = _header(lines)
     shape = _counts(lines, lines.next_filled())
     values = _block(lines, shape)
-    text = _augmentation(lines, len(atoms))
+    text, augmentation = _augmentation(lines, len(atoms))
     spin = None
     if text is not None:
-        text = _moments(lines, text, len(atoms), shape)
+        text, moments = _moments(lines, text, len(atoms), shape)
         if _counts(lines, text) != shape:
             lines.wrong(f"the second block should have the counts {shape} of the first one")
         spin = _block(lines, shape)
-        if _augmentation(lines, len(atoms)) is not None:
+        text, second = _augmentation(lines, len(atoms))
+        if text is not None:
             lines.wrong("more than two blocks (noncollinear, or several structures): not supported")
+        augmentation = _with_spin(augmentation, second, moments)
     volume = abs(float(np.linalg.det(atoms.cell.array)))
     grid = Grid(np.zeros(3), atoms.cell.array / np.array(shape)[:, None], shape)
     notes = {"title": atoms.info.pop("title")}
-    return Volume(atoms, grid, values / volume, None if spin is None else spin / volume, notes)
+    spin = None if spin is None else spin / volume
+    return Volume(atoms, grid, values / volume, spin, notes, augmentation=augmentation)
 
 
 def _header(lines: Lines) -> Atoms:
@@ -148,38 +156,53 @@ def _block(lines: Lines, shape: Shape) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(shape[::-1]).T)
 
 
-def _augmentation(lines: Lines, atoms: int) -> str | None:
-    """Read past the occupancies, which come for every atom or for none; the next filled line."""
-    text = lines.next_filled()
-    ions = 0
+def _augmentation(lines: Lines, atoms: int) -> tuple[str | None, Augmentation | None]:
+    """The next filled line behind the occupancies, and these, which come for all atoms or none."""
+    text, ions, whole = lines.next_filled(), list[np.ndarray](), True
     while text is not None and text.lstrip().lower().startswith("augmentation"):
         match = _OCCUPANCIES.search(text)
         if match is None:
             lines.wrong(f"an ion and a length should follow, found '{text.strip()[:60]}'")
-        if "imaginary" not in text:
-            ions += 1
-            if match[1] not in (str(ions), "****"):
-                lines.wrong(f"augmentation occupancies of ion {match[1]} where {ions} should come")
-        lines.numbers(int(match[2]), "augmentation occupancies")
+        real = "imaginary" not in text
+        if real and match[1] not in (str(len(ions) + 1), "****"):
+            wanted = len(ions) + 1
+            lines.wrong(f"augmentation occupancies of ion {match[1]} where {wanted} should come")
+        values = lines.numbers(int(match[2]), "augmentation occupancies")
+        ions += [values] if real else []
+        whole = whole and real
         text = lines.next_filled()
-    if ions not in (0, atoms):
-        lines.wrong(f"augmentation occupancies for {ions} of {atoms} ions (truncated?)")
-    return text
+    if len(ions) not in (0, atoms):
+        lines.wrong(f"augmentation occupancies for {len(ions)} of {atoms} ions (truncated?)")
+    return text, Augmentation(tuple(ions), whole=whole, source=lines.name) if ions else None
 
 
-def _moments(lines: Lines, text: str, atoms: int, shape: Shape) -> str:
-    """Before its second block VASP 5 and 6 write a moment for every atom, over several lines."""
+def _with_spin(
+    first: Augmentation | None, second: Augmentation | None, moments: np.ndarray | None
+) -> Augmentation | None:
+    if first is None:
+        return None
+    spin, whole = (None, first.whole) if second is None else (second.total, second.whole)
+    return replace(first, spin=spin, moments=moments, whole=first.whole and whole)
+
+
+def _moments(
+    lines: Lines, text: str, atoms: int, shape: Shape
+) -> tuple[str | None, np.ndarray | None]:
+    """Before its second block VASP 5 and 6 write a moment for every atom, over several lines; the
+    line behind them."""
     if text.split() == [str(n) for n in shape]:
-        return text
-    moments = 0
-    while moments < atoms:
-        for part in text.split():
-            lines.number_of(part, "f", "an atom's magnetic moment (or grid counts)")
-            moments += 1
-        text = lines.next_filled() or lines.wrong("the file ends before its second block")
-    if moments > atoms:
-        lines.wrong(f"{moments} magnetic moments for {atoms} atoms")
-    return text
+        return text, None
+    moments: list[float] = []
+    line: str | None = text
+    while len(moments) < atoms:
+        what = "an atom's magnetic moment (or grid counts)"
+        if line is None:
+            lines.wrong("the file ends before its second block")
+        moments += [float(lines.number_of(part, "f", what)) for part in line.split()]
+        line = lines.next_filled()
+    if len(moments) > atoms:
+        lines.wrong(f"{len(moments)} magnetic moments for {atoms} atoms")
+    return line, np.array(moments)
 
 
 def write(stream: BinaryIO, volume: Volume, title: str) -> None:
@@ -196,9 +219,14 @@ def write(stream: BinaryIO, volume: Volume, title: str) -> None:
     head += ["".join(f"{x:20.16f}" for x in row) for row in direct]
     stream.write(("\n".join(head) + "\n\n").encode())
     cell_volume = abs(float(np.linalg.det(box)))
+    augmentation = volume.augmentation or Augmentation(())
     _write_block(stream, volume.values, cell_volume)
+    _write_occupancies(stream, augmentation.total)
     if volume.spin is not None:
+        if augmentation.moments is not None:
+            stream.write(_rows(augmentation.moments, " %19.12E"))
         _write_block(stream, volume.spin, cell_volume)
+        _write_occupancies(stream, augmentation.spin or ())
 
 
 def _write_block(stream: BinaryIO, values: np.ndarray, cell_volume: float) -> None:
@@ -207,21 +235,38 @@ def _write_block(stream: BinaryIO, values: np.ndarray, cell_volume: float) -> No
     planes = 5 * max(1, 200_000 // max(1, values[:, :, 0].size))
     for start in range(0, values.shape[2], planes):
         block = values[:, :, start : start + planes].transpose(2, 1, 0)  # first index fastest
-        part = (block.astype(np.float64) * cell_volume).reshape(-1).tolist()
-        full, rest = divmod(len(part), 5)
-        pattern = (" %17.11E" * 5 + "\n") * full + (" %17.11E" * rest + "\n" if rest else "")
-        stream.write((pattern % tuple(part)).encode())
+        stream.write(_rows((block.astype(np.float64) * cell_volume).reshape(-1), " %17.11E"))
+
+
+def _write_occupancies(stream: BinaryIO, occupancies: Occupancies) -> None:
+    """In Fortran's 2I4 and E15.7, as VASP does."""
+    for ion, values in enumerate(occupancies, start=1):
+        number = f"{ion:4d}" if ion < 10_000 else "****"
+        stream.write(f"augmentation occupancies{number}{len(values):4d}\n".encode())
+        stream.write(_rows(values, "%15.7E"))
+
+
+def _rows(values: np.ndarray, pattern: str) -> bytes:
+    """Numbers (N,), five a line."""
+    full, rest = divmod(len(values), 5)
+    text = (pattern * 5 + "\n") * full + (pattern * rest + "\n" if rest else "")
+    return (text % tuple(values.tolist())).encode()
 
 
 def _how_to_start(volume: Volume) -> str:
     counts = " ".join(str(n) for n in volume.grid.shape)
-    return f"NGXF NGYF NGZF = {counts}; {START_VASP}"
+    if volume.augmentation is None:
+        return f"NGXF NGYF NGZF = {counts}; {START_VASP}"
+    return (
+        f"NGXF NGYF NGZF = {counts}; PAW augmentation occupancies are those of "
+        f"{volume.augmentation.source}, the grid is predicted: {START_WITH_OCCUPANCIES}"
+    )
 
 
 def _refusal(volume: Volume) -> str | None:
     cell, periodic = volume.atoms.cell.array, volume.atoms.pbc.all()
     if periodic and abs(volume.grid.box - cell).max() > 1e-4:
-        return "the grid does not fill the cell, as it must; write .xsf or .npz"
+        return "the grid does not fill the cell, as it must; take --grid, or write .xsf or .npz"
     return None
 
 
@@ -231,6 +276,7 @@ FORMAT = VolumetricFormat(
     read_stream=read,
     write_stream=write,
     holds_spin=True,
+    holds_augmentation=True,
     densities_only=True,
     refusal=_refusal,
     note=_how_to_start,

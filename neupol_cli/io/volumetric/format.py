@@ -50,6 +50,7 @@ class VolumetricFormat:
         entries_of: every density of such a file.
         gzipped: whether a ``.gz`` may follow the name.
         holds_spin: whether a spin density has a place in it.
+        holds_augmentation: whether PAW augmentation occupancies do.
         densities_only: whether values in other units have no place in it.
         refusal: why it cannot hold a volume, with what to do; None where it can.
         note: what whoever wrote one of these files should know.
@@ -68,6 +69,7 @@ class VolumetricFormat:
     entries_of: Callable[[Path], Iterator[Entry]] | None = None
     gzipped: bool = True
     holds_spin: bool = False
+    holds_augmentation: bool = False
     densities_only: bool = False
     refusal: Callable[[Volume], str | None] = lambda volume: None
     note: Callable[[Volume], str] | None = None

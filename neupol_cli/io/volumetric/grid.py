@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.geometry import complete_cell
 
 from neupol_cli.errors import InputError, UsageError
+from neupol_cli.io.volumetric.augmentation import Augmentation
 
 Shape = tuple[int, int, int]
 WIDEST = 1000.0  # Angstrom; no margin is wider
@@ -93,6 +94,7 @@ class Volume:
     unit: that of the values, where they are no density (a descriptor); files of densities convert.
     notes: what the file says beside the numbers (``electrons``, ``energy``, ``dipole``, ``title``),
     and how far off a predicted density may be around each atom (``ATOM_UNCERTAINTY``).
+    augmentation: the occupancies that a CHGCAR has, or is to have, behind its grids.
     """
 
     atoms: Atoms
@@ -101,6 +103,7 @@ class Volume:
     spin: np.ndarray | None = None
     notes: dict = field(default_factory=dict)
     unit: str = DENSITY
+    augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
         for array in (self.values, self.spin):
