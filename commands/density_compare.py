@@ -50,7 +50,8 @@ def density_compare(
         typer.Option(
             metavar="FILE",
             help="Draw the densities (the first 6) against the distance from the nearest atom, and "
-            "where its errors are.",
+            "where its errors are; .html: a page to turn with all numbers, of several a name with "
+            "{}.",
         ),
     ] = None,
     accept: AcceptOption = False,
@@ -68,20 +69,22 @@ def density_compare(
     """
     import json
 
-    from neupol_cli import figures
     from neupol_cli import threads as cores
     from neupol_cli.console import stdout
-    from neupol_cli.density import comparison, radial
+    from neupol_cli.density import comparison, comparison_page, pictures, radial
     from neupol_cli.density.on_grid import parse_memory
     from neupol_cli.devices import device_named
+    from neupol_cli.io.files import checked_target
 
     bytes_of_memory = parse_memory(memory)
+    page = str(plot) if plot is not None and pictures.is_page(str(plot)) else None
     if plot is not None:
-        figures.check_name(plot)
+        pictures.check_name(str(plot))
+        checked_target(plot)
     if reference is not None and model is not None:
         raise UsageError("compare with --reference or with -m, not with both")
-    if reference is None and model is None and (atoms or output is not None):
-        raise UsageError("-o and --atoms compare: with --reference or with -m")
+    if reference is None and model is None and (atoms or output is not None or page is not None):
+        raise UsageError("-o, --atoms and pages compare: with --reference or with -m")
     cores.take(threads, None if model is None else device_named(device))
     compare = comparison.NOTHING if reference is None else comparison.with_file(reference, accept)
     if model is not None:
@@ -90,17 +93,18 @@ def density_compare(
         loaded = load_model(model, device, dtype)
         compare = comparison.with_model(loaded, bytes_of_memory, accept)
     reports = []
-    drawn = 0 if plot is None else radial.MOST
-    wanted = comparison.Wanted(drawn, atoms, output)
-    for report in comparison.reports(file, compare, pbc, bytes_of_memory, wanted):
+    drawn = radial.MOST if plot is not None and page is None else 0
+    wanted = comparison.Wanted(drawn, atoms, output, page is not None)
+    found = comparison.reports(file, compare, pbc, bytes_of_memory, wanted)
+    for report in comparison_page.drawn(found, page):
         if as_json:
             typer.echo(json.dumps(provenance.stamped(report.as_json())))
         else:
             typer.echo("\n".join(report.lines()))
-            if report.atoms is not None:
+            if atoms and report.atoms is not None:
                 stdout().print(report.atoms.table())
         reports.append(report)
-    if plot is not None:
+    if plot is not None and page is None:
         radial.draw([(r.structure, r.profile) for r in reports if r.profile is not None], plot)
         if len(reports) > drawn:
             typer.echo(f"{plot}: the first {drawn} of {len(reports):,} densities", err=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from neupol_cli import provenance
 from neupol_cli.errors import UsageError
@@ -26,15 +27,22 @@ def check_name(path: str | Path, others: Sequence[str] = ()) -> None:
 
 def save(figure: Figure, path: str | Path, dpi: int) -> None:
     """Writes a figure in the format that its name says."""
+    with atomic(path) as partial, partial.open("wb") as stream:
+        _put(figure, stream, Path(path).suffix[1:].lower(), dpi)
+
+
+def svg(figure: Figure, dpi: int) -> bytes:
+    """A figure as an SVG; ``dpi`` is of what it holds as pixels."""
+    stream = BytesIO()
+    _put(figure, stream, "svg", dpi)
+    return stream.getvalue()
+
+
+def _put(figure: Figure, stream: BinaryIO, kind: str, dpi: int) -> None:
     import matplotlib
 
-    kind = Path(path).suffix[1:].lower()
     unchanging = {"svg.hashsalt": "neupol"}  # names in an SVG, which are drawn at random else
-    with (
-        atomic(path) as partial,
-        partial.open("wb") as stream,
-        matplotlib.rc_context(unchanging),
-    ):
+    with matplotlib.rc_context(unchanging):
         figure.savefig(stream, format=kind, dpi=dpi, metadata=_metadata(kind))
 
 

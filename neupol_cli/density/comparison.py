@@ -13,7 +13,7 @@ import numpy as np
 
 from neupol_cli.density import measures, on_grid, references
 from neupol_cli.density.analysis import angular_variation
-from neupol_cli.density.parts import AtomParts, parts
+from neupol_cli.density.parts import AtomParts, parts, parts_if_known
 from neupol_cli.density.radial import RadialProfile
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import volumetric
@@ -34,7 +34,8 @@ COARSE = 0.25  # Angstrom: a longer step changes zeta visibly
 class ComparedDensity:
     """The numbers of one density, named as in JSON; None is what does not apply.
 
-    ``profile`` is for a picture, ``atoms`` and ``output`` are there where they are wanted.
+    ``profile`` and ``pair`` are for pictures, ``atoms``, ``output`` and ``plot`` are there where
+    they are wanted.
     """
 
     structure: str
@@ -47,10 +48,15 @@ class ComparedDensity:
     highest: float
     zeta: float
     eps_mae_percent: float | None = None
+    electrons_sum_reference: float | None = None
     zeta_reference: float | None = None
+    electrons_sum_predicted: float | None = None
+    zeta_predicted: float | None = None
     profile: RadialProfile | None = None
+    pair: Compared | None = None
     atoms: AtomParts | None = None
     output: str | None = None
+    plot: str | None = None
 
     @classmethod
     def of(cls, entry: Entry) -> ComparedDensity:
@@ -71,7 +77,9 @@ class ComparedDensity:
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""
         atoms = None if self.atoms is None else self.atoms.as_json()
-        numbers = vars(self) | {"profile": None, "atoms": atoms}
+        distances = None if self.profile is None else self.profile.as_json()
+        numbers = vars(self) | {"profile": None, "pair": None, "atoms": atoms}
+        numbers["by_distance"] = distances
         return {name: value for name, value in numbers.items() if value is not None}
 
     def lines(self) -> Iterator[str]:
@@ -87,8 +95,8 @@ class ComparedDensity:
             yield f"  zeta       {self.zeta_reference:.5f} of the reference"
         if self.atoms is not None:
             yield from filter(None, [self.atoms.line()])
-        if self.output is not None:
-            yield f"  written    {self.output}"
+        if files := [name for name in (self.output, self.plot) if name is not None]:
+            yield f"  written    {', '.join(files)}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,11 @@ class Compared(NamedTuple):
     truth: Volume | None = None
     truth_given: bool = False
 
+    @property
+    def judged_as(self) -> str:
+        """What a page calls the one that is judged."""
+        return "density" if self.truth_given else "predicted"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -124,11 +137,13 @@ class Wanted:
         profiles: of so many of the first densities what a picture needs.
         atoms: whether atoms' parts are.
         difference: the file of the judged one less the true one; ``{}`` stands for its number.
+        pages: whether each is to have a page.
     """
 
     profiles: int = 0
     atoms: bool = False
     difference: str | None = None
+    pages: bool = False
 
     def __post_init__(self) -> None:
         if self.difference is not None:
@@ -141,10 +156,13 @@ class Wanted:
         Raises:
             UsageError: one file is to hold several differences.
         """
-        if number < self.profiles:
+        if number < self.profiles or self.pages:
             report.profile = RadialProfile.of(found.judged, found.truth)
         if found.truth is None:
             return
+        if self.pages:
+            report.pair = found
+            report.atoms = parts_if_known(found.judged, found.truth, report.structure)
         if self.atoms:
             report.atoms = parts(found.judged, found.truth, report.structure)
         if self.difference is not None:
@@ -188,7 +206,11 @@ def reports(
         if found.truth is not None:
             report.eps_mae_percent = measures.mean_absolute_error(found.judged, found.truth)
         if found.truth is not None and found.truth_given:
+            report.electrons_sum_reference = found.truth.electrons
             report.zeta_reference = angular_variation(found.truth)
+        elif wanted.pages:
+            report.electrons_sum_predicted = found.judged.electrons
+            report.zeta_predicted = angular_variation(found.judged)
         wanted.add(report, found, number)
         return report
 

@@ -76,6 +76,16 @@ class RadialProfile:
         nowhere negative."""
         return None if self.errors is None else 100 * self.errors / self.electrons.sum()
 
+    def as_json(self) -> dict[str, object]:
+        """Electrons and errors by distance, with their units."""
+        values: dict[str, object] = {
+            "step_Angstrom": STEP,
+            "electrons": self.electrons.tolist(),
+        }
+        if self.error_percent is not None:
+            values["eps_mae_parts_percent"] = self.error_percent.tolist()
+        return values
+
 
 def draw(profiles: Sequence[tuple[str, RadialProfile]], path: Path) -> None:
     """Writes a picture with a row for each named density: its points, and errors if any."""
@@ -92,11 +102,22 @@ def draw(profiles: Sequence[tuple[str, RadialProfile]], path: Path) -> None:
     figures.save(figure, path, dpi=130)
 
 
+def drawing(profile: RadialProfile) -> bytes:
+    """An SVG of a density's points and below them its errors, which it has."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(4.6, 5.2), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    _points(above, profile, "")
+    _errors(below, profile)
+    return figures.svg(figure, dpi=130)
+
+
 def _points(axes: Axes, profile: RadialProfile, name: str) -> None:
     shown = np.log10(np.where(profile.counts > 0, profile.counts, np.nan)).T
     reached = np.flatnonzero(profile.counts.sum(1))
     reach = profile.edges[reached[-1] + 1 if len(reached) else -1]
-    axes.pcolormesh(profile.edges, 10.0**profile.levels, shown, cmap="viridis")
+    axes.pcolormesh(profile.edges, 10.0**profile.levels, shown, cmap="viridis", rasterized=True)
     axes.set(yscale="log", title=name, xlabel="distance from the nearest atom / Å")
     axes.set(ylabel="density / e Å$^{-3}$", xlim=(0, reach))
 

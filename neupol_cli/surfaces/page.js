@@ -158,6 +158,7 @@ document.body.append(element("header", {},
   element("button", { onclick: save }, "PNG"),
   bars,
   element("small", {}, "drag: turn; wheel: zoom; right button: shift")));
+if (scene.beside) document.body.append(element("aside", { innerHTML: scene.beside }));
 [slider, opacity].forEach(each => each.addEventListener("input", () => soon(redraw)));
 showAll.addEventListener("change", place);
 choose(0);

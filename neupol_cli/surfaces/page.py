@@ -106,12 +106,12 @@ def page(scene: Scene) -> str:
     data = json.dumps(_described(scene, seen, structure, surfaces), separators=(",", ":"))
     safe = data.replace("<", "\\u003c")
     script = f"const plot = K3DInstance, scene = {safe};\n{_beside('page.js')}"
-    return _titled(plot.get_snapshot(additional_js_code=script), scene.title)
+    return _titled(plot.get_snapshot(additional_js_code=script), scene.title, bool(scene.beside))
 
 
-def _titled(text: str, title: str) -> str:
+def _titled(text: str, title: str, column: bool) -> str:
     """k3d's page with our title, style and record, and without the name and time that k3d gives."""
-    style = f"<style>{_beside('page.css')}</style>"
+    style = f"<style>{_beside('page.css')}{_beside('column.css') if column else ''}</style>"
     head = f"{provenance.meta()}<title>{escape(title)}</title>{style}"
     return re.sub(r"<title>.*?</title>", lambda _: head, text, count=1)
 
@@ -218,6 +218,7 @@ def _described(
     layers = zip(scene.layers, surfaces, strict=True)
     return {
         "title": scene.title,
+        "beside": scene.beside,
         "structure": [drawn.id for drawn in structure],
         "ends": seen.ends.tolist(),
         "opacity": OPACITY,

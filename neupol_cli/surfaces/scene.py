@@ -78,6 +78,7 @@ class Scene:
         grid: where the layers' values are.
         layers: one at a time is seen.
         charges: name -> (A,) e.
+        beside: HTML of a column beside the picture, if any.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Scene:
     grid: Grid
     layers: Sequence[Layer]
     charges: Mapping[str, np.ndarray] = field(default_factory=dict)
+    beside: str = ""
 
 
 def density_layer(values: np.ndarray, title: str = "electron density") -> Layer:

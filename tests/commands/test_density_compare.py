@@ -103,8 +103,8 @@ def test_several_differences_need_several_names(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--atoms"], "-o and --atoms compare"),
-        (["-o", "d.cube"], "-o and --atoms compare"),
+        (["--atoms"], "-o, --atoms and pages compare"),
+        (["-o", "d.cube"], "-o, --atoms and pages compare"),
         (["--reference", "b.npz", "-o", "d.png"], "the name must end in"),
         (["--reference", "b.npz", "-o", "no/d.cube"], "the folder"),
     ],
