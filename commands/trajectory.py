@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from neupol_cli import provenance, registry
 from neupol_cli.completion import trained
-from neupol_cli.errors import InputError
+from neupol_cli.errors import InputError, UsageError
 from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
     from neupol_cli.models.base import Model
     from neupol_cli.trajectory.paths import Trajectory
+    from neupol_cli.trajectory.polarity import Polarity
+
+
+class Beside(StrEnum):
+    """What of atoms is drawn beside their points' paths."""
+
+    charges = "charges"
+    electronegativity = "electronegativity"
 
 
 def trajectory(
@@ -50,6 +59,13 @@ def trajectory(
     magnify: Annotated[
         float, typer.Option(min=0.1, help="Draw paths so many times as long as they are.")
     ] = 1.0,
+    beside: Annotated[
+        Beside | None,
+        typer.Option(
+            help="Draw atoms by their charges (Hirshfeld, of the bundled density) or "
+            "electronegativities (Pauling) in a panel before the paths."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a structure and model.")
     ] = False,
@@ -69,6 +85,8 @@ def trajectory(
     from neupol_cli.trajectory.files import writer
     from neupol_cli.trajectory.pictures import check_count, plotter
 
+    if beside is not None and plot is None:
+        raise UsageError("--beside is drawn in the picture of --plot FILE")
     write = writer(checked_target(output)) if output else None
     draw = plotter(checked_target(plot)) if plot else None
     trajectories = []
@@ -80,9 +98,29 @@ def trajectory(
     if output and write:
         write(output, trajectories)
     if plot and draw:
-        structures = len({id(followed.atoms) for followed in trajectories})
-        check_count(structures, plot)
-        draw(plot, trajectories, magnify)
+        check_count(len({id(followed.atoms) for followed in trajectories}), plot)
+        shown = _polarities(beside, trajectories, device, on_error.value) if beside else {}
+        drawn = [one for one in trajectories if beside is None or id(one.atoms) in shown]
+        if not drawn:
+            raise InputError("no structure was left to draw")
+        draw(plot, drawn, magnify, list(shown.values()))
+
+
+def _polarities(
+    beside: Beside, trajectories: list[Trajectory], device: str, on_error: str
+) -> dict[int, Polarity]:
+    """Of every structure, by the id of its atoms; those that have none are said and left out."""
+    from neupol_cli.trajectory import polarity
+
+    find, found = polarity.finder(beside.value, device), {}
+    for key, one in {id(one.atoms): one for one in trajectories}.items():
+        try:
+            found[key] = find(one.label, one.atoms)
+        except InputError as error:
+            if on_error == "fail":
+                raise
+            print(f"neupol: {error} (not drawn)", file=sys.stderr)
+    return found
 
 
 def _models(names: list[str], device: str, threads: int | None) -> dict[str, Model]:

@@ -224,14 +224,15 @@ def predicted(
     model = load()
     for label, atoms in labelled:
         try:
-            yield _of_predicted(label, atoms, options, point, model)
+            yield of_predicted(label, atoms, options, point, model)
         except InputError as error:
             yield error
 
 
-def _of_predicted(
+def of_predicted(
     label: str, atoms: Atoms, options: SourceOptions, point: int, model: DensityModel
 ) -> Source:
+    """A model's density of one structure; the arguments and errors of :func:`predicted`."""
     start = time.perf_counter()
     grid = options.choice.grid(atoms)
     tile_memory = check_size(grid, options.memory, point)

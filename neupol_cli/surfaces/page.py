@@ -18,6 +18,7 @@ from neupol_cli import provenance
 from neupol_cli.errors import UsageError
 from neupol_cli.io.files import atomic, checked_target
 from neupol_cli.surfaces.balls import Balls, axes_of, axes_of_cell, balls, radii_of
+from neupol_cli.surfaces.colours import COLOURS, of_shares
 from neupol_cli.surfaces.samples import Frame, shortened
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ AROUND = 1.2  # Angstrom around all that is drawn is seen as well
 LEAST_REACH = 0.05  # e: charges below are nearly white
 PLAIN, ABOVE, BELOW = 0x5B9BD5, 0xC0392B, 0x2A6FBB
 GREY = 0x777777
-# Strongest below zero, white at zero, strongest above.
-COLOURS = np.array([[0.79, 0.10, 0.12], [0.97, 0.97, 0.97], [0.10, 0.27, 0.75]])
 
 
 class Colouring(TypedDict):
@@ -274,15 +273,9 @@ def _colourings(scene: Scene, seen: Balls) -> list[Colouring]:
     by_charge: list[Colouring] = []
     for name, charges in scene.charges.items():
         reach = max(LEAST_REACH, float(np.abs(charges).max()))
-        colours = [_at(charge / reach) for charge in charges[seen.owners]]
+        colours = [_packed(colour) for colour in of_shares(charges[seen.owners] / reach)]
         by_charge.append({"title": f"{name} charge", "colours": colours, "reach": f"{reach:.2g}"})
     return [*by_charge, {"title": "elements", "colours": _element_colours(seen), "reach": ""}]
-
-
-def _at(share: float) -> int:
-    """The colour of a number between -1 and 1."""
-    places = np.linspace(-1.0, 1.0, len(COLOURS))
-    return _packed(np.array([np.interp(share, places, channel) for channel in COLOURS.T]))
 
 
 def _element_colours(seen: Balls) -> list[int]:

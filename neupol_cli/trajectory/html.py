@@ -19,6 +19,7 @@ from neupol_cli.io.files import atomic
 from neupol_cli.io.structures import short
 from neupol_cli.trajectory.measures import report
 from neupol_cli.trajectory.paths import Trajectory, grouped
+from neupol_cli.trajectory.polarity import Polarity
 from neupol_cli.trajectory.view import axes_of, half_bonds, radii_of, summary, title
 
 STYLE = """
@@ -126,23 +127,38 @@ class Panel(TypedDict):
     reach: float
 
 
-def write(path: Path, trajectories: Sequence[Trajectory], magnify: float) -> None:
+def write(
+    path: Path,
+    trajectories: Sequence[Trajectory],
+    magnify: float,
+    beside: Sequence[Polarity] = (),
+) -> None:
     """Writes the page.
 
     Raises:
         StorageError: it cannot be written.
     """
     with atomic(path) as partial:
-        partial.write_text(page(trajectories, magnify), encoding="utf-8")
+        partial.write_text(page(trajectories, magnify, beside), encoding="utf-8")
 
 
-def page(trajectories: Sequence[Trajectory], magnify: float) -> str:
-    """The whole page: a row of canvases a structure, a column a model."""
+def page(
+    trajectories: Sequence[Trajectory], magnify: float, beside: Sequence[Polarity] = ()
+) -> str:
+    """The whole page: a row of canvases a structure, a column a model.
+
+    ``beside``: of every structure what its atoms are coloured by in a canvas before the others.
+    """
     columns = grouped(trajectories)
     rows = list(zip(*columns.values(), strict=True))
-    panels = [_panel(trajectory) for row in rows for trajectory in row]
-    head = "".join(f"<th>{escape(title(group[0]))}</th>" for group in columns.values())
-    body = "".join(_row(row, k * len(columns)) for k, row in enumerate(rows))
+    panels: list[Panel] = []
+    body = ""
+    for k, row in enumerate(rows):
+        body += _row(row, len(panels), beside[k : k + 1])
+        panels += [_coloured(row[0], polarity) for polarity in beside[k : k + 1]]
+        panels += [_panel(trajectory) for trajectory in row]
+    heads = [*(one.title for one in beside[:1]), *(title(group[0]) for group in columns.values())]
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     last = max(len(trajectory.points) for trajectory in trajectories) - 1
     # "<" is escaped so that no name in the data can end the script element.
     data = json.dumps(panels, separators=(",", ":")).replace("<", "\\u003c")
@@ -150,7 +166,7 @@ def page(trajectories: Sequence[Trajectory], magnify: float) -> str:
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 {provenance.meta()}<title>Movable points</title><style>{STYLE}</style></head>
-<body style="--side:{SIDES.get(len(columns), NARROW)}px">
+<body style="--side:{SIDES.get(len(heads), NARROW)}px">
 <header>
 <label>layer <input id="layer" type="range" min="0" max="{last}" value="{last}">
 <output id="layer-now"></output></label>
@@ -166,11 +182,12 @@ Dark red: where each atom's movable point goes, layer by layer.</small>
 """
 
 
-def _row(row: Sequence[Trajectory], first: int) -> str:
+def _row(row: Sequence[Trajectory], first: int, beside: Sequence[Polarity]) -> str:
+    texts = [polarity.summary() for polarity in beside]
+    texts += [summary(report(trajectory)) for trajectory in row]
     cells = "".join(
-        f'<td><canvas data-panel="{first + k}"></canvas>'
-        f"<br><small>{escape(summary(report(trajectory)))}</small></td>"
-        for k, trajectory in enumerate(row)
+        f'<td><canvas data-panel="{first + k}"></canvas><br><small>{escape(text)}</small></td>'
+        for k, text in enumerate(texts)
     )
     return f'<tr><th class="row">{escape(short(row[0].label))}</th>{cells}</tr>'
 
@@ -192,6 +209,14 @@ def _panel(trajectory: Trajectory) -> Panel:
         "paths": _rounded(moves.transpose(1, 0, 2)).tolist(),
         "reach": float((np.linalg.norm(atoms, axis=1) + radii).max() + 0.3),
     }
+
+
+def _coloured(trajectory: Trajectory, polarity: Polarity) -> Panel:
+    """The same molecule in other colours, its points where they begin."""
+    panel = _panel(trajectory)
+    panel["colours"] = _rounded(polarity.colours).tolist()
+    panel["paths"] = [path[:1] for path in panel["paths"]]
+    return panel
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -8,10 +8,11 @@ from pathlib import Path
 from neupol_cli.errors import UsageError
 from neupol_cli.trajectory import html, plot
 from neupol_cli.trajectory.paths import Trajectory
+from neupol_cli.trajectory.polarity import Polarity
 
 LARGEST = 12  # structures in one picture
 
-Plotter = Callable[[Path, Sequence[Trajectory], float], None]
+Plotter = Callable[[Path, Sequence[Trajectory], float, Sequence[Polarity]], None]
 
 PLOTTERS: dict[str, Plotter] = {
     ".png": plot.write,
@@ -34,7 +35,8 @@ def check_count(structures: int, path: Path) -> None:
 
 
 def plotter(path: Path) -> Plotter:
-    """How to draw to a file of that name: a function of path, trajectories and magnification.
+    """How to draw to a file of that name: a function of path, trajectories, magnification
+    and what is beside them.
 
     Raises:
         UsageError: no picture has this ending.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read
+from matplotlib.image import imread
 
 from neupol_cli import checkpoint, registry
 from neupol_cli.errors import UsageError
@@ -19,6 +20,7 @@ from neupol_cli.models.nn.graph import Graph
 from neupol_cli.trajectory.files import read_hdf5, writer
 from neupol_cli.trajectory.paths import check_movable
 from neupol_cli.trajectory.pictures import plotter
+from tests.surfaces.browser import CHROMIUM, DRIVER, Browser
 
 TWO = """3
 water
@@ -123,6 +125,54 @@ def test_the_page_stands_alone(made) -> None:
     assert len(panels) == page.count("<canvas") == 4
     assert [len(panel["paths"]) for panel in panels] == [3, 3, 4, 4]
     assert all(len(path) == 4 for panel in panels for path in panel["paths"])
+
+
+def test_atoms_are_coloured_beside_paths(neupol, movable, tmp_path) -> None:
+    models = ("-m", movable[0], "-m", movable[1])
+    beside = ("--beside", "electronegativity")
+    run(neupol, "-", *models, "--plot", tmp_path / "t.html", *beside, input=TWO)
+    page = (tmp_path / "t.html").read_text()
+    assert page.count("<canvas") == 6 and "<th>Pauling electronegativity</th>" in page
+    data = re.search(r'type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    water, first, _, formaldehyde, *_ = json.loads(data[1])
+    assert [len(path) for path in water["paths"]] == [1, 1, 1]
+    assert [len(path) for path in first["paths"]] == [4, 4, 4]
+    (carbon, oxygen, *_), atoms = formaldehyde["colours"], water["atoms"]
+    assert max(carbon) == min(carbon) and oxygen[0] > oxygen[2] + 0.5
+    assert atoms == first["atoms"] and water["colours"] != first["colours"]
+    run(neupol, "-", *models, "--plot", tmp_path / "t.png", *beside, input=TWO)
+    run(neupol, "-", *models, "--plot", tmp_path / "without.png", input=TWO)
+    width = {name: imread(tmp_path / name).shape[1] for name in ("t.png", "without.png")}
+    assert width["t.png"] == pytest.approx(1.5 * width["without.png"], rel=0, abs=2)
+    alone = neupol("trajectory", "-", *models, *beside, input=TWO)
+    assert alone.returncode == 2 and "in the picture of --plot" in alone.stderr
+
+
+@pytest.mark.skipif(DRIVER is None or CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_draws_in_a_browser(neupol, movable, tmp_path) -> None:
+    """Dark red are paths: of the model's canvas, not of the one beside it."""
+    options = ("-m", movable[0], "--plot", tmp_path / "t.html", "--beside", "electronegativity")
+    water = TWO[: TWO.index("4\n")]
+    run(neupol, "-", *options, "--magnify", 15, input=water)
+    red = """
+    return [...document.querySelectorAll("canvas")].map(one => {
+      const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
+      let paths = 0, drawn = 0;
+      for (let k = 0; k < data.length; k += 4) {
+        paths += data[k + 3] === 255 && data[k] === 139 && data[k + 1] === 0 && data[k + 2] === 0;
+        drawn += data[k + 3] > 0;
+      }
+      return [paths, drawn];
+    });
+    """
+    with Browser() as browser:
+        browser.show(tmp_path / "t.html")
+        beside, paths = browser.run(red)
+        assert beside[0] == 0 and beside[1] > 1000
+        assert paths[0] > 50 and paths[1] > 1000
+        assert browser.errors() == []
+        assert browser.run("return performance.getEntriesByType('resource').length") == 0
 
 
 def test_json_from_a_pipe_and_a_bad_structure_left_out(neupol, movable, tmp_path) -> None:
