@@ -162,9 +162,9 @@ class Wanted:
             return
         if self.pages:
             report.pair = found
-            report.atoms = parts_if_known(found.judged, found.truth, report.structure)
-        if self.atoms:
-            report.atoms = parts(found.judged, found.truth, report.structure)
+        if self.atoms or self.pages:
+            find = parts if self.atoms else parts_if_known
+            report.atoms = find(found.judged, found.truth, report.structure)
         if self.difference is not None:
             if number > 0 and "{}" not in self.difference:
                 raise UsageError(f"{self.difference}: for several densities the name needs {{}}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
@@ -41,9 +40,6 @@ def drawn(reports: Iterable[ComparedDensity], name: str | None) -> Iterator[Comp
             report.plot = name.replace("{}", str(number))
             page.write(report.plot, scene(report))
             report.pair = None  # which is large
-            if report.atoms is not None and report.atoms.charges is None:
-                print(f"neupol: {report.structure}: no free atoms of its electrons, so the page "
-                      "has no charges and dipoles", file=sys.stderr)  # fmt: skip
         yield report
 
 
@@ -83,15 +79,14 @@ def beside(report: ComparedDensity) -> str:
 def _totals(report: ComparedDensity) -> str:
     pair, atoms = report.pair, report.atoms
     assert pair is not None and atoms is not None
-    own = (report.electrons_sum, report.zeta)
-    others = {
-        True: (report.electrons_sum_reference, report.zeta_reference),
-        False: (report.electrons_sum_predicted, report.zeta_predicted),
-    }[pair.truth_given]
-    judged, truth = (own, others) if pair.truth_given else (others, own)
+    electrons = [report.electrons_sum_predicted, report.electrons_sum]
+    zeta = [report.zeta_predicted, report.zeta]
+    if pair.truth_given:
+        electrons = [report.electrons_sum, report.electrons_sum_reference]
+        zeta = [report.zeta, report.zeta_reference]
     rows = [
-        ("electrons, sum over the grid", *(f"{values[0]:.6f}" for values in (judged, truth))),
-        ("zeta, angular variation", *(f"{values[1]:.5f}" for values in (judged, truth))),
+        ("electrons, sum over the grid", *(f"{number:.6f}" for number in electrons)),
+        ("zeta, angular variation", *(f"{number:.5f}" for number in zeta)),
     ]
     dipoles = [d for d in (atoms.dipole, atoms.dipole_reference) if d is not None]
     if dipoles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -123,5 +124,6 @@ def parts_if_known(judged: Volume, truth: Volume, label: str) -> AtomParts:
     """As `parts`, without charges and dipoles where there are no free atoms of their electrons."""
     try:
         return parts(judged, truth, label)
-    except InputError:
+    except InputError as reason:
+        print(f"neupol: {reason}; its page has no charges and dipoles", file=sys.stderr)
         return errors_only(judged, truth)

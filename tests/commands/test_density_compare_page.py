@@ -122,7 +122,7 @@ def test_electrons_of_no_free_atoms_leave_charges_out(folder: Path) -> None:
         volumetric.write(folder / name, Volume(Atoms("He", [[0, 0, 0]]), grid, values), "t")
     words = ("density-compare", "d.npz", "--reference", "c.npz", "--json")
     done = neupol(*words, "--plot", "he.html", cwd=folder)
-    assert done.returncode == 0 and "the page has no charges" in done.stderr
+    assert done.returncode == 0 and "its page has no charges" in done.stderr
     found = json.loads(done.stdout.splitlines()[0])
     assert found["eps_mae_percent"] == pytest.approx(10, rel=0, abs=1e-5)
     assert found["atoms"]["eps_mae_parts_percent"] == pytest.approx([10], rel=0, abs=1e-5)
