@@ -191,7 +191,7 @@ def _copy(model: Model, start: Start, name: str, own: Tensor, source: Tensor) ->
     if any(fnmatchcase(short, pattern) for pattern in network.by_target):
         source = _known_targets(model, start, own, source)
     elif short in network.by_column and source.numel() * 2 == own.numel():
-        source = torch.stack((source, torch.zeros_like(source)), dim=-1).flatten(-2)
+        source = torch.stack((source, own.unflatten(-1, (-1, 2))[..., 1]), dim=-1).flatten(-2)
     elif axis is not None:
         shape[axis] = shape[axis] // len(model.species) * len(start.species)
     if list(source.shape) != shape:
