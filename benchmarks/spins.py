@@ -40,7 +40,7 @@ class Judged:
     Attributes:
         name: its formula.
         unpaired, found: electrons that there are, and those of the model.
-        error: eps_mae of the total density, percent.
+        error, bound: eps_mae of the total density, percent, and what the model says it is below.
         wrong, whole: integrals of |s - s_DFT| and |s_DFT|, electrons.
         spins, true_spins: (A,) of its atoms, Hirshfeld.
         is_doubted: by its unpaired electrons.
@@ -50,6 +50,7 @@ class Judged:
     unpaired: int
     found: float
     error: float
+    bound: float
     wrong: float
     whole: float
     spins: np.ndarray
@@ -66,7 +67,8 @@ def judged(path: Path, split: str, model: DensityModel) -> Iterator[Judged]:
             continue
         atoms = true.atoms
         free = free_atoms.of_model(atoms.numbers.tolist(), valence)
-        found = predict(model, atoms, true.grid, MEMORY, lambda done: None).volume
+        predicted = predict(model, atoms, true.grid, MEMORY, lambda done: None)
+        found, bound = predicted.volume, model.uncertainty(predicted.features)
         fine_grid = by_spacing(atoms, SPACING, MARGIN)
         fine = predict(model, atoms, fine_grid, MEMORY, lambda done: None).volume
         assert found.spin is not None and fine.unpaired is not None
@@ -75,6 +77,7 @@ def judged(path: Path, split: str, model: DensityModel) -> Iterator[Judged]:
             unpaired=charges.state(atoms)[1] - 1,
             found=fine.unpaired,
             error=measures.mean_absolute_error(found, true),
+            bound=float("nan") if bound is None else bound,
             wrong=float(np.abs(found.spin - true.spin).sum()) * true.grid.element,
             whole=float(np.abs(true.spin).sum()) * true.grid.element,
             spins=atomic_spins(found, free),
@@ -99,7 +102,11 @@ def tell(name: str, structures: Sequence[Judged]) -> None:
     true = np.concatenate([np.abs(one.true_spins) for one in opened])
     print(f"{name}: {len(opened)} structures with unpaired electrons, {len(closed)} without")
     total = np.mean([one.error for one in structures])
-    print(f"  total density, eps_mae                 {total:.3f} % on average over all")
+    held = sum(one.error <= one.bound for one in structures)
+    print(
+        f"  total density, eps_mae                 {total:.3f} % on average over all, "
+        f"{held} of {len(structures)} within the bound"
+    )
     print(
         f"  spin density, eps_mae                  {pooled:.2f} % pooled, {np.mean(eps):.2f} % on "
         f"average ({min(eps):.2f} to {max(eps):.2f})"
