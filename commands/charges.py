@@ -42,7 +42,8 @@ def charges(
         ),
     ],
     scheme: Annotated[
-        str, typer.Option(help="hirshfeld, voronoi, mbis; several with commas.")
+        str,
+        typer.Option(help="hirshfeld, voronoi, mbis, bader (extra: bader); several with commas."),
     ] = "hirshfeld",
     output: Annotated[
         Path | None,
@@ -88,7 +89,8 @@ def charges(
     """Share a density out to its atoms: charges, dipoles, volumes, and spins where it has spin.
 
     Hirshfeld and Voronoi deformation density (VDD) measure against free atoms of the same electrons
-    (PBE, valence or all), MBIS fits Slater shells; dipoles are about the nuclei.
+    (PBE, valence or all), MBIS fits Slater shells, Bader follows the density uphill; dipoles are
+    about the nuclei.
     """
     from neupol_cli.charges import job, sources
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
@@ -111,7 +113,7 @@ def charges(
     reading = reading_of(altloc, species, pbc)
     asked = sources.ModelChoice(model, device, dtype, threads)
     found = sources.chosen(source, reading, settings, job.POINT, asked)
-    _put_out(job.reports(found, schemes, plot), output, as_json, on_error.value)
+    _put_out(job.reports(found, schemes, plot, strict), output, as_json, on_error.value)
 
 
 def _check_output(output: Path | None) -> None:

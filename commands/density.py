@@ -69,6 +69,10 @@ def density(
     difference: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write predicted minus reference here.")
     ] = None,
+    spin: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write up minus down alone here: a cube, .xsf ..."),
+    ] = None,
     plot: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +128,7 @@ def density(
         electrons=electrons,
         reference=reference,
         difference=difference,
+        spin=spin,
         plot=plot,
         dtype=dtype,
         strict=strict,

@@ -115,6 +115,8 @@ class Network(nn.Module):
     by_element: ClassVar[Mapping[str, int]] = {}
     # Weights with a row for each target, as patterns of their names; heads of their own are not.
     by_target: ClassVar[tuple[str, ...]] = ()
+    # Weights whose last axis, flattened, is (total, spin) where a density has spin.
+    by_column: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def published(

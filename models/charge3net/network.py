@@ -73,6 +73,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
     Config = ChargE3NetConfig
     config: ChargE3NetConfig
     promolecule: Promolecule | None
+    by_column = ("readout.weight",)
 
     def __init__(self, config: ChargE3NetConfig) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Atomic charges from electron densities: Hirshfeld, Voronoi deformation density, MBIS."""
+"""Atomic charges from electron densities: Hirshfeld, Voronoi deformation density, MBIS, Bader."""

@@ -24,6 +24,7 @@ TITLES = {
     "hirshfeld": "Hirshfeld",
     "voronoi": "Voronoi deformation density",
     "mbis": "MBIS",
+    "bader": "Bader",
 }
 
 
@@ -38,6 +39,9 @@ class AtomicCharges:
         volume_ratios: (A,) the same over the free atom's.
         spins: (A,) electrons up minus down, where the density has spin.
         shells: of MBIS.
+        basins: (A,) volumes of Bader's atoms, as far as they are denser than 0.001 e/bohr^3,
+            Angstrom^3.
+        doubts: reasons not to trust this scheme's answer.
     """
 
     charges: np.ndarray
@@ -46,6 +50,8 @@ class AtomicCharges:
     volume_ratios: np.ndarray | None
     spins: np.ndarray | None
     shells: Shells | None = None
+    basins: np.ndarray | None = None
+    doubts: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -69,6 +75,7 @@ class AtomicCharges:
             "charge": (self.charges, "e"),
             "dipole": (self.dipoles, "e*Angstrom"),
             "volume_ratio": (self.volume_ratios, "1"),
+            "volume": (self.basins, "Angstrom^3"),
             "spin": (self.spins, "e"),
         }
         return {name: (values, u) for name, (values, u) in every.items() if values is not None}
@@ -83,6 +90,8 @@ class AtomicCharges:
         if self.volumes is not None and self.volume_ratios is not None:
             values["volumes_eAngstrom3"] = self.volumes.tolist()
             values["volume_ratios"] = self.volume_ratios.tolist()
+        if self.basins is not None:
+            values["volumes_Angstrom3"] = self.basins.tolist()
         if self.spins is not None:
             values["spins_e"] = self.spins.tolist()
         if self.shells is not None:

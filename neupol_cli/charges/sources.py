@@ -266,6 +266,9 @@ def _source(
     deformation = pieces.deformation(volume, free, charge if scaled else None)
     expected = sum(atom.electrons for atom in free) - charge
     count = doubts.of_electrons(deformation.electrons, expected, 0.0)
+    if cut is None:
+        error = measures.spin_grid_error(volume) or 0.0
+        count += doubts.of_spin(volume.unpaired, error, volume.atoms)
     every = [*reasons, *([] if cut is None else [f"the grid cuts the density off: {cut}"]), *count]
     doubts.told(label, every, options.strict)
     factor = deformation.factor if scaled else None

@@ -47,7 +47,9 @@ class ComparedDensity:
     lowest: float
     highest: float
     zeta: float
+    spin_sum: float | None = None
     eps_mae_percent: float | None = None
+    eps_mae_spin_percent: float | None = None
     electrons_sum_reference: float | None = None
     zeta_reference: float | None = None
     electrons_sum_predicted: float | None = None
@@ -69,6 +71,7 @@ class ComparedDensity:
             spacing_Angstrom=float(volume.grid.spacing.max()),
             points=volume.grid.size,
             electrons_sum=volume.electrons,
+            spin_sum=volume.unpaired,
             lowest=float(volume.values.min()),
             highest=float(volume.values.max()),
             zeta=angular_variation(volume),
@@ -86,11 +89,15 @@ class ComparedDensity:
         """For people."""
         yield f"{self.structure}: {self.formula}, {self.points:,} points"
         yield f"  electrons  {self.electrons_sum:.6f}, sum over the grid"
+        if self.spin_sum is not None:
+            yield f"  spin       {self.spin_sum:.6f} electrons, up minus down"
         yield f"  density    {self.lowest:.3g} to {self.highest:.4g} e/Angstrom^3"
         coarse = "; a coarse grid: good to 0.05" if self.spacing_Angstrom > COARSE else ""
         yield f"  zeta       {self.zeta:.5f} (angular variation, 0: radial{coarse})"
         if self.eps_mae_percent is not None:
             yield f"  eps_mae    {self.eps_mae_percent:.4f} %"
+        if self.eps_mae_spin_percent is not None:
+            yield f"  eps_mae    {self.eps_mae_spin_percent:.4f} % of the spin density"
         if self.zeta_reference is not None:
             yield f"  zeta       {self.zeta_reference:.5f} of the reference"
         if self.atoms is not None:
@@ -205,6 +212,7 @@ def reports(
         report, found = ComparedDensity.of(pair[0]), comparison.find(*pair)
         if found.truth is not None:
             report.eps_mae_percent = measures.mean_absolute_error(found.judged, found.truth)
+            report.eps_mae_spin_percent = measures.spin_error(found.judged, found.truth)
         if found.truth is not None and found.truth_given:
             report.electrons_sum_reference = found.truth.electrons
             report.zeta_reference = angular_variation(found.truth)

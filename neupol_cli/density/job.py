@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -51,6 +51,7 @@ class DensityOptions:
         electrons: that number, else the neutral structure's.
         reference: a density to compare with.
         difference: file for predicted minus reference.
+        spin: file for up minus down.
         plot: file for slices, or for a page.
         dtype: float32 or float64.
         strict: whether a doubtful density is a bad structure.
@@ -65,6 +66,7 @@ class DensityOptions:
     electrons: float | None = None
     reference: Path | None = None
     difference: str | None = None
+    spin: str | None = None
     plot: str | None = None
     dtype: str = "float32"
     strict: bool = False
@@ -77,13 +79,15 @@ class DensityOptions:
         Raises:
             UsageError: a name of no format, of one structure only, or in a missing folder.
         """
-        if self.output is None and not (self.reference or self.plot):
-            raise UsageError("-o names the file to write; only --reference and --plot do without")
+        if self.output is None and not (self.reference or self.plot or self.spin):
+            raise UsageError(
+                "-o names the file to write; only --reference, --spin and --plot do without"
+            )
         written = None if self.output is None else volumetric.written_as(self.output)
         if self.augmentation_from and not (written and written.holds_augmentation):
             raise UsageError("--augmentation-from: only a CHGCAR holds them; name one with -o")
         multiple = written is not None and written.multiple
-        for name in filter(None, (self.output, self.difference, self.plot)):
+        for name in filter(None, (self.output, self.difference, self.spin, self.plot)):
             if count > 1 and "{}" not in name and not (name == self.output and multiple):
                 raise UsageError(
                     f"{name}: for {count} structures the name needs {{}} for their number"
@@ -91,14 +95,22 @@ class DensityOptions:
             parent = Path(name).parent
             if not parent.is_dir():
                 raise UsageError(f"{name}: the folder {parent} does not exist; make it first")
-        if self.difference:
-            volumetric.written_as(self.difference)
-            if self.output and Path(self.difference).absolute() == Path(self.output).absolute():
-                raise UsageError("--difference: is the file that -o names; give another one")
+        self._check_others({"--difference": self.difference, "--spin": self.spin})
         if self.plot:
             pictures.check_name(self.plot)
         if self.dtype not in ITEMSIZE:
             raise UsageError(f"--dtype is one of {', '.join(ITEMSIZE)}, not '{self.dtype}'")
+
+    def _check_others(self, names: Mapping[str, str | None]) -> None:
+        """UsageError for a file beside the density that has no format, or is another one's."""
+        taken = {} if self.output is None else {Path(self.output).absolute(): "-o"}
+        for option, name in names.items():
+            if name is None:
+                continue
+            volumetric.written_as(name)
+            other = taken.setdefault(Path(name).absolute(), option)
+            if other != option:
+                raise UsageError(f"{option}: is the file that {other} names; give another one")
 
 
 @dataclass(frozen=True)
@@ -205,6 +217,8 @@ class Job:
         reference = self._reference(grid, atoms)
         whole = self._is_whole(grid, atoms, label)
         self.model.check([atoms], [label])
+        if self.options.spin and not self.model.config.spin:
+            raise UsageError("--spin: this model's densities have no spin; the bundled spin's have")
         occupancies = self._augmentation(grid, atoms)
         charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
         if reference is not None and not self.options.accept:
@@ -221,7 +235,7 @@ class Job:
         report.around = around = AroundAtoms.of(self.model, predicted.features, atoms)
         if around is not None:
             predicted.volume.notes[ATOM_UNCERTAINTY] = around.bounds
-        report.doubts = self._doubts(atoms, report)
+        report.doubts = self._doubts(atoms, report, whole)
         doubts.told(label, report.doubts, self.options.strict, around.worst if around else None)
         if self.options.normalize:
             report.factor = measures.normalization(predicted.volume, expected)
@@ -229,7 +243,7 @@ class Job:
             report.electrons = predicted.volume.electrons
         return Density(report, predicted, reference, time.perf_counter() - start)
 
-    def _doubts(self, atoms: Atoms, report: DensityReport) -> list[str] | None:
+    def _doubts(self, atoms: Atoms, report: DensityReport, whole: bool) -> list[str] | None:
         """Reasons not to trust the density; None where there are none and the model does not know
         its domain."""
         domain = Domain.of(self.model.header)
@@ -240,6 +254,7 @@ class Job:
             *left_open,
             *domain.doubts(atoms, Bonds.of(atoms), {}),
             *doubts.of_electrons(*report.electron_count()),
+            *(doubts.of_spin(*report.unpaired(), atoms) if whole else ()),
         ]
 
     def _reference(self, grid: Grid, atoms: Atoms) -> Volume | None:
@@ -278,6 +293,10 @@ class Job:
         if self.options.output is not None:
             report.output = _numbered(self.options.output, index)
             self._write(report.output, volume, report.structure)
+        if self.options.spin is not None and volume.spin is not None:
+            report.spin = _numbered(self.options.spin, index)
+            alone = replace(volume, values=volume.spin, spin=None)
+            volumetric.write(report.spin, alone, "spin density, up minus down, by neupol")
         if plot:
             report.plot = _numbered(plot, index)
             self._draw(report, predicted, reference)
@@ -317,7 +336,10 @@ class Job:
         if volumetric_format.note is not None:
             print(f"{name}: {volumetric_format.note(volume)}", file=sys.stderr)
         if volume.spin is not None and not volumetric_format.holds_spin:
-            print(f"{name}: holds the total density; it has no place for spin", file=sys.stderr)
+            print(
+                f"{name}: holds the total density; it has no place for spin, --spin FILE has",
+                file=sys.stderr,
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,16 @@ def grid_errors(volume: Volume, charges: np.ndarray | None) -> tuple[float, floa
     return spread * shrink, float(np.linalg.norm(moments.std(axis=0))) * shrink
 
 
+def spin_grid_error(volume: Volume) -> float | None:
+    """How far the grid's sum of the spin density may be off, electrons; None without spin.
+
+    As :func:`grid_errors` says of the total density.
+    """
+    if volume.spin is None:
+        return None
+    return grid_errors(replace(volume, values=volume.spin, spin=None), None)[0]
+
+
 def dipole(volume: Volume, charges: np.ndarray, factor: float = 1.0) -> np.ndarray:
     """Dipole moment (3,) in Debye, from the ions' charges (A,) e and minus `factor` x density.
 
@@ -90,15 +101,32 @@ def mean_absolute_error(volume: Volume, reference: Volume) -> float:
         InputError: the grids differ, or the reference is zero everywhere.
     """
     check_same_grid(volume, reference)
-    error = weight = 0.0
-    for start in range(0, volume.grid.shape[0], _ROWS):
-        rows = slice(start, start + _ROWS)
-        expected = reference.values[rows].astype(np.float64)
-        error += float(np.abs(volume.values[rows] - expected).sum())
-        weight += float(np.abs(expected).sum())
-    if weight == 0:
+    error = _ratio(volume.values, reference.values)
+    if error is None:
         raise InputError("the reference density is zero everywhere")
-    return 100.0 * error / weight
+    return error
+
+
+def spin_error(volume: Volume, reference: Volume) -> float | None:
+    """sum |s - s_ref| / sum |s_ref| of the spin densities over the grid, in percent.
+
+    None where one of the two has no spin, or the reference's is zero everywhere, as of a closed
+    shell. Both are on the same grid.
+    """
+    if volume.spin is None or reference.spin is None:
+        return None
+    return _ratio(volume.spin, reference.spin)
+
+
+def _ratio(values: np.ndarray, reference: np.ndarray) -> float | None:
+    """sum |values - reference| / sum |reference| in percent; None of a reference of zeros."""
+    error = weight = 0.0
+    for start in range(0, len(reference), _ROWS):
+        rows = slice(start, start + _ROWS)
+        expected = reference[rows].astype(np.float64)
+        error += float(np.abs(values[rows] - expected).sum())
+        weight += float(np.abs(expected).sum())
+    return 100.0 * error / weight if weight else None
 
 
 def check_same_grid(volume: Volume, reference: Volume) -> None:

@@ -34,6 +34,7 @@ class DensityReport:
     electrons_grid_error: float | None = None
     electrons_expected: float | None = None
     spin_sum: float | None = None
+    spin_grid_error: float | None = None
     dipole_D: list[float] | None = None
     dipole_norm_D: float | None = None
     dipole_grid_error_D: float | None = None
@@ -43,6 +44,7 @@ class DensityReport:
     eps_mae_below_percent: float | None = None  # nine times in ten
     around: AroundAtoms | None = None  # each of the atoms
     output: str = ""
+    spin: str | None = None
     plot: str | None = None
     doubts: list[str] | None = None
     seconds: float = 0.0
@@ -82,8 +84,8 @@ class DensityReport:
         """The grid's own errors, the spin, and of a neutral molecule the dipole."""
         error, dipole_error = measures.grid_errors(volume, charges)
         self.electrons_grid_error = _finite(error)
-        if volume.spin is not None:
-            self.spin_sum = float(volume.spin.sum(dtype=np.float64)) * volume.grid.element
+        self.spin_sum = volume.unpaired
+        self.spin_grid_error = _finite(measures.spin_grid_error(volume))
         if charges is None or expected is None or volume.atoms.pbc.any():
             return
         if not self.electrons_sum > 0:
@@ -96,6 +98,10 @@ class DensityReport:
     def electron_count(self) -> tuple[float, float | None, float]:
         """Electrons on the grid, those expected, and what the grid itself may be off."""
         return self.electrons_sum, self.electrons_expected, self.electrons_grid_error or 0.0
+
+    def unpaired(self) -> tuple[float | None, float]:
+        """Unpaired electrons on the grid, and what the grid itself may be off."""
+        return self.spin_sum, self.spin_grid_error or 0.0
 
     def as_json(self) -> dict[str, object]:
         """The numbers that apply."""
@@ -129,7 +135,7 @@ class DensityReport:
         rate = f"{self.probes_per_second:,.0f} probes/s"
         shares = f"atoms {self.atom_seconds:.2f} s, probes {self.probe_seconds:.2f} s"
         yield f"  time       {self.seconds:.2f} s ({shares}: {rate})"
-        names = ", ".join(filter(None, (self.output, self.plot)))
+        names = ", ".join(filter(None, (self.output, self.spin, self.plot)))
         if names:
             # A file of several structures is complete when the last one is in it.
             multiple = self.output and volumetric.format_of(self.output).multiple
@@ -142,7 +148,8 @@ class DensityReport:
         if self.electrons is not None:
             yield f"             {self.electrons:.6f} after --normalize (times {self.factor:.6f})"
         if self.spin_sum is not None:
-            yield f"  spin       {self.spin_sum:.6f} electrons, up minus down"
+            worth = _worth(self.spin_grid_error)
+            yield f"  spin       {self.spin_sum:.6f} electrons, up minus down{worth}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -25,6 +25,7 @@ BOND, CONTACT = 0.03, 0.1
 UNKNOWN = 2.0  # Angstrom: where a contact begins, of elements that training had not that near
 WIDER = 0.05  # of a target's range, on either side
 ELECTRONS = 0.005  # of all, that a density may miss; good ones miss a tenth of that
+UNPAIRED = 0.1  # electrons that a spin density may miss
 DISTANT = 8.0  # Angstrom between parts of which neither feels the other
 SUM_ENERGY, SUM = 0.1, 0.02  # eV, and a share, that a whole may miss the sum of its parts
 FORCE = 100.0  # eV/Angstrom: more is felt only by atoms that no structure has so near
@@ -214,6 +215,31 @@ def of_electrons(electrons: float, expected: float | None, grid_error: float) ->
     if expected is None or abs(electrons - expected) <= ELECTRONS * expected + 2 * grid_error:
         return []
     return [f"{electrons:.3f} of {expected:g} electrons"]
+
+
+def of_spin(unpaired: float | None, grid_error: float, atoms: Atoms) -> list[str]:
+    """Unpaired electrons that a molecule's spin density has too many or too few of.
+
+    Its structure says how many there should be, or else whether they are odd; a network sees
+    neither charge nor multiplicity.
+
+    Args:
+        unpaired: the integral of up minus down; None of a density without spin.
+        grid_error: what the sum over the grid may be off.
+        atoms: the structure.
+    """
+    if unpaired is None or atoms.pbc.any():
+        return []
+    stated = multiplicity(atoms)
+    if stated is not None:
+        expected, said = stated - 1, f"multiplicity {stated} has {stated - 1}"
+    else:
+        odd = electrons(atoms, total_charge(atoms)) % 2
+        expected = max(odd, odd + 2 * round((unpaired - odd) / 2))
+        said = f"there are an {'odd' if odd else 'even'} number"
+    if abs(unpaired - expected) <= UNPAIRED + 2 * grid_error:
+        return []
+    return [f"{unpaired:.2f} unpaired electrons, and {said}"]
 
 
 def line(reasons: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ OPTIONAL = (
     Extra("scikit-image", "potential --surface", "surface"),
     Extra("triton", "densities on a GPU, faster"),
     Extra("k3d", "density and charges --plot F.html", "plot"),
+    Extra("baderkit", "charges --scheme bader", "bader"),
     Extra("tensorboard", "fit: events in the run folder", "tensorboard"),
     Extra("lz4", "data density: .lz4 files"),
 )

@@ -1,10 +1,11 @@
 """Training that goes on from trained weights: what is taken over, and what begins anew.
 
 Weights go over by name. Heads go with their targets, whatever their place; those of targets that
-the trained model did not have keep their random start. New elements, in networks that say where
-these are, begin as the known element above them in the periodic table, or else as the mean of all:
-a random start lies where trained layers have never been, and some answer 1e23 there. All else has
-to fit: a setting that changes the shape of a weight makes another network.
+the trained model did not have keep their random start, and so does the spin of a density that had
+none. New elements, in networks that say where these are, begin as the known element above them in
+the periodic table, or else as the mean of all: a random start lies where trained layers have never
+been, and some answer 1e23 there. All else has to fit: a setting that changes the shape of a weight
+makes another network.
 """
 
 from __future__ import annotations
@@ -189,6 +190,8 @@ def _copy(model: Model, start: Start, name: str, own: Tensor, source: Tensor) ->
     shape = list(own.shape)
     if any(fnmatchcase(short, pattern) for pattern in network.by_target):
         source = _known_targets(model, start, own, source)
+    elif short in network.by_column and source.numel() * 2 == own.numel():
+        source = torch.stack((source, own.unflatten(-1, (-1, 2))[..., 1]), dim=-1).flatten(-2)
     elif axis is not None:
         shape[axis] = shape[axis] // len(model.species) * len(start.species)
     if list(source.shape) != shape:

@@ -206,7 +206,7 @@ def test_electrons_that_are_lost_are_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (["water.xyz", "--scheme", "bader"], 2, "--scheme takes some of hirshfeld,voronoi,mbis"),
+        (["water.xyz", "--scheme", "becke"], 2, "--scheme takes some of hirshfeld,voronoi,mbis"),
         (["water.xyz", "--scheme", "mbis,mbis"], 2, "--scheme takes some of"),
         (["water.xyz", "--plot", "q.png"], 2, "a page's name ends in .html"),
         (["water.xyz", "-o", "q.csv"], 2, "the ending is one of .extxyz, .xyz"),

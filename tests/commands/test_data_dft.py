@@ -76,6 +76,26 @@ def test_dft_reads_charge_and_spin_and_refuses_crystals(tmp_path: Path) -> None:
         dft.solve(Atoms("H", cell=[3, 3, 3], pbc=True), settings, "H")
 
 
+def test_spin_densities_of_open_and_closed_shells_go_into_one_file(tmp_path: Path) -> None:
+    """A closed shell's is zero; merged, the file keeps both and the multiplicities."""
+    pytest.importorskip("pyscf")
+    nitrene = "2\nmultiplicity=3\nN 0 0 0\nH 0 0 1.04\n"
+    odd = "2\nmultiplicity=2\nN 0 0 0\nH 0 0 1.04\n"
+    (tmp_path / "in.xyz").write_text(nitrene + "2\n\nH 0 0 0\nH 0 0 0.74\n" + odd)
+    call = ("data", "dft", "in.xyz", "-o", "out.h5", "--spin", "--spacing", "0.2", "--margin", "3")
+    done = neupol(*call, "--basis", "gth-szv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in.xyz#2: PySCF: RuntimeError: Electron number 6 and spin 1 are not" in done.stderr
+    again = neupol("data", "density", "out.h5", "-o", "again.h5", "--spin", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for name in ("out.h5", "again.h5"):
+        dataset = hdf5.read(tmp_path / name)
+        assert dataset.targets["multiplicity"].values.tolist() == [3, 1]
+        first, second = (volume_of(dataset, k) for k in (0, 1))
+        assert first.unpaired == pytest.approx(2.0, rel=0, abs=0.01)
+        assert second.spin is not None and not second.spin.any()
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four displaced hydrogen molecules and a displaced water with densities, made by PySCF."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,20 @@ def test_atoms_have_their_parts_of_the_error_and_their_charges(folder: Path) -> 
     np.testing.assert_allclose(atoms["dipole_reference_D"], 0, rtol=0, atol=1e-5)
     expected = MOVED * 2 * 0.7572 / 0.2081943  # away from where the electrons went
     np.testing.assert_allclose(atoms["dipole_D"], [0, expected, 0], rtol=0, atol=2e-3)
+
+
+def test_spin_densities_are_compared_where_there_are_any(folder: Path) -> None:
+    judged, true = densities()
+    whole = true.values.sum() * true.grid.element
+    for name, volume, share in (("a.npz", judged, 0.3), ("b.npz", true, 0.25)):
+        volumetric.write(folder / name, replace(volume, spin=share * true.values), "t")
+    found = record(folder, "a.npz", "--reference", "b.npz")
+    assert found["eps_mae_spin_percent"] == pytest.approx(20, rel=0, abs=1e-6)
+    assert found["spin_sum"] == pytest.approx(0.3 * whole, rel=0, abs=1e-6)
+    volumetric.write(folder / "b.npz", replace(true, spin=0 * true.values), "t")
+    assert "eps_mae_spin_percent" not in record(folder, "a.npz", "--reference", "b.npz")
+    volumetric.write(folder / "b.npz", true, "t")
+    assert "eps_mae_spin_percent" not in record(folder, "a.npz", "--reference", "b.npz")
 
 
 def test_the_difference_is_a_file(folder: Path) -> None:

@@ -17,7 +17,7 @@ from neupol_cli.io import hdf5
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.training import calibrating
 from neupol_cli.training.calibrating import errors_by_atom, totals
-from neupol_cli.training.density_task import METRIC, Draw, Grids, density_task
+from neupol_cli.training.density_task import METRIC, SPIN_METRIC, Draw, Grids, density_task
 from neupol_cli.training.request import Request
 from tests.warm import neupol
 
@@ -141,6 +141,28 @@ def test_of_many_atoms_some_structures_are_compared(tmp_path, monkeypatch):
         expected = errors_by_atom(task.model, dataset, index)
         np.testing.assert_array_equal(wrong[rows, 0], expected)
     assert len(seen) == 6 + 6 + 2
+
+
+def test_errors_of_spin_are_told_beside_the_totals(tmp_path):
+    dataset = hdf5.read(write(tmp_path / "d.h5", spin=True))
+    task = density_task("charge3net", dataset, Request(config=SMALL))
+    task.splits["test"] = np.array([3, 4])
+    wrong, whole = np.zeros(2), np.zeros(2)
+    for k in (3, 4):
+        truth = dataset.density.values(k).astype(float)  # (P, 2)
+        places = torch.from_numpy(dataset.density.points(k, np.arange(len(truth))))
+        with torch.no_grad():
+            features = task.model.atom_features(dataset.atoms(k))
+            found = task.model.density(features, places).double().numpy()
+        wrong += np.abs(found - truth).sum(axis=0)
+        whole += np.abs(truth).sum(axis=0)
+    told = task.evaluate("test", task.model, lambda: None)
+    expected = dict(zip((METRIC, SPIN_METRIC), 100 * wrong / whole, strict=True))
+    assert told == pytest.approx(expected, rel=1e-5, abs=0)
+    assert task.units == {METRIC: "%", SPIN_METRIC: "%"}
+    plain = density_task("charge3net", dataset, Request(config=SMALL | {"spin": False}))
+    plain.splits["test"] = np.array([3])
+    assert list(plain.evaluate("test", plain.model, lambda: None)) == [METRIC]
 
 
 def test_too_few_unseen_densities_tell_nothing(tmp_path, data):

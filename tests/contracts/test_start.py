@@ -81,6 +81,30 @@ def test_densities_are_answered_alike(density_case: DensityCase, crystal: ase.At
     )
 
 
+@pytest.mark.parametrize("promolecule", [0, 4])
+def test_spin_begins_anew_beside_a_density_that_had_none(
+    promolecule: int, crystal: ase.Atoms
+) -> None:
+    plain = SMALL_DENSITIES["charge3net"] | {"spin": False, "promolecule": promolecule}
+    old = registry.build("charge3net", plain).double().eval()
+    new = registry.build("charge3net", plain | {"spin": True}).double().eval()
+    before = dict(new.named_parameters())["readout.weight"].detach().clone()
+    take_over(new, start_of("charge3net", old))
+    probes = torch.tensor([[0.3, 0.2, 0.1], [1.0, 2.0, 0.5]], dtype=torch.float64)
+    found = new.density(crystal, probes)
+    torch.testing.assert_close(found[:, 0], old.density(crystal, probes), rtol=0, atol=1e-12)
+    assert found.abs().min() > 0
+    after = dict(new.named_parameters())["readout.weight"]
+    torch.testing.assert_close(after.view(-1, 2)[:, 1], before.view(-1, 2)[:, 1], rtol=0, atol=0)
+
+
+def test_a_density_with_spin_is_none_without(crystal: ase.Atoms) -> None:
+    plain = SMALL_DENSITIES["charge3net"] | {"spin": False}
+    old = registry.build("charge3net", plain | {"spin": True})
+    with pytest.raises(UsageError, match=r"with these settings its readout\.weight is"):
+        take_over(registry.build("charge3net", plain), start_of("charge3net", old))
+
+
 @pytest.mark.parametrize("name", [*SMALL, *DENSITIES])
 def test_a_network_says_where_its_elements_are(name: str) -> None:
     """Which shapes depend on how many there are; a network with none of them takes no new ones."""

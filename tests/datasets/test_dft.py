@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -92,6 +94,49 @@ def test_a_density_goes_with_the_same_labels() -> None:
     assert with_density.volume is not None
     assert with_density.volume.electrons == pytest.approx(2.0, rel=0, abs=0.05)
     assert with_density.energy == engine.solve(HYDROGEN, "H2", False, np.inf).energy
+
+
+NITRENE = Atoms("NH", [[0, 0, 0], [0, 0, 1.04]])  # a triplet
+
+
+@pytest.mark.parametrize("stated", [{"multiplicity": 3}, {"spin": 2}, {"spin": -2}])
+def test_a_spin_density_is_majority_minus_minority(stated: dict[str, int]) -> None:
+    """Whatever sign was stated; its integral is 2S, the total one's the valence electrons."""
+    atoms = NITRENE.copy()
+    atoms.info |= stated
+    settings = replace(SMALL, spacing=0.2)
+    volume = dft.PySCF(settings).solve(atoms, "NH", True, np.inf).volume
+    assert volume is not None and volume.spin is not None
+    assert volume.unpaired == pytest.approx(2.0, rel=0, abs=0.01)
+    assert volume.electrons == pytest.approx(6.0, rel=0, abs=0.1)
+    molecule = pyscf.gto.M(
+        atom=[[s, tuple(p)] for s, p in zip(atoms.symbols, atoms.positions / BOHR, strict=True)],
+        unit="Bohr", basis=SMALL.basis, pseudo=SMALL.pseudo, spin=2, verbose=0,
+    )  # fmt: skip
+    method = pyscf.dft.UKS(molecule, xc="pbe").density_fit(auxbasis=pyscf.df.aug_etb(molecule, 1.6))
+    method.grids.level, method.conv_tol = 2, 1e-10
+    method.kernel()
+    orbitals = pyscf.dft.numint.eval_ao(molecule, volume.grid.points() / BOHR)
+    up, down = (
+        pyscf.dft.numint.eval_rho(molecule, orbitals, matrix) / BOHR**3
+        for matrix in method.make_rdm1()
+    )
+    np.testing.assert_allclose(volume.spin.ravel(), up - down, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(volume.values.ravel(), up + down, rtol=0, atol=1e-5)
+
+
+def test_exchange_of_up_and_down_turns_the_spin_density_and_leaves_the_total() -> None:
+    atoms = NITRENE.copy()
+    atoms.info["multiplicity"] = 3
+    method = dft.converged(atoms, SMALL, "NH", np.inf)
+    density = dft._density(method, atoms, SMALL, np.inf)
+    up, down = method.make_rdm1()
+    method.make_rdm1 = lambda: np.stack([down, up])
+    exchanged = dft._density(method, atoms, SMALL, np.inf)
+    assert density.spin is not None and exchanged.spin is not None
+    np.testing.assert_array_equal(exchanged.spin, -density.spin)
+    np.testing.assert_array_equal(exchanged.values, density.values)
+    assert np.abs(density.spin).max() > 0.1
 
 
 @pytest.mark.parametrize(

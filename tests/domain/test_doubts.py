@@ -16,6 +16,8 @@ from neupol_cli.domain.facts import Facts, facts_of
 from neupol_cli.errors import InputError
 from neupol_cli.io.charges import multiplicity, total_charge
 
+OXYGEN = Atoms("O2", [[0, 0, 0], [0, 0, 1.21]])
+METHYL = Atoms("CH3", [[0, 0, 0], [1.08, 0, 0], [-0.54, 0.935, 0], [-0.54, -0.935, 0]])
 TRAINING = ["CH4", "C2H6", "CH3CH2OH", "H2O", "CH3OH", "C3H8", "C2H4", "C3H6_D3h", "CH3OCH3"]
 
 
@@ -201,3 +203,32 @@ def test_a_force_that_nothing_has_is_told() -> None:
     assert doubts.of_forces(forces, "eV/Angstrom") == []
     assert doubts.of_forces(forces * 30, "eV/Angstrom") == ["a force of 150 eV/Angstrom"]
     assert doubts.of_forces(forces * 30, "kcal/mol/Angstrom") == []
+
+
+@pytest.mark.parametrize(
+    ("atoms", "stated", "unpaired", "said"),
+    [
+        (OXYGEN, {"multiplicity": 3}, 1.93, ""),
+        (OXYGEN, {"multiplicity": 3}, 1.85, "1.85 unpaired electrons, and multiplicity 3 has 2"),
+        (OXYGEN, {"multiplicity": 1}, 1.97, "1.97 unpaired electrons, and multiplicity 1 has 0"),
+        (OXYGEN, {}, 1.97, ""),
+        (OXYGEN, {}, 0.04, ""),
+        (OXYGEN, {}, 1.02, "1.02 unpaired electrons, and there are an even number"),
+        (OXYGEN, {"charge": 1}, 0.97, ""),
+        (METHYL, {}, 1.04, ""),
+        (METHYL, {}, -0.97, "-0.97 unpaired electrons, and there are an odd number"),
+        (METHYL, {}, 0.2, "0.20 unpaired electrons, and there are an odd number"),
+        (METHYL, {"spin": 1}, 3.0, "3.00 unpaired electrons, and multiplicity 2 has 1"),
+        (METHYL, {}, None, ""),
+    ],
+)
+def test_unpaired_electrons_are_as_many_as_the_structure_can_have(
+    atoms: Atoms, stated: dict[str, int], unpaired: float | None, said: str
+) -> None:
+    one = atoms.copy()
+    one.info |= stated
+    assert doubts.of_spin(unpaired, 0.0, one) == ([said] if said else [])
+    assert doubts.of_spin(unpaired, 1.0, one) == []
+    one.set_cell([5, 5, 5])
+    one.pbc = True  # a crystal's cell may have any number
+    assert doubts.of_spin(unpaired, 0.0, one) == []

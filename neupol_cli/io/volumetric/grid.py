@@ -116,6 +116,13 @@ class Volume:
         the step is fine (see `density.measures.grid_errors`)."""
         return float(self.values.sum(dtype=np.float64)) * self.grid.element
 
+    @property
+    def unpaired(self) -> float | None:
+        """The same sum of the spin density: 2S where up is the majority; None without spin."""
+        if self.spin is None:
+            return None
+        return float(self.spin.sum(dtype=np.float64)) * self.grid.element
+
 
 def by_spacing(atoms: Atoms, spacing: float, margin: float) -> Grid:
     """A grid whose points are at most `spacing` Angstrom apart.
