@@ -27,13 +27,14 @@ from torch.nn import functional
 
 from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig, PaiNNDensityConfig
-from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages, library
+from neupol_cli.models.deepdft.kernels.messages import compiled_messages, library
 from neupol_cli.models.deepdft.kernels.painn_probes import PaiNNProbeLayer, PaiNNProbes
+from neupol_cli.models.deepdft.messages import Ends, summed_messages
 from neupol_cli.models.deepdft.network import DeepDFT, Senders
 from neupol_cli.models.deepdft.published import published_painn
 from neupol_cli.models.distance import cosine_envelope
 from neupol_cli.models.equivariant_transformer.heads import norm
-from neupol_cli.models.nn.graph import Edges, segment_sum
+from neupol_cli.models.nn.graph import Edges
 from neupol_cli.models.nn.linear import Linear, Perceptron, product
 from neupol_cli.models.nn.unique_edges import UniqueEdges
 from neupol_cli.models.streaming import forces_are_learnt
@@ -57,33 +58,6 @@ class Radial:
     basis: Tensor
     directions: Tensor
     mutual: int = 0
-
-
-def summed_messages(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
-    """ds_i = sum_j s_j g and dv_i = sum_j (v_j a + u b).
-
-    Args:
-        filters: (E, 3 H) L_filter(e) c, an edge's part of a, b and g.
-        offers: (A, 5, H) an atom's part of s g, b, and the three components of v a.
-        ends: whom the edges join.
-
-    Returns:
-        (R, H) and (R, 3, H), differentiable to any order.
-    """
-    ds, dv = _one_way(filters, offers, ends)
-    if not ends.mutual:
-        return ds, dv
-    back = _one_way(filters[: ends.mutual], offers, ends.turned())
-    return ds + back[0], dv + back[1]
-
-
-def _one_way(filters: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
-    a, b, g = filters.chunk(3, 1)
-    sg, ob, *va = offers.index_select(0, ends.senders).unbind(1)  # (E, H) each
-    ds = segment_sum(g * sg, ends.receivers, ends.count)
-    along = ends.directions[:, :, None] * (b * ob)[:, None]  # (E, 3, H) u b
-    dv = along + torch.stack(va, 1) * a[:, None]
-    return ds, segment_sum(dv, ends.receivers, ends.count)
 
 
 class Messages(nn.Module):

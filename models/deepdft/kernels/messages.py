@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from neupol_cli.models.deepdft.messages import Ends, summed_messages
 from neupol_cli.models.kernels import compiler
 from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.kernels.pointers import pointer, threads
+from neupol_cli.models.kernels.recorded_gradients import recorded_gradients
 from neupol_cli.models.nn.linear import product
 
 SOURCE = Path(__file__).with_name("messages.cpp")
 MULTIPLE = 16  # of which features are
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Whom the edges of a step of training join, in any order.
-
-    Attributes:
-        senders, receivers: (E,) indices of points.
-        directions: (E, 3) to the receiver.
-        count: R receivers.
-        mutual: how many edges, the first ones, carry a message the other way, too.
-    """
-
-    senders: Tensor
-    receivers: Tensor
-    directions: Tensor
-    count: int
-    mutual: int = 0
-
-    def dense(self) -> Ends:
-        """The same, every tensor's numbers one behind the other."""
-        tensors = (self.senders, self.receivers, self.directions)
-        senders, receivers, directions = (tensor.contiguous() for tensor in tensors)
-        return Ends(senders, receivers, directions, self.count, self.mutual)
-
-    def turned(self) -> Ends:
-        """The other way of those that are there both ways."""
-        both = slice(self.mutual)
-        there = self.senders[both], self.receivers[both]
-        return Ends(there[1], there[0], -self.directions[both], self.count)
 
 
 def library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
@@ -59,7 +32,7 @@ def library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
 def compiled_messages(
     basis: Tensor, weight: Tensor, offers: Tensor, ends: Ends, loops: ctypes.CDLL
 ) -> tuple[Tensor, Tensor]:
-    """The sums of painn.py's ``summed_messages``, once differentiable by all that are numbers.
+    """The sums of messages.py, where filters are basis weightᵀ; differentiable to any order.
 
     Args:
         basis: (E, K) functions of lengths.
@@ -83,29 +56,52 @@ class _Messages(torch.autograd.Function):
         ends: Ends,
         loops: ctypes.CDLL,
     ) -> tuple[Tensor, Tensor]:
-        ends = replace(ends, directions=directions).dense()
-        basis, turned, offers = basis.contiguous(), weight.t().contiguous(), offers.contiguous()
-        out = offers.new_zeros(ends.count, 4, offers.shape[2])
         ctx.ends, ctx.loops = ends, loops
-        ctx.save_for_backward(basis, turned, offers)
-        loops.messages(*_arguments(ends, basis, turned), pointer(offers), pointer(out))
+        ctx.save_for_backward(basis, weight, offers, directions)
+        out = offers.new_zeros(ends.count, 4, offers.shape[2])
+        held = _Held(basis, weight, replace(ends, directions=directions))
+        source = offers.contiguous()
+        loops.messages(*held.arguments(), pointer(source), pointer(out))
         return out[:, 0], out[:, 1:]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        basis, turned, offers = ctx.saved_tensors
-        by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
-        by_turned, by_offers = torch.zeros_like(turned), torch.zeros_like(offers)
-        through, _, _, along, *_ = ctx.needs_input_grad
-        edges, many = len(basis), torch.get_num_threads()
-        by_filters = basis.new_empty(edges, turned.shape[1]) if through else None
-        by_directions = basis.new_zeros(many, edges, 3) if along else None
-        tensors = (offers, by_out, by_turned, by_offers, by_filters, by_directions)
-        ctx.loops.messages_back(*_arguments(ctx.ends, basis, turned), *map(pointer, tensors))
-        by_basis = None if by_filters is None else product(by_filters, turned)
-        turning = None if by_directions is None else by_directions.sum(0)
-        return by_basis, by_turned.t(), by_offers, turning, None, None
+        inputs, wanted, ends = ctx.saved_tensors, ctx.needs_input_grad[:4], ctx.ends
+        if torch.is_grad_enabled():  # somebody will differentiate the gradient
+
+            def formula(inputs: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+                return _formula(inputs, ends)
+
+            return *recorded_gradients(formula, inputs, gradients, wanted), None, None
+        return *_gradients(ctx.loops, inputs, gradients, ends, wanted), None, None
+
+
+def _formula(inputs: Sequence[Tensor | None], ends: Ends) -> tuple[Tensor, Tensor]:
+    """The same in plain PyTorch."""
+    basis, weight, offers, directions = cast(Sequence[Tensor], inputs)
+    return summed_messages(product(basis, weight), offers, replace(ends, directions=directions))
+
+
+def _gradients(
+    loops: ctypes.CDLL,
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    ends: Ends,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """The derivatives by basis, weight, offers and directions; the first and the last if wanted."""
+    basis, weight, offers, directions = inputs
+    held = _Held(basis, weight, replace(ends, directions=directions))
+    by_out = torch.cat((gradients[0][:, None], gradients[1]), 1)  # (R, 4, H)
+    by_turned, by_offers = torch.zeros_like(held.turned), offers.new_zeros(offers.shape)
+    through, *_, along = wanted
+    by_filters = basis.new_empty(len(basis), len(weight)) if through else None
+    turning = basis.new_zeros(torch.get_num_threads(), len(basis), 3) if along else None
+    source = offers.contiguous()
+    tensors = (source, by_out, by_turned, by_offers, by_filters, turning)
+    loops.messages_back(*held.arguments(), *map(pointer, tensors))
+    by_basis = None if by_filters is None else product(by_filters, held.turned)
+    return by_basis, by_turned.t(), by_offers, None if turning is None else turning.sum(0)
 
 
 class _Ends(ctypes.Structure):
@@ -130,9 +126,19 @@ class _Filters(ctypes.Structure):
     )
 
 
-def _arguments(ends: Ends, basis: Tensor, turned: Tensor) -> tuple[object, ...]:
-    """The first arguments of both loops; ``turned`` (K, 3 H) is the filters' weight."""
-    tensors = (ends.senders, ends.receivers, ends.directions)
-    places = _Ends(len(ends.senders), ends.mutual, *(tensor.data_ptr() for tensor in tensors))
-    filters = _Filters(len(turned), basis.data_ptr(), turned.data_ptr())
-    return threads(), ctypes.byref(places), ctypes.byref(filters)
+class _Held:
+    """The first arguments of both loops, and the memory behind them.
+
+    Attributes:
+        turned: (K, 3 H) the filters' weight.
+    """
+
+    def __init__(self, basis: Tensor, weight: Tensor, ends: Ends) -> None:
+        self.turned = weight.t().contiguous()
+        self._basis, self._dense = basis.contiguous(), ends.dense()
+        places = self._dense.senders, self._dense.receivers, self._dense.directions
+        self._ends = _Ends(len(basis), ends.mutual, *map(pointer, places))
+        self._filters = _Filters(len(self.turned), pointer(self._basis), pointer(self.turned))
+
+    def arguments(self) -> tuple[object, ...]:
+        return threads(), ctypes.byref(self._ends), ctypes.byref(self._filters)

@@ -20,10 +20,10 @@ from neupol_cli.errors import CheckpointError
 from neupol_cli.models.deepdft.kernels import probe_sums as probe_sums_module
 from neupol_cli.models.deepdft.kernels.choice import Kernels, kernels
 from neupol_cli.models.deepdft.kernels.filter_table import ERROR, filter_table
-from neupol_cli.models.deepdft.kernels.messages import Ends, compiled_messages, library
+from neupol_cli.models.deepdft.kernels.messages import compiled_messages, library
 from neupol_cli.models.deepdft.kernels.probe_edges import ProbeEdges
 from neupol_cli.models.deepdft.kernels.probe_sums import CompiledProbeSums, ProbeSums, probe_sums
-from neupol_cli.models.deepdft.painn import summed_messages
+from neupol_cli.models.deepdft.messages import Ends, summed_messages
 from neupol_cli.models.density.images import periodic_images
 from neupol_cli.models.density.tiles import scattered_tiles
 from neupol_cli.models.nn.graph import Graph
@@ -332,7 +332,11 @@ def test_compiled_messages_are_those_of_pytorch(
         given = [each.clone().requires_grad_() for each in (basis, weight, offers, directions)]
         ds, dv = function(*given[:3], replace(ends, directions=given[3]))
         out = torch.cat((ds[:, None], dv), 1)
-        found.append((out, *torch.autograd.grad((out * weights).sum(), given)))
+        loss = (out * weights).sum()
+        first = torch.autograd.grad(loss, given, retain_graph=True)
+        recorded = torch.autograd.grad(loss, given, create_graph=True)
+        second = torch.autograd.grad(sum(x.square().sum() for x in recorded), given)
+        found.append((out, *first, *recorded, *second))
     for one, other in zip(*found, strict=True):
         assert (one - other).abs().max() <= 2e-6 * other.abs().max()
     assert not found[0][0][40].any()
