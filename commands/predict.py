@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from neupol_cli.distributed.process_group import ProcessGroup
     from neupol_cli.errors import InputError
     from neupol_cli.prediction.committee import Named, Prediction
+    from neupol_cli.prediction.conformers import Work
 
 
 DEFAULT = "qm9"
+MOST_CONFORMERS = 1000  # of one molecule; more are a slip of the finger
 EVALUATE = "neupol evaluate DATASET... [--partition NAME] [--split SPLIT] [--plot F.png]"
 
 
@@ -64,6 +67,18 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a structure.")] = False,
     forces: Annotated[bool, typer.Option(help="Forces, too, as -dE/dx of the energy.")] = False,
     stress: Annotated[bool, typer.Option(help="Stress, too, of periodic structures.")] = False,
+    conformers: Annotated[
+        int | None,
+        typer.Option(
+            "--conformers",
+            metavar="N",
+            min=1,
+            max=MOST_CONFORMERS,
+            help="Of each SMILES try so many geometries, and average over those that differ, "
+            "weighted by exp(-E/kT) at 298.15 K.",
+            show_default="one geometry, no average",
+        ),
+    ] = None,
     pbc: PbcOption = None,
     altloc: AltlocOption = None,
     species: SpeciesOption = None,
@@ -88,14 +103,18 @@ def predict(
     from neupol_cli.distributed import process_group, torchrun
     from neupol_cli.io import structures
     from neupol_cli.io.charges import charged
+    from neupol_cli.prediction import conformers as averaging
     from neupol_cli.prediction.committee import Committee
 
-    reading = reading_of(altloc, species, pbc)
+    _check_conformers(conformers, forces, stress)
+    reading = replace(reading_of(altloc, species, pbc), conformers=conformers)
     place = device_named(device)
     cores.take(threads, place)
     committee = Committee([registry.load_property(name, place) for name in model], model)
     torchrun.once("neupol predict")
-    work = partial(committee.predicted, forces=forces, stress=stress, doubted=True)
+    work: Work = partial(committee.predicted, forces=forces, stress=stress, doubted=True)
+    if conformers is not None:
+        work = partial(averaging.averaged, work)
 
     def share(named: Sequence[Named]) -> list[Prediction]:
         return list(work(named))
@@ -110,11 +129,18 @@ def predict(
             found = structures.read(files, on_error.value, reading=reading, doubts_told=False)
             read = charged(found, charge)
             predictions = _predictions(group, work, refusal, read, on_error.value)
+            if conformers is not None:
+                predictions = averaging.told(predictions)
             write(_told(predictions, strict, on_error.value))
 
 
-# Predictions of any number of structures, in order.
-Work = Callable[[Iterable["Named"]], Iterator["Prediction"]]
+def _check_conformers(conformers: int | None, forces: bool, stress: bool) -> None:
+    """UsageError for what conformers have no average of."""
+    from neupol_cli.errors import UsageError
+
+    if conformers is not None and (forces or stress):
+        option = "--forces" if forces else "--stress"
+        raise UsageError(f"--conformers: {option} belongs to one geometry; leave one of them out")
 
 
 def _predictions(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from neupol_cli import provenance
-from neupol_cli.errors import InputError, StorageError
+from neupol_cli.errors import InputError, StorageError, UsageError
 from neupol_cli.io import hdf5, units
 from neupol_cli.io.compressed import LENIENT, open_text
 from neupol_cli.io.files import atomic
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from neupol_cli.io.hdf5 import Target
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # what every HDF5 file begins with
-DOUBTS = "doubts of the reading"  # in a structure's info, never in a file
+# In a structure's info, never in a file:
+DOUBTS = "doubts of the reading"
+CONFORMERS = "conformers of the reading"
 
 Report = Callable[[InputError], None]
 
@@ -71,7 +73,11 @@ def read(
     the SMILES, made printable, or ``name#k`` with k from 0 where there are several. ``on_error``:
     ``fail`` raises the first InputError, ``skip`` hands it to ``report`` and goes on. ``reading``:
     what the user says of the files. ``doubts_told``: whether what a source leaves open is said
-    here, on stderr; else it is in the structure's info under DOUBTS, for who says it.
+    here, on stderr; else it is in the structure's info under DOUBTS, for who says it. Conformers,
+    where ``reading`` asks for them, are there under CONFORMERS.
+
+    Raises:
+        UsageError: conformers of a source that is no SMILES, whatever ``on_error``.
     """
     noted: set[str] = set()
     provenance.inputs(*sources)
@@ -82,6 +88,7 @@ def read(
             _note(frame.note, noted)
             error = frame.error or _refusal(frame, name if frame.line else label, reading)
             if error is None and frame.atoms is not None:
+                _keep_conformers(frame, name, reading)
                 _doubt(frame.atoms, label, frame.doubts, doubts_told)
                 yield label, frame.atoms
             elif error is not None and on_error == "skip":
@@ -146,6 +153,17 @@ def _note(note: str, noted: set[str]) -> None:
         print(f"neupol: {note}", file=sys.stderr)
 
 
+def _keep_conformers(frame: Frame, name: str, reading: Reading) -> None:
+    """Puts them into the structure's info where they are asked for."""
+    if reading.conformers is None or frame.atoms is None:
+        return
+    if frame.conformers is None:
+        raise UsageError(
+            f"{name}: has geometries of its own; --conformers makes those of SMILES, leave it out"
+        )
+    frame.atoms.info[CONFORMERS] = frame.conformers
+
+
 def _doubt(atoms: Atoms, label: str, doubts: tuple[str, ...], told: bool) -> None:
     """Says what a structure's source leaves open, or keeps it for who will."""
     if doubts and told:
@@ -162,7 +180,7 @@ def _frames(source: str | Path, stdin: TextIO | None, reading: Reading) -> Itera
     if str(source) == "-":
         found = _stdin(stdin, reading)
     elif isinstance(source, str) and smiles.looks_like(source) and not os.path.lexists(source):
-        found = iter([smiles_lines.one(source)])
+        found = iter([smiles_lines.one(source, reading)])
     else:
         found = _open(Path(source), reading)
     try:

@@ -18,6 +18,7 @@ BOHR = 0.529177210903  # Angstrom, CODATA 2018
 AVOGADRO = 6.02214076e23  # 1/mol, exact
 ELECTRON = 1.602176634e-19  # C, exact; so 1 eV in joule
 LIGHT = 299792458.0  # m/s, exact
+BOLTZMANN = 1.380649e-23 / ELECTRON  # eV/K, exact
 KJMOL = 1000.0 / (AVOGADRO * ELECTRON)  # eV, 0.010364...
 KCALMOL = 4.184 * KJMOL  # eV, 0.043364...
 DEBYE = 1e-21 / LIGHT / ELECTRON * 1e10  # e Angstrom, 0.208194...: 1 D = 1e-21 C m^2/s / c

@@ -18,6 +18,7 @@ from neupol_cli.io.files import atomic
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.prediction.committee import Prediction
+from neupol_cli.prediction.ensemble import CONFORMER_SPREAD, TEMPERATURE
 
 Predictions = Iterator[Prediction]
 LARGEST = "largest force"
@@ -50,10 +51,13 @@ def _rows(predictions: Predictions) -> Iterator[list[str]]:
     """A header with units, then a row a structure."""
     first = next(predictions)
     heads = [f"{name} [{t.unit}]" for name, t in _numbers(first).items()]
+    of_conformers = ["conformers", "weighted by"] if first.ensemble else []
     known = first.doubts is not None
-    yield ["structure", "formula", *heads, *(["doubts"] if known else [])]
+    yield ["structure", "formula", *heads, *of_conformers, *(["doubts"] if known else [])]
     for prediction in chain([first], predictions):
-        numbers = (f"{float(t.values):.10g}" for t in _numbers(prediction).values())
+        numbers = [f"{float(t.values):.10g}" for t in _numbers(prediction).values()]
+        if prediction.ensemble:
+            numbers += [str(prediction.ensemble.count), prediction.ensemble.weighted_by]
         doubts = ["; ".join(prediction.doubts or ())] if known else []
         yield [prediction.label, prediction.atoms.get_chemical_formula(), *numbers, *doubts]
 
@@ -65,7 +69,7 @@ def _numbers(prediction: Prediction) -> dict[str, Target]:
     """
     numbers: dict[str, Target] = {}
     for name, target in prediction.targets().items():
-        if name == "doubts":
+        if name in ("conformers", "doubts"):  # which are no properties
             continue
         if target.values.ndim == 0:
             numbers[name] = target
@@ -112,19 +116,29 @@ def _aligned(predictions: list[Prediction]) -> None:
         if key.endswith(("_spread", UNCERTAINTY)):
             continue
         grid.add_row(key, target.unit, *(_with_error(columns, key) for columns in numbers))
+    counts = [str(p.ensemble.count) for p in predictions if p.ensemble]
+    if counts:
+        grid.add_row("conformers", "", *counts)
     stdout().print(grid)
 
 
 def _with_error(numbers: dict[str, Target], name: str) -> str:
-    """A number and how far off it may be: nine times in ten, or as the models disagree."""
+    """A number and how far off it may be: nine times in ten, or as the models disagree; behind it,
+    in brackets, its spread over conformers."""
     number = float(numbers[name].values)
     # Five digits are enough for a property, but not for the last ones of a total energy.
     value = f"{number:.3f}" if abs(number) >= 100 else f"{number:.5g}"
     half = numbers.get(name + UNCERTAINTY, numbers.get(f"{name}_spread"))
-    if half is None:
-        return value
-    error = float(half.values)
-    return f"{value} ± {error:.0f}" if error >= 100 else f"{value} ± {error:.2g}"
+    if half is not None:
+        value += f" ± {_rounded(half)}"
+    over = numbers.get(name + CONFORMER_SPREAD)
+    return value if over is None else f"{value} ({_rounded(over)})"
+
+
+def _rounded(error: Target) -> str:
+    """An error or spread, in as many digits as it is worth."""
+    size = float(error.values)
+    return f"{size:.0f}" if size >= 100 else f"{size:.2g}"
 
 
 def csv_file(path: Path, predictions: Predictions) -> None:
@@ -140,6 +154,9 @@ def csv_file(path: Path, predictions: Predictions) -> None:
 def xyz_file(path: Path, predictions: Predictions) -> None:
     """Extended xyz: ``U0_eV=...`` in the comment, forces as columns."""
     everything = list(predictions)
+    for prediction in everything:
+        if prediction.ensemble:
+            prediction.atoms.info["conformers_weighted_by"] = prediction.ensemble.weighted_by
     structures.write(path, [p.atoms for p in everything], [p.targets() for p in everything])
 
 
@@ -151,8 +168,17 @@ def hdf5_file(path: Path, predictions: Predictions) -> None:
     names = [name for name in rows[0] if all(name in row for row in rows)]
     targets = {name: _gathered([row[name] for row in rows]) for name in names}
     frames = [p.atoms for p in everything]
-    dataset = hdf5.from_atoms(frames, "structures", "predicted by neupol", targets=targets)
+    dataset = hdf5.from_atoms(frames, "structures", _source(everything), targets=targets)
     hdf5.write(path, dataset)
+
+
+def _source(predictions: list[Prediction]) -> str:
+    """What a dataset of them says that it is."""
+    sources = sorted({p.ensemble.weighted_by for p in predictions if p.ensemble})
+    if not sources:
+        return "predicted by neupol"
+    weights = f"weighted by {' or '.join(sources)} at {TEMPERATURE} K"
+    return f"predicted by neupol, averages over conformers {weights}"
 
 
 def _gathered(rows: list[Target]) -> Target:

@@ -28,6 +28,7 @@ from neupol_cli.io.structures import DOUBTS
 from neupol_cli.models.calibration import LEVEL
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.models.workers import in_order
+from neupol_cli.prediction.ensemble import CONFORMER_SPREAD, Ensemble
 from neupol_cli.targets import FORCES, target
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Prediction:
     ``stress`` (3, 3) where asked for; ``force_spread`` (n,) and ``force_uncertainty`` (n,), the
     radius of the ball around each force that holds nine true ones in ten, as for properties.
     ``doubts`` are reasons not to trust the answer; None where there are none and no model knows its
-    domain.
+    domain. ``ensemble`` where it is the average of a molecule's conformers; ``atoms`` are then the
+    one of the lowest energy.
     """
 
     label: str
@@ -65,6 +67,7 @@ class Prediction:
     force_uncertainty: Target | None = None
     stress: Target | None = None
     doubts: tuple[str, ...] | None = None
+    ensemble: Ensemble | None = None
 
     def numbers(self) -> dict[str, float]:
         """The properties that are numbers."""
@@ -77,6 +80,8 @@ class Prediction:
             properties[name]["spread"] = spread
         for name, half in self.uncertainty.items():
             properties[name] |= _interval(name, self.values[name].values, half)
+        for name, spread in self._conformer_spreads().items():
+            properties[name]["conformer_spread"] = spread
         derivatives = {name: _record(target) for name, target in self._derivatives().items()}
         for name, of_atoms in self._of_forces().items():
             derivatives[FORCES][name] = of_atoms.values.tolist()
@@ -86,6 +91,7 @@ class Prediction:
             "atoms": len(self.atoms),
             "properties": properties,
             **derivatives,
+            **({} if self.ensemble is None else {"conformers": self.ensemble.record()}),
             **({} if self.doubts is None else {"doubts": list(self.doubts)}),
         }
 
@@ -96,11 +102,18 @@ class Prediction:
             targets[f"{name}_spread"] = Target(np.asarray(spread), self.values[name].unit)
         for name, half in self.uncertainty.items():
             targets[name + UNCERTAINTY] = Target(np.asarray(half), self.values[name].unit)
+        for name, spread in self._conformer_spreads().items():
+            targets[name + CONFORMER_SPREAD] = Target(np.asarray(spread), self.values[name].unit)
         targets |= self._derivatives()
         targets |= {f"{FORCES}_{name}": of_atoms for name, of_atoms in self._of_forces().items()}
+        if self.ensemble is not None:
+            targets["conformers"] = Target(np.asarray(self.ensemble.count), "")
         if self.doubts is not None:
             targets["doubts"] = Target(np.asarray(len(self.doubts)), "")
         return targets
+
+    def _conformer_spreads(self) -> dict[str, float]:
+        return {} if self.ensemble is None else self.ensemble.spread
 
     def _derivatives(self) -> dict[str, Target]:
         """Forces and stress, where they were asked for."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from neupol_cli.errors import InputError
+from neupol_cli.io.structure_formats.embedding import Conformers
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -17,7 +18,7 @@ class Frame:
     """Either atoms, whose first stands on line ``line``, or the reason why there are none.
 
     ``note``: what whoever gave the file should know of how it was read. ``doubts``: reasons not to
-    trust these atoms, for people and programs.
+    trust these atoms, for people and programs. ``conformers``: of a SMILES, where asked for.
     """
 
     atoms: Atoms | None
@@ -25,6 +26,7 @@ class Frame:
     error: InputError | None = None
     note: str = ""
     doubts: tuple[str, ...] = ()
+    conformers: Conformers | None = None
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class Reading:
         altloc: of a PDB, which of the alternate locations of an atom.
         species: of a POSCAR or LAMMPS data that name no elements, those, in order.
         pbc: whether structures are periodic, where somebody knows better.
+        conformers: how many geometries of each SMILES to try; None: it has one, as structures that
+            are no SMILES have.
     """
 
     altloc: str | None = None
     species: tuple[str, ...] = ()
     pbc: bool | None = None
+    conformers: int | None = None
 
 
 LONGEST = 1_000_000  # characters in a line

@@ -1,9 +1,8 @@
 """A molecule from its SMILES, through RDKit (extra [rdkit]).
 
-Hydrogens are added, each molecule of a text with dots is placed by ETKDGv3 and relaxed by MMFF94,
-by UFF where MMFF94 has no parameters for it. The seed is fixed: a SMILES has one geometry, on any
-number of threads. Formal charges make ``charge``, unpaired electrons ``multiplicity``. What a
-SMILES leaves open (stereocentres, how molecules lie together) is chosen and doubted.
+Hydrogens are added, and each molecule of a text with dots is placed (embedding.py). Formal charges
+make ``charge``, unpaired electrons ``multiplicity``. What a SMILES leaves open (stereocentres, how
+molecules lie together) is chosen and doubted.
 Formats: Daylight, SMILES theory manual; geometry: Wang, Witek, Landrum, Riniker 2020 (ETKDGv3).
 """
 
@@ -17,20 +16,17 @@ import numpy as np
 from ase import Atoms
 
 from neupol_cli.errors import UsageError
+from neupol_cli.io.structure_formats.embedding import Conformers, placed
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-SEED = 1
-TRIES = 20  # of placing the atoms, and as many from random places
-STEPS = 5000  # of a force field, which small molecules take tens of
 MOST = 300  # atoms: they take some ten seconds, and the time grows with the square
 LONGEST = 10 * MOST  # characters
 APART = 4.0  # Angstrom between the molecules of a text with dots
-NOTE = (
-    "geometries of SMILES are a force field's, one conformer each: models of better ones, as the "
-    "bundled models are, are farther off than they say"
-)
+FARTHER_OFF = "models of better ones, as the bundled models are, are farther off than they say"
+NOTE = f"geometries of SMILES are a force field's, one conformer each: {FARTHER_OFF}"
+CONFORMERS_NOTE = f"geometries of SMILES are a force field's: {FARTHER_OFF}"
 
 _ATOM = r"(?:\[[^\[\]\s]{1,40}\]|Br|Cl|[BCNOPSFIbcnops*])"
 _OTHER = r"(?:[-=#$:~/\\.()<>]|%\d\d|%\(\d{1,5}\)|\d)"
@@ -43,10 +39,12 @@ class Molecule(NamedTuple):
     Attributes:
         atoms: with what the SMILES says of them as info; Angstrom.
         doubts: what it leaves open.
+        conformers: where several were asked for; the atoms are where the first has them.
     """
 
     atoms: Atoms
     doubts: tuple[str, ...]
+    conformers: Conformers | None = None
 
 
 def looks_like(word: str) -> bool:
@@ -70,20 +68,24 @@ def require(meant: str = "") -> None:
     import_module("rdkit.rdBase").DisableLog("rdApp.*")  # what it finds wrong is said by us
 
 
-def molecule(word: str) -> Molecule:
+def molecule(word: str, conformers: int | None = None) -> Molecule:
     """Atoms and places for a SMILES.
+
+    Args:
+        word: the SMILES.
+        conformers: of how many geometries those that differ are kept; None: there is one.
 
     Raises:
         ValueError: why there are none, as the rest of a sentence: it is no SMILES, no molecule, or
             cannot be built.
     """
     try:
-        return _molecule(word)
+        return _molecule(word, conformers)
     except RuntimeError as error:  # conditions within RDKit
         raise ValueError(f"is too much for RDKit: {' '.join(str(error).split())[:200]}") from error
 
 
-def _molecule(word: str) -> Molecule:
+def _molecule(word: str, conformers: int | None) -> Molecule:
     from rdkit import Chem
 
     drawn = parsed(word)
@@ -91,9 +93,21 @@ def _molecule(word: str) -> Molecule:
     if whole.GetNumAtoms() > MOST:
         raise ValueError(f"has {whole.GetNumAtoms()} atoms; at most {MOST} are placed by RDKit")
     numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
-    places, doubts = _places(whole)
+    made = None if conformers is None else _conformers(whole, conformers)
+    places, doubts = _places(whole) if made is None else (made.positions[0], _of_field(made))
     atoms = Atoms(numbers, places, info=_said(whole) | {"smiles": word})
-    return Molecule(atoms, (*_left_open(drawn, whole, places), *_unusual(whole), *doubts))
+    open_ones = _left_open(drawn, whole, places)
+    return Molecule(atoms, (*open_ones, *_unusual(whole), *doubts), made)
+
+
+def _conformers(whole: Mol, count: int) -> Conformers:
+    """Of a text without dots: nothing says how molecules would lie beside each other."""
+    from rdkit import Chem
+
+    pieces = len(Chem.GetMolFrags(whole))
+    if pieces > 1:
+        raise ValueError(f"is {pieces} molecules; conformers are made of one")
+    return placed(Chem.Mol(whole), count)
 
 
 def parsed(word: str) -> Mol:
@@ -178,48 +192,19 @@ def _places(whole: Mol) -> tuple[np.ndarray, list[str]]:
     pieces = Chem.GetMolFrags(whole, asMols=True, sanitizeFrags=True, fragsMolAtomMapping=rows)
     places, doubts, end = np.empty((whole.GetNumAtoms(), 3)), [], -APART
     for piece, atoms in zip(pieces, rows, strict=True):
-        built, said = _placed(piece)
+        made = placed(piece)
+        built = made.positions[0]
         built[:, 0] += end + APART - built[:, 0].min()
         end = built[:, 0].max()
         places[list(atoms)] = built
-        doubts += said
+        doubts += _of_field(made)
     if len(pieces) > 1:
         doubts.insert(0, f"{len(pieces)} molecules, put {APART:g} Angstrom apart")
     return places - places.mean(0), list(dict.fromkeys(doubts))
 
 
-def _placed(piece: Mol) -> tuple[np.ndarray, list[str]]:
-    """(n,3) places of one molecule around their centre, and doubts.
-
-    Raises:
-        ValueError: there are none.
-    """
-    from rdkit.Chem import rdDistGeom
-
-    settings = rdDistGeom.ETKDGv3()
-    settings.randomSeed, settings.maxIterations = SEED, TRIES
-    if rdDistGeom.EmbedMolecule(piece, settings) < 0:
-        settings.useRandomCoords = True
-        if rdDistGeom.EmbedMolecule(piece, settings) < 0:
-            raise ValueError("gets no places for its atoms from RDKit")
-    doubts = _relaxed(piece) if piece.GetNumAtoms() > 1 else []
-    places = np.array(piece.GetConformer().GetPositions())
-    return places - places.mean(0), doubts
-
-
-def _relaxed(piece: Mol) -> list[str]:
-    """Moves the atoms to a minimum of a force field, and says what is odd about it.
-
-    Raises:
-        ValueError: no force field knows the atoms.
-    """
-    from rdkit.Chem import rdForceFieldHelpers as fields
-
-    if fields.MMFFHasAllMoleculeParams(piece):
-        doubts, left = [], fields.MMFFOptimizeMolecule(piece, "MMFF94", STEPS)
-    elif fields.UFFHasAllMoleculeParams(piece):
-        doubts = ["its geometry is UFF's, as MMFF94 has no parameters for it"]
-        left = fields.UFFOptimizeMolecule(piece, STEPS)
-    else:
-        raise ValueError("has atoms that neither MMFF94 nor UFF knows")
-    return [*doubts, "its geometry is no minimum yet"] if left else doubts
+def _of_field(made: Conformers) -> list[str]:
+    """What is odd about a force field's geometries."""
+    doubts = [f"its geometry is {made.field}'s, as MMFF94 has no parameters for it"]
+    unfinished = [] if made.is_minimum else ["its geometry is no minimum yet"]
+    return [*(doubts if made.field != "MMFF94" else []), *unfinished]

@@ -16,6 +16,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, TextIO
 
 from neupol_cli.errors import InputError
@@ -63,7 +64,7 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
         UsageError: RDKit is not there.
         InputError: a line is endless.
     """
-    return _built(_rows(Lines(stream, name)), name)
+    return _built(_rows(Lines(stream, name)), name, reading)
 
 
 def table(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
@@ -74,10 +75,10 @@ def table(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
     if heading is None:
         names = ", ".join(first.split())[:200]
         raise lines.bad(f"has no column '{COLUMN}', only {names or 'nothing at all'}")
-    return _built(_cells(lines, heading), name)
+    return _built(_cells(lines, heading), name, reading)
 
 
-def one(word: str) -> Frame:
+def one(word: str, reading: Reading) -> Frame:
     """The molecule of a SMILES that stands for itself.
 
     Raises:
@@ -85,7 +86,7 @@ def one(word: str) -> Frame:
     """
     smiles.require(f"{word}: no such file; to take it for a SMILES: ")
     try:
-        return _molecule(Row(word, word))
+        return _molecule(Row(word, word), reading)
     except ValueError as error:
         reason = f"{word}: no such file, and as a SMILES it {error}"
         return Frame(None, error=InputError(reason))
@@ -202,33 +203,35 @@ def _of_cells(cells: list[str], heading: Heading, place: str) -> Row:
     return Row(place, word, info, wrong="" if word else "has no SMILES")
 
 
-def _built(rows: Iterator[Row], name: str) -> Iterator[Frame]:
+def _built(rows: Iterator[Row], name: str, reading: Reading) -> Iterator[Frame]:
     smiles.require(f"{name}: ")
     empty = True
-    for frame in in_order(_frame, rows):
+    for frame in in_order(partial(_frame, reading=reading), rows):
         empty = False
         yield frame
     if empty:
         yield Frame(None, error=InputError(f"{name}: holds no SMILES"))
 
 
-def _frame(row: Row) -> Frame:
+def _frame(row: Row, reading: Reading) -> Frame:
     try:
-        return _molecule(row)
+        return _molecule(row, reading)
     except ValueError as error:
         word = f"'{row.word[:60]}' " if row.word else ""
         return Frame(None, error=InputError(f"{row.place}: {word}{error}"))
 
 
-def _molecule(row: Row) -> Frame:
+def _molecule(row: Row, reading: Reading) -> Frame:
     """What a row holds; ValueError, which continues a sentence about it, where it is nothing."""
     if row.wrong:
         raise ValueError(row.wrong)
-    made = smiles.molecule(row.word)
+    made = smiles.molecule(row.word, reading.conformers)
     _settle(made.atoms.info, row.info)
     made.atoms.info = row.info | made.atoms.info
     cut = () if row.whole else ("its line does not end: it may have been cut short",)
-    return Frame(made.atoms, note=smiles.NOTE, doubts=(*cut, *made.doubts))
+    note = smiles.NOTE if made.conformers is None else smiles.CONFORMERS_NOTE
+    doubts = (*cut, *made.doubts)
+    return Frame(made.atoms, note=note, doubts=doubts, conformers=made.conformers)
 
 
 def _settle(built: dict[str, object], said: dict[str, object]) -> None:
