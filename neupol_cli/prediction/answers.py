@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from neupol_cli import provenance
-from neupol_cli.io import hdf5, structures
+from neupol_cli.io import hdf5, said, structures
 from neupol_cli.io.files import atomic
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.property import UNCERTAINTY
@@ -142,13 +142,30 @@ def _rounded(error: Target) -> str:
 
 
 def csv_file(path: Path, predictions: Predictions) -> None:
-    """Comma-separated values; the header names the units, the last column where they come from."""
+    """Comma-separated values; the header names the units, columns behind these what the files say
+    of their structures, the last one where the answers come from."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    rows = list(_rows(predictions))  # first, so that the record has all that was read
+    everything = list(predictions)  # first, so that the record has all that was read
+    rows = _with_info(list(_rows(iter(everything))), [said.of(p.atoms) for p in everything])
     writer.writerows(provenance.in_column(rows))
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
+
+
+def _with_info(rows: list[list[str]], infos: list[dict[str, object]]) -> list[list[str]]:
+    """A header and rows, with columns for all that is said of any structure; of a name that the
+    header has already, ``NAME (input)``."""
+    heads = rows[0]
+    names = list(dict.fromkeys(name for info in infos for name in info))
+    taken = {*heads, provenance.KEY}
+    columns = [f"{name} (input)" if name in taken else name for name in names]
+    cells = [[_cell(info[name]) if name in info else "" for name in names] for info in infos]
+    return [[*heads, *columns], *(row + more for row, more in zip(rows[1:], cells, strict=True))]
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def xyz_file(path: Path, predictions: Predictions) -> None:

@@ -23,6 +23,7 @@ from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
+from neupol_cli.io import said
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.io.structures import DOUBTS
 from neupol_cli.models.calibration import LEVEL
@@ -74,7 +75,7 @@ class Prediction:
         return {name: float(t.values) for name, t in self.values.items() if not t.values.ndim}
 
     def record(self) -> dict[str, object]:
-        """The prediction as one JSON object."""
+        """The prediction as one JSON object, with what the structure's file says of it."""
         properties = {name: _record(target) for name, target in self.values.items()}
         for name, spread in self.spread.items():
             properties[name]["spread"] = spread
@@ -82,6 +83,7 @@ class Prediction:
             properties[name] |= _interval(name, self.values[name].values, half)
         for name, spread in self._conformer_spreads().items():
             properties[name]["conformer_spread"] = spread
+        info = said.of(self.atoms)
         derivatives = {name: _record(target) for name, target in self._derivatives().items()}
         for name, of_atoms in self._of_forces().items():
             derivatives[FORCES][name] = of_atoms.values.tolist()
@@ -93,6 +95,7 @@ class Prediction:
             **derivatives,
             **({} if self.ensemble is None else {"conformers": self.ensemble.record()}),
             **({} if self.doubts is None else {"doubts": list(self.doubts)}),
+            **({"info": info} if info else {}),
         }
 
     def targets(self) -> dict[str, Target]:

@@ -106,6 +106,57 @@ def test_files_hold_what_is_printed(neupol, model, files, tmp_path: Path, ending
     assert not list(tmp_path.glob("*.partial"))
 
 
+RECORD = """{title}
+
+     a comment
+  2  1  0     0  0            999 V2000
+    0.0000    0.0000    0.0000 H   0  0
+    0.0000    0.0000    0.9{k:03d} F   0  0
+  1  2  1  0
+M  END
+> <ID>
+X-{k:03d}
+
+> <measured>
+{k}.5
+
+$$$$
+"""
+
+
+def test_ids_and_values_of_an_sdf_travel_into_answers(neupol, model, tmp_path: Path) -> None:
+    sdf = tmp_path / "library.sdf"
+    sdf.write_text("".join(RECORD.format(title=f"name {k}", k=k) for k in range(40)))
+    done = neupol("predict", sdf, "-m", model, "--json")
+    assert done.returncode == 0, done.stderr
+    infos = [record["info"] for record in records(done.stdout)]
+    for ending in ("csv", "extxyz"):
+        assert neupol("predict", sdf, "-m", model, "-o", tmp_path / f"o.{ending}").returncode == 0
+    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    frames = ase.io.read(tmp_path / "o.extxyz", ":")
+    for found in (infos, rows, [atoms.info for atoms in frames]):
+        names = [(one["ID"], float(one["measured"]), one["comment"]) for one in found]
+        assert names == [(f"X-{k:03d}", k + 0.5, f"name {k}") for k in range(40)]
+
+
+def test_what_a_file_says_is_plain_json(neupol, model, tmp_path: Path) -> None:
+    """And is not taken for what an answer says under the same name."""
+    said = 'formula=mine matrix="1 2 3 4 5 6 7 8 9" odd=nan flag=T U0_eV=1.5'
+    text = WATER.replace("water", f"Properties=species:S:1:pos:R:3 {said}")
+    done = neupol("predict", "-", "-m", model, "--json", input=text)
+    assert done.returncode == 0, done.stderr
+    (record,) = [json.loads(done.stdout, parse_constant=pytest.fail)]
+    assert record["formula"] == "H2O" and record["info"]["formula"] == "mine"
+    assert record["info"]["flag"] is True and record["info"]["odd"] == "nan"
+    assert np.size(record["info"]["matrix"]) == 9 and record["info"]["U0_eV"] == 1.5
+    out = tmp_path / "o.csv"
+    done = neupol("predict", "-", "-m", model, "-o", out, input=text + HF)
+    assert done.returncode == 0, done.stderr
+    first, second = csv.DictReader(out.open())
+    assert (first["formula"], first["formula (input)"]) == ("H2O", "mine")
+    assert (second["formula"], second["formula (input)"], second["odd"]) == ("HF", "", "")
+
+
 BAD = {
     "truncated": WATER[:40],
     "NaN": WATER.replace("0.119", "nan"),

@@ -51,6 +51,12 @@ def test_names_ids_and_columns_travel_into_structures(tmp_path: Path) -> None:
     assert {key: first.info[key] for key in wanted} == wanted
     assert "name" not in second.info and second.info["ID"] == 2
     assert not any("doubts of" in key for key in first.info)
+    said = records(neupol("predict", tmp_path / "a.csv", "--json").stdout)
+    assert [one["info"] for one in said] == [wanted, {"ID": 2, "logP": 1, "smiles": "C"}]
+    table = tmp_path / "o.csv"
+    assert neupol("predict", tmp_path / "a.csv", "-o", table).returncode == 0
+    rows = [[row[name] for name in (*wanted, "formula")] for row in csv.DictReader(table.open())]
+    assert rows == [["x1", "ethanol, dry", "-0.31", "CCO", "C2H6O"], ["2", "", "1", "C", "CH4"]]
 
 
 def test_doubts_reach_people_json_and_strict() -> None:
@@ -198,10 +204,16 @@ def test_without_rdkit_one_line_says_how_to_get_it(tmp_path: Path) -> None:
         assert line.endswith("RDKit is not installed: pip install 'neupol[rdkit]'")
 
 
-def test_a_table_out_is_no_table_in_without_its_smiles(tmp_path: Path) -> None:
-    out = tmp_path / "o.csv"
+def test_a_table_out_is_a_table_in_if_it_has_smiles(tmp_path: Path) -> None:
+    out, again = tmp_path / "o.csv", tmp_path / "again.csv"
     assert neupol("predict", "CCO", "-o", out, "-m", "points-homo").returncode == 0
-    assert [row["structure"] for row in csv.DictReader(out.open())] == ["CCO"]
+    (row,) = csv.DictReader(out.open())
+    assert (row["structure"], row["smiles"]) == ("CCO", "CCO")
+    assert neupol("predict", out, "-o", again, "-m", "points-homo").returncode == 0
+    (second,) = csv.DictReader(again.open())
+    assert second["homo [eV]"] == second["homo [eV] (input)"] == row["homo [eV]"]
+    assert second["structure (input)"] == "CCO"
+    assert neupol("predict", ROOT / "examples/ethanol.xyz", "-o", out).returncode == 0
     done = neupol("predict", out)
     assert done.returncode == 65
     assert "o.csv:1: has no column 'smiles', only structure,formula" in done.stderr
