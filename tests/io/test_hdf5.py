@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,9 +154,9 @@ def _state(path: Path) -> object:
     found = hdf5.read(path)
     grids: list[bytes] = []
     if found.density is not None:
-        grids = [found.density.values(k).tobytes() for k in range(found.size)]
-        grids += [found.density.step.tobytes(), found.density.origin.tobytes()]
-        found.density.close()
+        with closing(found.density):  # HDF5 would answer from an open file that has changed since
+            grids = [found.density.values(k).tobytes() for k in range(found.size)]
+            grids += [found.density.step.tobytes(), found.density.origin.tobytes()]
     return found.fingerprint, found.source, found.kind, grids
 
 
