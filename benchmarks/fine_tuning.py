@@ -13,7 +13,6 @@ second table is of the first seed with the rates exchanged, to tell the start fr
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -85,17 +84,12 @@ def table(results: study.Results, seeds: Sequence[int], exchanged: bool) -> None
             done = [results[name]["test"] for name in names if name in results]
             if done:
                 rate = (EXCHANGED if exchanged else RATES)[start]
-                shown = [spread([1000 * float(r[key]["value"]) for r in done]) for key in LABELS]
+                shown = [
+                    study.with_error([1000 * float(r[key]["value"]) for r in done], ".1f")
+                    for key in LABELS
+                ]
                 row = [molecule, contestant, str(rate), *shown, str(len(done))]
                 print(f"| {' | '.join(row)} |")
-
-
-def spread(values: list[float]) -> str:
-    """The mean and its standard error."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):.1f} ± {error:.1f}"
 
 
 def main() -> None:
