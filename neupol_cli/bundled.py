@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from neupol_cli import earlier_settings
 from neupol_cli.errors import UsageError
@@ -35,6 +35,16 @@ def bundled_for(purpose: str, fits: Callable[[Header], bool]) -> str:
         if fits(bundled_header(name)):
             return name
     raise UsageError(f"no bundled model {purpose}; name one with -m")
+
+
+def knowing(numbers: Collection[int]) -> list[str]:
+    """The bundled models that answer properties of structures of these elements."""
+    found = []
+    for name in bundled():
+        config = bundled_header(name)["config"]
+        if "targets" in config and set(numbers) <= set(cast(list[int], config["species"])):
+            found.append(name)
+    return found
 
 
 def bundled_header(name: str) -> Header:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli.bundled import knowing
 from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
@@ -199,7 +200,9 @@ class Committee:
             try:
                 model.check([atoms], [label])
             except InputError as error:
-                return error
+                unknown = set(atoms.numbers.tolist()) - set(model.species)
+                others = knowing(atoms.numbers.tolist()) if unknown else []
+                return InputError(f"{error}; -m {others[0]} knows all of it") if others else error
         return self._uncharged(label, atoms)
 
     def _uncharged(self, label: str, atoms: Atoms) -> InputError | None:
