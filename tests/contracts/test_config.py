@@ -16,7 +16,7 @@ from neupol_cli.options import typed
 
 ROOT = typer.main.get_command(app.app)
 # What an option may take: the first that it does.
-SAMPLES = ("skip", 3, 0.25, "cp2k", "minao", "text")
+SAMPLES = ("skip", 3, 0.25, "cp2k", "minao", "charges", "text")
 
 
 def commands() -> dict[str, Any]:
@@ -134,6 +134,7 @@ def test_the_command_line_wins(name: str, tmp_path: Path) -> None:
             0.25: 0.5,
             "cp2k": "pyscf",
             "minao": "density",
+            "charges": "electronegativity",
             "text": "word",
         }
         many = isinstance(value, list)
