@@ -70,6 +70,12 @@ def test_equations_stand_beside_the_lines_that_compute_them(page: Path) -> None:
             assert ".py#" in section, section.splitlines()[0]
 
 
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name)
+def test_no_page_holds_two_versions_of_itself(page: Path) -> None:
+    """The marks that a merge leaves, wherever in a line a formatter has put them."""
+    assert not re.findall(r"<{7} \w+|>{7} \w+", page.read_text())
+
+
 def test_nav_names_pages_that_exist() -> None:
     """Those that it does not name are put under "How to"."""
     nav = (ROOT / "docs/site/mkdocs.yml").read_text().split("\ntheme:")[0]
