@@ -34,7 +34,8 @@ demo: $(VENV)/.demo
 	mkdir -p demo
 	$(BIN)/neupol predict $(STRUCTURES)
 	$(BIN)/neupol density examples/aspirin.xyz --normalize -o demo/aspirin.cube --plot demo/aspirin.png
-	@echo "demo/ holds the electron density of aspirin as a cube, and its picture"
+	$(BIN)/neupol relax examples/thiophene.extxyz -o demo/thiophene.extxyz
+	@echo "demo/ holds the electron density of aspirin as a cube and its picture, and thiophene relaxed"
 
 test: $(VENV)/.test
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
