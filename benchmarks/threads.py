@@ -17,6 +17,7 @@ one round, and told are its median and range. What comes out must be the same to
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import os
@@ -66,13 +67,15 @@ def commands(folder: Path, data: Path, options: argparse.Namespace) -> dict[str,
 
 
 def outcome(folder: Path, name: str) -> str:
-    """A digest of what a command left."""
+    """A digest of what a command left, but for the command line that files tell."""
     if name == "fit":
         tensors = checkpoint.load_file(folder / "run" / "last.safetensors")[1]
         content = b"".join(tensors[key].numpy().tobytes() for key in sorted(tensors))
+    elif name == "density":
+        content = np.load(folder / "density.npz")["density"].tobytes()
     else:
-        file = {"density": "density.npz", "predict": "answers.csv"}[name]
-        content = (folder / file).read_bytes()
+        rows = csv.DictReader((folder / "answers.csv").read_text().splitlines())
+        content = repr([{**row, "provenance": ""} for row in rows]).encode()
     return hashlib.sha256(content).hexdigest()
 
 
