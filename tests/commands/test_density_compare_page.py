@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from ase import Atoms
 
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Grid, Volume
-from tests.commands.test_density_compare import densities
+from tests.commands.test_density_compare import densities, record
 from tests.surfaces import fields
 from tests.surfaces.browser import CHROMIUM, DRIVER, Browser
 from tests.warm import neupol
@@ -32,13 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, volume in zip(("a.npz", "b.npz"), densities(), strict=True):
         volumetric.write(made / name, volume, "t")
     return made
-
-
-def record(folder: Path, *arguments: str) -> dict[str, Any]:
-    done = neupol("density-compare", *arguments, "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,7 @@ MULTIPLE = 16  # of which features are
 
 def library(like: Tensor, hidden: int) -> ctypes.CDLL | None:
     """The compiled loops for features like these; None where they do not serve."""
-    if like.device.type != "cpu" or like.dtype != torch.float32 or hidden % MULTIPLE:
-        return None
-    return compiler.library(SOURCE, {"HIDDEN": hidden, "REAL": "float"})
+    return None if hidden % MULTIPLE else compiler.library_for(SOURCE, like, {"HIDDEN": hidden})
 
 
 def compiled_messages(

@@ -315,9 +315,11 @@ def test_compiled_messages_are_those_of_pytorch(
     torch.manual_seed(0)
     pairs = torch.stack((torch.randint(5, (300,)), torch.randint(40, (300,))), 1)
     senders, receivers = pairs.unbind(1)  # columns, which do not lie one behind the other
-    ends = Ends(senders, receivers, torch.randn(300, 3), 41, mutual)  # the last has no edge
-    basis, weight, offers = torch.randn(300, 7), torch.randn(96, 7), torch.randn(41, 5, 32)
-    weights = torch.randn(41, 4, 32)
+    directions, basis, weight, offers, weights = (
+        torch.randn(shape, dtype=torch.float64)
+        for shape in ((300, 3), (300, 7), (96, 7), (41, 5, 32), (41, 4, 32))
+    )
+    ends = Ends(senders, receivers, directions, 41, mutual)  # the last has no edge
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     loops = library(offers, 32)
     assert loops is not None
@@ -325,18 +327,16 @@ def test_compiled_messages_are_those_of_pytorch(
     def formula(basis: Tensor, weight: Tensor, offers: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
         return summed_messages(basis @ weight.t(), offers, ends)
 
-    directions = ends.directions
-
     found = []
     for function in (partial(compiled_messages, loops=loops), formula):
         given = [each.clone().requires_grad_() for each in (basis, weight, offers, directions)]
         ds, dv = function(*given[:3], replace(ends, directions=given[3]))
         out = torch.cat((ds[:, None], dv), 1)
-        loss = (out * weights).sum()
+        loss = (out * weights).mean()
         first = torch.autograd.grad(loss, given, retain_graph=True)
         recorded = torch.autograd.grad(loss, given, create_graph=True)
         second = torch.autograd.grad(sum(x.square().sum() for x in recorded), given)
         found.append((out, *first, *recorded, *second))
     for one, other in zip(*found, strict=True):
-        assert (one - other).abs().max() <= 2e-6 * other.abs().max()
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
     assert not found[0][0][40].any()
