@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from neupol_cli.density import matching
 from neupol_cli.errors import InputError
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Grid, Volume
@@ -67,18 +68,14 @@ def counterparts(grid: Grid, atoms: Atoms, earlier: Volume, name: str) -> list[i
     if not np.array_equal(np.sort(atoms.numbers), np.sort(numbers)):
         ours = atoms.get_chemical_formula()
         raise InputError(f"{name}: is of {formula}, the structure is {ours}")
-    here, there = _fractions(grid, atoms), _fractions(earlier.grid, earlier.atoms)
-    ions: list[int] = []
-    for number, place in zip(atoms.numbers, here, strict=True):
-        apart = place - there
-        distances = np.linalg.norm((apart - np.round(apart)) @ grid.box, axis=1)  # (A,)
-        nearest = int(np.where(numbers == number, distances, np.inf).argmin())
-        if distances[nearest] > MOVED or nearest in ions:
-            raise InputError(
-                f"{name}: atom {len(ions) + 1} of the structure has no counterpart of its own "
-                f"within {MOVED:g} Angstrom there, as occupancies of the same atoms need"
-            )
-        ions.append(nearest)
+    apart = _fractions(grid, atoms)[:, None] - _fractions(earlier.grid, earlier.atoms)
+    distances = np.linalg.norm((apart - np.round(apart)) @ grid.box, axis=-1)  # (A, A)
+    ions = matching.counterparts(distances, atoms.numbers, numbers, MOVED)
+    if len(ions) < len(atoms):
+        raise InputError(
+            f"{name}: atom {len(ions) + 1} of the structure has no counterpart of its own "
+            f"within {MOVED:g} Angstrom there, as occupancies of the same atoms need"
+        )
     return ions
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from neupol_cli.density import matching
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import volumetric
 from neupol_cli.io.volumetric import Grid, Volume, guesses, plausible
@@ -79,7 +80,7 @@ def check_atoms(atoms: Atoms, others: Atoms, name: str) -> None:
     if not np.array_equal(np.sort(atoms.numbers), np.sort(others.numbers)):
         raise InputError(f"{name}: holds other atoms than the structure")
     distance = _in_order(atoms, others)
-    if distance > SAME and not _in_some_order(atoms, others):
+    if distance > SAME and len(_matched(atoms, others)) < len(atoms):
         raise InputError(
             f"{name}: its atoms are up to {distance:.2f} Angstrom away from the structure's; "
             "name the reference itself as the structure"
@@ -94,20 +95,15 @@ def _in_order(atoms: Atoms, others: Atoms) -> float:
     return float(np.linalg.norm(apart, axis=-1).max())
 
 
-def _in_some_order(atoms: Atoms, others: Atoms) -> bool:
-    """Whether every atom has a counterpart of its own in its place."""
-    taken = np.zeros(len(others), bool)
-    for number, position in zip(atoms.numbers, atoms.positions, strict=True):
-        apart = _nearest_image(atoms, position - others.positions)  # (A,3)
-        there = (np.linalg.norm(apart, axis=1) <= SAME) & (others.numbers == number) & ~taken
-        if not there.any():
-            return False
-        taken[there.argmax()] = True
-    return True
+def _matched(atoms: Atoms, others: Atoms) -> list[int]:
+    """Counterparts in the same places, of all atoms if the structures are the same."""
+    apart = _nearest_image(atoms, atoms.positions[:, None] - others.positions)  # (A, A, 3)
+    distances = np.linalg.norm(apart, axis=-1)
+    return matching.counterparts(distances, atoms.numbers, others.numbers, SAME)
 
 
 def _nearest_image(atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
-    """Vectors (N,3) less the lattice vectors nearest to them."""
+    """Vectors (..., 3) less the lattice vectors nearest to them."""
     periodic = np.asarray(atoms.cell.array)[atoms.pbc]  # (k,3)
     if not len(periodic):
         return vectors
