@@ -154,12 +154,17 @@ def dft(
         typer.Option(min=0, max=LARGEST_SEED, help="Of the random partition, and of --rattle."),
     ] = 0,
     spin: Spin = False,
+    free_atoms: Annotated[
+        bool,
+        typer.Option(help="Energies of free atoms, too: references for learning energies."),
+    ] = True,
     on_error: OnErrorOption = OnError.skip,
 ) -> None:
     """Make densities, energies, forces and dipoles by DFT: PySCF (extra: dft) or CP2K.
 
     The file trains densities and properties (neupol fit egnn OUTPUT --target energy,forces);
-    energies of free atoms are in it as references. Finished structures are kept in
+    energies of free atoms are in it as references (a minute or more an element by CP2K: training
+    a density needs none, --no-free-atoms). Finished structures are kept in
     OUTPUT.molecules until all are there: a call that was interrupted goes on where it was. Charge
     and unpaired electrons (2S) are read from the structure's "charge" and "spin". With --rattle
     the structures themselves are not computed.
@@ -176,7 +181,7 @@ def dft(
     program = _program(engine, of_pyscf, of_cp2k, spacing, start)
     limit = 60.0 * limit_minutes if limit_minutes is not None else float("inf")
     skip = on_error is OnError.skip
-    choices = dft_job.Choices(densities, spin, limit, skip, counts, seed)
+    choices = dft_job.Choices(densities, spin, free_atoms, limit, skip, counts, seed)
     frames = list(reader.read(structures, on_error.value))
     if rattle is not None:
         from neupol_cli.datasets.rattled import rattled

@@ -43,6 +43,7 @@ class Choices:
     Attributes:
         densities: whether they are stored, or labels alone.
         spin: whether up minus down is stored, too.
+        references: whether energies of free atoms are made, for the energies to be learnt from.
         limit: seconds that a structure may take.
         skip: whether the others go on where one fails.
         counts, seed: of the partition.
@@ -50,6 +51,7 @@ class Choices:
 
     densities: bool = True
     spin: bool = False
+    references: bool = True
     limit: float = np.inf
     skip: bool = True
     counts: tuple[int, ...] | None = None
@@ -188,7 +190,7 @@ class Job:
     def free_atoms(self, odd: list[str]) -> dict[int, float]:
         """Energies (eV) of the elements' free atoms; ``odd`` hears of those that are not found."""
         energies = {}
-        for number in sorted(self.valence):
+        for number in sorted(self.valence) if self.choices.references else ():
             until = time.monotonic() + self.choices.limit
             try:
                 made = partial(self.engine.free_atom, number, until)

@@ -248,6 +248,8 @@ def test_failures_are_counted_by_their_reason_and_not_stored(tmp_path: Path) -> 
     dataset = hdf5.read(tmp_path / "a.h5")
     assert dataset.numbers.tolist() == [2, 2] and dataset.references == {"energy": {}}
     assert "no reference energy of He: the free atom" in made.report.odd[0]
+    without = dft_job.Choices(densities=False, references=False)
+    assert not dft_job.collect(frames, tmp_path / "a.h5", Failing(), without).report.odd
     with pytest.raises(OutOfTime):
         strict = dft_job.Choices(densities=False, skip=False)
         dft_job.collect(frames[3:], tmp_path / "b.h5", Failing(), strict)
