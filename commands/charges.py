@@ -63,7 +63,8 @@ def charges(
             "-m",
             "--model",
             autocompletion=trained,
-            help="Predict, of the atoms only of a file with a density.",
+            help="Predict, of the atoms only of a file with a density; auto: the bundled model "
+            "that suits them.",
         ),
     ] = None,
     spacing: options.SpacingOption = None,
@@ -93,6 +94,7 @@ def charges(
     about the nuclei.
     """
     from neupol_cli.charges import job, sources
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
     from neupol_cli.surfaces import page
 
@@ -111,7 +113,7 @@ def charges(
     if plot is not None:
         page.check_target(plot)
     reading = reading_of(altloc, species, pbc)
-    asked = sources.ModelChoice(model, device, dtype, threads)
+    asked = ModelChoice(model, device, dtype, threads)
     found = sources.chosen(source, reading, settings, job.POINT, asked)
     _put_out(job.reports(found, schemes, plot, strict), output, as_json, on_error.value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from neupol_cli.density.job import Job
     from neupol_cli.io.structure_formats.frame import Reading
-    from neupol_cli.models.density.model import DensityModel
 
 
 def density(
@@ -114,6 +113,7 @@ def density(
     Cubes are in bohr and e/bohr^3, CHGCAR is density x volume, the others are e/Angstrom^3.
     """
     from neupol_cli.density.job import DensityOptions, Job
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory, predict_shards
 
     if difference and not reference:
@@ -136,24 +136,15 @@ def density(
         augmentation_from=augmentation_from,
     )
     reading = reading_of(altloc, species, pbc)
-    load = cache(partial(_load, model, device, dtype, threads))
+    asked = ModelChoice(model, device, dtype, threads)
     launch.once("neupol density")
     with ranks.joined(device, ranks.SERVING_TIMEOUT) as process_group:
         if not process_group.is_main:
-            process_group.serve(partial(predict_shards, load))
+            process_group.serve(partial(predict_shards, asked))
             return
         with process_group.leading():
             labelled = _structures(structure, on_error.value, reading, charge)
-            _run(Job(settings, load, process_group), labelled, on_error.value, as_json)
-
-
-def _load(model: str | None, device: str, dtype: str, threads: int | None) -> DensityModel:
-    from neupol_cli import threads as cores
-    from neupol_cli.density.loading import load_model
-    from neupol_cli.devices import device_named
-
-    cores.take(threads, device_named(device))
-    return load_model(model, device, dtype)
+            _run(Job(settings, asked, process_group), labelled, on_error.value, as_json)
 
 
 def _structures(

@@ -26,7 +26,8 @@ def density_compare(
             "-m",
             "--model",
             autocompletion=trained,
-            help="Or a model whose errors on FILE are wanted: eps_mae.",
+            help="Or a model whose errors on FILE are wanted: eps_mae; auto: the bundled one that "
+            "suits each structure.",
         ),
     ] = None,
     output: Annotated[
@@ -73,7 +74,6 @@ def density_compare(
     from neupol_cli.console import stdout
     from neupol_cli.density import comparison, comparison_page, pictures, radial
     from neupol_cli.density.on_grid import parse_memory
-    from neupol_cli.devices import device_named
     from neupol_cli.io.files import checked_target
 
     bytes_of_memory = parse_memory(memory)
@@ -85,13 +85,14 @@ def density_compare(
         raise UsageError("compare with --reference or with -m, not with both")
     if reference is None and model is None and (atoms or output is not None or page is not None):
         raise UsageError("-o, --atoms and pages compare: with --reference or with -m")
-    cores.take(threads, None if model is None else device_named(device))
-    compare = comparison.NOTHING if reference is None else comparison.with_file(reference, accept)
     if model is not None:
-        from neupol_cli.density.loading import load_model
+        from neupol_cli.density.loading import ModelChoice
 
-        loaded = load_model(model, device, dtype)
-        compare = comparison.with_model(loaded, bytes_of_memory, accept)
+        asked = ModelChoice(model, device, dtype, threads)
+        compare = comparison.with_model(asked, bytes_of_memory, accept)
+    else:
+        cores.take(threads, None)
+        compare = comparison.with_file(reference, accept) if reference else comparison.NOTHING
     reports = []
     drawn = radial.MOST if plot is not None and page is None else 0
     wanted = comparison.Wanted(drawn, atoms, output, page is not None)

@@ -19,7 +19,7 @@ from neupol_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from neupol_cli.models.density.model import DensityModel
+    pass
 
 
 def density_descriptor(
@@ -53,16 +53,10 @@ def density_descriptor(
     """
     import json
 
-    from neupol_cli import threads as cores
     from neupol_cli.density import descriptor_job
     from neupol_cli.density.frames import frames
-    from neupol_cli.density.loading import load_model
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
-    from neupol_cli.devices import device_named
-
-    def load() -> DensityModel:
-        cores.take(threads, device_named(device))
-        return load_model(model, device, "float64")
 
     choice = GridChoice(spacing, parse_counts(grid), grid_from, margin)
     bytes_of_memory = parse_memory(memory)
@@ -76,6 +70,6 @@ def density_descriptor(
         choice,
         bytes_of_memory,
         output,
-        load,
+        ModelChoice(model, device, "float64", threads),
     )
     typer.echo(json.dumps(provenance.stamped(report.as_json())) if as_json else report.line())

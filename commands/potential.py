@@ -79,7 +79,8 @@ def potential(
             "-m",
             "--model",
             autocompletion=trained,
-            help="Predict, of the atoms only of a file with a density.",
+            help="Predict, of the atoms only of a file with a density; auto: the bundled model "
+            "that suits them.",
         ),
     ] = None,
     spacing: options.SpacingOption = None,
@@ -115,6 +116,7 @@ def potential(
     Multipoles are about the centre of nuclear charge, the quadrupole is traceless.
     """
     from neupol_cli.charges import sources
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.density.on_grid import GridChoice, parse_counts, parse_memory
     from neupol_cli.potential import job
 
@@ -130,7 +132,7 @@ def potential(
     )
     wanted = job.PotentialOptions(_points(at, points), surface, output, plot)
     reading = reading_of(altloc, species, pbc)
-    asked = sources.ModelChoice(model, device, dtype, threads)
+    asked = ModelChoice(model, device, dtype, threads)
     found = sources.chosen(source, reading, settings, job.POINT, asked)
     _put_out(job.reports(found, wanted), as_json, on_error.value)
 

@@ -72,6 +72,7 @@ def _report(source: Source, schemes: Sequence[str]) -> ChargesReport:
     return ChargesReport(
         structure=source.label,
         frame=source.volume.atoms,
+        model=source.model,
         charge=source.charge,
         free_atoms=free_atoms.level(deformation.free),
         electrons_sum=source.volume.electrons,

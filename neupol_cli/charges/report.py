@@ -110,6 +110,7 @@ class ChargesReport:
     Attributes:
         structure: its name.
         frame: the structure.
+        model: that predicted the density; None of one that is given.
         charge: what charges should add up to.
         free_atoms: what the density was measured against.
         electrons_sum: of the density, as the grid sums it up.
@@ -124,6 +125,7 @@ class ChargesReport:
 
     structure: str
     frame: Atoms
+    model: str | None
     charge: int
     free_atoms: str
     electrons_sum: float
@@ -152,6 +154,8 @@ class ChargesReport:
     def lines(self) -> Iterator[str]:
         """For people, above the tables."""
         yield f"{self.structure}: {self.frame.get_chemical_formula()}, charge {self.charge:d}"
+        if self.model is not None:
+            yield printable(f"  model      {self.model}")
         yield (
             f"  electrons  {self.electrons:.6f} of {self.electrons_expected:g} "
             f"({self.electrons_sum:.6f} summed over the grid, the rest is its own error)"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from neupol_cli.text import printable
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from neupol_cli.models.density.model import DensityModel
+    from neupol_cli.density.loading import ModelChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,7 @@ class Source:
         factor: what the deformation's density was scaled by, where it was.
         doubts: reasons not to trust it.
         start: when the work began, s.
+        model: that predicted it; None of a density that is given.
     """
 
     label: str
@@ -87,29 +88,12 @@ class Source:
     factor: float | None
     doubts: Sequence[str]
     start: float
+    model: str | None = None
 
     @property
     def electrons_expected(self) -> float:
         """How many there should be."""
         return sum(atom.electrons for atom in self.deformation.free) - self.charge
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """What the command line says of the model: ``-m``, ``--device``, ``--dtype``, ``--threads``."""
-
-    name: str | None
-    device: str
-    dtype: str
-    threads: int | None
-
-    def load(self) -> DensityModel:
-        """The model, with as many threads as were asked for."""
-        from neupol_cli.density.loading import load_model
-        from neupol_cli.devices import device_named
-
-        cores.take(self.threads, device_named(self.device))
-        return load_model(self.name, self.device, self.dtype)
 
 
 def chosen(
@@ -129,7 +113,7 @@ def chosen(
         InputError, UsageError: later, as :func:`given` and :func:`predicted` say.
     """
     if model.name is not None or not holds_density(source):
-        return predicted(source, reading, options, point, model.load)
+        return predicted(source, reading, options, point, model)
     if options.choice.said:
         raise UsageError(f"{source}: this density has its grid; -m predicts one on another")
     cores.take(model.threads, None)
@@ -199,7 +183,7 @@ def predicted(
     reading: Reading,
     options: SourceOptions,
     point: int,
-    load: Callable[[], DensityModel],
+    asked: ModelChoice,
 ) -> Iterator[Source | InputError]:
     """A model's density of every structure of a file.
 
@@ -208,7 +192,7 @@ def predicted(
         reading: what the user says of it.
         options: the command line's.
         point: bytes that a point of a grid takes in all.
-        load: makes the model.
+        asked: what the command line says of the model.
 
     Yields:
         A structure's density, or why it has none.
@@ -221,21 +205,21 @@ def predicted(
     if not labelled:
         raise InputError(f"{source}: holds no structure that could be read")
     options.check_files(len(labelled))
-    model = load()
     for label, atoms in labelled:
         try:
-            yield of_predicted(label, atoms, options, point, model)
+            yield of_predicted(label, atoms, options, point, asked)
         except InputError as error:
             yield error
 
 
 def of_predicted(
-    label: str, atoms: Atoms, options: SourceOptions, point: int, model: DensityModel
+    label: str, atoms: Atoms, options: SourceOptions, point: int, asked: ModelChoice
 ) -> Source:
     """A model's density of one structure; the arguments and errors of :func:`predicted`."""
     start = time.perf_counter()
     grid = options.choice.grid(atoms)
     tile_memory = check_size(grid, options.memory, point)
+    model = asked.model_for(atoms)
     model.check([atoms], [label])
     valence = measures.valence_of(model.header)
     known = measures.charges_of(atoms, valence) is not None
@@ -246,7 +230,8 @@ def of_predicted(
         free = pieces.free_atoms_of(volume, total_charge(atoms, label) or 0, label)
     domain = Domain.of(model.header)
     reasons = [] if domain is None else domain.doubts(atoms, Bonds.of(atoms), {})
-    return _source(label, volume, free, reasons, options, start)
+    source = _source(label, volume, free, reasons, options, start)
+    return replace(source, model=asked.name_for(atoms))
 
 
 def _source(

@@ -42,7 +42,7 @@ INPUT = """\
       REL_CUTOFF {relative}
     &END MGRID
     &QS
-      EPS_DEFAULT 1.0E-10
+      EPS_DEFAULT 1.0E-8
     &END QS
     &XC
       &XC_FUNCTIONAL PBE

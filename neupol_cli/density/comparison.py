@@ -22,7 +22,7 @@ from neupol_cli.io.volumetric import Entry, Volume, guesses
 from neupol_cli.text import printable
 
 if TYPE_CHECKING:
-    from neupol_cli.models.density.model import DensityModel
+    from neupol_cli.density.loading import ModelChoice
 
 MEMORY = 2_000_000_000  # bytes, unless it is told otherwise
 POINT = 128  # bytes that a point takes while zeta and errors are computed
@@ -258,19 +258,19 @@ def with_file(reference: Path, accept: bool = False) -> Comparison:
     return Comparison(find, beside)
 
 
-def with_model(model: DensityModel, memory: int, accept: bool = False) -> Comparison:
+def with_model(asked: ModelChoice, memory: int, accept: bool = False) -> Comparison:
     """eps_mae of what a model predicts for the structures of a file of true densities.
 
     ``accept``: take them for densities of the model's kind whatever speaks against it.
     """
-    valence = measures.valence_of(model.header)
 
     def find(entry: Entry, other: Entry | None) -> Compared:
         atoms, grid = entry.volume.atoms, entry.volume.grid
+        model = asked.model_for(atoms)
         model.check([atoms], [entry.name])
         if not accept:
             references.check_density(entry.volume, entry.name)
-            charges = measures.charges_of(atoms, valence)
+            charges = measures.charges_of(atoms, measures.valence_of(model.header))
             references.check_convention(entry.volume, charges, entry.name)
         predicted = on_grid.predict(model, atoms, grid, memory, lambda done: None).volume
         return Compared(predicted, entry.volume)

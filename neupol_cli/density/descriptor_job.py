@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from neupol_cli.progress import counted
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from neupol_cli.models.density.model import DensityModel
+    from neupol_cli.density.loading import ModelChoice
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def describe(
     choice: GridChoice,
     memory: int,
     output: str,
-    load: Callable[[], DensityModel],
+    asked: ModelChoice,
 ) -> DescriptorReport:
     """Compute a descriptor on a grid and write it.
 
@@ -65,7 +64,7 @@ def describe(
         choice: how its grid is made.
         memory: bytes for grid and derivatives.
         output: the file; of a Hessian with ``{}`` for xx, yy ... yz.
-        load: makes the model, in float64.
+        asked: what the command line says of the model.
 
     Raises:
         UsageError: no such descriptor, or a file that cannot hold it.
@@ -77,7 +76,7 @@ def describe(
     outputs = outputs_of(name, output)
     grid = choice.grid(atoms)
     block_memory = check_size(grid, memory, 4 * len(outputs))
-    model = load().requires_grad_(False)
+    model = asked.model_for(atoms).requires_grad_(False)
     model.check([atoms], [label])
     with counted(name, grid.size) as tick:
         tables = descriptor.on_grid(name, model, atoms, grid, block_memory, tick)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.io.volumetric.augmentation import Augmentation
     from neupol_cli.io.volumetric.format import VolumeWriter
     from neupol_cli.models.density.model import DensityModel
@@ -118,6 +118,7 @@ class Density:
     """A structure's density before it is written, and the seconds that it took."""
 
     report: DensityReport
+    model: DensityModel
     predicted: Predicted
     reference: Volume | None
     seconds: float
@@ -130,28 +131,23 @@ Made = Density | InputError
 class Job:
     """One call: ``with Job(...) as job: job.results(labelled)``.
 
-    The model is loaded when the first structure has passed its checks.
+    A model is loaded when the first of its structures has passed its checks.
 
     Args:
         options: what the command line says.
-        load: makes the model.
+        asked: what it says of the model.
         process_group: the processes that work together.
     """
 
     def __init__(
         self,
         options: DensityOptions,
-        load: Callable[[], DensityModel],
+        asked: ModelChoice,
         process_group: ProcessGroup = ALONE,
     ) -> None:
-        self.options, self.load, self.process_group = options, load, process_group
+        self.options, self.asked, self.process_group = options, asked, process_group
         self._stack = ExitStack()
         self._writer: VolumeWriter | None = None
-
-    @cached_property
-    def model(self) -> DensityModel:
-        """The network, loaded once."""
-        return self.load()
 
     def results(
         self, labelled: Sequence[tuple[str, Atoms]]
@@ -189,7 +185,7 @@ class Job:
         """The same, the next one made ahead where there is memory for two more."""
         if len(labelled) == 1 or self.process_group.world_size > 1 or not self._are_small(labelled):
             return densities
-        self.model  # loaded here, which settles how many threads there are  # noqa: B018
+        self.asked.model_for(labelled[0][1])  # which settles how many threads there are
         from neupol_cli.models.workers import ahead
 
         return ahead(densities)
@@ -216,11 +212,12 @@ class Job:
         tile_memory = check_size(grid, self.options.memory, ITEMSIZE[self.options.dtype])
         reference = self._reference(grid, atoms)
         whole = self._is_whole(grid, atoms, label)
-        self.model.check([atoms], [label])
-        if self.options.spin and not self.model.config.spin:
+        model = self.asked.model_for(atoms)
+        model.check([atoms], [label])
+        if self.options.spin and not model.config.spin:
             raise UsageError("--spin: this model's densities have no spin; the bundled spin's have")
-        occupancies = self._augmentation(grid, atoms)
-        charges = measures.charges_of(atoms, measures.valence_of(self.model.header))
+        occupancies = self._augmentation(grid, atoms, model.config.spin)
+        charges = measures.charges_of(atoms, measures.valence_of(model.header))
         if reference is not None and not self.options.accept:
             references.check_convention(reference, charges, str(self.options.reference))
         expected = None
@@ -228,25 +225,27 @@ class Job:
             charge = total_charge(atoms, label) or 0
             expected = measures.expected_electrons(charges, self.options.electrons, charge)
         with counted("probes", grid.size) as tick:
-            predicted = predict(self.model, atoms, grid, tile_memory, tick, self.process_group)
+            predicted = predict(model, atoms, grid, tile_memory, tick, self.process_group)
         predicted = predicted.with_augmentation(occupancies)
         report = DensityReport.of(label, predicted, charges, expected)
-        report.eps_mae_below_percent = self.model.uncertainty(predicted.features)
-        report.around = around = AroundAtoms.of(self.model, predicted.features, atoms)
+        report.model = self.asked.name_for(atoms)
+        report.eps_mae_below_percent = model.uncertainty(predicted.features)
+        report.around = around = AroundAtoms.of(model, predicted.features, atoms)
         if around is not None:
             predicted.volume.notes[ATOM_UNCERTAINTY] = around.bounds
-        report.doubts = self._doubts(atoms, report, whole)
+        report.doubts = self._doubts(Domain.of(model.header), atoms, report, whole)
         doubts.told(label, report.doubts, self.options.strict, around.worst if around else None)
         if self.options.normalize:
             report.factor = measures.normalization(predicted.volume, expected)
             measures.scale(predicted.volume.values, report.factor)
             report.electrons = predicted.volume.electrons
-        return Density(report, predicted, reference, time.perf_counter() - start)
+        return Density(report, model, predicted, reference, time.perf_counter() - start)
 
-    def _doubts(self, atoms: Atoms, report: DensityReport, whole: bool) -> list[str] | None:
+    def _doubts(
+        self, domain: Domain | None, atoms: Atoms, report: DensityReport, whole: bool
+    ) -> list[str] | None:
         """Reasons not to trust the density; None where there are none and the model does not know
         its domain."""
-        domain = Domain.of(self.model.header)
         left_open = list(atoms.info.get(structures.DOUBTS, ()))
         if domain is None:
             return left_open or None
@@ -262,11 +261,11 @@ class Job:
         path = self.options.reference
         return None if path is None else references.read(path, grid, atoms, self.options.accept)
 
-    def _augmentation(self, grid: Grid, atoms: Atoms) -> Augmentation | None:
+    def _augmentation(self, grid: Grid, atoms: Atoms, spin: bool) -> Augmentation | None:
         path = self.options.augmentation_from
         if path is None:
             return None
-        return augmentation.read(path, grid, atoms, self.model.config.spin)
+        return augmentation.read(path, grid, atoms, spin)
 
     def _is_whole(self, grid: Grid, atoms: Atoms, label: str) -> bool:
         """Whether all electrons are on the grid, which --normalize needs; said where not."""
@@ -299,10 +298,11 @@ class Job:
             volumetric.write(report.spin, alone, "spin density, up minus down, by neupol")
         if plot:
             report.plot = _numbered(plot, index)
-            self._draw(report, predicted, reference)
+            self._draw(density)
         report.seconds = density.seconds + time.perf_counter() - start
 
-    def _draw(self, report: DensityReport, predicted: Predicted, reference: Volume | None) -> None:
+    def _draw(self, density: Density) -> None:
+        report, predicted, reference = density.report, density.predicted, density.reference
         assert report.plot is not None
         if pictures.is_page(report.plot):
             title = f"{structures.short(report.structure)} ({report.formula})"
@@ -311,7 +311,7 @@ class Job:
         from neupol_cli.density.plot import draw_density
 
         factor = 1.0 if report.factor is None else report.factor
-        draw_density(report.plot, self.model, predicted, factor, reference)
+        draw_density(report.plot, density.model, predicted, factor, reference)
 
     def _write_difference(self, volume: Volume, reference: Volume, index: int) -> None:
         if self.options.difference:

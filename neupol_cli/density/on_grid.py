@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from torch import Tensor
 
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.io.volumetric.augmentation import Augmentation
     from neupol_cli.models.density.model import DensityModel, EncodedAtoms
 
@@ -145,9 +146,9 @@ class Shard:
         return as_array(within_memory(evaluate, self.memory))
 
 
-def predict_shards(load: Callable[[], DensityModel], shards: Sequence[Shard]) -> list[np.ndarray]:
+def predict_shards(asked: ModelChoice, shards: Sequence[Shard]) -> list[np.ndarray]:
     """The densities of a structure's slabs that another process sent."""
-    model = load()
+    model = asked.model_for(shards[0].atoms)
     features = model.atom_features(shards[0].atoms)
     return [shard.density(model, features, lambda done: None) for shard in shards]
 

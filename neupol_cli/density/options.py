@@ -12,7 +12,11 @@ from neupol_cli.completion import trained
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "-m", "--model", autocompletion=trained, help="Bundled name, run folder or checkpoint."
+        "-m",
+        "--model",
+        autocompletion=trained,
+        help="Bundled name, run folder or checkpoint; auto (the default): the bundled model that "
+        "suits the elements, and a molecule or a crystal.",
     ),
 ]
 SpacingOption = Annotated[

@@ -31,6 +31,7 @@ class DensityReport:
     probe_seconds: float
     probes_per_second: float
     electrons_sum: float
+    model: str = ""
     electrons_grid_error: float | None = None
     electrons_expected: float | None = None
     spin_sum: float | None = None
@@ -119,6 +120,7 @@ class DensityReport:
         step = ", ".join(f"{x:.3f}" for x in self.spacing_Angstrom)
         yield f"{self.structure}: {self.formula}, {self.atoms} atoms"
         yield f"  grid       {counts} = {self.points:,} points, step {step} Angstrom"
+        yield printable(f"  model      {self.model}")
         yield from self._electron_lines()
         if self.dipole_D is not None:
             vector = " ".join(f"{x:.4f}" for x in self.dipole_D)

@@ -85,6 +85,7 @@ def _report(source: Source, options: PotentialOptions, index: int) -> PotentialR
     report = PotentialReport(
         structure=source.label,
         frame=atoms,
+        model=source.model,
         charge=source.charge,
         is_valence=deformation.free[0].is_valence,
         electrons=deformation.electrons,

@@ -11,6 +11,7 @@ import numpy as np
 from neupol_cli.io.units import HARTREE, KCALMOL
 from neupol_cli.potential.multipoles import Multipoles
 from neupol_cli.potential.surface import LEVEL, Extremum, SurfacePotential
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -29,6 +30,7 @@ class PotentialReport:
     Attributes:
         structure: its name.
         frame: the structure.
+        model: that predicted the density; None of one that is given.
         charge: of the structure.
         is_valence: whether core electrons are left out.
         electrons: of the density, free atoms as they are and the rest as the grid sums it up.
@@ -46,6 +48,7 @@ class PotentialReport:
 
     structure: str
     frame: Atoms
+    model: str | None
     charge: int
     is_valence: bool
     electrons: float
@@ -82,6 +85,8 @@ class PotentialReport:
             "lowest_Hartree_per_e": self.lowest / HARTREE,
             "highest_Hartree_per_e": self.highest / HARTREE,
         }
+        if self.model is not None:
+            values["model"] = self.model
         if self.factor is not None:
             values["factor"] = self.factor
         if self.multipoles is not None:
@@ -100,6 +105,8 @@ class PotentialReport:
     def lines(self) -> Iterator[str]:
         """For people, above the tables."""
         yield f"{self.structure}: {self.frame.get_chemical_formula()}, charge {self.charge:d}"
+        if self.model is not None:
+            yield printable(f"  model      {self.model}")
         yield f"  electrons  {self.electrons:.6f} of {self.electrons_expected:g}"
         if self.factor is not None:
             yield f"             scaled by {self.factor:.6f} (--no-normalize leaves it as it is)"

@@ -67,14 +67,14 @@ def _electronegativity(label: str, atoms: Atoms) -> Polarity:
 
 def _charges(device: str) -> Finder:
     from neupol_cli.charges import job, sources
-    from neupol_cli.density.loading import load_model
+    from neupol_cli.density.loading import ModelChoice
     from neupol_cli.density.on_grid import GridChoice
 
-    model = load_model(None, device, "float32")
+    asked = ModelChoice(device=device)
     options = sources.SourceOptions(choice=GridChoice(), memory=MEMORY)
 
     def of_structure(label: str, atoms: Atoms) -> Polarity:
-        source = sources.of_predicted(label, atoms, options, job.POINT, model)
+        source = sources.of_predicted(label, atoms, options, job.POINT, asked)
         charges = job.answer("hirshfeld", source.deformation).charges
         return Polarity("Hirshfeld charge", "e", charges, _coloured(charges, 0.05))
 
