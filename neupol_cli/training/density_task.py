@@ -20,13 +20,11 @@ from neupol_cli.domain.of_dataset import facts_of_dataset
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models.base import FactsRecord, Model
-from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel
-from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.distance import smoothness
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.workers import in_order
-from neupol_cli.training import calibrating
+from neupol_cli.training import calibrating, spherical_atoms
 from neupol_cli.training.arrays import Arrays, sent
 from neupol_cli.training.building import built
 from neupol_cli.training.density_points import Draw, Grids
@@ -45,8 +43,6 @@ UNIT = "e/Angstrom^3"
 HELD = 1_000_000_000
 # Points of a structure that are read for validation, the same ones each time; a test reads all.
 VALIDATED = 4096
-# Points and structures that the spherical atoms are fitted to.
-FITTED = 2000, 256
 
 
 class DensityTask:
@@ -95,7 +91,7 @@ class DensityTask:
         if request.smoothness and smoothness(model) is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
         if model.promolecule is not None and request.start is None:
-            fit_promolecule(self, request.seed)
+            spherical_atoms.fit(self, request.seed)
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
         """See `task.Task`."""
@@ -222,38 +218,6 @@ def _sums(errors: Tensor, truth: Tensor) -> Tensor:
     """(4,) sum |error| and sum |rho| of the total density, then both of the spin, or zeros."""
     pairs = torch.stack((errors, truth)).abs().reshape(2, len(errors), -1).sum(1)  # (2, columns)
     return nn.functional.pad(pairs.T.reshape(-1), (0, 4 - pairs.numel())).double()
-
-
-@torch.no_grad()
-def fit_promolecule(task: DensityTask, seed: int) -> None:
-    """Fits the spherical atoms of a task's model to random points of its training set."""
-    model, count = task.model, FITTED[0]
-    device = task.grids.values.device
-    generator = torch.Generator(device=device).manual_seed(seed)
-    order = torch.randperm(task.size, generator=generator, device=device).cpu()
-    design, density = [], []
-    for some in task.train[order[: FITTED[1]]].split(16):
-        graph, _ = task.arrays.graph(some)
-        chosen = sent(some, device)
-        rows, _ = Draw(task.grids, 0.0)(chosen, count, generator)
-        design.append(_shells(model, graph, task.grids.points(chosen, rows)))
-        truth = task.grids.values[rows.reshape(-1)]
-        density.append(truth[:, 0] if truth.dim() == 2 else truth)
-    assert model.promolecule is not None
-    model.promolecule.fit(torch.cat(design), torch.cat(density))
-
-
-def _shells(model: DensityModel, graph: Graph, probes: Tensor) -> Tensor:
-    """(B P, species x Gaussians): the shells summed over each structure's atoms of an element."""
-    assert model.promolecule is not None
-    cutoff, species = model.config.cutoff, len(model.config.species)
-    images = periodic_images(graph, cutoff, *fractional_bounds(graph, probes))
-    edges = padded_edges(graph, images, graph.positions, probes, cutoff)
-    shells = model.promolecule.shells(edges.vectors.square().sum(1)) * edges.is_edge[:, None]
-    types = model.types(graph.numbers).repeat_interleave(edges.width)
-    total = shells.new_zeros(probes.shape[0] * probes.shape[1] * species, shells.shape[1])
-    total.index_add_(0, edges.receivers * species + types, shells)
-    return total.view(-1, species * shells.shape[1])
 
 
 def density_task(name: str, dataset: Dataset, request: Request) -> DensityTask:
