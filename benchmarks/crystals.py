@@ -47,7 +47,8 @@ STRAIN, SIGMA = 0.03, 0.05  # of a cell's vectors; Angstrom a coordinate
 COST = 20.0  # electrons squared a cubic Angstrom: a copy takes about a minute
 MEMORY = 2_000_000_000  # bytes of a prediction
 SEEN = ((3, "1 to 3"), (10, "4 to 10"), (10**9, "more than 10"))  # training structures, at most
-VALID, TEST = 0.74, 0.88  # where these parts begin, of all prototypes in the order of their digests
+SHARES = ("test", 0.13), ("valid", 0.2)  # of all structures
+FEWEST = 3  # training structures that keep an element
 
 
 def relatives(symbol: str) -> list[str]:
@@ -108,25 +109,37 @@ def key(atoms: Atoms) -> bytes:
     return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
-def place(prototype: str) -> float:
-    """Where a prototype stands among all there could be, 0 to 1."""
-    return int(hashlib.sha256(prototype.encode()).hexdigest()[:12], 16) / 16**12
+def divided(prototypes: list[str], elements: list[set[int]]) -> dict[str, np.ndarray]:
+    """Indices of train, valid and test, each prototype in one of them.
+
+    In the order of their digests prototypes go to the test part, then to the validation's, until
+    these are as large as they should be; those of which an element would be in fewer than FEWEST
+    training structures stay with these.
+    """
+    of = {name: [k for k, p in enumerate(prototypes) if p == name] for name in set(prototypes)}
+    left = Counter(z for these in elements for z in these)
+    parts: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
+    for name in sorted(of, key=lambda p: hashlib.sha256(p.encode()).hexdigest()):
+        taken = Counter(z for k in of[name] for z in elements[k])
+        spare = all(left[z] - n >= FEWEST for z, n in taken.items())
+        part = next((p for p, share in SHARES if len(parts[p]) < share * len(prototypes)), "train")
+        if spare and part != "train":
+            left -= taken
+        parts[part if spare else "train"] += of[name]
+    return {part: np.array(sorted(chosen)) for part, chosen in parts.items()}
 
 
 def parted(options: argparse.Namespace) -> None:
     names = {key(a): a.info["prototype"] for a in ase.io.read(options.structures, ":")}
     data = hdf5.read(options.dataset)
-    places = np.array([place(names[key(data.atoms(k))]) for k in range(data.size)])
+    crystals = [data.atoms(k) for k in range(data.size)]
+    elements = [set(atoms.numbers.tolist()) for atoms in crystals]
+    parts = divided([names[key(atoms)] for atoms in crystals], elements)
     with DensityWriter(options.output, data.source) as writer:
         for k in range(data.size):
             volume = volume_of(data, k)
             writer.add(volume.atoms, volume.values, volume.grid.origin, volume.grid.step, k)
         writer.label(data.targets, data.references)
-        parts = {
-            "train": np.flatnonzero(places < VALID),
-            "valid": np.flatnonzero((places >= VALID) & (places < TEST)),
-            "test": np.flatnonzero(places >= TEST),
-        }
         writer.split("default", parts)
     print(f"{options.output}: " + ", ".join(f"{k} {len(v)}" for k, v in parts.items()))
 
