@@ -7,7 +7,7 @@ cores add up, and others who use them cost their share.
 
 What the pieces are never depends on how many threads there are, and so no answer does. PyTorch's
 operations and compiled loops let go of the interpreter's lock; the Python between them does not,
-and adds up over all threads.
+and adds up over all threads; where that is much, copies of the process work (processes.py).
 """
 
 from __future__ import annotations
