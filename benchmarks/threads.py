@@ -9,9 +9,9 @@ one round, and told are its median and range. What comes out must be the same to
     busy   as many busy loops as there are cores beside it: the default against --threads 1
     idle   --threads 2 against --threads 1
     count  what so many cores would do: seconds outside the pieces, of the longest piece, and of the
-           Python between operations within them, which all threads share (an upper bound: compiled
-           loops count as Python); and the bytes that operations read and write, a second and core,
-           of which caches keep memory from seeing most
+           Python between operations within them, which all threads share, but not copies of the
+           process (an upper bound: compiled loops count as Python); and the bytes that operations
+           read and write, a second and core, of which caches keep memory from seeing most
 """
 
 from __future__ import annotations
@@ -146,13 +146,18 @@ class Pieces:
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.between, self.bytes = 0.0, 0.0  # of a piece: the Python in it, and what it moves
-        self.within = False
+        self.within = self.apart = False
 
     def in_order(
-        self, work: Callable[[Any], Any], pieces: Iterable[Any], at_once: int | None = None
+        self,
+        work: Callable[[Any], Any],
+        pieces: Iterable[Any],
+        at_once: int | None = None,
+        apart: bool = False,
     ) -> Iterator[Any]:
         if self.within:
             return map(work, pieces)
+        self.apart |= apart
         return (self.done(work, piece) for piece in pieces)
 
     def done(self, work: Callable[[Any], Any], piece: Any) -> Any:
@@ -215,7 +220,7 @@ def count_here(arguments: list[str]) -> None:
 
     code = app.run(arguments)
     record = {"wall": time.perf_counter() - begun, "seconds": pieces.seconds, "code": code}
-    record |= {"between": pieces.between, "bytes": pieces.bytes}
+    record |= {"between": pieces.between, "bytes": pieces.bytes, "apart": pieces.apart}
     Path(os.environ[COUNT]).write_text(json.dumps(record))
     os._exit(code)
 
@@ -231,7 +236,7 @@ def counted(folder: Path, name: str, line: list[str], cores: int) -> None:
     record = json.loads(place.read_text())
     inside, longest = sum(record["seconds"]), max(record["seconds"], default=0.0)
     serial = record["wall"] - inside
-    shared = inside * record["between"]
+    shared = 0.0 if record["apart"] else inside * record["between"]
     then = serial + max(inside / cores, shared, longest)
     print(
         f"  {name}: {serial:.2f} s outside {len(record['seconds'])} pieces of {inside:.2f} s, the "

@@ -7,11 +7,12 @@ cores add up, and others who use them cost their share.
 
 What the pieces are never depends on how many threads there are, and so no answer does. PyTorch's
 operations and compiled loops let go of the interpreter's lock; the Python between them does not,
-and adds up over all threads.
+and adds up over all threads; where that is much, copies of the process work (processes.py).
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections import deque
@@ -33,6 +34,9 @@ IN_FLIGHT = 2
 # Seconds that a thread at work in Python lets another one wait: after each of its operations a
 # piece needs the interpreter again, and would otherwise wait 5 ms for a reader of files.
 SWITCH = 1e-3
+# New objects after which Python looks for some that only hold each other, as it does by itself;
+# until everything is imported it waits for more (neupol_cli/__main__.py).
+COLLECTED = 700
 
 
 @dataclass
@@ -54,6 +58,8 @@ _chosen, _here = _Chosen(), _Here()
 def use(workers: int) -> None:
     """From now on pieces are shared out to so many threads, and no operation is."""
     _whole_operations()
+    gc.freeze()  # no collection need go through what is imported by now, and stays
+    gc.set_threshold(COLLECTED)
     _chosen.workers = workers
     if workers > 1:
         sys.setswitchinterval(SWITCH)
@@ -65,7 +71,10 @@ def workers() -> int:
 
 
 def in_order(
-    work: Callable[[S], T], pieces: Iterable[S], at_once: int | None = None
+    work: Callable[[S], T],
+    pieces: Iterable[S],
+    at_once: int | None = None,
+    apart: bool = False,
 ) -> Iterator[T]:
     """What ``work`` makes of each piece, in order; several pieces at a time.
 
@@ -80,14 +89,16 @@ def in_order(
         work: must not write to what other pieces read. Runs under the caller's grad mode.
         pieces: cut without a look at the number of threads.
         at_once: so many pieces fit in memory.
+        apart: there is much Python in the work: it is done by copies of this process where it may
+            be forked (processes.py), and changes nothing here.
 
     Raises:
-        TemporaryError: the system gives no more threads.
+        TemporaryError: the system gives no more threads, or ended one of the copies.
     """
     threads = workers() if at_once is None else max(1, min(workers(), at_once))
     if threads == 1:
         return map(work, pieces)
-    return _over_threads(_under_same_mode(work), pieces, threads)
+    return _over_threads(_under_same_mode(work), pieces, threads, apart)
 
 
 def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
@@ -96,7 +107,9 @@ def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
     return iter(items) if workers() == 1 else _made_ahead(iter(items), count)
 
 
-def _over_threads(work: Callable[[S], T], pieces: Iterable[S], threads: int) -> Iterator[T]:
+def _over_threads(
+    work: Callable[[S], T], pieces: Iterable[S], threads: int, apart: bool
+) -> Iterator[T]:
     rest = iter(pieces)
     first = list(islice(rest, 1))
     try:
@@ -105,9 +118,29 @@ def _over_threads(work: Callable[[S], T], pieces: Iterable[S], threads: int) -> 
         yield from map(work, first)
         raise
     if len(first) == 2:
-        yield from _shared_out(work, chain(first, rest), threads)
+        with _done_by(work, threads, apart) as done:
+            yield from _shared_out(done, chain(first, rest), threads)
     else:
         yield from map(work, first)
+
+
+@contextmanager
+def _done_by(work: Callable[[S], T], threads: int, apart: bool) -> Iterator[Callable[[S], T]]:
+    """What the threads call: the work, or copies of this process that do it."""
+    if not apart:
+        yield work
+        return
+    from neupol_cli.models import processes  # which needs torch
+
+    def alone(piece: S) -> T:
+        _begin(within=True)
+        return work(piece)
+
+    if processes.possible():
+        with processes.copies(alone, threads) as ask:
+            yield ask
+    else:
+        yield work
 
 
 def _shared_out(work: Callable[[S], T], pieces: Iterator[S], threads: int) -> Iterator[T]:

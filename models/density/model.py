@@ -6,7 +6,8 @@ reaches share one constant, the vacuum density.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 import ase
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neupol_cli.errors import DivergedError, InputError
-from neupol_cli.models import workers
+from neupol_cli.models import processes, workers
 from neupol_cli.models.base import Model, Network, Task
 from neupol_cli.models.calibration import Calibration, structure_features
 from neupol_cli.models.density.grid_tiles import Block, Grid, GridTiles
@@ -26,6 +27,7 @@ from neupol_cli.models.nn.graph import Graph
 LARGEST = 1e30  # e/Angstrom^3: float32 still holds its products with a cell's volume
 # Bytes that a density may use besides its result, unless it is told otherwise.
 MEMORY = 1 << 30
+TOGETHER = 4  # blocks of a grid that are handed out at once
 
 
 class DensityConfig(Protocol):
@@ -266,7 +268,7 @@ class DensityModel(Model, Network, Generic[Features]):
             structure: one structure, or its features from :meth:`atom_features`.
             grid: origin (3,), step (3, 3) with voxel vectors as rows, Angstrom, shape (n1, n2, n3).
             memory: bytes that may be used besides the result.
-            progress: called with (points dealt with, points in all) after every tile.
+            progress: called with (points dealt with, points in all) after every few tiles.
 
         Returns:
             (n1 n2 n3,), or (n1 n2 n3, 2) with spin, the last index fastest; e/Angstrom^3.
@@ -278,16 +280,18 @@ class DensityModel(Model, Network, Generic[Features]):
         corners, cutoff = _corners(grid).to(points.positions.device), evaluator.cutoff
         images = periodic_images(points, cutoff, *fractional_bounds(points, corners[None]))
         tiles = GridTiles(grid, images, cutoff, evaluator.probes, evaluator.pairs)
-        density = _vacuum(evaluator, tiles.points)
+        density = processes.shared(_vacuum(evaluator, tiles.points))
 
-        def evaluated(block: Block) -> tuple[int, tuple[Tensor, Tensor] | None]:
-            tile = tiles.tile(block)
-            return block.done, None if tile is None else evaluator.evaluate(tile)
+        def evaluated(blocks: Sequence[Block]) -> int:
+            for block in blocks:
+                if (tile := tiles.tile(block)) is not None:
+                    rows, values = evaluator.evaluate(tile)
+                    density[rows] = values
+            return blocks[-1].done
 
-        at_once = memory // evaluator.tile_bytes
-        for done, reached in workers.in_order(evaluated, tiles.blocks(), at_once):
-            if reached is not None:
-                density[reached[0]] = reached[1]
+        blocks, at_once = tiles.blocks(), memory // evaluator.tile_bytes
+        some = iter(lambda: list(islice(blocks, TOGETHER)), [])
+        for done in workers.in_order(evaluated, some, at_once, apart=True):
             if progress is not None:
                 progress(done, tiles.points)
         _check_finite(density)

@@ -182,13 +182,15 @@ class Job:
     def _overlapping(
         self, densities: Iterator[Made], labelled: Sequence[Labelled]
     ) -> Iterator[Made]:
-        """The same, the next one made ahead where there is memory for two more."""
+        """The same, the next one made ahead where there is memory for two more; not where this
+        process may be forked, which it may not be beside a thread that writes: that brings more."""
         if len(labelled) == 1 or self.process_group.world_size > 1 or not self._are_small(labelled):
             return densities
         self.asked.model_for(labelled[0][1])  # which settles how many threads there are
+        from neupol_cli.models import processes
         from neupol_cli.models.workers import ahead
 
-        return ahead(densities)
+        return densities if processes.possible() else ahead(densities)
 
     def _are_small(self, labelled: Sequence[Labelled]) -> bool:
         if self.options.choice.source is not None:  # a file, which is not read once more for this

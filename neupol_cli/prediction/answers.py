@@ -146,9 +146,15 @@ def csv_file(path: Path, predictions: Predictions) -> None:
     of their structures, the last one where the answers come from."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    everything = list(predictions)  # first, so that the record has all that was read
-    rows = _with_info(list(_rows(iter(everything))), [said.of(p.atoms) for p in everything])
-    writer.writerows(provenance.in_column(rows))
+    infos: list[dict[str, object]] = []
+
+    def noted() -> Predictions:
+        for prediction in predictions:
+            infos.append(said.of(prediction.atoms))
+            yield prediction
+
+    rows = list(_rows(noted()))  # first, so that the record has all that was read
+    writer.writerows(provenance.in_column(_with_info(rows, infos)))
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
 

@@ -1,20 +1,12 @@
-"""Structures through one or several trained models, with units, in pieces that fit in memory.
-
-    y    the mean of M models' answers, of n components each (1 of a number, 3 of a vector or force)
-    s    the root of the components' summed sample variances, how far the models scatter
-    h    max(mean of the models' own half-widths, s sqrt((M - 1) X(n) / X(n (M - 1))))
-
-X(k) is what a chi-square of k degrees of freedom exceeds in one case of ten. Were the models off
-independently of each other, by what their own half-widths say, s would widen h in one case of ten
-and the more the more they contradict each other: of two numbers h is at least s, of many 1.64 s.
-"""
+"""Structures through one or several trained models, with units, in pieces that fit in memory."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import accumulate, pairwise, starmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +19,9 @@ from neupol_cli.errors import InputError
 from neupol_cli.io import said
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.io.structures import DOUBTS
-from neupol_cli.models.calibration import LEVEL
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.models.workers import in_order
+from neupol_cli.prediction.columns import Answers, Columns, combined
 from neupol_cli.prediction.ensemble import CONFORMER_SPREAD, Ensemble
 from neupol_cli.targets import FORCES, target
 
@@ -43,6 +35,8 @@ if TYPE_CHECKING:
 # Structures that are predicted, and answered, together: on a GPU, and on a thread of a CPU, where
 # so many atoms are enough, too.
 CHUNK, CHUNK_OF_THREAD, ATOMS = 256, 64, 1536
+
+Doubts = tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Prediction:
     force_spread: Target | None = None
     force_uncertainty: Target | None = None
     stress: Target | None = None
-    doubts: tuple[str, ...] | None = None
+    doubts: Doubts = None
     ensemble: Ensemble | None = None
 
     def numbers(self) -> dict[str, float]:
@@ -147,18 +141,6 @@ def _interval(name: str, value: np.ndarray, half: float) -> dict[str, object]:
     return {"interval": [0.0 if begins else low, high]}
 
 
-@dataclass(frozen=True)
-class Columns:
-    """By property: means, (N,) or (N, 3); (N,) spreads and uncertainties, where there are any.
-
-    Of forces, N atoms.
-    """
-
-    means: dict[str, np.ndarray] = field(default_factory=dict)
-    spreads: dict[str, np.ndarray] = field(default_factory=dict)
-    uncertainties: dict[str, np.ndarray] = field(default_factory=dict)
-
-
 class Committee:
     """One or several property models that answer together."""
 
@@ -217,23 +199,29 @@ class Committee:
     def doubted(self, prediction: Prediction) -> Prediction:
         """The same with what its source left open, and the doubts of all models that know their
         domain, each once."""
-        atoms, numbers = prediction.atoms, prediction.numbers()
+        forces = None if prediction.forces is None else prediction.forces.values
+        named = prediction.label, prediction.atoms
+        return replace(prediction, doubts=self._doubts(named, prediction.numbers(), forces))
+
+    def _doubts(self, named: Named, numbers: dict[str, float], forces: np.ndarray | None) -> Doubts:
+        """Reasons not to trust a structure's numbers, and the forces (n, 3) where there are any."""
+        label, atoms = named
         reasons = list(atoms.info.get(DOUBTS, ()))
         if not self.domains:
-            return replace(prediction, doubts=tuple(reasons) or None)
+            return tuple(reasons) or None
         bonds = Bonds.of(atoms)
         reasons += [reason for d in self.domains for reason in d.doubts(atoms, bonds, numbers)]
-        if prediction.forces is not None:
-            reasons += doubts.of_forces(prediction.forces.values, prediction.forces.unit)
+        if forces is not None:
+            reasons += doubts.of_forces(forces, self._force_unit)
         if parts := doubts.distant_parts(atoms, bonds):
-            alone = self.predict([(prediction.label, part) for part in parts], False, False)
+            alone = self.predict([(label, part) for part in parts], False, False)
             reasons += doubts.of_parts(numbers, [part.numbers() for part in alone], self.units)
-        return replace(prediction, doubts=tuple(dict.fromkeys(reasons)))
+        return tuple(dict.fromkeys(reasons))
 
     def predicted(
         self, named: Iterable[Named], forces: bool, stress: bool, doubted: bool
     ) -> Iterator[Prediction]:
-        """Predictions of any number of structures in their order, some at a time on each thread.
+        """Predictions of any number of structures in their order, some at a time on each core.
 
         Args:
             named: are read as they are needed, a little ahead.
@@ -243,12 +231,23 @@ class Committee:
         Raises:
             InputError, TemporaryError, DivergedError: as :meth:`predict`; what ``named`` raises.
         """
+        begun: deque[list[Named]] = deque()
 
-        def answers(chunk: list[Named]) -> list[Prediction]:
-            predictions = self.predict(chunk, forces, stress)
-            return list(map(self.doubted, predictions)) if doubted else predictions
+        def chunks_begun() -> Iterator[list[Named]]:
+            for chunk in self._chunks(named):
+                begun.append(chunk)
+                yield chunk
 
-        return chain.from_iterable(in_order(answers, self._chunks(named)))
+        def answered(chunk: list[Named]) -> tuple[Answers, list[Doubts]]:
+            answers = self._answers(chunk, forces, stress)
+            return answers, self._all_doubts(chunk, answers) if doubted else [None] * len(chunk)
+
+        # Columns are what comes back from a copy of this process: records of each structure would
+        # weigh ten times as much.
+        for answers, reasons in in_order(answered, chunks_begun(), apart=True):
+            predictions = self._predictions(begun.popleft(), answers)
+            for prediction, of_one in zip(predictions, reasons, strict=True):
+                yield prediction if of_one is None else replace(prediction, doubts=of_one)
 
     def _chunks(self, named: Iterable[Named]) -> Iterator[list[Named]]:
         on_cpu = all(model.device.type == "cpu" for model in self.models)
@@ -262,45 +261,51 @@ class Committee:
             TemporaryError: a single structure does not fit in memory.
             DivergedError: an answer is not finite.
         """
+        return self._predictions(named, self._answers(named, forces, stress))
+
+    @property
+    def _force_unit(self) -> str:
+        return f"{self.units[self.energy]}/Angstrom"
+
+    def _answers(self, named: Sequence[Named], forces: bool, stress: bool) -> Answers:
         labels, structures = map(list, zip(*named, strict=True))
         answers = [
             model.predict(structures, forces, stress, labels=labels) for model in self.models
         ]
-        starts = np.cumsum([0, *(len(atoms) for atoms in structures)])
-        unit = self.units[self.energy] if forces or stress else ""
-        columns, forced = self._combined(answers, self.units), self._combined(answers, [FORCES])
-        predictions = []
-        for k, (label, atoms) in enumerate(named):
+        return Answers(
+            combined(answers, self.units),
+            combined(answers, [FORCES]),
+            np.mean([answer["stress"] for answer in answers], 0) if stress else None,
+        )
+
+    def _all_doubts(self, named: Sequence[Named], answers: Answers) -> list[Doubts]:
+        """Of each of some structures."""
+        scalars = {n: v.tolist() for n, v in answers.properties.means.items() if v.ndim == 1}
+        forces = answers.forces.means.get(FORCES)
+        return [
+            self._doubts(
+                one,
+                {name: column[k] for name, column in scalars.items()},
+                None if forces is None else forces[rows],
+            )
+            for k, (one, rows) in enumerate(zip(named, _rows(named), strict=True))
+        ]
+
+    def _predictions(self, named: Sequence[Named], answers: Answers) -> list[Prediction]:
+        """The columns' rows, as records."""
+        columns, predictions = answers.properties, []
+        for k, ((label, atoms), rows) in enumerate(zip(named, _rows(named), strict=True)):
             values = {n: Target(np.asarray(v[k]), self.units[n]) for n, v in columns.means.items()}
             spread = {n: float(column[k]) for n, column in columns.spreads.items()}
             half = {n: float(column[k]) for n, column in columns.uncertainties.items()}
             prediction = Prediction(label, atoms, values, spread, half)
-            if forces:
-                rows = slice(starts[k], starts[k + 1])
-                prediction = _with_forces(prediction, forced, rows, f"{unit}/Angstrom")
-            if stress:
-                tensor = np.mean([answer["stress"][k] for answer in answers], 0)
-                prediction = replace(prediction, stress=Target(tensor, f"{unit}/Angstrom^3"))
+            if answers.forces.means:
+                prediction = _with_forces(prediction, answers.forces, rows, self._force_unit)
+            if answers.stress is not None:
+                tensor = Target(answers.stress[k], f"{self.units[self.energy]}/Angstrom^3")
+                prediction = replace(prediction, stress=tensor)
             predictions.append(prediction)
         return predictions
-
-    @staticmethod
-    def _combined(answers: Sequence[dict[str, np.ndarray]], names: Iterable[str]) -> Columns:
-        """Those of some names that somebody answered."""
-        columns = Columns()
-        for name in names:
-            answering = [answer for answer in answers if name in answer]
-            if not answering:
-                continue
-            values = np.array([answer[name] for answer in answering])
-            columns.means[name] = np.mean(values, axis=0)
-            if len(values) > 1:
-                columns.spreads[name] = _spread(values)
-            if all(name + UNCERTAINTY in answer for answer in answering):
-                # The mean is off by no more than they are on average.
-                halves = np.mean([answer[name + UNCERTAINTY] for answer in answering], axis=0)
-                columns.uncertainties[name] = np.maximum(halves, _scatter(values))
-        return columns
 
 
 def _with_forces(prediction: Prediction, columns: Columns, rows: slice, unit: str) -> Prediction:
@@ -317,24 +322,9 @@ def _with_forces(prediction: Prediction, columns: Columns, rows: slice, unit: st
     )
 
 
-def _spread(values: np.ndarray) -> np.ndarray:
-    """(M, N) or (M, N, 3) of M models -> (N,); of a vector the length of its components' spreads,
-    which is the same in every frame."""
-    spread = np.std(values, axis=0, ddof=1)
-    return spread if spread.ndim == 1 else np.linalg.norm(spread, axis=1)
-
-
-def _scatter(values: np.ndarray) -> np.ndarray:
-    """(M, N) or (M, N, 3) of M models -> (N,) the half-widths that explain how far they scatter;
-    zero of a single one, which does not."""
-    models, components = len(values), 1 if values.ndim == 2 else values.shape[2]
-    if models == 1:
-        return np.zeros(values.shape[1])
-    from scipy.special import chdtri
-
-    free = components * (models - 1)
-    share = (models - 1) * chdtri(components, 1 - LEVEL) / chdtri(free, 1 - LEVEL)
-    return np.sqrt(share) * _spread(values)
+def _rows(named: Sequence[Named]) -> list[slice]:
+    """Of each structure, the rows of its atoms among those of all."""
+    return list(starmap(slice, pairwise(accumulate((len(a) for _, a in named), initial=0))))
 
 
 def chunks(named: Iterable[Named], size: int, atoms: float = math.inf) -> Iterator[list[Named]]:

@@ -232,9 +232,16 @@ def test_densities_are_the_same_to_the_bit_for_any_number_of_threads() -> None:
         if name == "charge3net":
             settings |= {"mul": 16, "lmax": 1}
         model = registry.build(name, settings).eval()
-        grid = by_counts(water, (18, 18, 18), 2.0)
-        first, *others = answers(lambda: model.density_grid(water, grid))  # noqa: B023
+        grid = by_counts(water, (36, 36, 36), 2.0)
+        told: list[tuple[int, int]] = []
+
+        def density() -> torch.Tensor:
+            return model.density_grid(water, grid, progress=lambda *now: told.append(now))  # noqa: B023
+
+        first, *others = answers(density)
         assert all(torch.equal(first, other) for other in others)
+        once = len(told) // 3
+        assert once > 1 and told == 3 * sorted(told[:once]) and told[-1] == 2 * (grid.size,)
         first, *others = answers(lambda: model.density(water, probes))  # noqa: B023
         assert all(torch.equal(first, other) for other in others)
 

@@ -13,7 +13,8 @@ from neupol_cli.io.hdf5 import Target
 from neupol_cli.models.nn.graph import Graph
 from neupol_cli.models.nn.neighbours import neighbours
 from neupol_cli.models.property import PropertyModel
-from neupol_cli.prediction.committee import Committee, Prediction, chunks
+from neupol_cli.prediction.columns import combined
+from neupol_cli.prediction.committee import Prediction, chunks
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_scatter_within_the_models_own_widths_seldom_widens(models: int) -> None
     values = np.random.default_rng(models).normal(size=(models, 20_000, 3))
     ball = {"energy": 1.6448536, "forces": 2.5002777}  # hold nine in ten
     for name, half in ball.items():
-        columns = Committee._combined(answered(values, half), [name])
+        columns = combined(answered(values, half), [name])
         wider = columns.uncertainties[name] / half
         assert (wider > 1).mean() == pytest.approx(0.1, abs=0.008) and wider.min() == 1
         errors = values.mean(0)[:, 0] if name == "energy" else values.mean(0)
@@ -121,20 +122,20 @@ def test_a_committee_that_agrees_is_as_uncertain_as_its_members() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3))
     for others in (0.0, 1e-3):
         values = np.stack([rows, rows + others, rows - others])
-        columns = Committee._combined(answered(values, 0.4), ["energy", "forces", "mu"])
+        columns = combined(answered(values, 0.4), ["energy", "forces", "mu"])
         for name in ("energy", "forces"):
             np.testing.assert_allclose(columns.uncertainties[name], 0.4, rtol=1e-12)
         assert "mu" not in columns.means
     # Three numbers 0, d, -d scatter by d; 2 times 2.7055 over 4.6052 is the share of it.
     values = np.stack([rows, rows + 1.0, rows - 1.0])
-    columns = Committee._combined(answered(values, 0.4), ["energy"])
+    columns = combined(answered(values, 0.4), ["energy"])
     np.testing.assert_allclose(columns.uncertainties["energy"], 1.1750**0.5, rtol=1e-4)
 
 
 def test_one_that_is_not_calibrated_leaves_no_interval() -> None:
     first, second = answered(np.ones((2, 4, 3)), 0.4)
     del second["forces_uncertainty"]
-    columns = Committee._combined([first, second], ["energy", "forces"])
+    columns = combined([first, second], ["energy", "forces"])
     assert set(columns.uncertainties) == {"energy"} and set(columns.spreads) == {"energy", "forces"}
 
 

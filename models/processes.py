@@ -1,0 +1,166 @@
+"""Pieces of work over copies of this process, where the interpreter's lock would be in the way.
+
+Of the seconds of a prediction half are Python's, and a tile of a density takes that lock again some
+fifty times in two milliseconds: two threads wait for each other more than they work. A copy has a
+lock of its own. It is forked with all that is loaded, answers one piece after the other through a
+socket, and ends with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import gc
+import io
+import mmap
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, Pipe
+from queue import SimpleQueue
+from typing import NoReturn, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neupol_cli.errors import NeupolError, TemporaryError
+
+S = TypeVar("S")
+T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def copies(work: Callable[[S], T], count: int) -> Iterator[Callable[[S], T]]:
+    """A way to have ``work`` done by so many copies of this process.
+
+    To be called by as many threads; each call waits for its answer without the interpreter's lock.
+    What ``work`` raises there is raised here.
+
+    Args:
+        work: its arguments and results can be pickled; what else it changes stays in the copy,
+            but for memory that is shared (:func:`shared`).
+        count: of the copies.
+
+    Raises:
+        TemporaryError: the system gives no more processes, or has ended one.
+    """
+    made: list[tuple[int, Connection]] = []
+    free = SimpleQueue[Connection]()
+
+    def ask(piece: S) -> T:
+        connection = free.get()
+        try:
+            connection.send_bytes(_pickled(piece))
+            done, result = pickle.loads(connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise TemporaryError("one of the processes was ended; take fewer --threads") from error
+        finally:
+            free.put(connection)
+        if done:
+            return result
+        raise result
+
+    try:
+        for _ in range(count):
+            made.append(_forked(work, [connection for _, connection in made]))
+            free.put(made[-1][1])
+        yield ask
+    finally:
+        for process, _ in made:
+            os.kill(process, signal.SIGKILL)
+        for process, _ in made:
+            with suppress(ChildProcessError):
+                os.waitpid(process, 0)
+
+
+def possible() -> bool:
+    """Whether this process may be forked: no other of its threads may be within a library's lock,
+    which nobody would give back in the copy."""
+    others = [t for t in threading.enumerate() if t is not threading.current_thread()]
+    at_work = any(t is threading.main_thread() or t.name.startswith("neupol") for t in others)
+    return sys.platform == "linux" and not at_work
+
+
+def shared(values: Tensor) -> Tensor:
+    """The same values, on a CPU in memory that copies of this process write to as well."""
+    if values.device.type != "cpu" or not values.numel():
+        return values
+    try:
+        room = mmap.mmap(-1, values.nbytes)
+    except OSError as error:
+        raise MemoryError(f"{values.nbytes} bytes") from error
+    return torch.frombuffer(room, dtype=values.dtype).view(values.shape).copy_(values)
+
+
+def _forked(work: Callable[[S], T], others: list[Connection]) -> tuple[int, Connection]:
+    """A copy and the connection to it."""
+    # A signal just behind the fork would have the copy clean up what is not its own.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        here, there = Pipe()
+        process = os.fork()
+        if not process:
+            _serve(work, there, [here, *others])
+    except OSError as error:
+        raise TemporaryError(f"{error.strerror}; take fewer --threads") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    there.close()
+    return process, here
+
+
+def _serve(
+    work: Callable[[S], T], connection: Connection, others: Sequence[Connection]
+) -> NoReturn:
+    """Answers until nobody asks any more; ``others`` are this process's own ends, whose closing
+    would not be seen while a copy held them. Signals are answered by the process itself."""
+    try:
+        for other in others:
+            other.close()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        gc.freeze()  # to collect what was there before would copy every page of it
+        while True:
+            connection.send_bytes(_answer(work, pickle.loads(connection.recv_bytes())))
+    finally:
+        os._exit(0)
+
+
+def _answer(work: Callable[[S], T], piece: S) -> bytes:
+    try:
+        return _pickled((True, work(piece)))
+    except Exception as error:
+        return _error(error)
+
+
+def _error(error: Exception) -> bytes:
+    """An exception on its way; where it cannot go, what it says."""
+    trace = "".join(traceback.format_exception(error))
+    if not isinstance(error, NeupolError):
+        error.add_note(trace)  # which would end here
+    try:
+        content = _pickled((False, error))
+        pickle.loads(content)
+    except Exception:
+        content = _pickled((False, RuntimeError(trace)))
+    return content
+
+
+def _pickled(content: object) -> bytes:
+    """Tensors go as arrays: PyTorch's own way writes a file of each."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = copyreg.dispatch_table | {Tensor: _as_array}
+    pickler.dump(content)
+    return stream.getvalue()
+
+
+def _as_array(tensor: Tensor) -> tuple[Callable[[np.ndarray], Tensor], tuple[np.ndarray]]:
+    return torch.from_numpy, (tensor.numpy(),)
