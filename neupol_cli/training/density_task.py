@@ -76,14 +76,12 @@ class DensityTask:
         self.checked: Grids | None = None
         self.smoothness = request.smoothness
         self.units = {METRIC: "%", SPIN_METRIC: "%"}
+        valence = dataset.references.get("electrons", {})
         self.meta: dict[str, object] = {
             "targets": {"density": UNIT},
             "data": training_data(dataset, split["train"]),
             # What an atom of each element brings to the sum, for those who normalise it.
-            "valence": {
-                chemical_symbols[number]: count
-                for number, count in dataset.references.get("electrons", {}).items()
-            },
+            "valence": {chemical_symbols[number]: count for number, count in valence.items()},
         }
         if request.loss not in PENALTIES:
             raise UsageError(f"--loss is one of {', '.join(PENALTIES)}, not {request.loss!r}")
@@ -91,7 +89,7 @@ class DensityTask:
         if request.smoothness and smoothness(model) is None:
             raise UsageError("--smoothness needs a learned encoding: add --encoding learned")
         if model.promolecule is not None and request.start is None:
-            spherical_atoms.fit(self, request.seed)
+            spherical_atoms.fit(model, self.arrays, self.grids, self.train, valence, request.seed)
 
     def domain(self, check: Callable[[], None]) -> FactsRecord:
         """See `task.Task`."""

@@ -7,7 +7,6 @@ structure, so that an element that few structures have is about what it is by it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,33 +18,45 @@ from neupol_cli.models.density.images import fractional_bounds, periodic_images
 from neupol_cli.models.density.model import DensityModel, SphericalAtoms
 from neupol_cli.models.density.padded_edges import padded_edges
 from neupol_cli.models.nn.graph import Graph
-from neupol_cli.training.arrays import sent
-from neupol_cli.training.density_points import Draw
-
-if TYPE_CHECKING:
-    from neupol_cli.training.density_task import DensityTask
+from neupol_cli.training.arrays import Arrays, sent
+from neupol_cli.training.density_points import Draw, Grids
 
 POINTS, STRUCTURES = 2000, 256  # of each structure, and the most structures, of the fit
 NODES = 400  # distances from a free atom
 
 
 @torch.no_grad()
-def fit(task: DensityTask, seed: int) -> None:
-    """Fits the spherical atoms of a task's model to random points of its training set."""
-    model, device = task.model, task.grids.values.device
+def fit(
+    model: DensityModel,
+    arrays: Arrays,
+    grids: Grids,
+    train: Tensor,
+    valence: Mapping[int, float],
+    seed: int,
+) -> None:
+    """Fits a model's spherical atoms to random points of training structures.
+
+    Args:
+        model: has a promolecule.
+        arrays: the structures.
+        grids: their densities.
+        train: (N,) those to fit to, on the host.
+        valence: electrons that an atom of each element brings.
+        seed: of the points.
+    """
     assert model.promolecule is not None
+    device = grids.values.device
     generator = torch.Generator(device=device).manual_seed(seed)
-    order = torch.randperm(task.size, generator=generator, device=device).cpu()
+    order = torch.randperm(len(train), generator=generator, device=device).cpu()
     design, density = [], []
-    for some in task.train[order[:STRUCTURES]].split(16):
-        graph, _ = task.arrays.graph(some)
+    for some in train[order[:STRUCTURES]].split(16):
+        graph, _ = arrays.graph(some)
         chosen = sent(some, device)
-        rows, _ = Draw(task.grids, 0.0)(chosen, POINTS, generator)
-        design.append(_shells(model, graph, task.grids.points(chosen, rows)))
-        truth = task.grids.values[rows.reshape(-1)]
+        rows, _ = Draw(grids, 0.0)(chosen, POINTS, generator)
+        design.append(_shells(model, graph, grids.points(chosen, rows)))
+        truth = grids.values[rows.reshape(-1)]
         density.append(truth[:, 0] if truth.dim() == 2 else truth)
-    atoms = known(model.config.species, task.dataset.references.get("electrons", {}))
-    for column, atom in atoms.items():
+    for column, atom in known(model.config.species, valence).items():
         shells, values = _alone(model.promolecule, model.config.cutoff, atom, density[0])
         rows_of_atom = shells.new_zeros(len(shells), len(model.config.species), shells.shape[1])
         rows_of_atom[:, column] = shells
