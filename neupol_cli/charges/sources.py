@@ -219,7 +219,7 @@ def of_predicted(
     start = time.perf_counter()
     grid = options.choice.grid(atoms)
     tile_memory = check_size(grid, options.memory, point)
-    model = asked.model_for(atoms)
+    name, model = asked.chosen(atoms)
     model.check([atoms], [label])
     valence = measures.valence_of(model.header)
     known = measures.charges_of(atoms, valence) is not None
@@ -231,7 +231,7 @@ def of_predicted(
     domain = Domain.of(model.header)
     reasons = [] if domain is None else domain.doubts(atoms, Bonds.of(atoms), {})
     source = _source(label, volume, free, reasons, options, start)
-    return replace(source, model=asked.name_for(atoms))
+    return replace(source, model=name)
 
 
 def _source(

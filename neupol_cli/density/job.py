@@ -214,7 +214,7 @@ class Job:
         tile_memory = check_size(grid, self.options.memory, ITEMSIZE[self.options.dtype])
         reference = self._reference(grid, atoms)
         whole = self._is_whole(grid, atoms, label)
-        model = self.asked.model_for(atoms)
+        name, model = self.asked.chosen(atoms)
         model.check([atoms], [label])
         if self.options.spin and not model.config.spin:
             raise UsageError("--spin: this model's densities have no spin; the bundled spin's have")
@@ -230,7 +230,7 @@ class Job:
             predicted = predict(model, atoms, grid, tile_memory, tick, self.process_group)
         predicted = predicted.with_augmentation(occupancies)
         report = DensityReport.of(label, predicted, charges, expected)
-        report.model = self.asked.name_for(atoms)
+        report.model = name
         report.eps_mae_below_percent = model.uncertainty(predicted.features)
         report.around = around = AroundAtoms.of(model, predicted.features, atoms)
         if around is not None:

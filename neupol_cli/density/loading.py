@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from neupol_cli import registry
 from neupol_cli.devices import device_named, dtype_named
@@ -12,7 +13,6 @@ from neupol_cli.devices import device_named, dtype_named
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from neupol_cli.models.base import Header
     from neupol_cli.models.density.model import DensityModel
 
 AUTO = "auto"  # what ``-m`` calls the bundled model that suits a structure
@@ -33,18 +33,23 @@ class ModelChoice:
         """Whether each structure gets the model that suits it."""
         return self.name in (None, AUTO)
 
-    def name_for(self, atoms: Atoms) -> str:
-        """The model that is named, or the bundled one that suits a structure."""
-        return suited(atoms) if self.name is None or self.is_auto else self.name
-
-    def model_for(self, atoms: Atoms) -> DensityModel:
-        """That model, ready to predict; loaded once, with as many threads as were asked for.
+    def chosen(self, atoms: Atoms) -> Chosen:
+        """The model that is named, or the bundled one that suits a structure.
 
         Raises:
             UsageError: a model of another task, or a type of number that there is not.
             InputError: nothing has that name.
         """
-        name = self.name_for(atoms)
+        if self.name is not None and not self.is_auto:
+            return Chosen(self.name, self._once(self.name))
+        rivals = [Chosen(name, self._once(name)) for name in fitting(atoms)]
+        return rivals[0] if len(rivals) == 1 else min(rivals, key=lambda rival: rival.off(atoms))
+
+    def model_for(self, atoms: Atoms) -> DensityModel:
+        """That model alone."""
+        return self.chosen(atoms).model
+
+    def _once(self, name: str) -> DensityModel:
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -58,12 +63,32 @@ class ModelChoice:
         return registry.load_density(name, device, kind)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A bundled model of total densities."""
+class Chosen(NamedTuple):
+    """A model and what it is called."""
 
     name: str
-    header: Header
+    model: DensityModel
+
+    def off(self, atoms: Atoms) -> float:
+        """How far off it says that it may be, eps_mae in percent; anything if it does not say."""
+        bound = self.model.uncertainty(self.model.atom_features(atoms))
+        return math.inf if bound is None else bound
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A bundled model of total densities.
+
+    Attributes:
+        name: its name.
+        species: the elements that it knows.
+        molecules, periodic: whether its training structures were of this kind.
+    """
+
+    name: str
+    species: frozenset[int]
+    molecules: bool
+    periodic: bool
 
     @classmethod
     def all(cls) -> Iterator[Candidate]:
@@ -71,17 +96,19 @@ class Candidate:
         for name in registry.bundled():
             header = registry.bundled_header(name)
             if registry.entry(header["model"]).task == "density" and not header["config"]["spin"]:
-                yield cls(name, header)
-
-    def fit(self, atoms: Atoms) -> tuple[bool, bool]:
-        """How well it suits a structure: whether it knows all elements, and crystals or molecules
-        from its training; the greater the better."""
-        species, domain = cast(list[int], self.header["config"]["species"]), self.header["domain"]
-        learnt = domain["periodic"] if atoms.pbc.any() else domain["molecules"]
-        return set(species) >= set(atoms.numbers.tolist()), learnt
+                species, domain = cast(list[int], header["config"]["species"]), header["domain"]
+                yield cls(name, frozenset(species), domain["molecules"], domain["periodic"])
 
 
-def suited(atoms: Atoms) -> str:
-    """The bundled density model for a structure: one that knows its elements before all, and was
-    trained on crystals for a crystal, on molecules for a molecule."""
-    return max(Candidate.all(), key=lambda candidate: candidate.fit(atoms)).name
+def fitting(atoms: Atoms) -> list[str]:
+    """The bundled density models that a structure may get, one at least.
+
+    Of those that know all of its elements a molecule gets the first one trained on molecules. A
+    crystal may get any: of a crystal of molecules one of molecules may know more than one of
+    crystals, and which is less far off they say themselves.
+    """
+    every = list(Candidate.all())
+    able = [model for model in every if model.species >= set(atoms.numbers.tolist())] or every[:1]
+    if not atoms.pbc.any():
+        able = [model for model in able if model.molecules][:1] or able[:1]
+    return [model.name for model in able]

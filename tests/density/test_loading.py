@@ -9,42 +9,46 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from neupol_cli.density import loading
-from neupol_cli.density.loading import Candidate, ModelChoice, suited
+from neupol_cli.density.loading import AUTO, Candidate, Chosen, ModelChoice, fitting
 from tests import warm
 
-
-def candidate(name: str, species: list[int], periodic: bool) -> Candidate:
-    domain = {"molecules": not periodic, "periodic": periodic}
-    return Candidate(name, {"config": {"species": species}, "domain": domain})
-
-
-DENSITY, CRYSTAL = (
-    candidate("density", [1, 6, 8], False),
-    candidate("crystal", [1, 8, 11, 17], True),
-)
+DENSITY = Candidate("density", frozenset({1, 6, 8}), molecules=True, periodic=False)
+CRYSTAL = Candidate("crystal", frozenset({1, 8, 11, 17}), molecules=False, periodic=True)
+BOXED = Atoms("OH2", positions=molecule("H2O").positions, cell=[9] * 3, pbc=True)
 
 
-@pytest.mark.parametrize("order", [(DENSITY, CRYSTAL), (CRYSTAL, DENSITY)])
 @pytest.mark.parametrize(
-    ("atoms", "name"),
+    ("atoms", "names"),
     [
-        (molecule("H2O"), "density"),
-        (bulk("NaCl", "rocksalt", 5.64), "crystal"),
-        (Atoms("OH2", positions=molecule("H2O").positions, cell=[9] * 3, pbc=True), "crystal"),
-        (molecule("CH4"), "density"),
-        (bulk("C"), "density"),
-        (molecule("HCl"), "crystal"),
+        (molecule("H2O"), ["density"]),
+        (bulk("NaCl", "rocksalt", 5.64), ["crystal"]),
+        (BOXED, ["crystal", "density"]),
+        (molecule("CH4"), ["density"]),
+        (bulk("C"), ["density"]),
+        (molecule("HCl"), ["crystal"]),
+        (molecule("NH3"), ["crystal"]),
     ],
-    ids=["H2O", "NaCl", "H2O in a cell", "CH4", "diamond", "HCl"],
+    ids=["H2O", "NaCl", "H2O in a cell", "CH4", "diamond", "HCl", "nobody knows"],
 )  # fmt: skip
 def test_elements_come_before_what_a_model_was_trained_on(
-    monkeypatch: pytest.MonkeyPatch, order: tuple[Candidate, ...], atoms: Atoms, name: str
+    monkeypatch: pytest.MonkeyPatch, atoms: Atoms, names: list[str]
 ) -> None:
-    monkeypatch.setattr(Candidate, "all", classmethod(lambda cls: iter(order)))
-    assert suited(atoms) == name
-    assert ModelChoice().name_for(atoms) == ModelChoice(loading.AUTO).name_for(atoms) == name
-    assert ModelChoice("spin").name_for(atoms) == "spin"
+    monkeypatch.setattr(Candidate, "all", classmethod(lambda cls: iter((CRYSTAL, DENSITY))))
+    assert fitting(atoms) == names
+
+
+@pytest.mark.parametrize(("bounds", "name"), [((2.0, 9.0), "density"), ((9.0, 2.0), "crystal")])
+def test_of_two_the_one_that_is_less_far_off_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, bounds: tuple[float, float], name: str
+) -> None:
+    monkeypatch.setattr(Candidate, "all", classmethod(lambda cls: iter((CRYSTAL, DENSITY))))
+    monkeypatch.setattr(ModelChoice, "_load", lambda self, name: name)
+    off = dict(zip(("density", "crystal"), bounds, strict=True))
+    monkeypatch.setattr(Chosen, "off", lambda self, atoms: off[self.name])
+    for asked in (ModelChoice(), ModelChoice(AUTO)):
+        assert asked.chosen(BOXED).name == name
+        assert asked.chosen(bulk("NaCl", "rocksalt", 5.64)).name == "crystal"
+    assert ModelChoice("spin").chosen(BOXED) == ("spin", "spin")
 
 
 def test_models_of_total_densities_are_candidates() -> None:
