@@ -103,12 +103,14 @@ class Candidate:
 def fitting(atoms: Atoms) -> list[str]:
     """The bundled density models that a structure may get, one at least.
 
-    Of those that know all of its elements a molecule gets the first one trained on molecules. A
-    crystal may get any: of a crystal of molecules one of molecules may know more than one of
-    crystals, and which is less far off they say themselves.
+    A molecule gets the first one of molecules that knows its elements; where none does, the first
+    of them will refuse it: one of crystals is farther off than free atoms would be. A crystal may
+    get any that knows its elements: of a crystal of molecules one of molecules may know more than
+    one of crystals, and which is less far off they say themselves.
     """
-    every = list(Candidate.all())
-    able = [model for model in every if model.species >= set(atoms.numbers.tolist())] or every[:1]
+    models = list(Candidate.all())
     if not atoms.pbc.any():
-        able = [model for model in able if model.molecules][:1] or able[:1]
-    return [model.name for model in able]
+        models = [model for model in models if model.molecules]
+    able = [model.name for model in models if model.species >= set(atoms.numbers.tolist())]
+    usual = max(models, key=lambda model: model.periodic == atoms.pbc.any()).name
+    return able[: None if atoms.pbc.any() else 1] or [usual]

@@ -25,10 +25,10 @@ BOXED = Atoms("OH2", positions=molecule("H2O").positions, cell=[9] * 3, pbc=True
         (BOXED, ["crystal", "density"]),
         (molecule("CH4"), ["density"]),
         (bulk("C"), ["density"]),
-        (molecule("HCl"), ["crystal"]),
-        (molecule("NH3"), ["crystal"]),
+        (molecule("HCl"), ["density"]),
+        (bulk("Au"), ["crystal"]),
     ],
-    ids=["H2O", "NaCl", "H2O in a cell", "CH4", "diamond", "HCl", "nobody knows"],
+    ids=["H2O", "NaCl", "H2O in a cell", "CH4", "diamond", "HCl", "gold"],
 )  # fmt: skip
 def test_elements_come_before_what_a_model_was_trained_on(
     monkeypatch: pytest.MonkeyPatch, atoms: Atoms, names: list[str]
