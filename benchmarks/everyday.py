@@ -105,21 +105,26 @@ def sdf(folder: Path) -> None:
     ]
     with (folder / "out.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    for found in (infos, infos_of_json, rows):
-        assert [(i["ID"], float(i["logP"]), i["comment"]) for i in found] == wanted
     with h5py.File(folder / "out.h5") as file:
-        assert len(file["targets/U0"]) == count
-    print(f"- SDF: {count} records; ID, logP and title in extxyz, CSV and JSON, in order")
+        infos_of_hdf5 = [json.loads(line) for line in file["info"][()].tobytes().splitlines()]
+    lines = neupol("predict", path).stdout.splitlines()
+    table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    infos_of_table = [json.loads(row["info"]) for row in table]
+    for found in (infos, infos_of_json, rows, infos_of_hdf5, infos_of_table):
+        assert [(i["ID"], float(i["logP"]), i["comment"]) for i in found] == wanted
+    print(f"- SDF: {count} records; ID, logP and title in extended xyz, JSON, CSV, HDF5 and "
+          "tab-separated lines, in order")  # fmt: skip
 
 
 def again(folder: Path) -> None:
     """Outputs made again from what they say of themselves."""
     outputs = [f"out.{ending}" for ending in ("extxyz", "csv", "h5")]
-    outputs += ["conformers.extxyz", "ethanol.cube"]
-    neupol("predict", "OCCO", "CCO", "--conformers", 10, "-o", outputs[-2], cwd=folder)
-    # In the folder, since a cube has no room for a command line with long paths.
+    outputs += ["conformers.extxyz", "ethanol.cube", "long.cube"]
+    neupol("predict", "OCCO", "CCO", "--conformers", 10, "-o", outputs[-3], cwd=folder)
     shutil.copy(EXAMPLE, folder)
-    neupol("density", EXAMPLE.name, "--spacing", 0.4, "-o", outputs[-1], cwd=folder)
+    neupol("density", EXAMPLE.name, "--spacing", 0.4, "-o", outputs[-2], cwd=folder)
+    neupol("density", EXAMPLE, "--spacing", 0.4, "-o", folder / outputs[-1], cwd=folder)
+    assert (folder / "long.cube.provenance").is_file()  # a command line with long paths
     for output in outputs:
         neupol("rerun", output, cwd=folder)
     names = ", ".join(f"`{output}`" for output in outputs)
@@ -185,7 +190,7 @@ def dynamics(minimum: Path, model: Path, folder: Path, femtoseconds: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--femtoseconds", type=int, default=1000, help="of dynamics")
+    parser.add_argument("--femtoseconds", type=int, default=10_000, help="of dynamics")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -24,7 +24,7 @@ from ase import Atoms
 
 from neupol_cli import registry
 from neupol_cli.errors import InputError
-from neupol_cli.io import hdf5, structures
+from neupol_cli.io import hdf5, said, structures
 from neupol_cli.models.property import UNCERTAINTY
 
 TARGETS = ("U0", "homo", "lumo", "mu", "alpha", "zpve")
@@ -53,7 +53,7 @@ def built(words: list[str]) -> Iterator[tuple[int, Atoms]]:
 
 
 def is_settled(atoms: Atoms) -> bool:
-    return not any("stereoisomers" in doubt for doubt in atoms.info.get(structures.DOUBTS, ()))
+    return not any("stereoisomers" in doubt for doubt in atoms.info.get(said.DOUBTS, ()))
 
 
 def main() -> None:

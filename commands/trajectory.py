@@ -172,11 +172,13 @@ def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iter
 def _print(trajectory: Trajectory, as_json: bool) -> None:
     import json
 
+    from neupol_cli.io import said
     from neupol_cli.trajectory.measures import report
 
     values = report(trajectory)
     if as_json:
-        typer.echo(json.dumps(provenance.stamped(values)))
+        info = said.item(said.of(trajectory.atoms))
+        typer.echo(json.dumps(provenance.stamped({**values, **info})))
         return
     from neupol_cli.console import stdout
     from neupol_cli.trajectory.tables import tables

@@ -236,6 +236,16 @@ def title(words: str) -> str:
     return whole[: WIDTH - len(CUT)] + CUT
 
 
+def has_room(words: str) -> bool:
+    """Whether a title has the whole command line."""
+    return not title(words).endswith(CUT)
+
+
+def beside(path: Path) -> Path:
+    """Where the record of a file is that has no room for it."""
+    return path.with_name(f"{path.name}.{KEY}")
+
+
 def with_sums(line: str) -> str:
     """A line with the first digits of the checksums of all models and of all inputs behind it, and
     what they are of where `WIDTH` has room for that."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 from neupol_cli import __version__, app, registry
@@ -15,6 +17,13 @@ def test_every_command_and_bundled_model_is_named() -> None:
         assert f"neupol {name}" in README
     for name in registry.bundled():
         assert f"`{name}`" in README
+
+
+def test_every_extra_is_in_the_table_of_the_start() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    start = (ROOT / "docs" / "start.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", start, re.M)
+    assert sorted(rows) == sorted(project["optional-dependencies"])
 
 
 def test_the_changelog_knows_this_version() -> None:

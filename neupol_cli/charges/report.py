@@ -12,7 +12,7 @@ import numpy as np
 from neupol_cli.charges.free_atoms import FreeAtom
 from neupol_cli.charges.mbis import Shells
 from neupol_cli.charges.sharing import Moments
-from neupol_cli.io import structures
+from neupol_cli.io import said, structures
 from neupol_cli.io.hdf5 import Target
 from neupol_cli.text import printable
 
@@ -149,6 +149,7 @@ class ChargesReport:
             "elements": self.frame.get_chemical_symbols(),
             "schemes": {name: scheme.as_json() for name, scheme in self.schemes.items()},
             "doubts": list(self.doubts),
+            **said.item(said.of(self.frame)),
         }
 
     def lines(self) -> Iterator[str]:
@@ -204,4 +205,5 @@ def write(path: Path, reports: Sequence[ChargesReport]) -> None:
         }
         for report in reports
     ]
-    structures.write(path, [report.frame for report in reports], results)
+    frames = [said.named(report.structure, report.frame) for report in reports]
+    structures.write(path, frames, results)

@@ -24,7 +24,7 @@ from ase import Atoms
 from neupol_cli import provenance
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import hdf5, soundness, volumetric
+from neupol_cli.io import hdf5, said, soundness, volumetric
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.files import reported
 from neupol_cli.io.volumetric import Volume, guesses, plausible
@@ -234,7 +234,7 @@ class Collector:
         values = channels(volume, self.writer.spin)
         identity = self._identity(name) if identity is None else identity
         grid = volume.grid
-        self.writer.add(volume.atoms, values, grid.origin, grid.step, identity)
+        self.writer.add(said.named(name, volume.atoms), values, grid.origin, grid.step, identity)
         self.identities.add(identity)
         self.frames.append(volume.atoms)
         self.electrons.append(electrons)

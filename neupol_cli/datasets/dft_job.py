@@ -22,7 +22,7 @@ from ase.data import chemical_symbols
 from neupol_cli.datasets import density, splits
 from neupol_cli.datasets.solution import Engine, Killed, NotConverged, OutOfTime, Solution
 from neupol_cli.errors import InputError, NeupolError
-from neupol_cli.io import hdf5, soundness, volumetric
+from neupol_cli.io import hdf5, said, soundness, volumetric
 from neupol_cli.io.charges import multiplicity, total_charge
 from neupol_cli.io.density_writer import DensityWriter
 from neupol_cli.io.files import atomic, placed, write_json
@@ -234,7 +234,7 @@ def _densities(frames: Iterable[tuple[str, Atoms]], output: Path, job: Job) -> d
         def add(label: str, solution: Solution) -> None:
             assert solution.volume is not None  # it was asked for
             told = {"electrons": solution.electrons, **solution.labels}
-            volume = replace(solution.volume, notes=told)
+            volume = replace(solution.volume, atoms=_with_info(solution), notes=told)
             collector.add(label, volume, identity=collector.report.read)
 
         job.run(frames, add)
@@ -243,13 +243,21 @@ def _densities(frames: Iterable[tuple[str, Atoms]], output: Path, job: Job) -> d
         return collector.finish(job.choices.counts, job.choices.seed, job.valence, references)
 
 
+def _with_info(solution: Solution) -> Atoms:
+    """The atoms of a solution's density, with what the structure's file says."""
+    assert solution.volume is not None
+    atoms = solution.volume.atoms.copy()
+    atoms.info |= solution.atoms.info
+    return atoms
+
+
 def _labels(frames: Iterable[tuple[str, Atoms]], output: Path, job: Job) -> density.Report:
     """A file of labelled structures, as `neupol data xyz` makes them."""
     done: list[Solution] = []
 
     def add(label: str, solution: Solution) -> None:
         soundness.check(solution.atoms, label)
-        done.append(solution)
+        done.append(replace(solution, atoms=said.named(label, solution.atoms)))
 
     with atomic(output) as unfinished:
         job.run(frames, add)

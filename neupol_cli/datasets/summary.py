@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from neupol_cli.io.hdf5 import Dataset, Target, length_unit
+from neupol_cli.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,12 +62,14 @@ class Summary(TypedDict):
     targets: dict[str, TargetSummary]
     references: dict[str, Reference]
     splits: dict[str, dict[str, int]]
+    info: list[str]
     fingerprint: str
     density: NotRequired[Grids]
 
 
 def summary(dataset: Dataset) -> Summary:
-    """Kind, source, counts, elements, targets with unit and range, references and splits."""
+    """Kind, source, counts, elements, targets with unit and range, references, splits, and names
+    of what is known of structures besides."""
     contents: Summary = {
         "kind": dataset.kind,
         "source": dataset.source,
@@ -82,6 +85,7 @@ def summary(dataset: Dataset) -> Summary:
             name: {part: len(split[part]) for part in ("train", "valid", "test") if part in split}
             for name, split in dataset.splits.items()
         },
+        "info": list(dict.fromkeys(name for info in dataset.info for name in info)),
         "fingerprint": dataset.fingerprint,
     }
     if dataset.density is not None:
@@ -149,6 +153,8 @@ def _facts(title: str, contents: Summary) -> Table:
         grid = contents["density"]
         spin = "total and spin" if grid["spin"] else "total"
         table.add_row("density", f"{grid['points']:,} points, {spin}, {grid['unit']}")
+    if contents["info"]:
+        table.add_row("info", printable(", ".join(contents["info"])))
     table.add_row("fingerprint", contents["fingerprint"][:16])
     return table
 

@@ -17,7 +17,7 @@ from ase import Atoms
 
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import structures, units
+from neupol_cli.io import said, structures, units
 from neupol_cli.io.hdf5 import Dataset, Target, from_atoms
 from neupol_cli.io.structure_formats.frame import AS_WRITTEN, Reading
 from neupol_cli.progress import Tick
@@ -72,12 +72,19 @@ def read(
     frames += others
     targets = {name: _target(frames, key, unit) for name, (key, unit) in labels.items()}
     return from_atoms(
-        [atoms for _, atoms in frames],
+        [_unlabelled(said.named(*frame), keys) for frame in frames],
         "structures",
         printable(", ".join(Path(source).name for source in (*sources, *test))),
         targets=targets,
         splits={"default": splits.with_test(own, len(frames), counts, seed)},
     )
+
+
+def _unlabelled(atoms: Atoms, keys: Sequence[str]) -> Atoms:
+    """The same without what is a label now, in the info that stays."""
+    for key in keys:
+        atoms.info.pop(key, None)
+    return atoms
 
 
 def _counted(frames: Iterator[tuple[str, Atoms]], tick: Tick) -> Iterator[tuple[str, Atoms]]:

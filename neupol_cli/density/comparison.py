@@ -16,7 +16,7 @@ from neupol_cli.density.analysis import angular_variation
 from neupol_cli.density.parts import AtomParts, parts, parts_if_known
 from neupol_cli.density.radial import RadialProfile
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import volumetric
+from neupol_cli.io import said, volumetric
 from neupol_cli.io.files import checked_target
 from neupol_cli.io.volumetric import Entry, Volume, guesses
 from neupol_cli.text import printable
@@ -59,6 +59,7 @@ class ComparedDensity:
     atoms: AtomParts | None = None
     output: str | None = None
     plot: str | None = None
+    info: said.Info | None = None  # what the file says of the structure
 
     @classmethod
     def of(cls, entry: Entry) -> ComparedDensity:
@@ -75,6 +76,7 @@ class ComparedDensity:
             lowest=float(volume.values.min()),
             highest=float(volume.values.max()),
             zeta=angular_variation(volume),
+            info=said.of(volume.atoms) or None,
         )
 
     def as_json(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ import numpy as np
 from neupol_cli.density import descriptor
 from neupol_cli.density.on_grid import GridChoice, check_size
 from neupol_cli.errors import DivergedError, UsageError
-from neupol_cli.io import structures, volumetric
+from neupol_cli.io import said, structures, volumetric
 from neupol_cli.io.volumetric import Volume
 from neupol_cli.progress import counted
 
@@ -33,10 +33,12 @@ class DescriptorReport:
     highest: float
     seconds: float
     output: list[str]
+    info: said.Info
 
     def as_json(self) -> dict[str, object]:
-        """All of them."""
-        return dict(vars(self))
+        """All of them, with what the structure's file says of it."""
+        numbers = {name: value for name, value in vars(self).items() if name != "info"}
+        return numbers | said.item(self.info)
 
     def line(self) -> str:
         """For people."""
@@ -95,6 +97,7 @@ def describe(
         highest=max(float(table.max()) for table in tables),
         seconds=time.perf_counter() - start,
         output=outputs,
+        info=said.of(atoms),
     )
 
 

@@ -19,7 +19,7 @@ from neupol_cli.domain import doubts
 from neupol_cli.domain.bonds import Bonds
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError, NeupolError, UsageError
-from neupol_cli.io import structures, volumetric
+from neupol_cli.io import said, structures, volumetric
 from neupol_cli.io.charges import total_charge
 from neupol_cli.io.volumetric import Grid, Volume, coverage
 from neupol_cli.io.volumetric.grid import ATOM_UNCERTAINTY
@@ -248,7 +248,7 @@ class Job:
     ) -> list[str] | None:
         """Reasons not to trust the density; None where there are none and the model does not know
         its domain."""
-        left_open = list(atoms.info.get(structures.DOUBTS, ()))
+        left_open = list(atoms.info.get(said.DOUBTS, ()))
         if domain is None:
             return left_open or None
         return [
@@ -324,6 +324,7 @@ class Job:
 
     def _write(self, name: str, volume: Volume, label: str) -> None:
         """Into a file of its own, or into the one that holds every structure."""
+        volume = replace(volume, atoms=said.named(label, volume.atoms))
         volumetric_format = volumetric.written_as(name)
         if volumetric_format.open_writer is not None and name == self.options.output:
             if self._writer is None:

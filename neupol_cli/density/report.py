@@ -10,7 +10,7 @@ import numpy as np
 from neupol_cli.density import measures
 from neupol_cli.density.around_atoms import AroundAtoms
 from neupol_cli.density.on_grid import Predicted
-from neupol_cli.io import volumetric
+from neupol_cli.io import said, volumetric
 from neupol_cli.io.volumetric import Volume
 from neupol_cli.text import printable
 
@@ -48,6 +48,7 @@ class DensityReport:
     spin: str | None = None
     plot: str | None = None
     doubts: list[str] | None = None
+    info: said.Info | None = None  # what the structure's file says of it
     seconds: float = 0.0
 
     @classmethod
@@ -75,6 +76,7 @@ class DensityReport:
             probes_per_second=grid.size / predicted.probe_seconds,
             electrons_sum=volume.electrons,
             electrons_expected=expected,
+            info=said.of(volume.atoms) or None,
         )
         report._add_moments(volume, charges, expected)
         return report

@@ -6,6 +6,7 @@ Each is a few words for a line on stderr; none at all is what an answer wants.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,11 +157,19 @@ def _out_of_range(facts: Facts, atoms: Atoms, values: Mapping[str, float]) -> It
         if name not in facts.ranges:
             continue
         low, high = facts.ranges[name]
-        scale = len(atoms) if target(name).extensive else 1
+        extensive = target(name).extensive
+        number = value / len(atoms) if extensive else value
         margin = WIDER * (high - low)
-        if not low - margin <= value / scale <= high + margin:
-            whole = f"{name} = {value:.4g} is outside of what training structures had"
-            yield f"{whole} ({low:.4g} to {high:.4g}{' an atom' if scale > 1 else ''})"
+        if not low - margin <= number <= high + margin:
+            places = _places(high - low)
+            shown = f"{name} = {number:.{places}f}{' an atom' if extensive else ''}"
+            had = f"{low:.{places}f} to {high:.{places}f}"
+            yield f"{shown} is outside of what training structures had ({had})"
+
+
+def _places(width: float) -> int:
+    """So many decimals that hundredths of a range are seen."""
+    return max(0, 2 - math.floor(math.log10(width))) if width > 0 else 4
 
 
 def of_forces(forces: np.ndarray, unit: str) -> list[str]:

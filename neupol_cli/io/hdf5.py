@@ -1,6 +1,7 @@
 """Datasets in HDF5: ragged arrays, flat and contiguous, so that an epoch is slicing, not parsing.
 
     /numbers [A]  /positions [A,3]  /offsets [N+1]  /cell [N,3,3]  /pbc [N,3]  /ids [N]
+    /info [B]                         UTF-8: a line of JSON a structure, what its file says of it
     /targets/NAME [N] | [A] | [A,3] | [N,3,3]   with ``unit`` and ``per`` (structure or atom)
     /references/NAME [119]            energy of a free atom by atomic number, NaN where unknown
     /splits/NAME/{train,valid,test}   indices of structures
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli.errors import InputError
-from neupol_cli.io import hdf5_file
+from neupol_cli.io import hdf5_file, said
 from neupol_cli.io.charges import STATED, electrons, lowest, state
 from neupol_cli.io.density_dataset import Density
 from neupol_cli.io.files import atomic
@@ -60,6 +61,7 @@ class Dataset:
     references: dict[str, dict[int, float]] = field(default_factory=dict)  # in the target's unit
     source: str = ""  # where the data come from, for people
     ids: np.ndarray | None = None  # (N,) int64 numbers of the structures in their source
+    info: Sequence[said.Info] = ()  # of each structure, or of none
     density: Density | None = None
 
     @property
@@ -78,18 +80,25 @@ class Dataset:
         return [int(number) for number in np.unique(self.numbers)]
 
     def atoms(self, index: int) -> ase.Atoms:
-        """Structure ``index`` without labels but for the charge and multiplicity it stated."""
+        """Structure ``index`` without labels but for the charge and multiplicity it stated, with
+        its info."""
         from ase import Atoms
 
         rows = slice(self.offsets[index], self.offsets[index + 1])
         cell = None if self.cell is None else self.cell[index]
         pbc = None if self.pbc is None else self.pbc[index]
         atoms = Atoms(self.numbers[rows], self.positions[rows], cell=cell, pbc=pbc)
+        atoms.info |= self.info_of(index)
         for name in STATED:
             label = self.targets.get(name)
             if label is not None and label.per == "structure" and label.values.ndim == 1:
                 atoms.info[name] = float(label.values[index])
         return atoms
+
+    def info_of(self, index: int) -> dict[str, object]:
+        """What is known of structure ``index`` besides: its id and its info."""
+        identity = {} if self.ids is None else {"id": int(self.ids[index])}
+        return identity | dict(self.info[index] if self.info else {})
 
     def elements_of(self, indices: np.ndarray) -> list[int]:
         """Atomic numbers that occur in some structures, ascending."""
@@ -99,7 +108,8 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the content: structures, targets, units, references and splits."""
+        """SHA-256 of the content: structures, targets, units, references and splits; names and the
+        like, which nothing is learnt from, do not count."""
         state = hashlib.sha256(self.kind.encode())
         for name, values, labels in sorted(_content(self), key=lambda item: item[0]):
             state.update(hdf5_file.digest(name, values, labels).encode())
@@ -153,9 +163,10 @@ def from_atoms(
     splits: dict[str, dict[str, np.ndarray]] | None = None,
 ) -> Dataset:
     """A dataset of checked structures; cells are kept if any structure is periodic, charges and
-    multiplicities if any structure has an unusual one."""
+    multiplicities if any structure has an unusual one, info if any structure has some."""
     counts = [len(atoms) for atoms in frames]
     periodic = any(atoms.pbc.any() for atoms in frames)
+    info = [said.of(atoms) for atoms in frames]
     return Dataset(
         kind,
         numbers=np.concatenate([atoms.numbers for atoms in frames]).astype(np.int64),
@@ -167,6 +178,7 @@ def from_atoms(
         splits=splits or {},
         source=source,
         ids=None if ids is None else np.asarray(ids, np.int64),
+        info=info if any(info) else (),
     )
 
 
@@ -213,6 +225,8 @@ def put_dataset(file: h5py.File, dataset: Dataset, single: bool = False) -> None
         if name == "/positions" and single:
             values = _single(values)
         hdf5_file.put(file, name, values, **labels)
+    if dataset.info:
+        hdf5_file.put(file, "/info", said.lines(dataset.info))
 
 
 def _single(positions: np.ndarray) -> np.ndarray:
@@ -253,7 +267,12 @@ def _get_dataset(file: h5py.File) -> Dataset:
         references={name: _get_references(file, name) for name in file.get("references", ())},
         source=str(file.attrs["source"]),
         ids=hdf5_file.get(file, "/ids", "int64", (size,)) if "ids" in file else None,
+        info=_get_info(file) if "info" in file else (),
     )
+
+
+def _get_info(file: h5py.File) -> Sequence[said.Info]:
+    return said.from_lines(hdf5_file.get(file, "/info", "uint8", (None,)))
 
 
 def _get_target(file: h5py.File, name: str) -> Target:
@@ -285,6 +304,10 @@ def validate(dataset: Dataset, path: str) -> None:
         raise InputError(f"{path}: /positions are not {atoms} finite positions")
     if (dataset.cell is None) != (dataset.pbc is None):
         raise InputError(f"{path}: /cell and /pbc come together or not at all")
+    if len(dataset.info) not in (0, dataset.size):
+        raise InputError(
+            f"{path}: /info has {len(dataset.info)} lines for {dataset.size} structures"
+        )
     for name, target in dataset.targets.items():
         _validate_target(dataset, name, target, path)
     for name in dataset.references:

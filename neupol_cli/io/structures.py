@@ -18,11 +18,12 @@ import numpy as np
 
 from neupol_cli import provenance
 from neupol_cli.errors import InputError, StorageError, UsageError
-from neupol_cli.io import hdf5, units
+from neupol_cli.io import hdf5, said, units
 from neupol_cli.io.compressed import LENIENT, open_text
 from neupol_cli.io.files import atomic
 from neupol_cli.io.soundness import check
 from neupol_cli.io.structure_formats import (
+    comment,
     detection,
     ending,
     foreign,
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
     from neupol_cli.io.hdf5 import Target
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # what every HDF5 file begins with
-# In a structure's info, never in a file:
-DOUBTS = "doubts of the reading"
-CONFORMERS = "conformers of the reading"
 
 Report = Callable[[InputError], None]
 
@@ -73,8 +71,8 @@ def read(
     the SMILES, made printable, or ``name#k`` with k from 0 where there are several. ``on_error``:
     ``fail`` raises the first InputError, ``skip`` hands it to ``report`` and goes on. ``reading``:
     what the user says of the files. ``doubts_told``: whether what a source leaves open is said
-    here, on stderr; else it is in the structure's info under DOUBTS, for who says it. Conformers,
-    where ``reading`` asks for them, are there under CONFORMERS.
+    here, on stderr; else it is in the structure's info under ``said.DOUBTS``, for who says it.
+    Conformers, where ``reading`` asks for them, are there under ``said.CONFORMERS``.
 
     Raises:
         UsageError: conformers of a source that is no SMILES, whatever ``on_error``.
@@ -161,7 +159,7 @@ def _keep_conformers(frame: Frame, name: str, reading: Reading) -> None:
         raise UsageError(
             f"{name}: has geometries of its own; --conformers makes those of SMILES, leave it out"
         )
-    frame.atoms.info[CONFORMERS] = frame.conformers
+    frame.atoms.info[said.CONFORMERS] = frame.conformers
 
 
 def _doubt(atoms: Atoms, label: str, doubts: tuple[str, ...], told: bool) -> None:
@@ -169,7 +167,7 @@ def _doubt(atoms: Atoms, label: str, doubts: tuple[str, ...], told: bool) -> Non
     if doubts and told:
         print(f"neupol: {label}: doubtful: {'; '.join(doubts)}", file=sys.stderr)
     elif doubts:
-        atoms.info[DOUBTS] = doubts
+        atoms.info[said.DOUBTS] = doubts
 
 
 def _frames(source: str | Path, stdin: TextIO | None, reading: Reading) -> Iterator[Frame]:
@@ -293,7 +291,7 @@ def write(
 def annotated(atoms: Atoms, results: Mapping[str, Target]) -> Atoms:
     """A copy with results as :func:`write` names them."""
     image = atoms.copy()
-    image.info.pop(DOUBTS, None)
+    image.info.pop(said.DOUBTS, None)
     for name, target in results.items():
         key = f"{name}_{units.suffix(target.unit)}"
         if target.per == "atom":
@@ -301,4 +299,5 @@ def annotated(atoms: Atoms, results: Mapping[str, Target]) -> Atoms:
         else:
             values = np.asarray(target.values)
             image.info[key] = float(values) if values.ndim == 0 else values
+    image.info = comment.writable(image.info)
     return image

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neupol_cli.io import said
 from neupol_cli.io.units import HARTREE, KCALMOL
 from neupol_cli.potential.multipoles import Multipoles
 from neupol_cli.potential.surface import LEVEL, Extremum, SurfacePotential
@@ -100,7 +101,8 @@ class PotentialReport:
             values["output"] = self.output
         if self.plot is not None:
             values["plot"] = self.plot
-        return values | {"doubts": list(self.doubts), "seconds": self.seconds}
+        values |= {"doubts": list(self.doubts), "seconds": self.seconds}
+        return values | said.item(said.of(self.frame))
 
     def lines(self) -> Iterator[str]:
         """For people, above the tables."""

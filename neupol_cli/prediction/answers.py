@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, tee
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +42,11 @@ def table(predictions: Predictions) -> None:
     if sys.stdout.isatty():
         _aligned(list(predictions))
         return
-    rows = _rows(predictions)
-    for row in rows:
-        print("\t".join(row), flush=True)
+    shown, kept = tee(predictions)
+    rows = _rows(shown)
+    print("\t".join([*next(rows), "info"]), flush=True)
+    for row, prediction in zip(rows, kept, strict=True):
+        print("\t".join([*row, said.text(said.of(prediction.atoms))]), flush=True)
 
 
 def _rows(predictions: Predictions) -> Iterator[list[str]]:
@@ -146,7 +148,7 @@ def csv_file(path: Path, predictions: Predictions) -> None:
     of their structures, the last one where the answers come from."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    infos: list[dict[str, object]] = []
+    infos: list[said.Info] = []
 
     def noted() -> Predictions:
         for prediction in predictions:
@@ -154,24 +156,9 @@ def csv_file(path: Path, predictions: Predictions) -> None:
             yield prediction
 
     rows = list(_rows(noted()))  # first, so that the record has all that was read
-    writer.writerows(provenance.in_column(_with_info(rows, infos)))
+    writer.writerows(provenance.in_column(said.with_columns(rows, infos)))
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
-
-
-def _with_info(rows: list[list[str]], infos: list[dict[str, object]]) -> list[list[str]]:
-    """A header and rows, with columns for all that is said of any structure; of a name that the
-    header has already, ``NAME (input)``."""
-    heads = rows[0]
-    names = list(dict.fromkeys(name for info in infos for name in info))
-    taken = {*heads, provenance.KEY}
-    columns = [f"{name} (input)" if name in taken else name for name in names]
-    cells = [[_cell(info[name]) if name in info else "" for name in names] for info in infos]
-    return [[*heads, *columns], *(row + more for row, more in zip(rows[1:], cells, strict=True))]
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def xyz_file(path: Path, predictions: Predictions) -> None:
@@ -180,7 +167,8 @@ def xyz_file(path: Path, predictions: Predictions) -> None:
     for prediction in everything:
         if prediction.ensemble:
             prediction.atoms.info["conformers_weighted_by"] = prediction.ensemble.weighted_by
-    structures.write(path, [p.atoms for p in everything], [p.targets() for p in everything])
+    frames = [said.named(p.label, p.atoms) for p in everything]
+    structures.write(path, frames, [p.targets() for p in everything])
 
 
 def hdf5_file(path: Path, predictions: Predictions) -> None:
@@ -190,7 +178,7 @@ def hdf5_file(path: Path, predictions: Predictions) -> None:
     # Not every structure has doubts where no model knows its domain.
     names = [name for name in rows[0] if all(name in row for row in rows)]
     targets = {name: _gathered([row[name] for row in rows]) for name in names}
-    frames = [p.atoms for p in everything]
+    frames = [said.named(p.label, p.atoms) for p in everything]
     dataset = hdf5.from_atoms(frames, "structures", _source(everything), targets=targets)
     hdf5.write(path, dataset)
 

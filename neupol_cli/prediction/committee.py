@@ -18,7 +18,6 @@ from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import InputError
 from neupol_cli.io import said
 from neupol_cli.io.hdf5 import Target
-from neupol_cli.io.structures import DOUBTS
 from neupol_cli.models.property import UNCERTAINTY
 from neupol_cli.models.workers import in_order
 from neupol_cli.prediction.columns import Answers, Columns, combined
@@ -78,7 +77,6 @@ class Prediction:
             properties[name] |= _interval(name, self.values[name].values, half)
         for name, spread in self._conformer_spreads().items():
             properties[name]["conformer_spread"] = spread
-        info = said.of(self.atoms)
         derivatives = {name: _record(target) for name, target in self._derivatives().items()}
         for name, of_atoms in self._of_forces().items():
             derivatives[FORCES][name] = of_atoms.values.tolist()
@@ -90,7 +88,7 @@ class Prediction:
             **derivatives,
             **({} if self.ensemble is None else {"conformers": self.ensemble.record()}),
             **({} if self.doubts is None else {"doubts": list(self.doubts)}),
-            **({"info": info} if info else {}),
+            **said.item(said.of(self.atoms)),
         }
 
     def targets(self) -> dict[str, Target]:
@@ -206,7 +204,7 @@ class Committee:
     def _doubts(self, named: Named, numbers: dict[str, float], forces: np.ndarray | None) -> Doubts:
         """Reasons not to trust a structure's numbers, and the forces (n, 3) where there are any."""
         label, atoms = named
-        reasons = list(atoms.info.get(DOUBTS, ()))
+        reasons = list(atoms.info.get(said.DOUBTS, ()))
         if not self.domains:
             return tuple(reasons) or None
         bonds = Bonds.of(atoms)

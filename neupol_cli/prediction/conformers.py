@@ -25,8 +25,8 @@ from ase import Atoms
 
 from neupol_cli.io import units
 from neupol_cli.io.hdf5 import Target
+from neupol_cli.io.said import CONFORMERS
 from neupol_cli.io.structure_formats.embedding import Conformers
-from neupol_cli.io.structures import CONFORMERS
 from neupol_cli.prediction.committee import Prediction
 from neupol_cli.prediction.ensemble import TEMPERATURE, Ensemble, boltzmann
 from neupol_cli.targets import ENERGIES, target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 from neupol_cli import provenance
 from neupol_cli.datasets import splits
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import hdf5, structures
+from neupol_cli.io import hdf5, said, structures
 from neupol_cli.io.hdf5 import Dataset, Target
 from neupol_cli.prediction.committee import Committee, Prediction
 from neupol_cli.progress import Tick, counted
@@ -33,6 +33,7 @@ class Compared:
         file: the dataset's.
         split: train, valid, test, rest; empty where the file has no partition.
         label, unit: what is compared.
+        info_of: of a structure by its number, what is known of it besides.
         predicted, reference: (n,) predictions and labels; three a vector or force.
         spread: (n,) the committee's standard deviation, or (n / 3,) of vectors and forces; empty
             for one model.
@@ -45,6 +46,7 @@ class Compared:
     split: str
     label: str
     unit: str
+    info_of: Callable[[int], said.Info]
     predicted: np.ndarray
     reference: np.ndarray
     spread: np.ndarray
@@ -56,7 +58,7 @@ class Compared:
         """(n,) predicted - reference."""
         return self.predicted - self.reference
 
-    def record(self) -> dict[str, str | int | float]:
+    def record(self) -> dict[str, object]:
         """The errors as one JSON object, in the label's unit."""
         errors, split = self.errors, {"split": self.split} if self.split else {}
         worst = int(np.abs(errors).argmax())
@@ -71,9 +73,15 @@ class Compared:
             "mean": float(errors.mean()),
             "largest": float(errors[worst]),
             "largest_at": int(self.structures[worst]),
+            **self._worst(int(self.structures[worst])),
             **self._spreads(),
             **self._intervals(),
         }
+
+    def _worst(self, structure: int) -> dict[str, object]:
+        """What is known of the structure that is farthest off."""
+        info = self.info_of(structure)
+        return {"largest_at_info": info} if info else {}
 
     def _distances(self, count: int) -> np.ndarray:
         """(count,) sizes of errors: of numbers, or lengths of as many vectors' errors."""
@@ -250,7 +258,8 @@ class Subset:
         return self._compared(FORCES, target.unit, *both, spread, half, structures)
 
     def _compared(self, label: str, unit: str, *arrays: np.ndarray) -> Compared:
-        return Compared(self.file, self.split, label, unit, *arrays)
+        info_of = self.dataset.info_of
+        return Compared(self.file, self.split, label, unit, info_of, *arrays)
 
     def _named(self) -> Iterator[tuple[str, Atoms]]:
         for index in self.indices.tolist():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neupol_cli import figures, provenance
+from neupol_cli.io import said
 from neupol_cli.io.files import atomic
 from neupol_cli.prediction.evaluation import Compared
 
@@ -32,6 +33,7 @@ COLUMNS = {
     "mean": "mean",
     "largest": "largest",
     "largest_at": "at structure",
+    "largest_at_info": "its info",
     "mean_spread": "spread",
     "spearman_spread_error": "rank corr.",
     "mean_uncertainty": "uncertainty",
@@ -49,13 +51,15 @@ def json_lines(comparisons: Iterable[Compared]) -> None:
 
 
 def table(comparisons: Sequence[Compared]) -> None:
-    """Aligned on a terminal, tab-separated into a pipe."""
+    """Aligned on a terminal, without what is known of structures besides; tab-separated into a
+    pipe."""
     from rich.table import Table
 
     from neupol_cli.console import stdout
 
     records = [compared.record() for compared in comparisons]
-    keys = [key for key in COLUMNS if any(key in record for record in records)]
+    left_out = ["largest_at_info"] * sys.stdout.isatty()
+    keys = [k for k in COLUMNS if k not in left_out and any(k in record for record in records)]
     rows = [[_cell(record.get(key)) for key in keys] for record in records]
     heads = [COLUMNS[key] for key in keys]
     if not sys.stdout.isatty():
@@ -69,17 +73,22 @@ def table(comparisons: Sequence[Compared]) -> None:
     stdout().print(grid)
 
 
-def _cell(value: str | float | None) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return said.text(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def csv_file(path: Path, comparisons: Iterable[Compared]) -> None:
-    """Every value that was compared: file, structure, split, label, unit, prediction, label."""
+def csv_file(path: Path, comparisons: Sequence[Compared]) -> None:
+    """Every value that was compared: file, structure, split, label, unit, prediction, label, and
+    columns for what is known of the structure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(provenance.in_column(_values(comparisons)))
+    infos = [c.info_of(int(structure)) for c in comparisons for structure in c.structures]
+    rows = said.with_columns(list(_values(comparisons)), infos)
+    writer.writerows(provenance.in_column(rows))
     with atomic(path) as partial:
         partial.write_text(text.getvalue())
 

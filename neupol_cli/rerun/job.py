@@ -59,7 +59,8 @@ def _check(output: Path, said: Said) -> None:
         raise InputError(f"{output}: was made by neupol {said.neupol}, this is {__version__}")
     if said.is_cut:
         raise InputError(
-            f"{output}: had no room for its whole command line ({said.command}); run that yourself"
+            f"{output}: had no room for its whole command line ({said.command}), and "
+            f"{provenance.beside(output).name} is not there"
         )
     for name, checksum in said.inputs.items():
         _check_input(output, name, checksum)
@@ -160,5 +161,7 @@ def _put(made: Path, new: Path) -> None:
         with files.reported(new):
             shutil.copytree(made, new)
         return
-    with files.atomic(new) as partial:
-        shutil.copyfile(made, partial)
+    for place, target in ((made, new), (provenance.beside(made), provenance.beside(new))):
+        if place.is_file():
+            with files.atomic(target) as partial:
+                shutil.copyfile(place, partial)

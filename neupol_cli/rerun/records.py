@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from neupol_cli import provenance
 from neupol_cli.errors import InputError
 from neupol_cli.io import compressed, hdf5_file
 from neupol_cli.io.structure_formats import comment
@@ -79,10 +80,27 @@ def read(path: Path) -> Said:
     """
     found = _of_folder(path) if path.is_dir() else _of_file(path)
     if isinstance(found, Said):
-        return found
+        return _beside(path, found) if found.is_cut else found
     if found is None or mismatch(found, Record, KEY):
         raise InputError(f"{path}: does not say which command of neupol made it")
     return Said(**cast(Record, found))
+
+
+def _beside(path: Path, cut: Said) -> Said:
+    """What the file beside it says of one that had no room for all; the same where there is none.
+
+    Raises:
+        InputError: that says something else, or of another file.
+    """
+    place = provenance.beside(path)
+    if not place.is_file():
+        return cut
+    found = _parsed(place.read_text(errors="replace"))
+    if not isinstance(found, dict) or mismatch(found.get(KEY), Record, KEY):
+        raise InputError(f"{place}: does not say which command of neupol made {path}")
+    if found.get("sha256") != provenance.checksum(path):
+        raise InputError(f"{place}: is of another file than {path} (SHA-256)")
+    return Said(**cast(Record, found[KEY]))
 
 
 def _of_file(path: Path) -> object:

@@ -18,6 +18,7 @@ import numpy as np
 from ase import units
 
 from neupol_cli.errors import CheckpointError, StorageError
+from neupol_cli.io import said
 from neupol_cli.progress import Tick
 from neupol_cli.simulation import integrators
 from neupol_cli.simulation.integrators import Ensemble
@@ -83,6 +84,7 @@ class Moved:
         trajectory: where its frames are.
         first: the doubts that it began with.
         doubts: those that came on the way.
+        info: what the structure's file says of it.
     """
 
     label: str
@@ -95,6 +97,7 @@ class Moved:
     trajectory: Path
     first: tuple[str, ...]
     doubts: tuple[str, ...]
+    info: said.Info
 
     @property
     def drift(self) -> float | None:
@@ -119,6 +122,7 @@ class Moved:
             "frames": len(self.log["step"]),
             "trajectory": str(self.trajectory),
             "doubts": [*self.doubts, *self.first],
+            **said.item(self.info),
         }
 
     def row(self) -> dict[str, str]:
@@ -134,6 +138,7 @@ class Moved:
             "frames": str(len(self.log["step"])),
             "trajectory": str(self.trajectory),
             "doubts": "; ".join((*self.doubts, *self.first)),
+            "info": said.text(self.info),
         }
 
 
@@ -307,4 +312,5 @@ def _moved(state: State, plan: Plan, files: Files, doubts: Sequence[str]) -> Mov
         trajectory=files.trajectory,
         first=state.doubts,
         doubts=tuple(doubts),
+        info=said.of(state.atoms),
     )

@@ -11,6 +11,7 @@ from ase import optimize
 from ase.build import minimize_rotation_and_translation
 from ase.filters import FrechetCellFilter
 
+from neupol_cli.io import said
 from neupol_cli.simulation.potential import Potential, Watch
 from neupol_cli.simulation.results import Results, largest_force, marked, results_of
 
@@ -62,6 +63,7 @@ class Relaxed:
             superposition; in a cell that moved, beside the motion of the cell.
         converged: whether it is below what was asked for.
         doubts: reasons not to trust it.
+        info: what the structure's file says of it.
         frames: every step and its results, where they are kept.
     """
 
@@ -74,6 +76,7 @@ class Relaxed:
     rmsd: float
     converged: bool
     doubts: tuple[str, ...]
+    info: said.Info = field(default_factory=dict)
     frames: list[tuple[Atoms, Results]] = field(default_factory=list)
 
     @property
@@ -100,6 +103,7 @@ class Relaxed:
             **({"cell": self.atoms.cell.tolist()} if self.atoms.pbc.any() else {}),
             **results,
             "doubts": list(self.doubts),
+            **said.item(self.info),
         }
 
     def row(self) -> dict[str, str]:
@@ -114,6 +118,7 @@ class Relaxed:
             "RMSD [Angstrom]": f"{self.rmsd:.4f}",
             "converged": "yes" if self.converged else "no",
             "doubts": "; ".join(self.doubts),
+            "info": said.text(self.info),
         }
 
 
@@ -147,6 +152,7 @@ def relax(potential: Potential, options: RelaxOptions, named: tuple[str, Atoms])
         rmsd=rmsd(start, atoms, potential.stress),
         converged=way.converged,
         doubts=(*unfinished, *potential.untaught(), *potential.doubts(label, atoms)),
+        info=said.of(start),
         frames=way.frames,
     )
 

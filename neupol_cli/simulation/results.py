@@ -127,8 +127,8 @@ def print_table(rows: Iterator[Mapping[str, str]]) -> None:
 
     from neupol_cli.console import stdout
 
-    # Doubts stand on stderr, a line a structure, and have no room here.
-    table = [{k: v for k, v in row.items() if k != "doubts"} for row in rows]
+    # Doubts stand on stderr, a line a structure; both have no room here.
+    table = [{k: v for k, v in row.items() if k not in ("doubts", "info")} for row in rows]
     grid = Table(*table[0], box=None, pad_edge=False)
     for row in table:
         grid.add_row(*row.values())

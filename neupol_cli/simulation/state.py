@@ -13,7 +13,7 @@ import torch
 from neupol_cli import checkpoint
 from neupol_cli.errors import CheckpointError, InputError
 from neupol_cli.io import soundness
-from neupol_cli.io.structures import DOUBTS
+from neupol_cli.io.said import DOUBTS
 
 if TYPE_CHECKING:
     from ase import Atoms

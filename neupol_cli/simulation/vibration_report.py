@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from neupol_cli.io import said
 from neupol_cli.io.units import convert
 from neupol_cli.simulation.vibrations import Vibrated
 
@@ -26,6 +27,7 @@ def record(vibrated: Vibrated) -> dict[str, object]:
         **({"geometry": vibrated.geometry.name} if vibrated.geometry else {}),
         **({"ideal_gas": vars(gas)} if gas else {}),
         "doubts": list(vibrated.doubts),
+        **said.item(said.of(vibrated.atoms)),
     }
 
 

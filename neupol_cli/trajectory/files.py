@@ -17,8 +17,9 @@ import numpy as np
 
 from neupol_cli import provenance
 from neupol_cli.errors import UsageError
-from neupol_cli.io import hdf5, hdf5_file
+from neupol_cli.io import hdf5, hdf5_file, said
 from neupol_cli.io.files import atomic
+from neupol_cli.io.structure_formats import comment
 from neupol_cli.trajectory.paths import Trajectory, grouped
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def _frames(trajectory: Trajectory) -> list[Atoms]:
         frame.new_array("owner", np.tile(np.arange(count), 2))
         moved = np.concatenate((np.zeros((count, 3)), points - trajectory.points[0]))
         frame.new_array("Displacement", moved)  # the name that OVITO knows
-        frame.info |= {"structure": trajectory.label, "model": trajectory.model, "layer": layer}
+        names = {"structure": trajectory.label, "model": trajectory.model, "layer": layer}
+        frame.info |= comment.writable(said.of(trajectory.atoms) | names)
         frames.append(frame)
     return frames
 

@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 
-from neupol_cli.io import hdf5, structures
+from neupol_cli.io import hdf5, said, structures
 from neupol_cli.io.structure_formats.frame import Reading
 from tests.test_threads import without_record
 from tests.warm import neupol, python
@@ -32,7 +32,7 @@ def record(*words: object) -> dict[str, Any]:
 def conformers(word: str, count: int) -> list[ase.Atoms]:
     """As structures, in the order of their weights in JSON."""
     ((_, atoms),) = structures.read([word], reading=Reading(conformers=count))
-    found = atoms.info[structures.CONFORMERS]
+    found = atoms.info[said.CONFORMERS]
     return [ase.Atoms(atoms.numbers, places) for places in found.positions]
 
 
@@ -132,7 +132,7 @@ def test_a_committee_keeps_its_spread(untrained) -> None:
 def test_rigid_molecules_have_one(word: str) -> None:
     found = structures.read([word], reading=Reading(conformers=10), doubts_told=False)
     ((_, atoms),) = found
-    made = atoms.info[structures.CONFORMERS]
+    made = atoms.info[said.CONFORMERS]
     assert made.positions.shape == (1, len(atoms), 3) and made.tried == 10
     np.testing.assert_array_equal(atoms.positions, made.positions[0])
 
@@ -153,9 +153,9 @@ def test_all_conformers_are_of_the_stereoisomer_that_is_named(word: str) -> None
     from rdkit import Chem
 
     ((_, atoms),) = structures.read([word], reading=Reading(conformers=12), doubts_told=False)
-    made = atoms.info[structures.CONFORMERS]
+    made = atoms.info[said.CONFORMERS]
     assert len(made.energies) > 2
-    (doubt,) = atoms.info[structures.DOUBTS]
+    (doubt,) = atoms.info[said.DOUBTS]
     for places in made.positions:
         built = Chem.AddHs(Chem.MolFromSmiles(word))
         shape = Chem.Conformer(len(places))

@@ -52,7 +52,7 @@ def test_a_pipe_gets_tab_separated_lines(neupol, model) -> None:
     done = neupol("predict", "-", "-m", model, input=WATER + HF)
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert rows[0] == ["structure", "formula", "U0 [eV]", "mu [D]"]
+    assert rows[0] == ["structure", "formula", "U0 [eV]", "mu [D]", "info"]
     assert [row[:2] for row in rows[1:]] == [["-#0", "H2O"], ["-#1", "HF"]]
 
 

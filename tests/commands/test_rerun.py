@@ -133,14 +133,29 @@ def test_what_was_predicted_of_an_output_is_of_that(neupol: Any, place: Path) ->
 
 
 def test_titles_have_80_characters(neupol: Any, place: Path) -> None:
-    """A command without room is cut, and cannot be run again; nobody runs half of it."""
+    """A command without room is cut, and stands in a file beside; nobody runs half of it."""
     name = "a" * 60 + ".cube"
-    ran(neupol, place, *DENSITY, name)
+    beside = place / f"{name}.provenance"
+    done = ran(neupol, place, *DENSITY, name)
+    assert f"{name}: {beside.name} has its command line, which is too long for it" in done.stderr
+    assert records.read(place / name).words == [*DENSITY, name]
+    assert ran(neupol, place, "rerun", name).stdout == f"{name}: equal\n"
+    ran(neupol, place, "rerun", name, "-o", "new.cube")
+    assert (place / "new.cube").read_bytes() == (place / name).read_bytes()
+    assert (place / "new.cube.provenance").read_bytes() == beside.read_bytes()
     lines = (place / name).read_text().splitlines()[:2]
     assert lines[0].startswith(f"water.xyz electron density by neupol {__version__}: density ")
     assert len(lines[0]) == 80 and lines[0].endswith("...") and len(lines[1]) <= 80
-    done = neupol("rerun", name, cwd=place)
-    assert done.returncode == 65 and "had no room for its whole command line" in done.stderr
+    record = json.loads(beside.read_text())
+    assert record["provenance"]["inputs"] == {"water.xyz": checksum(place / "water.xyz")}
+    beside.write_text(json.dumps({**record, "sha256": "0" * 64}))
+    assert "is of another file than" in refused(neupol, place, name, 65)
+    beside.write_text("{}")
+    assert "does not say which command" in refused(neupol, place, name, 65)
+    beside.unlink()
+    assert "had no room for its whole command line" in refused(neupol, place, name, 65)
+    ran(neupol, place, *DENSITY, "short.cube")
+    assert not (place / "short.cube.provenance").exists()
 
 
 def test_names_are_as_typed(neupol: Any, place: Path) -> None:

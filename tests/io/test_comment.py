@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.io import read as ase_read
 from ase.io import write as ase_write
 
 from neupol_cli.errors import InputError
@@ -112,3 +114,36 @@ def test_xyz_is_read_without_ases_formats(tmp_path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+TEXTS = [
+    "a\tb",
+    "a\nb",
+    "a\\b",
+    "a\\",
+    'a\\"b',
+    "",
+    "_JSON {",
+    "a\x1cb",
+    "F/C=C\\F",
+    "[1, x]",
+    "it's",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_are_read_back_by_ase_and_by_us(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.extxyz"
+    info = {"first": text, "list": [text, '"'], "last": "end"}
+    structures.write(path, [Atoms("He", info=info)], [{}])
+    for found in (ase_read(path), next(structures.read([path]))[1]):
+        assert {key: found.info[key] for key in info} == info
+
+
+def test_keys_of_the_format_stay_the_formats(tmp_path: Path) -> None:
+    path = tmp_path / "a.extxyz"
+    info = {"Lattice": "fcc", "pbc": "yes", "Properties": "none", "stress": "high", "a=b\n": "c"}
+    structures.write(path, [Atoms("He", info=info)], [{}])
+    wanted = {f"{key} (input)": info[key] for key in list(info)[:4]} | {"a_b_": "c"}
+    for found in (ase_read(path), next(structures.read([path]))[1]):
+        assert found.info == wanted and not found.pbc.any()

@@ -168,6 +168,7 @@ def test_every_frame_of_a_gro_file(tmp_path: Path) -> None:
     found = [atoms for _, atoms in structures.read([tmp_path / "a.gro"])]
     assert [atoms.positions[0, 2] for atoms in found] == pytest.approx([1.0, 2.0])  # nm
     assert found[0].cell.lengths() == pytest.approx([10.0] * 3)
+    assert found[0].info == {"comment": "title"}
 
 
 @pytest.mark.parametrize("name", ["XDATCAR", "XDATCAR.gz"])

@@ -191,6 +191,21 @@ def test_pdb_models_with_and_without_the_word(tmp_path: Path) -> None:
     assert "a MODEL without its ENDMDL" in refused(tmp_path / "cut.pdb")
 
 
+@pytest.mark.parametrize(
+    ("head", "info"),
+    [
+        ("COMPND    ethanol\n", {"comment": "ethanol"}),
+        ("HEADER    PLANT PROTEIN                           30-APR-81   1CRN\n"
+         "TITLE     WATER STRUCTURE OF A HYDROPHOBIC\nTITLE    2 PROTEIN\nCOMPND    MOL_ID: 1;\n",
+         {"ID": "1CRN", "comment": "WATER STRUCTURE OF A HYDROPHOBIC PROTEIN"}),
+        ("COMPND    MOL_ID: 1;\n", {}),
+    ],
+)  # fmt: skip
+def test_a_pdb_has_names(tmp_path: Path, head: str, info: dict[str, str]) -> None:
+    (tmp_path / "a.pdb").write_text(f"{head}{pdb()}END\n")
+    assert read(tmp_path / "a.pdb")[0].info == info
+
+
 def test_a_pdb_without_end_is_read_and_said(tmp_path: Path, capsys) -> None:
     (tmp_path / "a.pdb").write_text(pdb())
     assert len(read(tmp_path / "a.pdb")[0]) == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.io import charges, structures
+from neupol_cli.io import charges, said, structures
 from neupol_cli.io.structure_formats import smiles, smiles_lines
 from neupol_cli.models import workers
 
@@ -121,9 +121,9 @@ def test_what_is_left_open_is_doubted(
     note, line = capsys.readouterr().err.splitlines()
     assert note == f"neupol: {smiles.NOTE}"
     assert line.startswith(f"neupol: {word}: doubtful: {doubt}")
-    assert structures.DOUBTS not in atoms.info
+    assert said.DOUBTS not in atoms.info
     ((_, kept),) = structures.read([word], doubts_told=False)
-    assert kept.info[structures.DOUBTS][0].startswith(doubt)
+    assert kept.info[said.DOUBTS][0].startswith(doubt)
     assert capsys.readouterr().err.splitlines() == [note]
 
 

@@ -4,7 +4,8 @@
 
 Words that are all whole numbers, numbers or truths become such, several an array; a lone key is
 true. Everything else stays the text that it is: ``C2D6``, ``7e5d2c`` and ``3d2`` are names, and
-Fortran's exponent is one behind a decimal point only (``1.5D1``), where Fortran writes it.
+Fortran's exponent is one behind a decimal point only (``1.5D1``), where Fortran writes it. Two
+backslashes are one, and in quotes one is what stands behind it. :func:`writable` is for writers.
 Format: https://github.com/libAtoms/extxyz.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,16 @@ TENSORS = ("stress", "virial")  # of 6 numbers in Voigt's order or of 9
 VOIGT = [0, 5, 4, 5, 1, 3, 4, 3, 2]  # xx yy zz yz xz xy -> rows of the matrix
 CLOSING = {'"': '"', "'": "'", "{": "}", "[": "]"}
 UNTYPED = ("uid",)
+JSON = "_JSON "  # stands before a value that is more than a text
+OF_THE_FORMAT = ("", "lattice", "pbc", "properties")  # keys that say what the file holds
 
 _SPACE = re.compile(r"\s*")
 _EQUALS = re.compile(r"\s*=")
 _KEY = re.compile(r"""[^\s="']+|["']""")
 _BARE = re.compile(r"\S*")
 _WORD = re.compile(r"[^\s,]+")
+_CONTROL = re.compile(r"[^\S ]|[\x00-\x1f\x7f]")
+_NO_KEY = re.compile(rf"{_CONTROL.pattern}|[=\\\\]")
 _NEXT_KEY = re.compile(r"""\s+[A-Za-z_][^\s="']*=""")  # behind the equals sign of an empty value
 _MORE_FLAGS = re.compile(rf"(?:[\s,]+(?:{'|'.join(TRUTH)})(?![^\s,])){{1,2}}(?!\s*=)")
 _WHOLE = re.compile(r"[+-]?(?:0|[1-9]\d{0,17})\Z")
@@ -107,7 +112,7 @@ def _value(key: str, text: str, place: int) -> tuple[Value, int]:
     end = _skip(_BARE, text, place)
     if key.lower() == "pbc" and text[place:end].strip(",") in TRUTH:  # pbc=T T F, without quotes
         end = _skip(_MORE_FLAGS, text, end)
-    return Value(text[place:end]), end
+    return Value(text[place:end].replace("\\\\", "\\")), end
 
 
 def _enclosed(key: str, text: str, place: int) -> tuple[str, int]:
@@ -144,8 +149,8 @@ def typed(key: str, value: Value | None) -> object:
     text = value.text
     if key.lower() in UNTYPED:
         return text
-    if text.startswith("_JSON "):
-        return _from_json(text.removeprefix("_JSON "))
+    if text.startswith(JSON):
+        return _from_json(text.removeprefix(JSON))
     rows = re.findall(r"\[([^\[\]]*)\]", text) if value.mark == "[" else []
     if rows:
         return _matrix(rows, text)
@@ -153,6 +158,40 @@ def typed(key: str, value: Value | None) -> object:
     if numbers is not None:
         return _tensor(key, numbers)
     return _truths(_WORD.findall(text), text)
+
+
+def writable(info: Mapping[str, object]) -> dict[str, object]:
+    """Info as ASE has to be given it, so that ASE and we read back what it was.
+
+    ASE writes backslashes, line ends, tabs and empty texts as they are, which ends the line, the
+    value or the next one. Keys that are the format's own get ``(input)`` behind them.
+    """
+    return {_writable_key(key, value): _writable(value) for key, value in info.items()}
+
+
+def _writable_key(key: str, value: object) -> str:
+    taken = key.lower() in OF_THE_FORMAT or (
+        key.lower() in TENSORS and np.asarray(value, object).size != 9
+    )
+    return _NO_KEY.sub("_", f"{key} (input)" if taken else key)
+
+
+def _writable(value: object) -> object:
+    if isinstance(value, str):
+        odd = not value or value.startswith(JSON) or _CONTROL.search(value)
+        text = JSON + json.dumps(value) if odd else value
+    elif isinstance(value, dict) or (isinstance(value, list | tuple) and not _is_numeric(value)):
+        text = JSON + json.dumps(value, default=str)
+    else:
+        return value
+    return text.replace("\\", "\\\\")
+
+
+def _is_numeric(value: Sequence[object]) -> bool:
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    except ValueError:  # of unequal lengths
+        return False
 
 
 def item(text: str) -> object:

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from ase import Atoms
+
 from neupol_cli.allocator import unpadded
 from neupol_cli.errors import InputError
 from neupol_cli.io.compressed import open_bytes, open_text
@@ -103,7 +105,8 @@ def poscar(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
 
     text = poscar_text.checked(stream.read(), name, reading.species)
     with bounded(name, "POSCAR", len(text)):
-        yield Frame(read(io.StringIO(text), format="vasp"))
+        atoms = read(io.StringIO(text), format="vasp")
+    yield Frame(_titled(atoms, text))
 
 
 def gromacs(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
@@ -122,8 +125,16 @@ def gromacs(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
             raise rows.bad(end - 1, f"expected a box of 3 or 9 numbers, found {len(box)}")
         text = "\n".join(rows.rows[start:end]) + "\n"
         with bounded(name, "gromacs", len(text)):
-            yield Frame(read(io.StringIO(text), format="gromacs"), start + 3)
+            atoms = read(io.StringIO(text), format="gromacs")
+        yield Frame(_titled(atoms, text), start + 3)
         start = end
+
+
+def _titled(atoms: Atoms, text: str) -> Atoms:
+    """With the first line of its text as its comment."""
+    title = text.partition("\n")[0].strip()
+    atoms.info |= {"comment": title} if title else {}
+    return atoms
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 Elements stand in columns 77 and 78, or follow from the atom's name where that is unambiguous.
 Alternate locations and occupancies between 0 and 1 are refused unless ``--altloc`` chooses.
+The title (TITLE, or a COMPND that is a plain name) and HEADER's code become ``comment`` and ``ID``.
 Format: wwPDB, Protein Data Bank contents guide, version 3.3.
 """
 
@@ -41,6 +42,7 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
     models = _models(rows)
     note = _end(rows)
     cell = _crystal(rows, reading)
+    names = _names(rows)
     for index, model in enumerate(models):
         try:
             frame = _structure(rows, model, reading, note if index == 0 else "")
@@ -50,7 +52,23 @@ def frames(stream: TextIO, name: str, reading: Reading) -> Iterator[Frame]:
         if cell is not None and frame.atoms is not None:
             frame.atoms.set_cell(cell)
             frame.atoms.pbc = True
+        if frame.atoms is not None:
+            frame.atoms.info |= names
         yield frame
+
+
+def _names(rows: Rows) -> dict[str, str]:
+    """What the file is called; a COMPND of the databank has specifications, others' a name."""
+    texts: dict[str, list[str]] = {"TITLE ": [], "COMPND": []}
+    code = ""
+    for row in rows.rows:
+        if row[:6] in texts:
+            texts[row[:6]].append(row[10:80].strip())
+        elif row.startswith("HEADER"):
+            code = row[62:66].strip()
+    title, compound = (" ".join(lines).strip() for lines in texts.values())
+    found = {"ID": code, "comment": title or ("" if "MOL_ID" in compound else compound)}
+    return {name: text for name, text in found.items() if text}
 
 
 def _models(rows: Rows) -> list[list[int]]:

@@ -184,5 +184,6 @@ FORMAT = VolumetricFormat(
     read_stream=read,
     write_stream=write,
     refusal=_refusal,
+    short_titles=True,
     with_pbc=periodicity.with_pbc,
 )

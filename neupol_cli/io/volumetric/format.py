@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import BinaryIO, Protocol, cast
 
 from neupol_cli import provenance
 from neupol_cli.errors import UsageError
-from neupol_cli.io.files import atomic
+from neupol_cli.io.files import atomic, placed, write_json
 from neupol_cli.io.volumetric.grid import DENSITY, Volume
 from neupol_cli.io.volumetric.text import open_text
 
@@ -54,6 +55,7 @@ class VolumetricFormat:
         densities_only: whether values in other units have no place in it.
         refusal: why it cannot hold a volume, with what to do; None where it can.
         note: what whoever wrote one of these files should know.
+        short_titles: whether a long command line has no room in it; its record is then beside it.
         structures: whether a file of it may hold a structure without a density.
         with_pbc: a density taken as periodic or not (name for messages), where the user says it.
     """
@@ -73,6 +75,7 @@ class VolumetricFormat:
     densities_only: bool = False
     refusal: Callable[[Volume], str | None] = lambda volume: None
     note: Callable[[Volume], str] | None = None
+    short_titles: bool = False
     structures: bool = False
     with_pbc: Callable[[Volume, bool, str], Volume] | None = None
 
@@ -141,6 +144,8 @@ class VolumetricFormat:
         elif self.write_stream is not None:
             with atomic(path) as partial, partial.open("wb") as plain:
                 self._write_packed(plain, volume, title, path.name.endswith(".gz"))
+            if self.short_titles and not provenance.has_room(" ".join(title.split())):
+                _write_beside(path)
         else:
             raise UsageError(f"{path}: {self.name} files can be read, not written here")
 
@@ -161,3 +166,10 @@ class VolumetricFormat:
         reason = self.refusal(volume)
         if reason is not None:
             raise UsageError(f"{path}: {reason}")
+
+
+def _write_beside(path: Path) -> None:
+    """The record of a file, in one of its own that says which it belongs to."""
+    record = provenance.beside(placed(path))
+    write_json(record, {"sha256": provenance.checksum(placed(path))})
+    print(f"{path}: {record.name} has its command line, which is too long for it", file=sys.stderr)
