@@ -34,8 +34,9 @@ demo: $(VENV)/.demo
 	mkdir -p demo
 	$(BIN)/neupol predict $(STRUCTURES)
 	$(BIN)/neupol density examples/aspirin.xyz --normalize -o demo/aspirin.cube --plot demo/aspirin.png
+	$(BIN)/neupol density examples/nacl.poscar --normalize -o demo/nacl.xsf
 	$(BIN)/neupol relax examples/thiophene.extxyz -o demo/thiophene.extxyz
-	@echo "demo/ holds the electron density of aspirin as a cube and its picture, and thiophene relaxed"
+	@echo "demo/ holds the electron density of aspirin as a cube and its picture, that of rock salt, and thiophene relaxed"
 
 test: $(VENV)/.test
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
