@@ -192,10 +192,11 @@ def test_json_from_a_pipe_and_a_bad_structure_left_out(neupol, movable, tmp_path
     assert read_hdf5(tmp_path / "t.h5").labels == ["-#1", "-#2"]
 
 
-def test_the_points_of_a_density_model(neupol, movable, tmp_path) -> None:
+@pytest.mark.parametrize("mode", ["movable", "late"])
+def test_the_points_of_a_density_model(neupol, movable, tmp_path, mode: str) -> None:
     torch.manual_seed(0)
     sizes = {"mul": 8, "lmax": 1, "layers": 2, "basis_size": 6, "hidden": 8}
-    model = registry.build("charge3net", sizes | {"polarization": "movable"})
+    model = registry.build("charge3net", sizes | {"polarization": mode})
     for weight in model.motion.maps:
         torch.nn.init.normal_(weight, std=0.3)
     path = tmp_path / "rho.safetensors"
