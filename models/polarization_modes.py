@@ -34,9 +34,7 @@ MODES = {
 DENSITY_MODES = {**MODES, "late": PolarizationMode(1, True)}
 
 
-def polarization_mode(
-    name: str, modes: Mapping[str, PolarizationMode] = MODES
-) -> PolarizationMode:
+def polarization_mode(name: str, modes: Mapping[str, PolarizationMode] = MODES) -> PolarizationMode:
     """The mode of that name.
 
     Raises:

@@ -136,7 +136,9 @@ class ProbeStack(nn.Module):
         atoms = self._sent([layer.lin1 for layer in self._layers()], features)
         if not self.late:
             return atoms
-        return [torch.cat(rows) for rows in zip(atoms, self._sent(self.late, features), strict=True)]
+        return [
+            torch.cat(rows) for rows in zip(atoms, self._sent(self.late, features), strict=True)
+        ]
 
     def _sent(self, maps: Iterable[nn.Module], features: list[Features]) -> list[Tensor]:
         """The same by one map a layer."""

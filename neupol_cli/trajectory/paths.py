@@ -2,7 +2,8 @@
 
 A network of T layers places its movable points at x~_0 = x .. x~_{T-1}; there is no x~_T, since
 nothing comes behind the last layer that could see it. In a density network there is: the probes
-read the points at x~_T, and late points (models/charge3net/motion.py) move there alone. All lengths are in Angstrom.
+read the points at x~_T, and late points (models/charge3net/motion.py) move there alone. All lengths
+are in Angstrom.
 """
 
 from __future__ import annotations
