@@ -29,6 +29,7 @@ from typing import Any
 import study
 import torch
 from harness import in_turns
+from torch.utils.flop_counter import FlopCounterMode
 
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.io import hdf5
@@ -37,6 +38,7 @@ from neupol_cli.training.request import Request
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.tasks import task_for
 
+Timed = tuple[str, dict[str, Any]]  # a network and its settings
 BATCH = 8
 CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "sampling_exponent": 0.5}
 SMALL = {"hidden": 64, "layers": 3, "probes": 300, "sampling_exponent": 0.5}
@@ -71,23 +73,35 @@ SEEDS = (0, 1, 2)
 SHARES = {2: (0, 2, 4), 8: (0, 2, 4)}  # a half and an eighth of the data -> the orders
 
 
-def step_seconds(
-    data: Path, networks: Mapping[str, tuple[str, dict[str, Any], float]]
-) -> dict[str, float]:
-    """Processor seconds of a training step of each network, medians of rounds in turns."""
-    dataset = hdf5.read(data)
-    trainers = {}
-    for name, (network, config, lr) in networks.items():
+def trainers(data: Path, networks: Mapping[str, Timed]) -> dict[str, Trainer]:
+    """Each network before its first step."""
+    dataset, made = hdf5.read(data), {}
+    for name, (network, config) in networks.items():
         settings = {key: value for key, value in config.items() if key != "smoothness"}
         task = task_for(network, dataset, Request(config=settings))
-        trainers[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=lr))
-    turns = in_turns({name: trainer.step for name, trainer in trainers.items()}, 3, 6)
-    return {name: turns.median(name) for name in trainers}
+        made[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=0.001))
+    return made
 
 
-def kept_seconds(
-    path: Path, data: Path, networks: Mapping[str, tuple[str, dict[str, Any], float]]
-) -> dict[str, float]:
+def step_seconds(data: Path, networks: Mapping[str, Timed]) -> dict[str, float]:
+    """Processor seconds of a training step of each network, medians of rounds in turns."""
+    sides = {name: trainer.step for name, trainer in trainers(data, networks).items()}
+    turns = in_turns(sides, 3, 6)
+    return {name: turns.median(name) for name in sides}
+
+
+def report_products(data: Path) -> None:
+    """Of the same first batch: operations in matrix products, forwards and backwards."""
+    timed = {name: ("charge3net", config) for name, config in POINTS.items()}
+    print("| points | 10^9 operations in products, a step | numbers learned |\n|---|---|---|")
+    for name, trainer in trainers(data, timed).items():
+        with FlopCounterMode(display=False) as counter:
+            trainer.step()
+        learned = sum(parameter.numel() for parameter in trainer.task.model.parameters())
+        print(f"| {name} | {counter.get_total_flops() / 1e9:.3f} | {learned:,} |")
+
+
+def kept_seconds(path: Path, data: Path, networks: Mapping[str, Timed]) -> dict[str, float]:
     """The same, measured once: a study that is resumed has the same numbers of steps."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +123,7 @@ def arguments(name: str, config: dict[str, Any], data: Path, lr: float, steps: i
 def table_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
     """Table 2; the steps that fill the time are measured once and kept."""
     # With another loss a step takes as long.
-    timed = {k: (n, c, lr) for k, (n, c, lr, _) in NETWORKS.items() if "loss" not in c}
+    timed = {k: (n, c) for k, (n, c, _, _) in NETWORKS.items() if "loss" not in c}
     step_times = kept_seconds(out / "step_seconds.json", data, timed)
     runs = []
     for name, (network, config, lr, _) in NETWORKS.items():
@@ -141,7 +155,7 @@ def seeded(name: str, config: dict[str, Any], data: Path, steps: int) -> list[st
 
 def point_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
     """Movable points: every seed at equal time, then at the steps of the slowest."""
-    timed = {name: ("charge3net", config, 0.01) for name, config in POINTS.items()}
+    timed = {name: ("charge3net", config) for name, config in POINTS.items()}
     step_times = kept_seconds(out / "points" / "step_seconds.json", data, timed)
     steps = {name: round(seconds / step_times[name]) for name in POINTS}
     fewest = min(steps.values())
@@ -155,7 +169,7 @@ def point_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
 
 def combined_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
     """What may be combined, every seed at equal time."""
-    timed = {name: ("charge3net", config, 0.01) for name, config in COMBINED.items()}
+    timed = {name: ("charge3net", config) for name, config in COMBINED.items()}
     step_times = kept_seconds(out / "combined" / "step_seconds.json", data, timed)
     runs = []
     for name, config in COMBINED.items():
@@ -202,12 +216,16 @@ def main() -> None:
     parser = study.options(__doc__ or "", "runs/densities")
     parser.add_argument("data", type=Path)
     parser.add_argument("--part", choices=PARTS, help="only this one")
+    parser.add_argument("--products", action="store_true", help="count those of movable points")
     parser.add_argument("--seconds", type=float, default=300, help="a network, at equal time")
     parser.add_argument("--steps", type=int, default=1500, help="of Figure 3, a network")
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
+    if options.products:
+        report_products(options.data)
+        return
     given = options.data, options.out, options.seconds
     parts = {
         "table": lambda: table_runs(*given),
