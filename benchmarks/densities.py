@@ -9,18 +9,27 @@ function, each for the same seconds of one processor. Their steps are timed firs
 same data, and each network gets the number of steps that fills the time. Figure 3: ChargE3Net with
 features up to L = 0 .. 4 at equal size of the representation and equal steps, from all training
 molecules and from a half and an eighth of them.
+
+    OMP_NUM_THREADS=1 python benchmarks/densities.py density.h5 --part points --seconds 120
+
+Movable points, three seeds: ChargE3Net without, with points that move once behind the last layer
+among atoms (late) and with points that move after every layer, at equal time and at equal steps,
+those that the slowest makes in that time. ``--part combined``: late points, a learned radial table
+with its smoothness in the loss, and a promolecule, one by one and together, at equal time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import study
 import torch
 from harness import in_turns
+from torch.utils.flop_counter import FlopCounterMode
 
 from neupol_cli.allocator import keep_large_blocks
 from neupol_cli.io import hdf5
@@ -29,6 +38,7 @@ from neupol_cli.training.request import Request
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.tasks import task_for
 
+Timed = tuple[str, dict[str, Any]]  # a network and its settings
 BATCH = 8
 CHARGE3NET = {"mul": 80, "lmax": 2, "embedding": 32, "probes": 300, "sampling_exponent": 0.5}
 SMALL = {"hidden": 64, "layers": 3, "probes": 300, "sampling_exponent": 0.5}
@@ -43,20 +53,61 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], float, str]] = {
     "learned": ("charge3net", {**CHARGE3NET, "encoding": "learned"}, 0.01, "-"),
 }
 ORDERS = (0, 1, 2, 3, 4)
+WIDE = {**CHARGE3NET, "mul": 240}
+LATE, TABLE = {"polarization": "late"}, {"encoding": "learned", "smoothness": 0.01}
+ATOMS = {"promolecule": 12}
+# name -> settings
+POINTS: dict[str, dict[str, Any]] = {
+    "off": WIDE,
+    "late": {**WIDE, **LATE},
+    "movable": {**WIDE, "polarization": "movable"},
+}
+COMBINED: dict[str, dict[str, Any]] = {
+    "promolecule": {**WIDE, **ATOMS},
+    "promolecule, late": {**WIDE, **ATOMS, **LATE},
+    "promolecule, learned": {**WIDE, **ATOMS, **TABLE},
+    "promolecule, learned, late": {**WIDE, **ATOMS, **TABLE, **LATE},
+}
+PARTS = ("table", "orders", "points", "combined")
+SEEDS = (0, 1, 2)
 SHARES = {2: (0, 2, 4), 8: (0, 2, 4)}  # a half and an eighth of the data -> the orders
 
 
-def step_seconds(data: Path, rounds: int = 3, steps: int = 6) -> dict[str, float]:
+def trainers(data: Path, networks: Mapping[str, Timed]) -> dict[str, Trainer]:
+    """Each network before its first step."""
+    dataset, made = hdf5.read(data), {}
+    for name, (network, config) in networks.items():
+        settings = {key: value for key, value in config.items() if key != "smoothness"}
+        task = task_for(network, dataset, Request(config=settings))
+        made[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=0.001))
+    return made
+
+
+def step_seconds(data: Path, networks: Mapping[str, Timed]) -> dict[str, float]:
     """Processor seconds of a training step of each network, medians of rounds in turns."""
-    dataset = hdf5.read(data)
-    trainers = {}
-    for name, (network, config, lr, _) in NETWORKS.items():
-        if "loss" in config:
-            continue  # takes as long as the other one
-        task = task_for(network, dataset, Request(config=config))
-        trainers[name] = Trainer(task, Settings(steps=10_000, batch_size=BATCH, lr=lr))
-    turns = in_turns({name: trainer.step for name, trainer in trainers.items()}, rounds, steps)
-    return {name: turns.median(name) for name in trainers}
+    sides = {name: trainer.step for name, trainer in trainers(data, networks).items()}
+    turns = in_turns(sides, 3, 6)
+    return {name: turns.median(name) for name in sides}
+
+
+def report_products(data: Path) -> None:
+    """Of the same first batch: operations in matrix products, forwards and backwards."""
+    timed = {name: ("charge3net", config) for name, config in POINTS.items()}
+    print("| points | 10^9 operations in products, a step | numbers learned |\n|---|---|---|")
+    for name, trainer in trainers(data, timed).items():
+        with FlopCounterMode(display=False) as counter:
+            trainer.step()
+        learned = sum(parameter.numel() for parameter in trainer.task.model.parameters())
+        print(f"| {name} | {counter.get_total_flops() / 1e9:.3f} | {learned:,} |")
+
+
+def kept_seconds(path: Path, data: Path, networks: Mapping[str, Timed]) -> dict[str, float]:
+    """The same, measured once: a study that is resumed has the same numbers of steps."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(step_seconds(data, networks), indent=1) + "\n")
+    seconds: dict[str, float] = json.loads(path.read_text())
+    return seconds
 
 
 def arguments(name: str, config: dict[str, Any], data: Path, lr: float, steps: int) -> list[Any]:
@@ -64,18 +115,16 @@ def arguments(name: str, config: dict[str, Any], data: Path, lr: float, steps: i
     words: list[Any] = [name, data, "--steps", steps, "--batch-size", BATCH, "--lr", lr]
     words += ["--schedule", "cosine", "--warmup", 50, "--valid-every", max(steps // 4, 1)]
     for key, value in config.items():
-        plain = key in ("polarization", "encoding", "loss")
+        plain = key in ("polarization", "encoding", "loss", "smoothness")
         words += [f"--{key}", value] if plain else ["--set", f"{key}={value}"]
     return words
 
 
 def table_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
     """Table 2; the steps that fill the time are measured once and kept."""
-    path = out / "step_seconds.json"
-    if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(step_seconds(data), indent=1) + "\n")
-    step_times = json.loads(path.read_text())
+    # With another loss a step takes as long.
+    timed = {k: (n, c) for k, (n, c, _, _) in NETWORKS.items() if "loss" not in c}
+    step_times = kept_seconds(out / "step_seconds.json", data, timed)
     runs = []
     for name, (network, config, lr, _) in NETWORKS.items():
         steps = round(seconds / step_times[name.removesuffix("-l1")])
@@ -97,13 +146,60 @@ def order_runs(data: Path, steps: int) -> list[study.Run]:
     return runs
 
 
+def seeded(name: str, config: dict[str, Any], data: Path, steps: int) -> list[study.Run]:
+    """ChargE3Net with some settings and every seed; validated once, in the end."""
+    words = arguments("charge3net", config, data, 0.01, steps)
+    words[words.index("--valid-every") + 1] = steps
+    return [study.Run(f"{name}/{seed}", (*words, "--threads", 1, "--seed", seed)) for seed in SEEDS]
+
+
+def point_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
+    """Movable points: every seed at equal time, then at the steps of the slowest."""
+    timed = {name: ("charge3net", config) for name, config in POINTS.items()}
+    step_times = kept_seconds(out / "points" / "step_seconds.json", data, timed)
+    steps = {name: round(seconds / step_times[name]) for name in POINTS}
+    fewest = min(steps.values())
+    runs = []
+    for name, config in POINTS.items():
+        runs += seeded(f"points/time/{name}", config, data, steps[name])
+        if steps[name] > fewest:  # or else both are one
+            runs += seeded(f"points/steps/{name}", config, data, fewest)
+    return sorted(runs, key=lambda run: run.name.rpartition("/")[2])  # seed after seed
+
+
+def combined_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
+    """What may be combined, every seed at equal time."""
+    timed = {name: ("charge3net", config) for name, config in COMBINED.items()}
+    step_times = kept_seconds(out / "combined" / "step_seconds.json", data, timed)
+    runs = []
+    for name, config in COMBINED.items():
+        runs += seeded(f"combined/{name}", config, data, round(seconds / step_times[name]))
+    return sorted(runs, key=lambda run: run.name.rpartition("/")[2])
+
+
 def error(results: study.Results, name: str) -> str:
     result = results.get(name)
     return "-" if result is None else f"{result['test']['eps_mae_percent']['value']:.3f}"
 
 
+def seeds_row(results: study.Results, name: str) -> str:
+    """Steps, seed by seed and mean with standard error of a training's eps_mae."""
+    found = [results[f"{name}/{seed}"] for seed in SEEDS if f"{name}/{seed}" in results]
+    errors = [float(r["test"]["eps_mae_percent"]["value"]) for r in found]
+    steps = f"{found[0]['steps']:,}" if found else "-"
+    return f"{steps} | {', '.join(f'{e:.3f}' for e in errors)} | {study.with_error(errors, '.3f')}"
+
+
+def report_seeds(results: study.Results) -> None:
+    """What has been trained of movable points and of combinations; eps_mae in percent."""
+    print("| | steps | seeds | eps_mae % |\n|---|---|---|---|")
+    names = [f"points/{budget}/{name}" for budget in ("time", "steps") for name in POINTS]
+    for name in [*names, *(f"combined/{name}" for name in COMBINED)]:
+        print(f"| {name} | {seeds_row(results, name)} |")
+
+
 def report(results: study.Results) -> None:
-    """Both tables of what has been trained so far; eps_mae in percent."""
+    """The tables of what has been trained so far; eps_mae in percent."""
     print("| network | steps | eps_mae % | published, all of QM9 |\n|---|---|---|---|")
     for name, (_, _, _, published) in NETWORKS.items():
         steps = f"{results[name]['steps']:,}" if name in results else "-"
@@ -112,19 +208,33 @@ def report(results: study.Results) -> None:
     for order in ORDERS:
         cells = [error(results, f"L{order}{suffix}") for suffix in ("", "-2", "-8")]
         print(f"| {order} | {' | '.join(cells)} |")
+    print()
+    report_seeds(results)
 
 
 def main() -> None:
     parser = study.options(__doc__ or "", "runs/densities")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--seconds", type=float, default=300, help="of Table 2, a network")
+    parser.add_argument("--part", choices=PARTS, help="only this one")
+    parser.add_argument("--products", action="store_true", help="count those of movable points")
+    parser.add_argument("--seconds", type=float, default=300, help="a network, at equal time")
     parser.add_argument("--steps", type=int, default=1500, help="of Figure 3, a network")
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
-    every = table_runs(options.data, options.out, options.seconds)
-    study.conduct([*every, *order_runs(options.data, options.steps)], options, report)
+    if options.products:
+        report_products(options.data)
+        return
+    given = options.data, options.out, options.seconds
+    parts = {
+        "table": lambda: table_runs(*given),
+        "orders": lambda: order_runs(options.data, options.steps),
+        "points": lambda: point_runs(*given),
+        "combined": lambda: combined_runs(*given),
+    }
+    chosen = [options.part] if options.part else list(parts)
+    study.conduct([run for part in chosen for run in parts[part]()], options, report)
 
 
 if __name__ == "__main__":

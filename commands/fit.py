@@ -74,7 +74,8 @@ def fit(
         list[str], _panel(DATA, "NAME=W in the loss.", show_default="1; with forces 0.2, 0.8")
     ] = [],  # noqa: B006
     polarization: Annotated[
-        str | None, _panel(NETWORK, "Neural Polarization: off, frozen or movable.")
+        str | None,
+        _panel(NETWORK, "Neural Polarization: off, frozen or movable; charge3net's: late, too."),
     ] = None,
     encoding: Annotated[
         str | None, _panel(NETWORK, "How distances are encoded, e.g. bessel, mlp, learned.")

@@ -182,7 +182,7 @@ class Model(nn.Module):
 
     @property
     def polarization_mode(self) -> str | None:
-        """``off``, ``frozen`` or ``movable``; None where points cannot be followed."""
+        """``off``, ``frozen``, ``movable`` or ``late``; None where points cannot be followed."""
         return None
 
     def movable_points(self, graph: Graph) -> list[Tensor]:

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from neupol_cli.errors import UsageError
-from neupol_cli.models.polarization_modes import polarization_mode
+from neupol_cli.models.polarization_modes import (
+    DENSITY_MODES,
+    PolarizationMode,
+    polarization_mode,
+)
 from neupol_cli.models.settings import (
     Bins,
     Degree,
@@ -41,10 +45,11 @@ class ChargE3NetConfig:
         num_neighbors: typical number of neighbours, for scale.
         spin: two columns, (total, up - down), from two even scalars.
         pseudoscalar_spin: read spin as the published code does: (a + b, a), b a pseudoscalar.
-        polarization: ``off``; ``movable`` adds a second, movable point to every atom, and
-            ``frozen`` the same without motion.
+        polarization: ``off``; ``movable`` adds a second, movable point to every atom,
+            ``frozen`` the same without motion; ``late`` adds one that moves once, behind the last
+            layer among atoms, and sends to the probes only.
         softening: within how many Angstrom of each other the lengths and directions between two
-            points are softened, where atoms have two of them; 0 for none.
+            points are softened, where two of an atom exchange messages; 0 for none.
         encoding: ``gaussian``, the published radial network, or ``learned``, a table.
         bins: nodes of a learned table.
         promolecule: Gaussians an element of the spherical atoms that are summed and added;
@@ -74,14 +79,28 @@ class ChargE3NetConfig:
     sampling_exponent: Exponent = 0.0
 
     @property
+    def mode(self) -> PolarizationMode:
+        """What ``polarization`` means.
+
+        Raises:
+            UsageError: there is no such mode.
+        """
+        return polarization_mode(self.polarization, DENSITY_MODES)
+
+    @property
     def points_per_atom(self) -> int:
-        """How many embeddings an element has: atom, and movable point."""
-        return polarization_mode(self.polarization).points_per_atom
+        """How many embeddings an element has: atom, and a point that exchanges messages."""
+        return self.mode.points_per_atom
 
     @property
     def point_types(self) -> int:
         """How many embeddings there are in all."""
         return self.points_per_atom * len(self.species)
+
+    @property
+    def sender_types(self) -> int:
+        """How many kinds of points send to probes: elements, and their movable points."""
+        return self.mode.senders_per_atom * len(self.species)
 
 
 def check(config: ChargE3NetConfig) -> None:
@@ -92,7 +111,7 @@ def check(config: ChargE3NetConfig) -> None:
     """
     if config.encoding not in ENCODINGS:
         raise UsageError(f"encoding is one of {', '.join(ENCODINGS)}, not {config.encoding!r}")
-    moves = polarization_mode(config.polarization).moves
+    moves = config.mode.moves
     if config.pseudoscalar_spin and not config.spin:
         raise UsageError("pseudoscalar_spin says how spin is read: it goes with spin=true")
     least = (config.lmax + 1) * (2 * config.lmax + 1) // 2 + 1  # irreps.py rounds

@@ -103,23 +103,27 @@ class ChargE3Net(DensityModel[AtomFeatures]):
 
     def encode(self, graph: Graph) -> AtomFeatures:
         """The layers among the atoms of a batch of structures."""
-        types = self.types(graph.numbers)
-        if self.motion.doubled:
-            types = torch.cat((types, types + len(self.config.species)))
-        one_hot = functional.one_hot(types, self.config.point_types).to(graph.positions.dtype)
+        elements, config = self.types(graph.numbers), self.config
+        types = self.kinds(elements, config.points_per_atom)
+        one_hot = functional.one_hot(types, config.point_types).to(graph.positions.dtype)
         features: Features = {EVEN_SCALAR: one_hot[:, None]}  # (A, 1, types)
         layers, path = [], [graph.positions]
         neighbourhoods = self.neighbourhoods(graph, graph.positions)
         for n, layer in enumerate(self.atoms.layers):
-            if n and self.motion.moves:
+            if n and self.motion.restless:
                 neighbourhoods = self.neighbourhoods(graph, path[-1])
             features = layer(features, neighbourhoods)
             layers.append(features)
             path.append(self.motion.step(n, features, path[-1]))
         points, sources = self.motion.points(graph, path[-1]), self.probes.senders(layers)
+        senders = self.kinds(elements, config.mode.senders_per_atom)
         return AtomFeatures(
-            points, types, layers, sources, path=tuple(path) if self.motion.doubled else ()
+            points, senders, layers, sources, path=tuple(path) if self.motion.extra else ()
         )
+
+    def kinds(self, elements: Tensor, points: int) -> Tensor:
+        """(A,) elements -> (points A,) what each point is: atoms, then their second points."""
+        return torch.cat([elements + n * len(self.config.species) for n in range(points)])
 
     def neighbourhoods(self, graph: Graph, moving: Tensor) -> Neighbourhoods:
         """Who sends to whom, with movable points, if there are any, at ``moving`` (A, 3)."""
@@ -211,7 +215,7 @@ class ChargE3Net(DensityModel[AtomFeatures]):
 
     @property
     def polarization_mode(self) -> str:
-        """``off``, ``frozen`` or ``movable``."""
+        """``off``, ``frozen``, ``movable`` or ``late``."""
         return self.config.polarization
 
     def movable_points(self, graph: Graph) -> list[Tensor]:

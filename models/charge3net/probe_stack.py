@@ -8,10 +8,14 @@ with Y_l is one number a channel, A^{l,p} . Y_l, summed over neighbours with the
     mid_0 = sum_j R(r_ij) C_ll0 (F_lin1(A)_j^{l,p} . Y_l(d_ij)) / sqrt(num_neighbors)
 
 All layers read the same geometry, so all their channels are summed in one go.
+
+Late points (motion.py) send what their atoms are through an F_lin1 of their own, which starts at
+zero: a new network is the one without them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -21,7 +25,7 @@ from torch import Tensor, nn
 from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import Irrep, ProbeIrreps, natural, probe_layers
 from neupol_cli.models.charge3net.layers import MakeRadial, ProbeLayer
-from neupol_cli.models.charge3net.linear import Features
+from neupol_cli.models.charge3net.linear import BlockLinear, Features
 from neupol_cli.models.charge3net.radial import LayersRadial
 from neupol_cli.models.nn.wigner import wigner_3j
 
@@ -101,6 +105,11 @@ class ProbeStack(nn.Module):
         super().__init__()
         layers = probe_layers(config)
         self.layers = nn.ModuleList(ProbeLayer(irreps, radial) for irreps in layers)
+        late = config.mode.senders_per_atom > config.points_per_atom
+        read = [layer.read for layer in layers] if late else []
+        self.late = nn.ModuleList(BlockLinear(irreps, irreps) for irreps in read)
+        for parameter in self.late.parameters():
+            nn.init.zeros_(parameter)
         self.scalars = layers[-1].after
         self.columns = all_columns(layers, config.lmax)
         self.width = self.columns[-1].stop
@@ -122,9 +131,18 @@ class ProbeStack(nn.Module):
             features: {(l, p): (A, 2l + 1, channels)} after each atom layer.
 
         Returns:
-            For each l: (A, 2l + 1, columns of l).
+            For each l: (A, 2l + 1, columns of l), those of late points behind all atoms.
         """
-        sent = [layer.lin1(f) for layer, f in zip(self._layers(), features, strict=True)]
+        atoms = self._sent([layer.lin1 for layer in self._layers()], features)
+        if not self.late:
+            return atoms
+        return [
+            torch.cat(rows) for rows in zip(atoms, self._sent(self.late, features), strict=True)
+        ]
+
+    def _sent(self, maps: Iterable[nn.Module], features: list[Features]) -> list[Tensor]:
+        """The same by one map a layer."""
+        sent = [lin1(f) for lin1, f in zip(maps, features, strict=True)]
         return [
             torch.cat([sent[c.layer][c.irrep] for c in self.columns if c.irrep[0] == n], 2) * factor
             for n, factor in enumerate(self.factors)

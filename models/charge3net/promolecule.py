@@ -31,7 +31,7 @@ class Promolecule(nn.Module):
         ratio = torch.arange(count) / max(count - 1, 1)
         self.register_buffer("exponents", WIDEST * (NARROWEST / WIDEST) ** ratio)
         # Movable points carry no atom: their rows stay zero.
-        self.register_buffer("coefficients", torch.zeros(config.point_types, count))
+        self.register_buffer("coefficients", torch.zeros(config.sender_types, count))
 
     def shells(self, squared: Tensor) -> Tensor:
         """(E,) squared distances -> (E, K) enveloped Gaussians."""

@@ -2,7 +2,8 @@
 
 A network of T layers places its movable points at x~_0 = x .. x~_{T-1}; there is no x~_T, since
 nothing comes behind the last layer that could see it. In a density network there is: the probes
-read the points at x~_T. All lengths are in Angstrom.
+read the points at x~_T, and late points (models/charge3net/motion.py) move there alone. All lengths
+are in Angstrom.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from neupol_cli.domain.domain import Domain
 from neupol_cli.errors import DivergedError, UsageError
+from neupol_cli.models.polarization_modes import DENSITY_MODES
 from neupol_cli.trajectory.skeleton import Skeleton, skeleton
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def check_movable(model: Model, name: str) -> None:
             f"{name}: moves no points; trajectories are those of networks for properties "
             "and of charge3net, trained with --polarization movable"
         )
-    if mode != "movable":
+    if not DENSITY_MODES[mode].moves:
         raise UsageError(
             f"{name}: has no movable points (polarization is {mode}); "
             "train one with --polarization movable"

@@ -190,6 +190,7 @@ def test_errors_around_atoms_add_up_to_the_whole_one(tmp_path, spin, periodic):
     "options",
     [
         {"polarization": "movable"},
+        {"polarization": "late"},
         {"encoding": "learned", "bins": 12},
         {"spin": True},
         {"promolecule": 6},

@@ -46,6 +46,7 @@ DENSITIES: dict[str, tuple[dict[str, Any], ...]] = {
         {},
         {"encoding": "learned"},
         {"polarization": "movable"},
+        {"polarization": "late", "encoding": "learned", "promolecule": 4},
         {"polarization": "frozen", "encoding": "learned", "promolecule": 4},
         {"spin": True, "promolecule": 4},
         {"spin": True, "pseudoscalar_spin": True},

@@ -175,6 +175,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         "charge3net",
         {"mul": 12, "lmax": 1, "layers": 2, "hidden": 16, "polarization": "movable"},
     ),
+    "late": (
+        "charge3net",
+        {"mul": 12, "lmax": 1, "layers": 2, "hidden": 16, "polarization": "late"},
+    ),
     "schnet": ("deepdft-schnet", {"hidden": 8, "layers": 2}),
     "painn": ("deepdft-painn", {"hidden": 8, "layers": 2}),
 }
@@ -188,8 +192,10 @@ def network(name: str = "charge3net") -> Any:
     torch.manual_seed(1)
     kind, settings = NETWORKS[name]
     built = registry.build(kind, {"species": (1, 6, 8), **settings}).double().eval()
-    for weights in built.motion.maps if name == "movable" else ():
+    for weights in built.motion.maps if kind == "charge3net" else ():
         nn.init.normal_(weights, std=0.1)
+    for weights in built.probes.late.parameters() if name == "late" else ():
+        nn.init.normal_(weights)
     return built.requires_grad_(False)
 
 

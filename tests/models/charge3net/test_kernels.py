@@ -61,11 +61,13 @@ def test_a_steps_table_is_the_radial_function(encoding: str) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("polarization", ["off", "movable"])
+@pytest.mark.parametrize("polarization", ["off", "movable", "late"])
 def test_float32_without_kernels_is_float32_with_them(
     monkeypatch: pytest.MonkeyPatch, polarization: str
 ) -> None:
     network = small(promolecule=4, polarization=polarization).float()
+    for weights in network.probes.late.parameters():
+        torch.nn.init.normal_(weights)
     graph = Graph.from_atoms([molecule("CH3OH")], torch.float32)
     probes = torch.randn(1, 30, 3, generator=torch.Generator().manual_seed(1))
     densities, tables = [], []

@@ -39,6 +39,7 @@ SETTINGS = (
     {"spin": True, "promolecule": 20, "layers": 2},
     {"spin": True, "pseudoscalar_spin": True, "lmax": 2, "layers": 3, **MOVING},
     {"encoding": "learned", "promolecule": 3},
+    {"polarization": "late", "promolecule": 3},
     {"polarization": "frozen", "softening": 0.0},
 )
 
@@ -49,6 +50,8 @@ def small(**options: Any) -> ChargE3Net:
     network = ChargE3Net(ChargE3NetConfig(**settings)).double().eval()
     for parameter in network.motion.maps:
         torch.nn.init.normal_(parameter, std=0.3)
+    for parameter in network.probes.late.parameters():
+        torch.nn.init.normal_(parameter)
     if network.promolecule is not None:
         network.promolecule.coefficients[:3].normal_()
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import ase
@@ -214,13 +215,66 @@ def test_movable_points_move_and_are_learnt():
     assert (points[9:] - points[:9]).norm(dim=1).min() > 1e-4
     network(graph, scatter(20)[None]).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.motion.maps)
+    modes = "frozen", "movable", "late"
+    assert [len(small(polarization=mode).motion.maps) for mode in modes] == [0, 3, 1]
     frozen = small(polarization="frozen").encode(graph).points.positions
     assert torch.equal(frozen[9:], frozen[:9])
 
 
-def test_gradient_of_movable_points_is_right():
+def late(**settings):
+    """A network with late points that send, and one without that has its other weights."""
+    network, plain = small(polarization="late", **settings), small(**settings)
+    for weights in network.probes.late.parameters():
+        torch.nn.init.normal_(weights)
+    state = network.state_dict()
+    plain.load_state_dict({k: state[k] for k in plain.state_dict()})
+    return network, plain
+
+
+def test_late_points_start_as_nothing():
+    network, plain = late()
+    with torch.no_grad():
+        for weights in network.probes.late.parameters():
+            weights.zero_()
+    found, expected = (density(n, molecule(), scatter()) for n in (network, plain))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13 * expected.abs().max().item())
+    fresh = small(polarization="late")
+    assert all(not w.any() for w in [*fresh.probes.late.parameters()])
+
+
+def test_late_points_that_stay_are_a_second_map():
+    network, plain = late(layers=3)
+    with torch.no_grad():
+        network.motion.maps[0].zero_()
+        for layer, moved in zip(plain.probes.layers, network.probes.late, strict=True):
+            layer.lin1.weight += moved.weight
+    found, expected = (density(n, molecule(), scatter()) for n in (network, plain))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * expected.abs().max().item())
+
+
+def test_late_points_send_what_their_atoms_are_from_where_they_went():
+    network, plain = late(layers=3)
+    graph = Graph.from_atoms([molecule()], torch.float64)
+    with torch.no_grad():
+        for layer in network.probes.layers:
+            layer.lin1.weight.zero_()
+        for layer, moved in zip(plain.probes.layers, network.probes.late, strict=True):
+            layer.lin1.weight.copy_(moved.weight)
+        moved, still = network.encode(graph), plain.encode(graph)
+        at = moved.points.positions[9:]
+        assert (at - graph.positions).norm(dim=1).min() > 1e-3
+        assert [torch.equal(x, graph.positions) for x in moved.path] == [True, True, True, False]
+        elsewhere = replace(still, points=graph.at(at))
+        found, expected = network.at(moved, scatter()[None]), plain.at(elsewhere, scatter()[None])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("mode", ["movable", "late"])
+def test_gradient_of_movable_points_is_right(mode):
     """Through neighbourhoods, harmonics, tables and padded edges, against finite differences."""
-    network = small(polarization="movable", lmax=1, mul=8, layers=2)
+    network = small(polarization=mode, lmax=1, mul=8, layers=2)
+    for weights in network.probes.late.parameters():
+        torch.nn.init.normal_(weights)
     graph = Graph.from_atoms([molecule()[:4]], torch.float64)
     probes, weight = scatter(10)[None], network.motion.maps[0]
 
@@ -240,7 +294,7 @@ def test_gradient_of_movable_points_is_right():
 def test_wrong_settings_say_what_there_is():
     with pytest.raises(UsageError, match="gaussian, learned"):
         small(encoding="bessel")
-    with pytest.raises(UsageError, match="off, frozen, movable"):
+    with pytest.raises(UsageError, match="off, frozen, movable, late"):
         small(polarization="on")
     with pytest.raises(UsageError, match="goes with spin=true"):
         small(pseudoscalar_spin=True, layers=3)
