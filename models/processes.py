@@ -40,7 +40,8 @@ def copies(work: Callable[[S], T], count: int) -> Iterator[Callable[[S], T]]:
     """A way to have ``work`` done by so many copies of this process.
 
     To be called by as many threads; each call waits for its answer without the interpreter's lock.
-    What ``work`` raises there is raised here.
+    What ``work`` raises there is raised here. PyTorch differentiates nothing in a copy of a process
+    that has threads for a device's gradients: such pieces are done here after all.
 
     Args:
         work: its arguments and results can be pickled; what else it changes stays in the copy,
@@ -62,6 +63,8 @@ def copies(work: Callable[[S], T], count: int) -> Iterator[Callable[[S], T]]:
             raise TemporaryError("one of the processes was ended; take fewer --threads") from error
         finally:
             free.put(connection)
+        if done is None:
+            return work(piece)
         if done:
             return result
         raise result
@@ -133,11 +136,22 @@ def _serve(
         os._exit(0)
 
 
+def _differentiates() -> bool:
+    """Whether this process can."""
+    one = torch.ones((), requires_grad=True)
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(one * one, one)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _answer(work: Callable[[S], T], piece: S) -> bytes:
     try:
         return _pickled((True, work(piece)))
     except Exception as error:
-        return _error(error)
+        return _error(error) if _differentiates() else _pickled((None, None))
 
 
 def _error(error: Exception) -> bytes:

@@ -187,3 +187,25 @@ def test_copies_end_with_their_process() -> None:
     while not all(map(gone, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_what_a_copy_cannot_differentiate_is_done_by_the_process(
+    monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    """PyTorch refuses it in a copy where it has threads for the gradients of a device."""
+    monkeypatch.setattr(processes, "_differentiates", lambda: able)
+    here = os.getpid()
+
+    def work(piece: int) -> int:
+        if os.getpid() != here:
+            raise RuntimeError("no gradients in a copy")
+        return 2 * piece
+
+    found = in_order(work, range(6), apart=True)
+    if able:
+        with pytest.raises(RuntimeError, match="no gradients"):
+            list(found)
+    else:
+        assert list(found) == [0, 2, 4, 6, 8, 10]
+    assert processes.possible()

@@ -104,7 +104,7 @@ def test_every_form_of_answer_has_its_three_components(tmp_path: Path) -> None:
     line = json.loads(neupol(*predict, "--json").stdout.splitlines()[0])
     np.testing.assert_allclose(line["properties"]["dipole"]["value"], expected[0], rtol=1e-6)
     table = neupol(*predict).stdout.splitlines()
-    assert table[0].split("\t")[2:] == ["dipole_x [D]", "dipole_y [D]", "dipole_z [D]", "mu [D]"]
+    assert table[0].split("\t")[2:6] == ["dipole_x [D]", "dipole_y [D]", "dipole_z [D]", "mu [D]"]
     for name in ("a.extxyz", "a.h5", "a.csv"):
         assert neupol(*predict, "-o", tmp_path / name).returncode == 0
     stored = ase.io.read(tmp_path / "a.extxyz", "1").info["dipole_D"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -172,4 +171,3 @@ def _write_beside(path: Path) -> None:
     """The record of a file, in one of its own that says which it belongs to."""
     record = provenance.beside(placed(path))
     write_json(record, {"sha256": provenance.checksum(placed(path))})
-    print(f"{path}: {record.name} has its command line, which is too long for it", file=sys.stderr)
