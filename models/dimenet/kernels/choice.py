@@ -1,4 +1,4 @@
-"""Which layout of triplets DimeNet uses: the one place where that is decided."""
+"""Which of DimeNet's kernels serve: the one place where that is decided."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from neupol_cli.models.dimenet.kernels import edge_layers
+from neupol_cli.models.dimenet.kernels.block_layers import Block, BlockLayers, Edgewise
 from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
 from neupol_cli.models.dimenet.triplets import Angles, AngularBasis, TripletBasis, Triplets
 from neupol_cli.models.kernels import compiler
@@ -26,3 +28,17 @@ def angular_basis(
     if compiler.enabled():
         return FanBasis.of(edges, points, radial, angles)
     return TripletBasis.of(Triplets.of(edges, points), radial, angles)
+
+
+def edgewise(block: Block, m: Tensor, forces_are_learnt: bool) -> Edgewise:
+    """A block's dense layers as compiled loops; the block itself where none serve, on a GPU too,
+    and if the environment says ``NEUPOL_KERNELS=0``.
+
+    Args:
+        block: an interaction.
+        m: (E, H) messages.
+        forces_are_learnt: derivatives of derivatives follow, which loops have from PyTorch's
+            operations: made twice over.
+    """
+    loops = None if forces_are_learnt else edge_layers.library(m, block.down.weight.shape)
+    return block if loops is None else BlockLayers(block, loops)
