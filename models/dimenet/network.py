@@ -170,6 +170,7 @@ class DimeNet(Backbone):
         check(config)
         self.cutoff = config.cutoff
         self.reach, self.exponent = config.cutoff, config.envelope
+        self.triplet = config.triplet
         self.irreps = f"{len(config.targets)}x0e"
         own = config.encoding == "bessel"
         self.distances = RadialBasis(config) if own else EncodedBasis(config)
@@ -197,7 +198,7 @@ class DimeNet(Backbone):
         """The functions of distances and angles that all blocks read."""
         inside = envelope(edges.lengths / self.reach, self.exponent)[:, None]
         radial, spherical = self.distances(edges, inside)
-        return Basis(radial, angular_basis(edges, points, spherical, self.angles))
+        return Basis(radial, angular_basis(edges, points, spherical, self.angles, self.triplet))
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
         return segment_sum(state, graph.batch, graph.size)
