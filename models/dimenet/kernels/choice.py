@@ -14,6 +14,9 @@ from neupol_cli.models.dimenet.triplets import Angles, AngularBasis, TripletBasi
 from neupol_cli.models.kernels import compiler
 from neupol_cli.models.nn.graph import Edges
 
+# Of fewer edges, getting weights ready for the loops costs more than these save.
+FEWEST = 512
+
 
 def angular_basis(
     edges: Edges, points: int, radial: Tensor, angles: Callable[[Angles], Tensor], width: int
@@ -36,8 +39,8 @@ def angular_basis(
 
 
 def edgewise(block: Block, m: Tensor, forces_are_learnt: bool) -> Edgewise:
-    """A block's dense layers as compiled loops; the block itself where none serve, on a GPU too,
-    and if the environment says ``NEUPOL_KERNELS=0``.
+    """A block's dense layers as compiled loops; the block itself where none serve, on a GPU too, of
+    few edges, and if the environment says ``NEUPOL_KERNELS=0``.
 
     Args:
         block: an interaction.
@@ -45,5 +48,6 @@ def edgewise(block: Block, m: Tensor, forces_are_learnt: bool) -> Edgewise:
         forces_are_learnt: derivatives of derivatives follow, which loops have from PyTorch's
             operations: made twice over.
     """
-    loops = None if forces_are_learnt else edge_layers.library(m, block.down.weight.shape)
+    serves = not forces_are_learnt and len(m) >= FEWEST
+    loops = edge_layers.library(m, block.down.weight.shape) if serves else None
     return block if loops is None else BlockLayers(block, loops)

@@ -119,7 +119,8 @@ def _single(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often the loops have been called."""
+    """How often the loops have been called, of however few edges."""
+    monkeypatch.setattr(choice, "FEWEST", 0)
     calls, apply = [], edge_layers._Layered.apply
 
     def watched(*inputs: Any) -> torch.Tensor:
@@ -166,3 +167,10 @@ def test_where_forces_are_learnt_the_network_itself_serves(counted: Callable[[],
     block, m = model.backbone.layers[0], graph.positions
     assert isinstance(choice.edgewise(block, m, False), BlockLayers)
     assert choice.edgewise(block, m, True) is block
+
+
+def test_of_few_edges_the_network_itself_serves() -> None:
+    block = registry.build("dimenet", SMALL).double().backbone.layers[0]
+    few, many = (torch.zeros(edges, 32, dtype=torch.float64) for edges in (511, 512))
+    assert choice.edgewise(block, few, False) is block
+    assert isinstance(choice.edgewise(block, many, False), BlockLayers)
