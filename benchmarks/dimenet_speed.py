@@ -25,6 +25,7 @@ from neupol_cli.io import hdf5
 from neupol_cli.models.dimenet.triplets import Triplets
 from neupol_cli.models.nn.graph import Edges, Graph, ragged
 from neupol_cli.models.nn.neighbours import neighbours
+from neupol_cli.models.streaming import by_positions
 
 SIZES = {
     "hidden_channels": 128,
@@ -120,15 +121,16 @@ def main() -> None:
 
         return step
 
-    def at(positions: Tensor) -> Tensor:
-        return model.network(graph.at(positions))
+    def learnt(positions: Tensor) -> Tensor:
+        with by_positions(learnt=True):  # as training on forces says it
+            return model.network(graph.at(positions))
 
     own, other = list(model.backbone.parameters()), list(network.parameters())
     rounds = arguments.rounds
-    here, there = (lambda: at(graph.positions)), (lambda: call(graph.positions))
+    here, there = (lambda: model.network(graph)), (lambda: call(graph.positions))
     compare("inference", inferred(here), inferred(there), rounds)
     compare("training", energy_step(own, here), energy_step(other, there), rounds)
-    compare("training with forces", force_step(own, at), force_step(other, call), rounds)
+    compare("training with forces", force_step(own, learnt), force_step(other, call), rounds)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,13 @@ from neupol_cli.models.base import Arguments, Backbone
 from neupol_cli.models.dimenet.angle import angular
 from neupol_cli.models.dimenet.bases import EncodedBasis, RadialBasis, envelope
 from neupol_cli.models.dimenet.config import DimeNetConfig, check
-from neupol_cli.models.dimenet.kernels.choice import angular_basis
+from neupol_cli.models.dimenet.kernels.choice import angular_basis, edgewise
 from neupol_cli.models.dimenet.published import recognised, translated
 from neupol_cli.models.dimenet.triplets import AngularBasis
 from neupol_cli.models.nn.activation import activated
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, product
+from neupol_cli.models.streaming import forces_are_learnt
 
 
 def glorot_orthogonal(weight: Tensor) -> None:
@@ -119,12 +120,21 @@ class Interaction(nn.Module):
         self.skip = dense(hidden, hidden)
         self.after = nn.Sequential(*(Residual(hidden) for _ in range(config.after_skip)))
 
-    def forward(self, m: Tensor, basis: Basis) -> Tensor:
-        t = activated(self.passed, m) * self.radial_out(self.radial_in(basis.radial))
-        t = activated(self.down, t)
-        t = basis.angular.turned(t, self.angular_in.weight, self.angular_out.weight)
+    def offered(self, m: Tensor, radial: Tensor) -> Tensor:
+        """(E, T) silu(W (silu(L m) * W W rbf)), what each edge k -> j has for all j -> i."""
+        t = activated(self.passed, m) * self.radial_out(self.radial_in(radial))
+        return activated(self.down, t)
+
+    def answered(self, m: Tensor, t: Tensor) -> Tensor:
+        """(E, H) the next messages from the last ones and (E, T) what came to each edge."""
         g = activated(self.own, m, activated(self.up, t))
         return self.after(activated(self.skip, self.before(g), m))
+
+    def forward(self, m: Tensor, basis: Basis) -> Tensor:
+        dense = edgewise(self, m, forces_are_learnt())
+        t = dense.offered(m, basis.radial)
+        t = basis.angular.turned(t, self.angular_in.weight, self.angular_out.weight)
+        return dense.answered(m, t)
 
 
 class Output(nn.Module):
@@ -160,6 +170,7 @@ class DimeNet(Backbone):
         check(config)
         self.cutoff = config.cutoff
         self.reach, self.exponent = config.cutoff, config.envelope
+        self.triplet = config.triplet
         self.irreps = f"{len(config.targets)}x0e"
         own = config.encoding == "bessel"
         self.distances = RadialBasis(config) if own else EncodedBasis(config)
@@ -187,7 +198,7 @@ class DimeNet(Backbone):
         """The functions of distances and angles that all blocks read."""
         inside = envelope(edges.lengths / self.reach, self.exponent)[:, None]
         radial, spherical = self.distances(edges, inside)
-        return Basis(radial, angular_basis(edges, points, spherical, self.angles))
+        return Basis(radial, angular_basis(edges, points, spherical, self.angles, self.triplet))
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
         return segment_sum(state, graph.batch, graph.size)

@@ -1,4 +1,4 @@
-"""Which layout of triplets DimeNet uses: the one place where that is decided."""
+"""Which of DimeNet's kernels serve: the one place where that is decided."""
 
 from __future__ import annotations
 
@@ -6,23 +6,48 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from neupol_cli.models.dimenet.kernels import edge_layers, fan_loops
+from neupol_cli.models.dimenet.kernels.block_layers import Block, BlockLayers, Edgewise
 from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
+from neupol_cli.models.dimenet.kernels.fan_loops import FanLoops
 from neupol_cli.models.dimenet.triplets import Angles, AngularBasis, TripletBasis, Triplets
 from neupol_cli.models.kernels import compiler
 from neupol_cli.models.nn.graph import Edges
 
+# Of fewer edges, getting weights ready for the loops costs more than these save.
+FEWEST = 512
+
 
 def angular_basis(
-    edges: Edges, points: int, radial: Tensor, angles: Callable[[Angles], Tensor]
+    edges: Edges, points: int, radial: Tensor, angles: Callable[[Angles], Tensor], width: int
 ) -> AngularBasis:
-    """Dense blocks; a list of triplets where the environment says ``NEUPOL_KERNELS=0``.
+    """Dense blocks, in compiled loops where these serve; a list of triplets where the environment
+    says ``NEUPOL_KERNELS=0``.
 
     Args:
         edges: E edges.
         points: how many points they join.
         radial: (E, L N) the radial half of sbf, with its envelope.
         angles: F, from angles (...) to (..., L).
+        width: T of what is summed.
     """
-    if compiler.enabled():
-        return FanBasis.of(edges, points, radial, angles)
-    return TripletBasis.of(Triplets.of(edges, points), radial, angles)
+    if not compiler.enabled():
+        return TripletBasis.of(Triplets.of(edges, points), radial, angles)
+    basis = FanBasis.of(edges, points, radial, angles)
+    loops = fan_loops.library(basis, width)
+    return basis if loops is None else FanLoops(basis, loops)
+
+
+def edgewise(block: Block, m: Tensor, forces_are_learnt: bool) -> Edgewise:
+    """A block's dense layers as compiled loops; the block itself where none serve, on a GPU too, of
+    few edges, and if the environment says ``NEUPOL_KERNELS=0``.
+
+    Args:
+        block: an interaction.
+        m: (E, H) messages.
+        forces_are_learnt: derivatives of derivatives follow, which loops have from PyTorch's
+            operations: made twice over.
+    """
+    serves = not forces_are_learnt and len(m) >= FEWEST
+    loops = edge_layers.library(m, block.down.weight.shape) if serves else None
+    return block if loops is None else BlockLayers(block, loops)

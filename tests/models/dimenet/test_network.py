@@ -12,6 +12,7 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
+from neupol_cli.models.dimenet.kernels import choice
 from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
 from neupol_cli.models.dimenet.spherical_basis import SphericalBessel, bessel_zeros, legendre
 from neupol_cli.models.dimenet.triplets import TripletBasis
@@ -34,6 +35,7 @@ def published(stored):
 def switch(request, monkeypatch):
     """With kernels, and without them."""
     monkeypatch.setenv("NEUPOL_KERNELS", request.param)
+    monkeypatch.setattr(choice, "FEWEST", 0)
     return request.param
 
 
