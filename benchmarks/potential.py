@@ -6,7 +6,8 @@
 
 1. Molecules of the split: on the exact density's surface of 0.001 e/bohr^3, the potential of the
    model's density and of the exact density's grid against PySCF's integrals (PBE/GTH-DZVP).
-2. Extrema and averages of water, benzene and nitromethane and what else is named, each on its own density's surface.
+2. Extrema and averages of water, benzene, nitromethane and what else is named, each on its own
+   density's surface.
 """
 
 from __future__ import annotations
