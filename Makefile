@@ -1,4 +1,4 @@
-# make demo   install into .venv, then predictions and a density for examples/ with the bundled models
+# make demo   install into .venv, then predictions, a density and its charges for examples/ with the bundled models
 # make test   install into .venv with the tests' tools, then the whole suite
 # make lint   ruff and mypy
 # make docs   the site, in build/site
@@ -17,7 +17,7 @@ STRUCTURES := examples/water.xyz examples/aspirin.xyz examples/caffeine.xyz exam
 # One stamp a set of extras: the environment is made anew when what it is made from changes.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[plot]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
@@ -34,9 +34,11 @@ demo: $(VENV)/.demo
 	mkdir -p demo
 	$(BIN)/neupol predict $(STRUCTURES)
 	$(BIN)/neupol density examples/aspirin.xyz --normalize -o demo/aspirin.cube --plot demo/aspirin.png
+	$(BIN)/neupol charges examples/aspirin.xyz --plot demo/aspirin.html
 	$(BIN)/neupol density examples/nacl.poscar --normalize -o demo/nacl.xsf
 	$(BIN)/neupol relax examples/thiophene.extxyz -o demo/thiophene.extxyz
-	@echo "demo/ holds the electron density of aspirin as a cube and its picture, that of rock salt, and thiophene relaxed"
+	@echo "demo/ holds the density of aspirin as a cube, a picture and, with its charges, a page to turn;"
+	@echo "that of rock salt; and thiophene relaxed"
 
 test: $(VENV)/.test
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

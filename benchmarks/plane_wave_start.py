@@ -3,7 +3,7 @@
     apt-get install quantum-espresso
     neupol data density qm9_small_pbe_gth.tar -o density.h5
     python benchmarks/plane_wave_start.py density.h5 --also examples/{water,glycine}.xyz \\
-        examples/{benzene.xyz,urea.poscar} | tee benchmarks/results/plane_wave_start.txt
+        examples/{benzene.xyz,{urea,dry_ice}.poscar} | tee benchmarks/results/plane_wave_start.txt
 
 Molecules in boxes with PBE and GTH pseudopotentials, which pw.x reads; their files have no atomic
 densities, and its own start is far off. "atoms": the sum of free atoms with the same

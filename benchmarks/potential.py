@@ -1,17 +1,19 @@
 """Electrostatic potentials on molecular surfaces against exact ones of the same density.
 
     neupol data density qm9_small_pbe_gth.tar -o density.h5
-    python benchmarks/potential.py density.h5 | tee benchmarks/results/potential.txt
+    python benchmarks/potential.py density.h5 --also examples/salt_bridge.xyz |
+        tee benchmarks/results/potential.txt
 
 1. Molecules of the split: on the exact density's surface of 0.001 e/bohr^3, the potential of the
    model's density and of the exact density's grid against PySCF's integrals (PBE/GTH-DZVP).
-2. Extrema and averages of water, benzene and nitromethane, each on its own density's surface.
+2. Extrema and averages of water, benzene, nitromethane and what else is named, each on its own
+   density's surface.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.data import chemical_symbols
+from ase.io import read
 from pyscf import dft, gto
 from scipy.special import erf
 
@@ -127,12 +130,12 @@ def _row(name: str, points: int, numbers: list[float]) -> str:
     return f"{name:18}  {points or '':>6}  {cells}"
 
 
-def extremes(model: DensityModel) -> None:
+def extremes(model: DensityModel, also: Sequence[Path]) -> None:
     """The second part."""
     valence = measures.valence_of(model.header)
     print("\nkcal/mol/e          density     lowest          highest     mean+   mean-   nu     Pi")
-    for name, formula in MOLECULES.items():
-        atoms = molecule(formula)
+    named = {name: molecule(formula) for name, formula in MOLECULES.items()}
+    for name, atoms in (named | {path.stem: read(path) for path in also}).items():
         free, exact = free_atoms.of_model(atoms.numbers.tolist(), valence), Exact(atoms)
         grid = exact.volume(atoms, 0.2)
         found = predict(model, atoms, grid.grid, MEMORY, lambda done: None).volume
@@ -163,11 +166,12 @@ def main() -> None:
     parser.add_argument("--model", default="density")
     parser.add_argument("--split", default="test")
     parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--also", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     threads.take(None, None)
     model = registry.load_density(options.model)
     held_out(options.data, options.split, options.count, model)
-    extremes(model)
+    extremes(model, options.also)
 
 
 if __name__ == "__main__":

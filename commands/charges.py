@@ -71,9 +71,7 @@ def charges(
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
     margin: options.MarginOption = options.MARGIN,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale the density until charges add up.")
-    ] = False,
+    normalize: options.NormalizeOption = None,
     charge: ChargeOption = None,
     accept: AcceptOption = False,
     pbc: PbcOption = None,

@@ -87,15 +87,7 @@ def potential(
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
     margin: options.MarginOption = options.MARGIN,
-    normalize: Annotated[
-        bool | None,
-        typer.Option(
-            "--normalize/--no-normalize",
-            help="Scale the density until charges add up; without a word, where the grid holds "
-            "all of it.",
-            show_default=False,
-        ),
-    ] = None,
+    normalize: options.NormalizeOption = None,
     charge: ChargeOption = None,
     accept: AcceptOption = False,
     pbc: PbcOption = None,

@@ -8,12 +8,21 @@ is that of the converged SCF as far as rho is its density; its lowest orbitals, 
 initial density matrix. h is PySCF's own, the rest is integrated on a coarse grid of PySCF's. The
 exchange of a hybrid functional or of Hartree-Fock needs orbitals, which a density does not have,
 and so does a meta-GGA: there V_xc is PBE's, whose the bundled model's densities are.
+
+Where integrals are fitted, a Fock matrix on a coarse grid is cheap beside one of the SCF's, and
+some such steps follow: with D_k the density matrix of F_k and V the SCF's own potential, exact
+exchange and spins included,
+
+    F_(k+1) = sum_j w_j (F_j + m (h + V[D_j] - F_j)),    sum_j w_j = 1,
+
+w the weights of the smallest sum of w_j (D[h + V[D_j]] - D_j) (Anderson, J. ACM 12, 547, 1965). m
+is small, as D_k errs by about twice what F_k's density does, to the other side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +40,7 @@ from neupol_cli.io.volumetric import Volume, by_spacing
 from neupol_cli.potential.electrons import Electrons
 
 if TYPE_CHECKING:
+    from pyscf.dft import Grids
     from pyscf.gto import Mole
     from pyscf.scf.hf import SCF
 
@@ -41,6 +51,8 @@ MEMORY = 1 << 30  # bytes for its tiles
 LEVEL = 1  # of PySCF's grid, on which the matrix is integrated
 BLOCK = 4000  # of its points whose orbitals are in memory at once
 NOTHING = 1e-7  # of an orbital
+STEPS = 2  # on a grid of PySCF's of the level COARSE, where V is fitted
+COARSE, MIXED = 0, 0.3  # ..., m
 INSTEAD = "pbe"  # of functionals that want more than a density
 
 
@@ -123,7 +135,7 @@ def _free_atom(molecule: Mole, index: int, number: int) -> FreeAtom:
 
 
 def density_matrix(mf: SCF, deformation: Deformation) -> np.ndarray:
-    """The density matrix whose Fock matrix is that of a given density.
+    """The density matrix that an SCF with a given density begins with.
 
     Args:
         mf: as in :func:`initial_density_matrix`.
@@ -135,10 +147,65 @@ def density_matrix(mf: SCF, deformation: Deformation) -> np.ndarray:
     Raises:
         InputError: as :func:`initial_density_matrix`.
     """
+    core = mf.get_hcore()
+    fock = core + _of_electrons(mf, Electrons(deformation))
+    if getattr(mf, "with_df", None) is None:
+        return _filled(mf, fock)
+    return _settled(mf, core, fock)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A Fock matrix, what its density matrix answers, and the change of that by the answer.
+
+    Attributes:
+        fock, answer: (O, O) or (2, O, O) Hartree.
+        change: the elements of the change where orbitals are orthonormal.
+    """
+
+    fock: np.ndarray
+    answer: np.ndarray
+    change: np.ndarray
+
+
+def _settled(mf: SCF, core: np.ndarray, fock: np.ndarray) -> np.ndarray:
+    """(O, O) or (2, O, O): the density matrix after some steps from a Fock matrix."""
+    coarse, root, steps = _coarse(mf), np.linalg.cholesky(mf.get_ovlp()), list[_Step]()
+    matrix = _filled(mf, fock)
+    for _ in range(STEPS):
+        potential = coarse.get_veff(dm=matrix)
+        answer = np.asarray(mf.get_fock(core, vhf=potential, dm=matrix))
+        change = root.T @ (np.asarray(_filled(mf, answer)) - np.asarray(matrix)) @ root
+        steps.append(_Step(fock, answer, change.ravel()))
+        fock = _mixed(steps)
+        matrix = _filled(mf, fock)
+    return matrix
+
+
+def _coarse(mf: SCF) -> SCF:
+    """The same SCF, its integrals shared, with few points for exchange and correlation."""
+    from pyscf.dft.rks import KohnShamDFT
+
+    coarse = mf.copy()
+    if isinstance(mf, KohnShamDFT):
+        coarse.grids = _grid(mf.mol, COARSE)
+    return coarse
+
+
+def _mixed(steps: Sequence[_Step]) -> np.ndarray:
+    """The next Fock matrix."""
+    *before, last = steps
+    apart = np.array([step.change - last.change for step in before])
+    weights = np.linalg.lstsq(apart.T, -last.change)[0] if before else np.zeros(0)
+    every = zip(steps, [*weights, 1.0 - weights.sum()], strict=True)
+    return sum(w * (step.fock + MIXED * (step.answer - step.fock)) for step, w in every)
+
+
+def _filled(mf: SCF, fock: np.ndarray) -> np.ndarray:
+    """(O, O) or (2, O, O): the density matrix of a Fock matrix's lowest orbitals."""
     from pyscf.scf.uhf import UHF
 
-    fock = mf.get_hcore() + _of_electrons(mf, Electrons(deformation))
-    if isinstance(mf, UHF):
+    if isinstance(mf, UHF) and fock.ndim == 2:
         fock = np.stack([fock, fock])
     energies, orbitals = mf.eig(fock, mf.get_ovlp())
     # With the orbitals that PySCF attaches, by which it is quicker.
@@ -184,14 +251,19 @@ def _functional(mf: SCF) -> str:
 
 def _blocks(molecule: Mole) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Points (P, 3) in bohr, near to each other, and their weights (P,)."""
-    from pyscf.dft import Grids
-
-    grid = Grids(molecule)
-    grid.level = LEVEL
-    grid.build()
+    grid = _grid(molecule, LEVEL).build()
     for start in range(0, len(grid.weights), BLOCK):
         some = slice(start, start + BLOCK)
         yield grid.coords[some], grid.weights[some]
+
+
+def _grid(molecule: Mole, level: int) -> Grids:
+    """PySCF's points in a molecule, not built yet."""
+    from pyscf.dft import Grids
+
+    grid = Grids(molecule)
+    grid.level = level
+    return grid
 
 
 def _add(matrix: np.ndarray, orbitals: np.ndarray, terms: np.ndarray) -> None:

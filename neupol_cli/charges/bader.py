@@ -6,8 +6,8 @@ valence electrons has no maximum at many a nucleus (a pseudopotential digs a hol
 hydrogen's lies on its neighbour's slope), so that what is climbed has the core that its atoms lack:
 free atoms of all electrons less those of the valence electrons. What is shared out are valence
 electrons: of a density of all electrons less those cores, which stay with their nuclei and are too
-sharp for a grid. Electrons are baderkit's, which has voxels at a boundary belong to both sides;
-dipoles, spins and volumes take a voxel as a whole.
+sharp for a grid. Electrons are baderkit's, which has voxels at a boundary belong to both sides, and
+what the grid's sum misses of each free atom; dipoles, spins and volumes take a voxel as a whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from ase import Atoms
 
 from neupol_cli.charges import pieces, sharing
-from neupol_cli.charges.free_atoms import free_atom
+from neupol_cli.charges.free_atoms import FreeAtom, free_atom
 from neupol_cli.charges.pieces import Deformation, Piece
 from neupol_cli.charges.sharing import Moments, Shares
 from neupol_cli.errors import UsageError
@@ -95,9 +95,19 @@ def bader(deformation: Deformation) -> Result:
     tail = replace(smooth, values=np.where(found.labels < len(free), 0.0, density))
     core = [atom.electrons - own.electrons for atom, own in zip(free, valence, strict=True)]
     thin = sharing.moments(tail.on_grid(), shares, len(free)).electrons
-    moments = replace(moments, electrons=found.electrons + thin + core)
+    missed = _missed(deformation, valence)
+    moments = replace(moments, electrons=found.electrons + thin + core + missed)
     counted = np.bincount(found.labels[density > SURFACE], minlength=len(free))[: len(free)]
     return Result(moments, counted * grid.element, _doubts(deformation.atoms, found))
+
+
+def _missed(deformation: Deformation, free: Sequence[FreeAtom]) -> np.ndarray:
+    """(A,) electrons of free atoms that a sum over the grid misses, close to the nuclei."""
+    found = np.zeros(len(free))
+    for piece in deformation.on_grid():
+        values = pieces.at_distances(piece, piece.distances(), free)
+        np.add.at(found, piece.owners, values.sum(axis=1) * deformation.grid.element)
+    return np.array([atom.electrons for atom in free]) - found
 
 
 def _shares(labels: np.ndarray, grid: Grid, count: int) -> Shares:

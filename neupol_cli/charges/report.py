@@ -116,7 +116,7 @@ class ChargesReport:
         electrons_sum: of the density, as the grid sums it up.
         electrons: the same, with what the grid misses of the free atoms.
         electrons_expected: how many there should be.
-        factor: of --normalize.
+        factor: what it was scaled by, where it was.
         schemes: the answers.
         doubts: reasons not to trust them.
         plot: the page that shows them.
@@ -162,7 +162,7 @@ class ChargesReport:
             f"({self.electrons_sum:.6f} summed over the grid, the rest is its own error)"
         )
         if self.factor is not None:
-            yield f"             scaled by {self.factor:.6f} (--normalize)"
+            yield f"             scaled by {self.factor:.6f} (--no-normalize leaves it as it is)"
         yield f"  time       {self.seconds:.2f} s"
         if self.plot is not None:
             yield printable(f"  written    {self.plot}")
@@ -176,7 +176,7 @@ class ChargesReport:
 def _table(name: str, scheme: AtomicCharges, symbols: Sequence[str]) -> Table:
     from rich.table import Table
 
-    title = f"{TITLES[name]}, sum {scheme.charges.sum():.4f} e"
+    title = f"{TITLES[name]}, sum {scheme.charges.sum():z.4f} e"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("atom", justify="right")
     table.add_column("element")

@@ -50,7 +50,7 @@ class SourceOptions:
 
     choice: GridChoice
     memory: int
-    normalize: bool | None = False
+    normalize: bool | None = None
     strict: bool = False
     accept: bool = False
     charge: int | None = None

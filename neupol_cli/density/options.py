@@ -30,6 +30,15 @@ GridFromOption = Annotated[
 ]
 MarginOption = Annotated[float, typer.Option(help="Around a molecule, Angstrom; cells have none.")]
 MARGIN = 3.6  # Angstrom
+NormalizeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--normalize/--no-normalize",
+        help="Scale the density until charges add up; without a word, where the grid holds all of "
+        "it.",
+        show_default=False,
+    ),
+]
 MemoryOption = Annotated[str, typer.Option(help="What grid and tiles may take.")]
 MEMORY = "2GB"
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or float64.")]

@@ -135,7 +135,7 @@ def _multipoles(found: Multipoles) -> Iterator[str]:
     dipole = " ".join(f"{number:.4f}" for number in found.dipole)
     origin = ", ".join(f"{number:.4f}" for number in found.origin)
     quadrupole = " ".join(f"{name} {value:.4f}" for name, value in found.components().items())
-    yield f"  charge     {found.charge:.4f} e"
+    yield f"  charge     {found.charge:z.4f} e"
     yield f"  dipole     {np.linalg.norm(found.dipole):.4f} D = |{dipole}|"
     yield f"  quadrupole {quadrupole} D*Angstrom, traceless"
     yield f"             both about the centre of nuclear charge ({origin}) Angstrom"

@@ -83,6 +83,17 @@ def test_charges_and_volumes_are_baderkits(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(result.volumes, counts * volume.grid.element, rtol=0.01, atol=0)
 
 
+@pytest.mark.parametrize("count", [24, 36])
+def test_what_a_coarse_grid_misses_is_its_atoms(count: int) -> None:
+    pytest.importorskip("baderkit")
+    grid = by_counts(WATER, (count,) * 3, 3.6)
+    free = [free_atom(int(z), True) for z in WATER.numbers]
+    values = pieces.promolecule(WATER, grid, free)
+    found = pieces.deformation(Volume(WATER, grid, values), free)
+    assert abs(values.sum() * grid.element - 8) > 0.01
+    assert bader.bader(found).moments.electrons.sum() == pytest.approx(8, rel=0, abs=1e-6)
+
+
 def test_cores_stay_with_their_nuclei() -> None:
     """Of valence electrons and of all, the same charges."""
     pytest.importorskip("baderkit")
