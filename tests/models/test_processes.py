@@ -23,6 +23,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux fork
 
 
 @pytest.fixture(autouse=True)
+def differentiating_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies differentiate, whatever other tests have left in this process."""
+    monkeypatch.setattr(processes, "_differentiates", lambda: True)
+
+
+@pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     interval = sys.getswitchinterval()
     workers.use(2)
