@@ -163,6 +163,7 @@ os.setpgid(0, 0)
 workers.use(2)
 parent = os.getpid()
 def work(piece):
+    os.write(1, b"%d %d\\n" % (piece, os.getpid()))
     if piece == 3:
         {act}
     time.sleep(1000 if piece >= 3 else 0)
@@ -184,7 +185,6 @@ def test_a_signal_to_all_of_them_waits_for_no_piece(name: str, code: int) -> Non
 
 
 def test_copies_end_with_their_process() -> None:
-    # Both copies have answered by the third result; the one that kills sleeps no longer than that.
     act = "os.kill(parent, signal.SIGKILL); return piece, 0"
     done = python("-c", SIGNALLED.format(act=act).replace("1000", "0.1"))
     pids = {int(line.split()[1]) for line in done.stdout.splitlines()}
