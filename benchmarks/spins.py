@@ -1,7 +1,7 @@
 """Spin densities of a model against DFT's, of the structures that a split of a dataset holds.
 
     python benchmarks/radicals.py -o radicals.extxyz --split split.json
-    neupol data dft radicals.extxyz --spin --spacing 0.4 --on-error fail -o all.h5
+    neupol data dft radicals.extxyz --spin --spacing 0.4 --no-free-atoms --on-error fail -o all.h5
     neupol data density all.h5 --spin --split-file split.json -o radicals.h5
     python benchmarks/spins.py radicals.h5 spin | tee benchmarks/results/spins.txt
 
@@ -42,6 +42,7 @@ class Judged:
         unpaired, found: electrons that there are, and those of the model.
         error, bound: eps_mae of the total density, percent, and what the model says it is below.
         wrong, whole: integrals of |s - s_DFT| and |s_DFT|, electrons.
+        scaled: the first of them with s scaled to the right integral.
         spins, true_spins: (A,) of its atoms, Hirshfeld.
         is_doubted: by its unpaired electrons.
     """
@@ -53,6 +54,7 @@ class Judged:
     bound: float
     wrong: float
     whole: float
+    scaled: float
     spins: np.ndarray
     true_spins: np.ndarray
     is_doubted: bool
@@ -72,13 +74,16 @@ def judged(path: Path, split: str, model: DensityModel) -> Iterator[Judged]:
         fine_grid = by_spacing(atoms, SPACING, MARGIN)
         fine = predict(model, atoms, fine_grid, MEMORY, lambda done: None).volume
         assert found.spin is not None and fine.unpaired is not None
+        unpaired = charges.state(atoms)[1] - 1
+        scaled = found.spin * (unpaired / fine.unpaired)
         yield Judged(
             name=atoms.get_chemical_formula(),
-            unpaired=charges.state(atoms)[1] - 1,
+            unpaired=unpaired,
             found=fine.unpaired,
             error=measures.mean_absolute_error(found, true),
             bound=float("nan") if bound is None else bound,
             wrong=float(np.abs(found.spin - true.spin).sum()) * true.grid.element,
+            scaled=float(np.abs(scaled - true.spin).sum()) * true.grid.element,
             whole=float(np.abs(true.spin).sum()) * true.grid.element,
             spins=atomic_spins(found, free),
             true_spins=atomic_spins(true, free),
@@ -111,6 +116,8 @@ def tell(name: str, structures: Sequence[Judged]) -> None:
         f"  spin density, eps_mae                  {pooled:.2f} % pooled, {np.mean(eps):.2f} % on "
         f"average ({min(eps):.2f} to {max(eps):.2f})"
     )
+    pooled = 100 * sum(one.scaled for one in opened) / sum(one.whole for one in opened)
+    print(f"  the same, scaled to 2S                 {pooled:.2f} % pooled")
     print(
         f"  integral of the spin density - 2S      {np.abs(off).mean():.3f} electrons on average, "
         f"{np.abs(off).max():.3f} at most"

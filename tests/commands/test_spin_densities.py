@@ -84,7 +84,7 @@ def told(folder: Path, *arguments: str) -> tuple[dict, str]:
 def test_oxygen_is_a_triplet(tmp_path: Path, comment: str) -> None:
     (tmp_path / "o2.xyz").write_text(OXYGEN.format(comment))
     found, messages = told(tmp_path, "density", "o2.xyz", "-o", "CHGCAR", "--spin", "s.npz")
-    assert found["spin_sum"] == pytest.approx(2, rel=0, abs=0.1)
+    assert found["spin_sum"] == pytest.approx(2, rel=0, abs=0.15)
     assert found["electrons_sum"] == pytest.approx(12, rel=0, abs=0.1)
     assert "unpaired" not in messages
     vasp = VaspChargeDensity(str(tmp_path / "CHGCAR"))
@@ -108,7 +108,7 @@ def test_spins_of_atoms(tmp_path: Path) -> None:
     for scheme in found["schemes"].values():
         spins = scheme["spins_e"]
         assert spins[0] == pytest.approx(spins[1], rel=0, abs=5e-3)
-        assert sum(spins) == pytest.approx(2, rel=0, abs=0.1)
+        assert sum(spins) == pytest.approx(2, rel=0, abs=0.15)
 
 
 def test_a_closed_shell_has_next_to_no_spin(tmp_path: Path) -> None:
