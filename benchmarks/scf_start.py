@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import read
 from pyscf import dft, gto
 
 from neupol_cli import registry, threads
-from neupol_cli.io import volumetric
+from neupol_cli.io import structures, volumetric
 from neupol_cli.models.density.model import DensityModel
 from neupol_cli.scf_start import initial_density_matrix
 
@@ -69,7 +68,7 @@ def solved(atoms: Atoms, level: str, xc: str, model: DensityModel | None) -> End
     return Ending(energy, mf.cycles, end - start, middle - start, above)
 
 
-def structures(path: Path, split: str) -> Iterator[Atoms]:
+def held_out(path: Path, split: str) -> Iterator[Atoms]:
     for entry in volumetric.entries(path):
         if entry.split == split:
             yield entry.volume.atoms
@@ -78,7 +77,7 @@ def structures(path: Path, split: str) -> Iterator[Atoms]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--also", type=Path, nargs="*", default=[])
+    parser.add_argument("--also", nargs="*", default=[], help="files or SMILES")
     parser.add_argument("--model", default="density")
     parser.add_argument("--split", default="test")
     parser.add_argument("--count", type=int, default=3)
@@ -87,15 +86,16 @@ def main() -> None:
     options = parser.parse_args()
     threads.take(1, None)
     model = registry.load_density(options.model)
-    held_out = list(islice(structures(options.data, options.split), options.count))
+    molecules = list(islice(held_out(options.data, options.split), options.count))
+    also = [atoms for _, atoms in structures.read(options.also)]
     levels = list(product(LEVELS, options.xc.split(",")))
     whole = options.count if options.whole is None else options.whole
-    print(f"{options.count} molecules of '{options.split}'", *(path.stem for path in options.also))
+    print(f"{options.count} molecules of '{options.split}'", *options.also)
     print("                            cycles         seconds                off, Hartree")
     print("molecule  basis     xc      minao density  minao  density (guess)  minao    density")
     totals: dict[tuple[str, str], list[np.ndarray]] = {pair: [] for pair in levels}
-    for k, atoms in enumerate([*held_out, *map(read, options.also)]):
-        in_turn = whole <= k < len(held_out)
+    for k, atoms in enumerate([*molecules, *also]):
+        in_turn = whole <= k < len(molecules)
         for level, xc in levels[k % len(levels) :][:1] if in_turn else levels:
             pair = [solved(atoms, level, xc, start) for start in (None, model)]
             _told(f"{atoms.get_chemical_formula():8}  {level}  {xc:6}", pair)
