@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
-from neupol_cli.models.base import Backbone, PropertyConfig
 from neupol_cli.models import polarization
+from neupol_cli.models.base import Backbone, PropertyConfig
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.polarization import movable_edges
 from neupol_cli.models.property import PropertyModel
