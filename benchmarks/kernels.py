@@ -150,6 +150,8 @@ def cases(count: int) -> Iterator[Case]:
     formulas = instead("deepdft.painn.updates", lambda *_: PLAIN)
     yield from each("deepdft updates and gates", "deepdft-painn", "training", formulas)
     yield from each("deepdft updates and gates", "painn", "inference training forces", formulas)
+    softplus = instead("deepdft.kernels.softplus._library", lambda like: None)
+    yield from each("deepdft softplus", "deepdft-schnet", "grid training", softplus)
     sums = replaced("deepdft.kernels.probe_sums.kernels", library=None)
     yield from each("deepdft loops of probes", "deepdft-painn", "grid", sums)
     yield from each("deepdft loops of probes", "deepdft-schnet", "grid", sums)

@@ -150,7 +150,7 @@ class Layer(nn.Module):
             self.vectors = xavier(Linear(hidden, 3 * hidden, bias=False))
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        """(P, 4 H) the state before -> (R, 4 H) behind this layer, of points that somebody reads."""
+        """(P, 4 H) the state before -> (R, 4 H) behind it, of those that somebody reads."""
         features = self.radial[0](edges, state.shape[0])
         step = self._first if self.first else self._later
         return step(state, features, edges.first_receiver)
