@@ -26,6 +26,7 @@ from checkouts import density_case, property_case
 from harness import in_turns
 
 from neupol_cli.allocator import keep_large_blocks
+from neupol_cli.models.deepdft.kernels.updates import PLAIN
 
 Work = Callable[[], Any]
 MODELS = "neupol_cli.models"
@@ -146,6 +147,11 @@ def cases(count: int) -> Iterator[Case]:
     loops = instead("deepdft.painn.library", lambda like, hidden: None)
     yield from each("deepdft loops of atoms", "deepdft-painn", "training", loops)
     yield from each("deepdft loops of atoms", "painn", "inference training forces", loops)
+    formulas = instead("deepdft.painn.updates", lambda *_: PLAIN)
+    yield from each("deepdft updates and gates", "deepdft-painn", "training", formulas)
+    yield from each("deepdft updates and gates", "painn", "inference training forces", formulas)
+    softplus = instead("deepdft.kernels.softplus._library", lambda like: None)
+    yield from each("deepdft softplus", "deepdft-schnet", "grid training", softplus)
     sums = replaced("deepdft.kernels.probe_sums.kernels", library=None)
     yield from each("deepdft loops of probes", "deepdft-painn", "grid", sums)
     yield from each("deepdft loops of probes", "deepdft-schnet", "grid", sums)

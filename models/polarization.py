@@ -11,7 +11,8 @@ another; ``softening = 0`` is the published formula.
 
 Written once for every backbone. Points are laid out as all atoms, then all movable points, so
 that either half is a slice. What nobody reads is left out: the last layer updates movable points
-only, and has no pi, since an invariant readout never sees x~_T.
+only, and has no pi, since an invariant readout never sees x~_T. Until points first move, all that
+depends on distances is that of the atoms' own edges (Edges.coinciding).
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class MovablePoints(nn.Module):
                 moving = moving + projection(state[atoms:])
                 edges = _edges(backbone, graph, moving, edges)
             path.append(moving)
-        state = edges.received_by_moving().apply(backbone.layers[-1], state)
-        return state[atoms:], path
+        state = edges.received_by_moving(2 * atoms).apply(backbone.layers[-1], state)
+        return state[-atoms:], path
 
 
 class FrozenPoints(MovablePoints):
@@ -142,4 +143,16 @@ def movable_edges(
         listed = NeighbourList(*ends, None, before.both_ways, before.first_moving)
     else:
         listed = neighbours(graph, points, cutoff)
-    return Edges.of(listed, points, batch, graph.cell, softening)
+    edges = Edges.of(listed, points, batch, graph.cell, softening)
+    edges.coinciding = _coinciding(graph, moving, cutoff, softening)
+    return edges
+
+
+def _coinciding(
+    graph: Graph, moving: Tensor, cutoff: float | None, softening: float
+) -> Edges | None:
+    """The edges among the atoms alone if no point has moved yet."""
+    if moving is not graph.positions:
+        return None
+    listed = neighbours(graph, moving, cutoff)
+    return Edges.of(listed, moving, graph.batch, graph.cell, softening)

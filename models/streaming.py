@@ -133,8 +133,8 @@ class EdgeRanges:
         rows = torch.cat(list(parts))
         return rows if self.first == 0 else torch.cat((state[: self.first], rows))
 
-    def received_by_moving(self) -> EdgeRanges:
-        """The same for the points that can move."""
+    def received_by_moving(self, points: int) -> EdgeRanges:
+        """The same for those of the points that can move."""
         return replace(self, first=self.first_moving)
 
     def _ranges(self) -> Iterator[tuple[int, int]]:

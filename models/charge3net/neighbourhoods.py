@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class Neighbourhoods:
         edges: (A, K) which of the N distances belongs here; any in the padding.
         lengths: (N,) Angstrom; where no gradient needs them apart, equal ones are one.
         basis: (N, basis_size) their radial basis.
+        own: where each of A movable points lies on its atom, the one neighbour of all 2A that each
+            is of the other; all else here is of the A atoms then.
     """
 
     senders: Tensor
@@ -28,6 +30,7 @@ class Neighbourhoods:
     edges: Tensor
     lengths: Tensor
     basis: Tensor
+    own: Neighbourhoods | None = None
 
     @classmethod
     def of(
@@ -53,6 +56,21 @@ class Neighbourhoods:
         padded = padded.index_copy(0, places, harmonics).view(atoms, width, -1)
         shape = atoms, width
         return cls(senders.view(shape), padded, which.view(shape), lengths, basis(lengths))
+
+    def with_own(self, edge: Edges, harmonics: Tensor, basis: Tensor) -> Neighbourhoods:
+        """These, of atoms, with a movable point on each.
+
+        Args:
+            edge: one, between an atom and its point.
+            harmonics: (1, (lmax + 1)^2) of it.
+            basis: (1, basis_size).
+        """
+        atoms = self.senders.shape[0]
+        each = torch.arange(atoms, device=self.senders.device)[:, None]
+        senders = torch.cat((each + atoms, each))
+        spread = harmonics.expand(2 * atoms, 1, -1)
+        own = Neighbourhoods(senders, spread, torch.zeros_like(senders), edge.lengths, basis)
+        return replace(self, own=own)
 
     def blocks(self, size: int) -> Iterator[Neighbourhoods]:
         """The same for ``size`` atoms at a time, with the distances of each block alone.

@@ -127,10 +127,17 @@ class ChargE3Net(DensityModel[AtomFeatures]):
 
     def neighbourhoods(self, graph: Graph, moving: Tensor) -> Neighbourhoods:
         """Who sends to whom, with movable points, if there are any, at ``moving`` (A, 3)."""
-        edges = self.motion.edges(graph, moving, self.config.cutoff)
-        points = self.config.points_per_atom * graph.numbers.shape[0]
-        harmonics = self.harmonics(-edges.directions)  # of receiver - sender
-        return Neighbourhoods.of(edges, points, harmonics, self.basis)
+        edges, atoms = self.motion.edges(graph, moving, self.config.cutoff), graph.numbers.shape[0]
+        if edges.coinciding is None:
+            points = self.config.points_per_atom * atoms
+            return Neighbourhoods.of(edges, points, self._harmonics(edges), self.basis)
+        among, own = edges.coinciding, edges.of_no_length()
+        neighbourhoods = Neighbourhoods.of(among, atoms, self._harmonics(among), self.basis)
+        return neighbourhoods.with_own(own, self._harmonics(own), self.basis(own.lengths))
+
+    def _harmonics(self, edges: Edges) -> Tensor:
+        """(E, (lmax + 1)^2) Y of receiver - sender."""
+        return self.harmonics(-edges.directions)
 
     def forward(self, graph: Graph, probes: Tensor) -> Tensor:
         """Densities at the same number of probes of each structure, for training.

@@ -62,16 +62,33 @@ class TensorProduct:
         radial: Callable[[Neighbourhoods], Tensor],
         neighbourhoods: Neighbourhoods,
     ) -> Features:
-        """The products, summed over each atom's neighbours.
+        """The products, summed over each point's neighbours.
+
+        An atom and a movable point that lies on it receive the same from all but each other: sums
+        are linear in the sender.
 
         Args:
-            sent: {(l, p): (A, 2l + 1, channels)} of the senders.
+            sent: {(l, p): (P, 2l + 1, channels)} of the senders.
             radial: gives the (E, weights) of some neighbourhoods' distances.
-            neighbourhoods: of A atoms.
+            neighbourhoods: of P points, or of P / 2 atoms with their points on them.
 
         Returns:
-            {(l, p): (A, 2l + 1, channels)}, outputs of one irrep in the order of their paths.
+            {(l, p): (P, 2l + 1, channels)}, outputs of one irrep in the order of their paths.
         """
+        if neighbourhoods.own is None:
+            return self._products(sent, radial, neighbourhoods)
+        both = {k: torch.add(*x.chunk(2)) for k, x in sent.items()}
+        shared = self._products(both, radial, neighbourhoods)
+        own = self._products(sent, radial, neighbourhoods.own)
+        return {k: torch.cat((x, x)) + own[k] for k, x in shared.items()}
+
+    def _products(
+        self,
+        sent: Features,
+        radial: Callable[[Neighbourhoods], Tensor],
+        neighbourhoods: Neighbourhoods,
+    ) -> Features:
+        """The same of points with neighbours of their own."""
         blocks = [self._block(sent, radial, b) for b in neighbourhoods.blocks(BLOCK)]
         if len(blocks) == 1:
             return blocks[0]

@@ -17,7 +17,7 @@ As coded: the factor s_j in ds is not in PaiNN's paper. A probe's last v is read
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -29,11 +29,11 @@ from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig, PaiNNDensityConfig
 from neupol_cli.models.deepdft.kernels.messages import compiled_messages, library
 from neupol_cli.models.deepdft.kernels.painn_probes import PaiNNProbeLayer, PaiNNProbes
+from neupol_cli.models.deepdft.kernels.updates import updates
 from neupol_cli.models.deepdft.messages import Ends, summed_messages
 from neupol_cli.models.deepdft.network import DeepDFT, Senders
 from neupol_cli.models.deepdft.published import published_painn
 from neupol_cli.models.distance import cosine_envelope
-from neupol_cli.models.equivariant_transformer.heads import norm
 from neupol_cli.models.nn.graph import Edges
 from neupol_cli.models.nn.linear import Linear, Perceptron, product
 from neupol_cli.models.nn.unique_edges import UniqueEdges
@@ -100,21 +100,39 @@ class Messages(nn.Module):
 
 
 class Update(nn.Module):
-    """Scalars and vectors of one point talk to each other."""
+    """Scalars and vectors of one point talk to each other.
 
-    def __init__(self, hidden: int, length: Callable[[Tensor], Tensor] = norm) -> None:
+    Args:
+        hidden: H.
+        soft: softens |V| where V vanishes; see updates.py.
+    """
+
+    def __init__(self, hidden: int, soft: float = 0.0) -> None:
         super().__init__()
-        self.hidden, self.length = hidden, length
+        self.hidden, self.soft = hidden, soft
         self.left = Linear(hidden, hidden, bias=False)  # W_U
         self.right = Linear(hidden, hidden, bias=False)  # W_V
         self.mix = Perceptron(2 * hidden, hidden, 3 * hidden)
 
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(P, H), (P, 3, H) -> the same."""
-        left, right = self.left(v), self.right(v)
-        mixed = self.mix(torch.cat((s, self.length(right)), 1))  # (P, 3 H)
-        p, q, t = mixed.split(self.hidden, 1)
-        return s + p + q * (left * right).sum(1), v + t[:, None] * left
+        by = updates(s, self.hidden, forces_are_learnt())
+        inputs, products, left = by.meet(s, self.both(v), self.soft)
+        return by.change(s, v, left, products, self.mix(inputs))
+
+    def scalars(self, s: Tensor, v: Tensor) -> Tensor:
+        """The next scalars alone, where nobody reads the vectors, nor t."""
+        by = updates(s, self.hidden, forces_are_learnt())
+        inputs, products, _ = by.meet(s, self.both(v), self.soft)
+        second, read = self.mix.second, slice(2 * self.hidden)
+        hidden = self.mix.activation(self.mix.first(inputs))
+        mixed = product(hidden, second.weight[read], second.bias[read])
+        p, q = mixed.chunk(2, 1)
+        return s + p + q * products
+
+    def both(self, v: Tensor) -> Tensor:
+        """(P, 3, H) -> (P, 3, 2 H) U and V."""
+        return product(v, torch.cat((self.left.weight, self.right.weight)))
 
 
 class AtomLayer(nn.Module):
@@ -140,14 +158,17 @@ class ProbeLayer(nn.Module):
         self.gate = Perceptron(hidden, 2 * hidden, 2 * hidden)
         self.update = Update(hidden)
 
-    def forward(self, sent: Senders, own: Senders | None, edges: Radial, count: int) -> Senders:
-        """The probes' state behind this layer; ``own`` is the state before, None for zeros."""
+    def forward(
+        self, sent: Senders, own: Senders | None, edges: Radial, count: int, last: bool
+    ) -> Senders:
+        """The probes' state behind this layer; of the ``last``, without vectors.
+
+        ``own`` is the state before, None for zeros.
+        """
         ds, dv = self.messages(sent, edges, count)
-        gs, gv = torch.sigmoid(self.gate(ds)).chunk(2, 1)
-        s, v = (1 - gs) * ds, (1 - gv)[:, None] * dv
-        if own is not None and own.vectors is not None:
-            s, v = s + gs * own.scalars, v + gv[:, None] * own.vectors
-        return Senders(*self.update(s, v))
+        by = updates(ds, self.update.hidden, forces_are_learnt())
+        s, v = by.gate(self.gate(ds), ds, dv, *(own or (None, None)))
+        return Senders(self.update.scalars(s, v)) if last else Senders(*self.update(s, v))
 
 
 class PaiNNDensity(DeepDFT):
@@ -193,9 +214,9 @@ class PaiNNDensity(DeepDFT):
         return states
 
     def received(self, layers: list[Senders], edges: Edges, probes: int) -> Tensor:
-        radial, own = self.radial(edges), None
-        for layer, sent in zip(self.probe_layers, layers, strict=True):
-            own = layer(sent, own, radial, probes)
+        radial, own, last = self.radial(edges), None, len(layers) - 1
+        for n, (layer, sent) in enumerate(zip(self.probe_layers, layers, strict=True)):
+            own = layer(sent, own, radial, probes, n == last)
         assert own is not None
         return self.density_of(own.scalars)
 

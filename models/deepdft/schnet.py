@@ -2,7 +2,7 @@
 
     radial   e_k(r) = exp(-(r - 0.1 k)^2 / (2 0.1^2)),  0.1 k < r_c        SchNetDensity.basis
              c(r)   = 1 - sigmoid(5 (r - (r_c - 1.5)))     5.5e-4 at the cutoff: the density jumps
-    ssp      ssp(x) = softplus(x) - ln 2                                   ssp
+    ssp      ssp(x) = softplus(x) - ln 2                                   softplus.py
     message  M_i = sum_j L(ssp(L[s_j, s_i])) * L(ssp(L(e(r_ij)))) c(r_ij)  Messages
     atoms    s = Emb(z);   s += L(ssp(L(M)))                               AtomLayer
     probes   s = 0;   g = sigmoid(L(ssp(L(s))))                            ProbeLayer
@@ -24,12 +24,12 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neupol_cli.models.base import Arguments
 from neupol_cli.models.deepdft.config import DeepDFTConfig, SchNetDensityConfig
 from neupol_cli.models.deepdft.kernels.choice import kernels
 from neupol_cli.models.deepdft.kernels.schnet_probes import SchNetProbeLayer, SchNetProbes
+from neupol_cli.models.deepdft.kernels.softplus import ssp, ssp_of_ends
 from neupol_cli.models.deepdft.kernels.step_filters import FilterNodes, TabledFilters
 from neupol_cli.models.deepdft.network import DeepDFT, Senders
 from neupol_cli.models.deepdft.published import published_schnet
@@ -40,11 +40,6 @@ from neupol_cli.models.nn.linear import Perceptron, product
 SOFT = 1.5  # Angstrom before the cutoff, where the envelope is one half
 STEEP = 5.0  # 1/Angstrom
 BINS = 513  # nodes of the tables of a step of training
-
-
-def ssp(x: Tensor) -> Tensor:
-    """softplus(x) - ln 2."""
-    return functional.softplus(x) - math.log(2)
 
 
 # L(ssp(L(.)))
@@ -101,8 +96,8 @@ class Messages(nn.Module):
         if received is None:
             nodes = self.node.second(ssp(own)).index_select(0, edges.senders)
         else:
-            other = product(received, self.sides()[1]).index_select(0, edges.receivers)
-            nodes = self.node.second(ssp(own.index_select(0, edges.senders) + other))
+            other = product(received, self.sides()[1])  # (count, 2H)
+            nodes = self.node.second(ssp_of_ends(own, other, edges.senders, edges.receivers))
         return segment_sum(nodes * edges.filters(self.edge), edges.receivers, count)
 
 

@@ -95,13 +95,14 @@ class Embedding(nn.Module):
         self.mix = Linear(3 * hidden, hidden)
 
     def forward(self, types: Tensor, edges: Edges, radial: Tensor) -> Tensor:
-        """L[h_i, h_j, e] = L_1 h_i + L_2 h_j + L_3 e, of which h has a row an element."""
+        """L[h_i, h_j, e] = L_1 h_i + L_2 h_j + L_3 e, the first two a row a pair of elements."""
         to_receiver, to_sender, to_radial = self.mix.weight.split(self.hidden, 1)
         received = product(self.species, to_receiver, self.mix.bias)  # a row an element
         sent = product(self.species, to_sender)
+        pairs = (received[:, None] + sent).flatten(0, 1)
+        first, second = (types.index_select(0, ends) for ends in (edges.receivers, edges.senders))
         m = product(activated(self.radial, radial), to_radial)
-        m = m + received.index_select(0, types.index_select(0, edges.receivers))
-        return functional.silu(m + sent.index_select(0, types.index_select(0, edges.senders)))
+        return functional.silu(m + pairs.index_select(0, first * len(sent) + second))
 
 
 class Interaction(nn.Module):

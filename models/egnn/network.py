@@ -74,7 +74,8 @@ class Layer(nn.Module):
         self.push = CoordinateUpdate(hidden) if has_phi_x else nn.Identity()
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        """(P, dim) -> the same shape after phi_e, phi_h and, where it moves, phi_x."""
+        """(P, dim) -> (R, dim) after phi_e, phi_h and, where it moves, phi_x, of points R that
+        somebody reads."""
         h, *offsets = state.split(self.widths, 1)
         inputs = self.message_inputs(h, edges)
         by = kernels(h, self.hidden, forces_are_learnt())
@@ -83,8 +84,11 @@ class Layer(nn.Module):
         else:
             summed = by.summed_messages(inputs, edges.receivers, edges.senders)
             displacements = torch.zeros_like(offsets[-1]) if offsets else h[:, :0]
-        h = h + self.phi_h(torch.cat((h, summed), 1))
-        travelled = [offset + displacements for offset in offsets[:-1]]  # x~ - x, where it is kept
+        read = slice(edges.first_receiver, None)
+        h, displacements = h[read], displacements[read]
+        h = h + self.phi_h(torch.cat((h, summed[read]), 1))
+        # x~ - x, where it is kept
+        travelled = [offset[read] + displacements for offset in offsets[:-1]]
         return torch.cat((h, *travelled, displacements), 1)
 
     def phi_h(self, h_and_sum: Tensor) -> Tensor:

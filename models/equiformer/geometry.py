@@ -52,10 +52,11 @@ class Geometry(nn.Module):
 
     def forward(self, edges: Edges) -> EdgeFeatures:
         fast = kernels_serve(edges)
-        make = self._framed if fast else self._formula
+        make = self._framed if fast else self.formula
         return edges.once(("equiformer", fast), lambda: make(edges))
 
-    def _formula(self, edges: Edges) -> EdgeFeatures:
+    def formula(self, edges: Edges) -> EdgeFeatures:
+        """Of edges that may have no length; no frames."""
         harmonics = self.frames.harmonics(edges.directions)
         rows = torch.arange(edges.receivers.shape[0], device=edges.receivers.device)
         return EdgeFeatures(edges.receivers, edges.senders, harmonics, self.basis(edges), rows)
@@ -76,7 +77,7 @@ class Geometry(nn.Module):
         left = edges.receivers.shape[0] - index.shape[0]
         if not left:
             return apart
-        touching = self._formula(edges.select(where_true(~edges.apart, left)))
+        touching = self.formula(edges.select(where_true(~edges.apart, left)))
         return EdgeFeatures(
             torch.cat((apart.receivers, touching.receivers)),
             torch.cat((apart.senders, touching.senders)),

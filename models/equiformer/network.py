@@ -79,14 +79,35 @@ class DegreeEmbedding(nn.Module):
 
     def forward(self, edges: EdgeFeatures, points: int) -> list[Tensor]:
         """(P, 2l + 1, mul) a degree."""
+        return self.embedded(*self.sums(edges, points))
+
+    def twice(self, edges: EdgeFeatures, own: EdgeFeatures, atoms: int) -> list[Tensor]:
+        """(2A, 2l + 1, mul) of atoms and the points that lie on them.
+
+        Args:
+            edges: among the A atoms.
+            own: one edge of no length.
+            atoms: A.
+        """
+        sums, counts = self.sums(edges, atoms)
+        one, count = self.sums(own, 1)
+        both = [2 * a + b for a, b in zip(sums, one, strict=True)]
+        return [torch.cat((h, h)) for h in self.embedded(both, 2 * counts + count)]
+
+    def sums(self, edges: EdgeFeatures, points: int) -> tuple[list[Tensor], Tensor]:
+        """For each l (P, 2l + 1, mul) sums over neighbours before Lin_proj; (P,) neighbours."""
         weights = self.radial(edges.basis).index_select(0, edges.rows)  # (E, path weights)
         sums = []
         for degree, weight in enumerate(weights.split(self.constant.shape[0], 1)):
             y = edges.harmonics[:, degree**2 : (degree + 1) ** 2, None]  # (E, 2l + 1, 1)
             message = y * (self.constant * weight)[:, None]
             sums.append(segment_sum(message, edges.receivers, points) * self.scale)
+        return sums, counted(edges.receivers, points)
+
+    def embedded(self, sums: list[Tensor], counts: Tensor) -> list[Tensor]:
+        """What :meth:`sums` answers -> (P, 2l + 1, mul) a degree."""
         scalars, *rest = self.proj(sums)
-        count = counted(edges.receivers, points)[:, None, None].to(scalars)
+        count = counts[:, None, None].to(scalars)
         bias = self.proj.bias if self.proj.bias is not None else 0.0
         return [scalars + bias * (count * self.scale - 1), *rest]
 
@@ -223,7 +244,7 @@ class LastBlock(nn.Module):
         h = unpacked(state, self.muls)
         change = self.attention(self.norm_1(h), self.geometry[0](edges))
         read = packed(add(h[: self.degrees], change))
-        return torch.cat((read, state[:, read.shape[1] :]), 1)
+        return torch.cat((read, state[:, read.shape[1] :]), 1)[edges.first_receiver :]
 
 
 class Equiformer(Backbone):
@@ -254,8 +275,14 @@ class Equiformer(Backbone):
 
     def embed(self, types: Tensor, edges: Edges) -> Tensor:
         atoms = self.embedding.index_select(0, types) + self.embedding_bias
-        scalars, *rest = self.degree(self.geometry(edges), types.shape[0])
+        scalars, *rest = self._degree(edges, types.shape[0])
         return packed([atoms[:, None] + scalars, *rest])
+
+    def _degree(self, edges: Edges, points: int) -> list[Tensor]:
+        if edges.coinciding is None:
+            return self.degree(self.geometry(edges), points)
+        own = self.geometry.formula(edges.of_no_length())
+        return self.degree.twice(self.geometry(edges.coinciding), own, points // 2)
 
     def readout(self, state: Tensor, graph: Graph) -> Tensor:
         return self.head(unpacked(state, self.muls), graph)

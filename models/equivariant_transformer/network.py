@@ -55,8 +55,8 @@ class EdgeFeatures(NamedTuple):
     """What every layer reads of the same edges.
 
     Attributes:
-        neighbours: unique edges between two points.
-        edges: these and, behind them, each point with itself, Q in all.
+        neighbours: unique edges between two points; of atoms, if movable points lie on them.
+        edges: these and, behind them, each point with itself, Q in all; with copies, then.
         encoded: (Q, K) e of each.
         envelope: (Q, 1) C of each.
     """
@@ -82,8 +82,12 @@ class RadialEncoding(nn.Module):
         return edges.once(self, lambda: self._features(edges, points))
 
     def _features(self, edges: Edges, points: int) -> EdgeFeatures:
-        neighbours = UniqueEdges.of(edges)
-        unique = neighbours.with_self_loops(points)
+        if edges.coinciding is None:
+            neighbours = UniqueEdges.of(edges)
+            unique = neighbours.with_self_loops(points)
+        else:
+            neighbours = UniqueEdges.of(edges.coinciding)
+            unique = neighbours.with_self_loops(points // 2, copies=points // 2)
         envelope = cosine_envelope(unique.edges.lengths, self.cutoff)[:, None]  # (Q, 1)
         encoded = self.encoding(unique.edges) * envelope  # (Q, K)
         return EdgeFeatures(neighbours, unique, encoded, envelope)
@@ -103,11 +107,22 @@ class Neighbourhood(nn.Module):
         apart = slice(0, len(features.neighbours))  # without self loops
         filters = self.distance(features.encoded[apart]) * features.envelope[apart]  # (Q - P, H)
         sent = self.embedding(types)  # (P, H)
-        n = torch.zeros_like(s)
-        for tile, to in features.neighbours.directions():
-            message = filters[tile] * sent.index_select(0, to.senders)
-            n = n.index_add(0, to.receivers, message)
+        atoms = features.edges.copies
+        if not atoms:
+            return self.combine(torch.cat((s, _sums(filters, sent, features.neighbours)), 1))
+        # An atom and the point on it receive the same from all but each other.
+        n = _sums(filters, sent[:atoms] + sent[atoms:], features.neighbours)  # (A, H)
+        own = self.distance(features.encoded[-1:]) * features.envelope[-1:]
+        n = torch.cat((n + own * sent[atoms:], n + own * sent[:atoms]))
         return self.combine(torch.cat((s, n), 1))
+
+
+def _sums(filters: Tensor, sent: Tensor, edges: UniqueEdges) -> Tensor:
+    """(P, H) sum_j filter_ij sent_j, of filters (Q, H) of unique edges and sent (P, H)."""
+    n = torch.zeros_like(sent)
+    for tile, to in edges.directions():
+        n = n.index_add(0, to.receivers, filters[tile] * sent.index_select(0, to.senders))
+    return n
 
 
 class Layer(nn.Module):
@@ -135,26 +150,26 @@ class Layer(nn.Module):
             self.vectors = xavier(Linear(hidden, 3 * hidden, bias=False))
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
-        """(P, 4 H) the state before -> (P, 4 H) the state behind this layer."""
+        """(P, 4 H) the state before -> (R, 4 H) behind it, of those that somebody reads."""
         features = self.radial[0](edges, state.shape[0])
         step = self._first if self.first else self._later
-        return step(state, features)
+        return step(state, features, edges.first_receiver)
 
-    def _first(self, state: Tensor, features: EdgeFeatures) -> Tensor:
+    def _first(self, state: Tensor, features: EdgeFeatures, first: int) -> Tensor:
         """s += o3, V = Y: what is left where V is zero."""
         s = state[:, : self.hidden]
         no_vectors = s.new_empty(len(s), 0, self.hidden)
         inputs = self._message_inputs(self.inputs(self.norm(s)), no_vectors, features)
         x, y = attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
-        return packed(s + self.outputs(x), y)
+        return packed(s[first:] + self.outputs(x[first:]), y[first:])
 
-    def _later(self, state: Tensor, features: EdgeFeatures) -> Tensor:
+    def _later(self, state: Tensor, features: EdgeFeatures, first: int) -> Tensor:
         """s += <w1, w2> o2 + o3, V += w3 o1 + Y."""
         s, v = unpacked(state)  # (P, H), (P, 3, H)
         points, v1 = self.inputs(self.norm(s)).tensor_split((4 * self.hidden,), 1)
         inputs = self._message_inputs(points, scaled(v, v1), features)
         x, y = attention(inputs, features.edges, self.shape)  # (P, H), (P, 3, H)
-        return updated(state, self.outputs(x), self.vectors(v), y)
+        return updated(state[first:], self.outputs(x[first:]), self.vectors(v[first:]), y[first:])
 
     def _message_inputs(self, points: Tensor, w: Tensor, features: EdgeFeatures) -> MessageInputs:
         return MessageInputs(

@@ -134,6 +134,9 @@ class Edges:
         softening: R, Angstrom; 0 leaves lengths and directions as they are.
         shared: what several layers read of these edges: encodings, the layout of their pairs.
         both_ways, first_moving: see NeighbourList.
+        coinciding: the edges among the atoms alone, as long as every movable point lies on its
+            atom; these here are then four of each, and two between each atom and its point.
+        first_receiver: the first point whose next state somebody reads; a step answers from it on.
     """
 
     def __init__(
@@ -146,16 +149,25 @@ class Edges:
         self.shared: dict[Hashable, object] = {}
         self.both_ways = False
         self.first_moving = 0
+        self.coinciding: Edges | None = None
+        self.first_receiver = 0
 
     def apply(self, step: Callable[[Tensor, Edges], Tensor], state: Tensor) -> Tensor:
         """A step of a network over all of them; see models/streaming.py for the other way."""
         return step(state, self)
 
-    def received_by_moving(self) -> Edges:
-        """Those whose receiver is a movable point."""
+    def received_by_moving(self, points: int) -> Edges:
+        """Those whose receiver is a movable point; half of the points are."""
         start = self.first_moving
         ends = self.receivers[start:], self.senders[start:]
-        return Edges(*ends, self.vectors[start:], self.softening)
+        edges = Edges(*ends, self.vectors[start:], self.softening)
+        edges.first_receiver = points // 2
+        return edges
+
+    def of_no_length(self) -> Edges:
+        """One edge like that between an atom and a point that lies on it."""
+        own = self.receivers.new_zeros(1)
+        return Edges(own, own, self.vectors.new_zeros(1, 3), self.softening)
 
     def select(self, index: Tensor) -> Edges:
         """Some of them, by their indices (S,)."""

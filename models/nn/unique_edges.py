@@ -37,10 +37,18 @@ class UniqueEdges:
     Attributes:
         edges: one directed edge of each pair, (Q,) in all.
         mutual: how many of them, the first ones, stand for two directed edges; the others for one.
+        copies: where points k + copies lie on points k, copies; each edge then also stands for
+            those that one or both of its ends have copies of. Else 0.
     """
 
     edges: Edges
     mutual: int
+    copies: int = 0
+
+    @property
+    def kinds(self) -> int:
+        """For how many edges of one direction each stands."""
+        return 4 if self.copies else 1
 
     @classmethod
     def of(cls, edges: Edges) -> UniqueEdges:
@@ -57,8 +65,13 @@ class UniqueEdges:
                 index, mutual = _one_of_each_pair(edges.receivers, edges.senders)
         return cls(edges.select(index), mutual)
 
-    def with_self_loops(self, points: int) -> UniqueEdges:
-        """The same, and behind them each point with itself, at distance zero in no direction."""
+    def with_self_loops(self, points: int, copies: int = 0) -> UniqueEdges:
+        """The same, and behind them each point with itself, at distance zero in no direction.
+
+        Args:
+            points: how many there are, without copies.
+            copies: see the class.
+        """
         own = torch.arange(points, device=self.edges.receivers.device)
         edges = Edges(
             torch.cat((self.edges.receivers, own)),
@@ -66,19 +79,26 @@ class UniqueEdges:
             torch.cat((self.edges.vectors, self.edges.vectors.new_zeros(points, 3))),
             self.edges.softening,
         )
-        return UniqueEdges(edges, self.mutual)
+        return UniqueEdges(edges, self.mutual, copies)
 
     def __len__(self) -> int:
         return self.edges.receivers.shape[0]
 
     def tiles(self, size: int) -> Iterator[tuple[slice, list[EdgeDirection]]]:
-        """Runs of at most ``size`` unique edges, each with its one or two directions."""
+        """Runs of at most ``size`` unique edges, each with its directions: one or two, of each
+        kind."""
         for start, end in ((0, self.mutual), (self.mutual, len(self))):
             for low in range(start, end, max(size, 1)):
                 tile = slice(low, min(low + size, end))
-                a, b = self.edges.receivers[tile], self.edges.senders[tile]
-                directions = [EdgeDirection(a, b, 1.0), EdgeDirection(b, a, -1.0)]
-                yield tile, directions[: 2 if start < self.mutual else 1]
+                yield tile, list(self._directions(tile, 2 if start < self.mutual else 1))
+
+    def _directions(self, tile: slice, ways: int) -> Iterator[EdgeDirection]:
+        a, b = self.edges.receivers[tile], self.edges.senders[tile]
+        for kind in range(self.kinds):
+            receiver, sender = self.copies * (kind % 2), self.copies * (kind // 2)
+            yield EdgeDirection(a + receiver, b + sender, 1.0)
+            if ways == 2:
+                yield EdgeDirection(b + receiver, a + sender, -1.0)
 
     def directions(self) -> Iterator[tuple[slice, EdgeDirection]]:
         """The same in as few runs as there can be, direction by direction."""

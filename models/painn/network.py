@@ -27,7 +27,7 @@ from neupol_cli.models.deepdft.network import Senders
 from neupol_cli.models.deepdft.painn import Messages, Radial, Update
 from neupol_cli.models.distance import RadialBasisConfig, cosine_envelope, encoding
 from neupol_cli.models.equivariant_transformer.attention import packed, unpacked
-from neupol_cli.models.equivariant_transformer.heads import norm, soft_norm
+from neupol_cli.models.equivariant_transformer.heads import SOFT
 from neupol_cli.models.equivariant_transformer.network import Projection
 from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.nn.unique_edges import UniqueEdges
@@ -70,7 +70,7 @@ class Layer(nn.Module):
         # In a tuple: the backbone owns it, and its weights shall be counted once.
         self.radial = (radial,)
         self.messages = PropertyMessages(config.hidden, radial.size)
-        self.update = Update(config.hidden, soft_norm if config.softening > 0 else norm)
+        self.update = Update(config.hidden, SOFT if config.softening > 0 else 0.0)
 
     def forward(self, state: Tensor, edges: Edges) -> Tensor:
         """(P, 4 H) the state before -> (P, 4 H) the state behind this layer."""

@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
+from neupol_cli.models import polarization
 from neupol_cli.models.base import Backbone, PropertyConfig
-from neupol_cli.models.nn.graph import Graph
+from neupol_cli.models.nn.graph import Edges, Graph
 from neupol_cli.models.polarization import movable_edges
 from neupol_cli.models.property import PropertyModel
 from tests.contracts.conftest import MODES, SMALL
@@ -75,6 +76,42 @@ def test_every_projection_is_learned(name: str) -> None:
     model(graph).sum().backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max()]
     assert silent == []
+
+
+def everything(model: PropertyModel) -> list[torch.Tensor]:
+    """The answer, forces, and gradients of the weights from both."""
+    graph = Graph.from_atoms([molecule(), molecule()[1:]], torch.float64)
+    values, forces, _ = model.train().derivatives(graph, create_graph=True)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    by_values = torch.autograd.grad(model.network(graph).sum(), weights, allow_unused=True)
+    by_forces = torch.autograd.grad(forces.square().sum(), weights, allow_unused=True)
+    return [values, forces, *(g for g in (*by_values, *by_forces) if g is not None)]
+
+
+@pytest.mark.parametrize("kernels", ["0", "1"])
+@pytest.mark.parametrize("mode", ["frozen", "movable"])
+@pytest.mark.parametrize("name", MOVERS)
+def test_what_is_left_out_changes_nothing(
+    name: str, mode: str, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All four kinds of pairs in the first layer, and states of atoms behind the last."""
+    monkeypatch.setenv("NEUPOL_KERNELS", kernels)
+    settings = SMALL[name] | {"layers": 3, "polarization": mode}
+    if name == "equiformer":
+        settings |= {"alpha_drop": 0.0}
+    torch.manual_seed(0)
+    model = registry.build(name, settings).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    found = everything(model)
+    monkeypatch.setattr(Edges, "received_by_moving", lambda edges, points: edges)
+    monkeypatch.setattr(polarization, "_coinciding", lambda *_: None)
+    wanted = everything(model)
+    assert len(found) == len(wanted)
+    for ours, plain in zip(found, wanted, strict=True):
+        scale = max(1.0, float(plain.detach().abs().max()))
+        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-10 * scale)
 
 
 def test_doubled_neighbours_equal_brute_force() -> None:

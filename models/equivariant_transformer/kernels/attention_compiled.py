@@ -25,7 +25,7 @@ SOURCE = Path(__file__).with_name("vector_attention.cpp")
 # but the products of larger ones are faster, and so fewer (2**17 took 8 % longer on QM9).
 TILE_NUMBERS = 2**20
 
-COUNTS = ("pairs", "ways", "threads", "stride", "stride_t")
+COUNTS = ("pairs", "ways", "kinds", "copies", "threads", "stride", "stride_t")
 POINTERS = (
     *("first", "second", "envelope", "envelope_t", "directions", "directions_t"),
     *("points", "points_t", "vectors", "vectors_t", "gradient_x", "gradient_y"),
@@ -75,7 +75,7 @@ class Loop:
             self.slopes["by_directions"] = 3
         self.threads = min(torch.get_num_threads(), shape.heads)
         self.size = max(TILE_NUMBERS // p.weight.shape[0], 16)
-        self.tile = Tile(threads=self.threads)
+        self.tile = Tile(threads=self.threads, kinds=edges.kinds, copies=edges.copies)
         self.passed: dict[str, Tensor] = {}  # for as long as C has their addresses
         self.tile.stride = self.rows("points", p.points)
         self.hand("vectors", p.vectors)
@@ -96,7 +96,8 @@ class Loop:
     def __iter__(self) -> Iterator[slice]:
         p, unique = self.p, self.edges.edges
         for run, directions in self.edges.tiles(self.size):
-            self.tile.pairs, self.tile.ways = run.stop - run.start, len(directions)
+            self.tile.pairs = run.stop - run.start
+            self.tile.ways = len(directions) // self.edges.kinds
             self.hand("first", unique.receivers[run])
             self.hand("second", unique.senders[run])
             self.hand("envelope", p.envelope[run])

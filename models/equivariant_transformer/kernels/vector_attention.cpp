@@ -61,8 +61,8 @@ static void messages_of(const Tile &t, Heads heads, int) {
     Rows r;
     for (std::int64_t pair = 0; pair < t.pairs; ++pair) {
         filters<V>(t, pair, heads, r);
-        for (int way = 0; way < t.ways; ++way)
-            messages_along<V>(t, EdgeDirection(t, pair, way, false), heads, r.filter);
+        for (int k = 0; k < t.ways * t.kinds; ++k)
+            messages_along<V>(t, EdgeDirection(t, pair, k, false), heads, r.filter);
     }
 }
 
@@ -161,12 +161,12 @@ static void first_of(const Tile &t, Heads heads, int thread) {
         const std::int64_t place = thread * t.pairs + pair;
         filters_and_slopes<V>(t, pair, heads, r);
         F by_u[2][3] = {};
-        for (int k = 0; k < t.ways; ++k) {
+        for (int k = 0; k < t.ways * t.kinds; ++k) {
             const EdgeDirection way(t, pair, k, false);
             first_scalars(t, way, heads, r);
             first_vectors<V>(t, way, heads, r);
             const F *g = t.gradient_y + way.i * 3 * H, *v2 = t.points + way.j * t.stride + 3 * H;
-            if (t.by_directions) turning(g, v2, r.filter + 2 * H, heads, by_u[k]);
+            if (t.by_directions) turning(g, v2, r.filter + 2 * H, heads, by_u[way.way]);
         }
         if (t.by_envelope) t.by_envelope[place] = by_envelope<V>(heads, r.by, r.value);
         if (t.by_directions)

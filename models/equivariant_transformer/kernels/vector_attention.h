@@ -9,7 +9,7 @@ static_assert(HIDDEN % HEADS == 0);
 
 // T pairs, P points; n is 3 H or, with vectors, 4 H. See Tile in attention_fused.py.
 struct Tile {
-    std::int64_t pairs, ways, threads;
+    std::int64_t pairs, ways, kinds, copies, threads;      // see UniqueEdges
     std::int64_t stride, stride_t;                         // from one point's row to the next
     const std::int64_t *first, *second;                    // (T,) points
     const F *envelope, *envelope_t;                        // (T,)
@@ -54,13 +54,15 @@ struct Rows {
     alignas(64) F value_t[4 * H], filter_t[4 * H], by_t[4 * H];
 };
 
-// For each way through a pair: who receives, who sends, and the direction.
+// For each way through a pair of each kind: who receives, who sends, and the direction.
 struct EdgeDirection {
-    std::int64_t i, j;
+    std::int64_t way, i, j;
     F u[3], u_t[3];
-    EdgeDirection(const Tile &t, std::int64_t pair, int way, bool moving) {
-        i = way ? t.second[pair] : t.first[pair];
-        j = way ? t.first[pair] : t.second[pair];
+    EdgeDirection(const Tile &t, std::int64_t pair, int which, bool moving) {
+        const std::int64_t kind = which / t.ways;
+        way = which % t.ways;
+        i = (way ? t.second[pair] : t.first[pair]) + kind % 2 * t.copies;
+        j = (way ? t.first[pair] : t.second[pair]) + kind / 2 * t.copies;
         for (int c = 0; c < 3; ++c) {
             u[c] = way ? -t.directions[3 * pair + c] : t.directions[3 * pair + c];
             u_t[c] = !moving ? 0 : way ? -t.directions_t[3 * pair + c] : t.directions_t[3 * pair + c];

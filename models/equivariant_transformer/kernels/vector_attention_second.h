@@ -146,7 +146,7 @@ static void second_of(const Tile &t, Heads heads, int thread) {
         const std::int64_t place = thread * t.pairs + pair;
         moving_filters<V>(t, pair, heads, r);
         F by_u[2][3] = {};
-        for (int k = 0; k < t.ways; ++k) {
+        for (int k = 0; k < t.ways * t.kinds; ++k) {
             const EdgeDirection way(t, pair, k, true);
             second_scalars(t, way, heads, r);
             second_vectors<V>(t, way, heads, r);
@@ -154,8 +154,8 @@ static void second_of(const Tile &t, Heads heads, int thread) {
             const F *g = t.gradient_y + way.i * 3 * H;
             const F *v2 = t.points + way.j * t.stride + 3 * H;
             const F *v2_t = t.points_t + way.j * t.stride_t + 3 * H;
-            turning(g, v2, r.filter_t + 2 * H, heads, by_u[k]);
-            turning(g, v2_t, r.filter + 2 * H, heads, by_u[k]);
+            turning(g, v2, r.filter_t + 2 * H, heads, by_u[way.way]);
+            turning(g, v2_t, r.filter + 2 * H, heads, by_u[way.way]);
         }
         if (t.by_envelope)
             t.by_envelope[place] = by_envelope<V>(heads, r.by, r.value)

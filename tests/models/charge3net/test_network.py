@@ -15,6 +15,7 @@ import torch
 
 from neupol_cli import registry
 from neupol_cli.errors import CheckpointError, InputError, UsageError
+from neupol_cli.models import polarization
 from neupol_cli.models.charge3net.config import ChargE3NetConfig
 from neupol_cli.models.charge3net.irreps import atom_irreps
 from neupol_cli.models.charge3net.network import ChargE3Net
@@ -219,6 +220,19 @@ def test_movable_points_move_and_are_learnt():
     assert [len(small(polarization=mode).motion.maps) for mode in modes] == [0, 3, 1]
     frozen = small(polarization="frozen").encode(graph).points.positions
     assert torch.equal(frozen[9:], frozen[:9])
+
+
+@pytest.mark.parametrize("mode", ["frozen", "movable"])
+@pytest.mark.parametrize("kernels", ["0", "1"])
+def test_points_on_their_atoms_are_summed_once(mode, kernels, monkeypatch):
+    """An atom and the point on it receive the same: as with all four kinds of pairs."""
+    monkeypatch.setenv("NEUPOL_KERNELS", kernels)
+    network, cell, probes = small(polarization=mode), crystal(), scatter()
+    found = density(network, cell, probes)
+    monkeypatch.setattr(polarization, "_coinciding", lambda *_: None)
+    wanted = density(network, cell, probes)
+    assert float(wanted.abs().max()) > 1e-3
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
 def late(**settings):

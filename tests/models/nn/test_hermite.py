@@ -10,6 +10,7 @@ from torch import Tensor
 from neupol_cli import registry
 from neupol_cli.errors import UsageError
 from neupol_cli.models.distance import smoothness
+from neupol_cli.models.kernels import table_rows
 from neupol_cli.models.kernels.table_rows import weighted_rows
 from neupol_cli.models.nn.hermite import HermiteTable, Interpolation, TableLookup
 from tests.contracts.conftest import SMALL
@@ -128,6 +129,26 @@ def test_the_kernel_reads_what_the_formula_says() -> None:
     lookup = TableLookup.of(x, 5, 4.0)
     read = weighted_rows(table, lookup.left, lookup.weights, 5)
     torch.testing.assert_close(read, lookup.read_plainly(table), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_kernels_derivatives_are_the_formulas(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    if not compiled:  # a machine without a compiler
+        monkeypatch.setattr(table_rows.compiler, "library_for", lambda *_: None)
+    x, _ = lookup_and_table()
+    table = torch.randn(10, 75, dtype=torch.float64).requires_grad_()  # whole vectors and a rest
+    lookup = TableLookup.of(x.requires_grad_(), 5, 4.0)
+    gradient = torch.randn(17, 75, dtype=torch.float64)
+    inputs = table, lookup.weights
+    found = torch.autograd.grad(
+        weighted_rows(table, lookup.left, lookup.weights, 5), inputs, gradient
+    )
+    wanted = torch.autograd.grad(lookup.read_plainly(table), inputs, gradient)
+    for ours, plain in zip(found, wanted, strict=True):
+        assert float(plain.abs().max()) > 1
+        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernels", ["0", "1"])

@@ -45,7 +45,7 @@ def test_received_by_moving_points(cutoff: float | None) -> None:
     every = edges(cutoff)
     atoms = 14
     assert bool((every.receivers[: every.first_moving] < atoms).all())
-    received = every.received_by_moving()
+    received = every.received_by_moving(2 * atoms)
     assert bool((received.receivers >= atoms).all()) and not received.both_ways
     unique = UniqueEdges.of(received)
     first = slice(0, unique.mutual)
