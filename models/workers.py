@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
@@ -79,7 +80,8 @@ def in_order(
     """What ``work`` makes of each piece, in order; several pieces at a time.
 
     Pieces are taken from their iterable on a thread of its own, as they are needed: no more than
-    IN_FLIGHT times as many as there are threads wait, run or are done. The first piece, in order,
+    IN_FLIGHT times as many as there are threads wait, run or are done, up to the one whose result
+    its caller has, until it asks for the next. The first piece, in order,
     that fails (or does not come) ends the others, and its exception is raised as it was. A signal
     waits for none.
 
@@ -99,6 +101,26 @@ def in_order(
     if threads == 1:
         return map(work, pieces)
     return _over_threads(_under_same_mode(work), pieces, threads, apart)
+
+
+@contextmanager
+def kept_apart(
+    work: Callable[[S], T], at_once: int
+) -> Iterator[Callable[[Iterable[S]], Iterator[T]]]:
+    """``in_order`` of one work, as often as it is called; until the block ends the same copies of
+    this process do it, where it may be forked.
+
+    Args:
+        work: as it is when the block begins, and under the grad mode of then; reads what changes
+            later from its pieces or from memory that copies share (processes.py).
+        at_once: as of :func:`in_order`.
+
+    Raises:
+        TemporaryError: as of :func:`in_order`.
+    """
+    threads = min(workers(), at_once)
+    with _done_by(_under_same_mode(work), threads, apart=threads > 1) as done:
+        yield partial(in_order, done, at_once=threads)
 
 
 def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
@@ -132,12 +154,8 @@ def _done_by(work: Callable[[S], T], threads: int, apart: bool) -> Iterator[Call
         return
     from neupol_cli.models import processes  # which needs torch
 
-    def alone(piece: S) -> T:
-        _begin(within=True)
-        return work(piece)
-
     if processes.possible():
-        with processes.copies(alone, threads) as ask:
+        with processes.copies(work, threads, partial(_begin, within=True)) as ask:
             yield ask
     else:
         yield work
@@ -164,9 +182,8 @@ def _shared_out(work: Callable[[S], T], pieces: Iterator[S], threads: int) -> It
         begin(_under_same_mode(feed), None)
         try:
             while (future := handed.get()) is not None:
-                result = future.result()
+                yield future.result()
                 slots.release()
-                yield result
         finally:
             stopped.set()
             slots.release()
