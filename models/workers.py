@@ -119,8 +119,11 @@ def kept_apart(
         TemporaryError: as of :func:`in_order`.
     """
     threads = min(workers(), at_once)
-    with _done_by(_under_same_mode(work), threads, apart=threads > 1) as done:
-        yield partial(in_order, done, at_once=threads)
+    if threads == 1:
+        yield partial(map, work)
+        return
+    with _done_by(_under_same_mode(work), threads, apart=True) as done, _pools(threads) as pools:
+        yield lambda pieces: _shared_out(done, iter(pieces), threads, pools)
 
 
 def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
@@ -140,8 +143,8 @@ def _over_threads(
         yield from map(work, first)
         raise
     if len(first) == 2:
-        with _done_by(work, threads, apart) as done:
-            yield from _shared_out(done, chain(first, rest), threads)
+        with _done_by(work, threads, apart) as done, _pools(threads) as pools:
+            yield from _shared_out(done, chain(first, rest), threads, pools)
     else:
         yield from map(work, first)
 
@@ -161,32 +164,40 @@ def _done_by(work: Callable[[S], T], threads: int, apart: bool) -> Iterator[Call
         yield work
 
 
-def _shared_out(work: Callable[[S], T], pieces: Iterator[S], threads: int) -> Iterator[T]:
+def _shared_out(
+    work: Callable[[S], T], pieces: Iterator[S], threads: int, pools: tuple[Submit, Submit]
+) -> Iterator[T]:
     """A thread takes pieces and hands them on, so that results are there as soon as they are done,
     however long the next piece takes to come."""
     slots, handed = threading.Semaphore(IN_FLIGHT * threads), SimpleQueue[Future[T] | None]()
-    stopped = threading.Event()
-    with _pool(threads) as submit, _pool(1, feeds=True) as begin:
+    stopped, (submit, begin) = threading.Event(), pools
 
-        def feed(_: None) -> None:
-            try:
-                while slots.acquire() and not stopped.is_set():
-                    handed.put(submit(work, next(pieces)))
-            except StopIteration:
-                handed.put(None)
-            except Exception as error:  # raised where its turn is, behind the results before it
-                failed = Future[T]()
-                failed.set_exception(error)
-                handed.put(failed)
-
-        begin(_under_same_mode(feed), None)
+    def feed(_: None) -> None:
         try:
-            while (future := handed.get()) is not None:
-                yield future.result()
-                slots.release()
-        finally:
-            stopped.set()
+            while slots.acquire() and not stopped.is_set():
+                handed.put(submit(work, next(pieces)))
+        except StopIteration:
+            handed.put(None)
+        except Exception as error:  # raised where its turn is, behind the results before it
+            failed = Future[T]()
+            failed.set_exception(error)
+            handed.put(failed)
+
+    begin(_under_same_mode(feed), None)
+    try:
+        while (future := handed.get()) is not None:
+            yield future.result()
             slots.release()
+    finally:
+        stopped.set()
+        slots.release()
+
+
+@contextmanager
+def _pools(threads: int) -> Iterator[tuple[Submit, Submit]]:
+    """Ways to hand calls to so many threads at work, and to one that feeds them."""
+    with _pool(threads) as submit, _pool(1, feeds=True) as begin:
+        yield submit, begin
 
 
 def _made_ahead(items: Iterator[T], count: int) -> Iterator[T]:

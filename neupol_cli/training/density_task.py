@@ -180,7 +180,7 @@ class DensityTask:
             errors = self._errors(model, grids, chosen, rows, graph)
             return _sums(errors, self._truth(grids, rows))
 
-        for sums in in_order(of_one, indices.tolist()):
+        for sums in in_order(of_one, indices.tolist(), apart=True):
             check()
             yield sums
 

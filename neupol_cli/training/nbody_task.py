@@ -87,7 +87,8 @@ class NBodyTask:
             predicted, later = self.predicted(model, chosen)
             return (predicted - later).double().square().sum()
 
-        for part in in_order(squared, batches(group.shard(indices), EVALUATION_BATCH)):
+        parts = batches(group.shard(indices), EVALUATION_BATCH)
+        for part in in_order(squared, parts, apart=True):
             check()
             total += part
         group.all_reduce(total)

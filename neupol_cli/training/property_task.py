@@ -290,7 +290,8 @@ class PropertyTask:
             with torch.set_grad_enabled(self.forces is not None):
                 return [error.detach().abs() for error in self._errors(chosen, training=False)]
 
-        for errors in in_order(wrong, batches(group.shard(indices), self._evaluation_batch())):
+        parts = batches(group.shard(indices), self._evaluation_batch())
+        for errors in in_order(wrong, parts, apart=True):
             check()
             sums += torch.stack([error.double().sum() for error in errors])
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]

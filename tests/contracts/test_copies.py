@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from neupol_cli import registry
 from neupol_cli.io.hdf5 import Dataset
 from neupol_cli.models import processes, workers
+from neupol_cli.models.base import DynamicsModel
+from neupol_cli.training import calibrating
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.request import Request
 from neupol_cli.training.settings import Settings
@@ -47,8 +48,10 @@ PROPERTIES: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Copies differentiate, whatever other tests have left in this process."""
+    """Copies differentiate, whatever other tests have left in this process; a few unseen structures
+    tell how far off a network is."""
     monkeypatch.setattr(processes, "_differentiates", lambda: True)
+    monkeypatch.setattr(calibrating, "FEWEST", 2)
     interval = sys.getswitchinterval()
     yield
     workers.use(1)
@@ -69,7 +72,8 @@ def children() -> int:
 
 
 def trained(make: Callable[[], Task], threads: int) -> tuple[Weights, dict[str, float]]:
-    """The weights after some steps, with the errors of a validation between them."""
+    """The weights after some steps, with what tells how far off they are, and the errors of a
+    validation between the steps."""
     workers.use(threads)
     known, learnt, here = children(), make(), []
     settings = Settings(batch_size=6, steps=STEPS, ema=0.9, clip=1.0, optimizer="adamw")
@@ -83,8 +87,10 @@ def trained(make: Callable[[], Task], threads: int) -> tuple[Weights, dict[str, 
             one.step()
     assert children() == known
     assert len(here) == (0 if threads > 1 else 2 * STEPS)  # a batch of six has two pieces
-    assert not torch.equal(weights(one)["losses"], torch.zeros(1))
-    return weights(one), one.now.valid
+    with one.eval_mode() as model:
+        calibration = learnt.calibrate(model, lambda: None)
+        assert calibration or isinstance(model, DynamicsModel)
+    return weights(one) | calibration, one.now.valid
 
 
 def held_to_it(make: Callable[[], Task]) -> None:
