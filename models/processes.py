@@ -3,7 +3,9 @@
 Of the seconds of a prediction half are Python's, and a tile of a density takes that lock again some
 fifty times in two milliseconds: two threads wait for each other more than they work. A copy has a
 lock of its own. It is forked with all that is loaded, answers one piece after the other through a
-socket, and ends with this process, however that ends.
+socket, and ends with this process, however that ends. What it is to see change, or to answer with
+many numbers, lies in memory that is shared: through a socket 6 million gradients take 90 ms, there
+4 ms.
 """
 
 from __future__ import annotations
@@ -152,6 +154,8 @@ def _serve(
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        # In their place may stand a progress bar's, whose thread had their lock and is not here.
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         gc.freeze()  # to collect what was there before would copy every page of it
         begin()
         while True:

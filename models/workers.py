@@ -80,10 +80,9 @@ def in_order(
     """What ``work`` makes of each piece, in order; several pieces at a time.
 
     Pieces are taken from their iterable on a thread of its own, as they are needed: no more than
-    IN_FLIGHT times as many as there are threads wait, run or are done, up to the one whose result
-    its caller has, until it asks for the next. The first piece, in order,
-    that fails (or does not come) ends the others, and its exception is raised as it was. A signal
-    waits for none.
+    IN_FLIGHT times as many as there are threads wait, run or are done, the one included whose
+    result the caller has, until it asks for the next. The first piece, in order, that fails (or
+    does not come) ends the others, and its exception is raised as it was. A signal waits for none.
 
     With one thread, one piece, or from within a piece, this is ``map``.
 

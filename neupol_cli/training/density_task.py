@@ -36,7 +36,7 @@ from neupol_cli.training.request import (
     training_data,
 )
 
-PIECE_PROBES = 500  # of a piece of a batch that a thread of a CPU differentiates
+PIECE_PROBES = 500  # of a piece of a batch that a core of a CPU differentiates
 METRIC, SPIN_METRIC = "eps_mae_percent", "eps_mae_spin_percent"
 UNIT = "e/Angstrom^3"
 # Values that are held at once: 4 GB in float32. Larger data are thinned.

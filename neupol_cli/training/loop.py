@@ -168,9 +168,9 @@ class Trainer:
         self.window.add({"loss": loss, **parts})
 
     def _cut(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """A batch as pieces for the threads of a CPU; whatever their number, the same ones.
+        """A batch as pieces for the cores of a CPU; whatever their number, the same ones.
 
-        A power of two, which two, four or eight threads are done with at the same time.
+        A power of two, which two, four or eight cores are done with at the same time.
         """
         most = len(indices) // self.task.grain
         if most < 2 or not (self.settings.cut and self.waits):

@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "l1": nn.functional.l1_loss,
     "l2": nn.functional.mse_loss,
 }
-PIECE = 200  # systems of a batch that a thread of a CPU differentiates
+PIECE = 200  # systems of a batch that a core of a CPU differentiates
 EVALUATION_BATCH = 500  # systems; more only leave a core's cache
 
 

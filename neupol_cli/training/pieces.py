@@ -1,7 +1,8 @@
 """A batch in pieces, which the cores of a CPU differentiate at the same time.
 
 Each piece draws from a generator of its own, and gradients are summed in the pieces' order: what
-comes out does not depend on who worked on which.
+comes out does not depend on who worked on which. Copies of this process work (models/processes.py):
+they read weights from memory that is shared with them, and leave gradients in it.
 """
 
 from __future__ import annotations
