@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,10 @@ class Pieces:
         self.apart |= apart
         return (self.done(work, piece) for piece in pieces)
 
+    @contextmanager
+    def kept_apart(self, work: Callable[[Any], Any], at_once: int) -> Iterator[Callable[..., Any]]:
+        yield partial(self.in_order, work, apart=True)
+
     def done(self, work: Callable[[Any], Any], piece: Any) -> Any:
         self.within, start = True, time.perf_counter()
         try:
@@ -216,6 +221,7 @@ def count_here(arguments: list[str]) -> None:
 
     begun, pieces = time.perf_counter(), Pieces()
     workers.in_order = pieces.in_order  # type: ignore[assignment]
+    workers.kept_apart = pieces.kept_apart  # type: ignore[assignment]
     from neupol_cli import app
 
     code = app.run(arguments)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
@@ -79,9 +80,9 @@ def in_order(
     """What ``work`` makes of each piece, in order; several pieces at a time.
 
     Pieces are taken from their iterable on a thread of its own, as they are needed: no more than
-    IN_FLIGHT times as many as there are threads wait, run or are done. The first piece, in order,
-    that fails (or does not come) ends the others, and its exception is raised as it was. A signal
-    waits for none.
+    IN_FLIGHT times as many as there are threads wait, run or are done, the one included whose
+    result the caller has, until it asks for the next. The first piece, in order, that fails (or
+    does not come) ends the others, and its exception is raised as it was. A signal waits for none.
 
     With one thread, one piece, or from within a piece, this is ``map``.
 
@@ -101,6 +102,29 @@ def in_order(
     return _over_threads(_under_same_mode(work), pieces, threads, apart)
 
 
+@contextmanager
+def kept_apart(
+    work: Callable[[S], T], at_once: int
+) -> Iterator[Callable[[Iterable[S]], Iterator[T]]]:
+    """``in_order`` of one work, as often as it is called; until the block ends the same copies of
+    this process do it, where it may be forked.
+
+    Args:
+        work: as it is when the block begins, and under the grad mode of then; reads what changes
+            later from its pieces or from memory that copies share (processes.py).
+        at_once: as of :func:`in_order`.
+
+    Raises:
+        TemporaryError: as of :func:`in_order`.
+    """
+    threads = min(workers(), at_once)
+    if threads == 1:
+        yield partial(map, work)
+        return
+    with _done_by(_under_same_mode(work), threads, apart=True) as done, _pools(threads) as pools:
+        yield lambda pieces: _shared_out(done, iter(pieces), threads, pools)
+
+
 def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
     """The same items; up to ``count`` are made, on a thread of their own, before they are asked
     for: what makes them and what is done with them overlap. With one thread they do not."""
@@ -118,8 +142,8 @@ def _over_threads(
         yield from map(work, first)
         raise
     if len(first) == 2:
-        with _done_by(work, threads, apart) as done:
-            yield from _shared_out(done, chain(first, rest), threads)
+        with _done_by(work, threads, apart) as done, _pools(threads) as pools:
+            yield from _shared_out(done, chain(first, rest), threads, pools)
     else:
         yield from map(work, first)
 
@@ -132,44 +156,47 @@ def _done_by(work: Callable[[S], T], threads: int, apart: bool) -> Iterator[Call
         return
     from neupol_cli.models import processes  # which needs torch
 
-    def alone(piece: S) -> T:
-        _begin(within=True)
-        return work(piece)
-
     if processes.possible():
-        with processes.copies(alone, threads) as ask:
+        with processes.copies(work, threads, partial(_begin, within=True)) as ask:
             yield ask
     else:
         yield work
 
 
-def _shared_out(work: Callable[[S], T], pieces: Iterator[S], threads: int) -> Iterator[T]:
+def _shared_out(
+    work: Callable[[S], T], pieces: Iterator[S], threads: int, pools: tuple[Submit, Submit]
+) -> Iterator[T]:
     """A thread takes pieces and hands them on, so that results are there as soon as they are done,
     however long the next piece takes to come."""
     slots, handed = threading.Semaphore(IN_FLIGHT * threads), SimpleQueue[Future[T] | None]()
-    stopped = threading.Event()
-    with _pool(threads) as submit, _pool(1, feeds=True) as begin:
+    stopped, (submit, begin) = threading.Event(), pools
 
-        def feed(_: None) -> None:
-            try:
-                while slots.acquire() and not stopped.is_set():
-                    handed.put(submit(work, next(pieces)))
-            except StopIteration:
-                handed.put(None)
-            except Exception as error:  # raised where its turn is, behind the results before it
-                failed = Future[T]()
-                failed.set_exception(error)
-                handed.put(failed)
-
-        begin(_under_same_mode(feed), None)
+    def feed(_: None) -> None:
         try:
-            while (future := handed.get()) is not None:
-                result = future.result()
-                slots.release()
-                yield result
-        finally:
-            stopped.set()
+            while slots.acquire() and not stopped.is_set():
+                handed.put(submit(work, next(pieces)))
+        except StopIteration:
+            handed.put(None)
+        except Exception as error:  # raised where its turn is, behind the results before it
+            failed = Future[T]()
+            failed.set_exception(error)
+            handed.put(failed)
+
+    begin(_under_same_mode(feed), None)
+    try:
+        while (future := handed.get()) is not None:
+            yield future.result()
             slots.release()
+    finally:
+        stopped.set()
+        slots.release()
+
+
+@contextmanager
+def _pools(threads: int) -> Iterator[tuple[Submit, Submit]]:
+    """Ways to hand calls to so many threads at work, and to one that feeds them."""
+    with _pool(threads) as submit, _pool(1, feeds=True) as begin:
+        yield submit, begin
 
 
 def _made_ahead(items: Iterator[T], count: int) -> Iterator[T]:

@@ -1,7 +1,7 @@
 """Dropout whose random numbers come from a generator of the thread that asks for them.
 
-Pieces of a batch are differentiated on several threads (training/loop.py). PyTorch's own dropout
-draws from one generator of the process, in whatever order the threads come to it.
+Pieces of a batch are differentiated in any order, by threads or copies of the process
+(training/pieces.py). PyTorch's own dropout draws from one generator of the process, in that order.
 """
 
 from __future__ import annotations

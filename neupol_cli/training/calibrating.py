@@ -139,7 +139,7 @@ def _described_densities(
         return model.described(features), model.described_atoms(features)
 
     structures, atoms, held = [], [], 0
-    for of_structure, of_atoms in in_order(row, indices.tolist()):
+    for of_structure, of_atoms in in_order(row, indices.tolist(), apart=True):
         check()
         structures.append(of_structure)
         if held < ATOMS:
@@ -191,7 +191,7 @@ def _described(
         return described, data.errors(model, predicted, some)
 
     features, errors = [], []
-    for described, wrong in in_order(of_some, batches(_chosen_rows(split), batch)):
+    for described, wrong in in_order(of_some, batches(_chosen_rows(split), batch), apart=True):
         check()
         features.append(described)
         errors.append(wrong)

@@ -36,7 +36,7 @@ from neupol_cli.training.request import (
     training_data,
 )
 
-PIECE_PROBES = 500  # of a piece of a batch that a thread of a CPU differentiates
+PIECE_PROBES = 500  # of a piece of a batch that a core of a CPU differentiates
 METRIC, SPIN_METRIC = "eps_mae_percent", "eps_mae_spin_percent"
 UNIT = "e/Angstrom^3"
 # Values that are held at once: 4 GB in float32. Larger data are thinned.
@@ -180,7 +180,7 @@ class DensityTask:
             errors = self._errors(model, grids, chosen, rows, graph)
             return _sums(errors, self._truth(grids, rows))
 
-        for sums in in_order(of_one, indices.tolist()):
+        for sums in in_order(of_one, indices.tolist(), apart=True):
             check()
             yield sums
 

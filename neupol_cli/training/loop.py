@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,11 +21,10 @@ from neupol_cli.checkpoint import State
 from neupol_cli.distributed.process_group import ALONE, ProcessGroup
 from neupol_cli.errors import DivergedError, TemporaryError, UsageError, out_of_memory
 from neupol_cli.models.base import Model
-from neupol_cli.models.nn.dropout import drawn_from
-from neupol_cli.models.workers import in_order
 from neupol_cli.training.ema import EMA, Window
 from neupol_cli.training.epoch_sampler import EpochSampler, default_generator, mixed
 from neupol_cli.training.optimizers import moments_by_name, optimizer_for, take_moments
+from neupol_cli.training.pieces import UNREACHED, Pieces, check_reached
 from neupol_cli.training.schedule import Progress, Schedule
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.task import Task
@@ -44,15 +42,6 @@ class Counters:
     elapsed: float = 0.0  # seconds, over all sittings
     valid: dict[str, float] = field(default_factory=dict)  # the last evaluation
     best_valid: dict[str, float] = field(default_factory=dict)
-
-
-UNREACHED = "nothing that is left to learn reaches the loss: leave some of --freeze out"
-
-
-def _check_reached(loss: Tensor) -> None:
-    """UsageError where no parameter that learns has a part in the loss."""
-    if not loss.requires_grad:
-        raise UsageError(UNREACHED)
 
 
 class Trainer:
@@ -87,6 +76,8 @@ class Trainer:
         self.waits = self.device.type == "cpu"
         if not self.waits:
             self.optimizer.found_inf = self.nonfinite  # type: ignore[attr-defined]
+        count = len(self._cut(self.sampler.batch(0)))
+        self.pieces = Pieces(task, self.parameters, count) if count > 1 else None
 
     # Limits.
 
@@ -129,6 +120,10 @@ class Trainer:
 
     # Work.
 
+    def apart(self) -> AbstractContextManager[None]:
+        """While it lasts, pieces of batches go to copies of this process."""
+        return nullcontext() if self.pieces is None else self.pieces.apart()
+
     def step(self) -> None:
         """One step.
 
@@ -154,8 +149,11 @@ class Trainer:
 
     def _descend(self, indices: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = self._pieces(indices)
-        loss, parts = self._whole(indices) if len(pieces) == 1 else self._summed(indices, pieces)
+        if self.pieces is None:
+            loss, parts = self._whole(indices)
+        else:
+            seeds = (self.settings.seed, self.group.rank, self.now.step, 3)
+            loss, parts = self.pieces.summed(seeds, indices, self._cut(indices))
         if self.group.world_size > 1:
             share = indices.shape[0] / self.sampler.chunk
             loss, parts = self._shared(share, {"loss": loss, **parts})
@@ -169,10 +167,10 @@ class Trainer:
         self.optimizer.step()
         self.window.add({"loss": loss, **parts})
 
-    def _pieces(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """A batch as pieces for the threads of a CPU; whatever their number, the same ones.
+    def _cut(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """A batch as pieces for the cores of a CPU; whatever their number, the same ones.
 
-        A power of two, which two, four or eight threads are done with at the same time.
+        A power of two, which two, four or eight cores are done with at the same time.
         """
         most = len(indices) // self.task.grain
         if most < 2 or not (self.settings.cut and self.waits):
@@ -182,37 +180,9 @@ class Trainer:
     def _whole(self, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts; gradients where the optimiser looks for them."""
         loss, parts = self.task.loss(indices, self.generator)
-        _check_reached(loss)
+        check_reached(loss)
         loss.backward(inputs=self.parameters)  # positions too have a record: for forces
         return loss, parts
-
-    def _summed(
-        self, indices: Tensor, pieces: tuple[Tensor, ...]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same, piece by piece on all threads, summed in the pieces' order."""
-        losses = []
-        for loss, parts, gradients in in_order(partial(self._piece, indices), enumerate(pieces)):
-            losses.append({"": loss, **parts})
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                if parameter.grad is not None and gradient is not None:
-                    parameter.grad.add_(gradient)
-                elif gradient is not None:
-                    parameter.grad = gradient.clone(memory_format=torch.contiguous_format)
-        total = {name: torch.stack([one[name] for one in losses]).sum() for name in losses[0]}
-        return total.pop(""), total
-
-    def _piece(
-        self, indices: Tensor, piece: tuple[int, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
-        """One piece's part of a batch's loss, and its gradients."""
-        number, some = piece
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(mixed(self.settings.seed, self.group.rank, self.now.step, 3, number))
-        with drawn_from(generator):
-            loss, parts = self.task.loss(some, generator, indices)
-            _check_reached(loss)
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        return loss.detach(), {name: part.detach() for name, part in parts.items()}, gradients
 
     def _shared(self, share: float, parts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Makes gradients, loss and parts the means over the items of all ranks, of which this one

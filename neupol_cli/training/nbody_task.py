@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "l1": nn.functional.l1_loss,
     "l2": nn.functional.mse_loss,
 }
-PIECE = 200  # systems of a batch that a thread of a CPU differentiates
+PIECE = 200  # systems of a batch that a core of a CPU differentiates
 EVALUATION_BATCH = 500  # systems; more only leave a core's cache
 
 
@@ -87,7 +87,8 @@ class NBodyTask:
             predicted, later = self.predicted(model, chosen)
             return (predicted - later).double().square().sum()
 
-        for part in in_order(squared, batches(group.shard(indices), EVALUATION_BATCH)):
+        parts = batches(group.shard(indices), EVALUATION_BATCH)
+        for part in in_order(squared, parts, apart=True):
             check()
             total += part
         group.all_reduce(total)

@@ -59,8 +59,8 @@ from neupol_cli.training.target_normalization import (
 Value = TypeVar("Value")
 TOGETHER = "weighted error"  # the one number of several targets
 REFITTED = 2048  # training structures that references are refitted to, where training goes on
-PIECE_ATOMS = 256  # a piece of a batch that a thread of a CPU differentiates
-EVALUATION_ATOMS = 2048  # a batch of evaluation, on a thread of a CPU
+PIECE_ATOMS = 256  # a piece of a batch that a core of a CPU differentiates
+EVALUATION_ATOMS = 2048  # a batch of evaluation, on a core of a CPU
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
 
@@ -290,7 +290,8 @@ class PropertyTask:
             with torch.set_grad_enabled(self.forces is not None):
                 return [error.detach().abs() for error in self._errors(chosen, training=False)]
 
-        for errors in in_order(wrong, batches(group.shard(indices), self._evaluation_batch())):
+        parts = batches(group.shard(indices), self._evaluation_batch())
+        for errors in in_order(wrong, parts, apart=True):
             check()
             sums += torch.stack([error.double().sum() for error in errors])
             counts = [n + error.numel() for n, error in zip(counts, errors, strict=True)]

@@ -242,7 +242,8 @@ class Run:
             TemporaryError.
         """
         try:
-            self._train()
+            with self.trainer.apart():
+                self._train()
             return self._test()
         except (Interrupted, LostRank) as stop:
             # Looked at first: when a rank is lost, torchrun then sends the others a signal.

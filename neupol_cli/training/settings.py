@@ -29,4 +29,4 @@ class Settings:
     save_steps: int = 0  # 0: by seconds only
     save_seconds: float = 60.0
     log_every: int = 50
-    cut: bool = True  # whether a batch goes to a CPU's threads in pieces (loop.py)
+    cut: bool = True  # whether a batch goes to a CPU's cores in pieces (pieces.py)

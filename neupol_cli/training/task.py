@@ -18,7 +18,7 @@ class Task(Protocol):
     Attributes:
         model: the network, with a ``config`` dataclass.
         size: how many training items there are.
-        grain: how many of them are worth a thread of a CPU.
+        grain: how many of them are worth a core of a CPU.
         metric: the key of `evaluate` that the best checkpoint minimises.
         units: the unit of each key of `evaluate`.
         meta: what the checkpoint's header says about targets and data (plain JSON).

@@ -92,26 +92,34 @@ def test_fit_leaves_a_whole_run(data: Path, tmp_path: Path) -> None:
     assert "--resume" in one_line(refused, 2)
 
 
-def test_killed_and_terminated_runs_end_as_unbroken_ones(data: Path, tmp_path: Path) -> None:
-    words = ["egnn", data, "--target", "energy", "--steps", "400", *NETWORK, *TRAINING]
+# Batches of one piece, or of two in copies of the process.
+IN_PIECES = ["--batch-size", "56", "--polarization", "movable"]
+ENDED = {"whole": (["--steps", "400"], []), "apart": (["--steps", "150", *IN_PIECES], ["2"])}
+
+
+@pytest.mark.parametrize(("more", "threads"), ENDED.values(), ids=ENDED)
+def test_killed_and_terminated_runs_end_as_unbroken_ones(
+    data: Path, tmp_path: Path, more: list[str], threads: list[str]
+) -> None:
+    words = ["egnn", data, "--target", "energy", *NETWORK, *TRAINING, *more]
     whole = tmp_path / "whole"
     assert fit(*words, "-o", whole).returncode == 0
-    run = tmp_path / "run"
-    first = begun(*words, "-o", run, "--save-every", "30")
+    run, shared = tmp_path / "run", [word for n in threads for word in ("--threads", n)]
+    first = begun(*words, "-o", run, "--save-every", "30", *shared)
     wait_for((run / "state.safetensors").exists, first)
     first.kill()
     first.communicate()
     stopped = 0
     for number in (signal.SIGTERM, signal.SIGINT):
         before = checkpoint.load_state(run / "state.safetensors")["counters"]["step"]
-        process = begun("-o", run, "--resume")
+        process = begun("-o", run, "--resume", *shared)
         line = ""
         while "resuming" not in line:
             line = process.stderr.readline()
         assert f"step {before}" in line
         time.sleep(0.1)
         process.send_signal(number)
-        _, message = process.communicate()
+        _, message = process.communicate()  # which copies have open for as long as they live
         if process.returncode:  # else it had come to its end
             stopped += 1
             assert process.returncode == 128 + number
@@ -119,7 +127,7 @@ def test_killed_and_terminated_runs_end_as_unbroken_ones(data: Path, tmp_path: P
             after = checkpoint.load_state(run / "state.safetensors")["counters"]["step"]
             assert after >= before
     assert stopped
-    assert fit("-o", run, "--resume").returncode == 0
+    assert fit("-o", run, "--resume", *shared).returncode == 0
     for name in ("best.safetensors", "last.safetensors"):
         ours, theirs = (checkpoint.load_file(path / name)[1] for path in (run, whole))
         assert all(ours[key].equal(theirs[key]) for key in theirs)

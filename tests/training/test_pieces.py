@@ -1,56 +1,41 @@
-"""A batch in pieces on threads: the same loss and gradients as whole, to the bit however many
-threads there are."""
+"""A batch in pieces, on threads and in copies of the process: the same loss and gradients as whole,
+to the bit whoever works on which."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import ase
-import numpy as np
 import pytest
 import torch
 
-from neupol_cli.errors import TemporaryError
+from neupol_cli.errors import TemporaryError, UsageError
 from neupol_cli.io import hdf5
-from neupol_cli.io.density_writer import DensityWriter
-from neupol_cli.models import workers
+from neupol_cli.models import processes, workers
 from neupol_cli.models.nn.dropout import drawn_from, dropout
 from neupol_cli.training.loop import Trainer
 from neupol_cli.training.request import Request
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.tasks import task_for
 from tests.contracts.conftest import SMALL
+from tests.training.small import Weights, hydrogens, molecules, particles, same, weights
 from tests.training.toy import ToyTask
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     before, threads = workers.workers(), torch.get_num_threads()
+    interval = sys.getswitchinterval()
     yield
     workers.use(before)
     torch.set_num_threads(threads)
-
-
-def molecules() -> hdf5.Dataset:
-    """Twenty heaps of two to five atoms with an energy, a dipole's length and forces."""
-    rng = np.random.default_rng(0)
-    counts = rng.integers(2, 6, 20)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    atoms = int(offsets[-1])
-    positions = rng.normal(size=(atoms, 3)) * 1.5
-    targets = {
-        "energy": hdf5.Target(rng.normal(size=20), "eV"),
-        "mu": hdf5.Target(rng.gamma(2.0, size=20), "D"),
-        "forces": hdf5.Target(rng.normal(size=(atoms, 3)), "eV/Angstrom", "atom"),
-    }
-    split = {"train": np.arange(14), "valid": np.arange(14, 17), "test": np.arange(17, 20)}
-    numbers = rng.choice([1, 6, 8], atoms)
-    return hdf5.Dataset(
-        "structures", numbers, positions, offsets, targets=targets, splits={"s": split},
-        references={}, source="random",
-    )  # fmt: skip
+    sys.setswitchinterval(interval)
 
 
 def trainer(name: str, targets: tuple[str, ...], grain: int, **more: Any) -> Trainer:
@@ -67,13 +52,14 @@ def test_pieces_add_up_to_the_batch(name: str, targets: tuple[str, ...]) -> None
     more = {"encoding": "learned"}
     if name == "equiformer":
         more = {"alpha_drop": 0.0}  # dropout draws other numbers for pieces
+    workers.use(3)
     one = trainer(name, targets, 1, **more)
     indices = torch.tensor([3, 0, 12, 7, 9, 1, 5])
     loss, parts = one._whole(indices)
     whole = [None if p.grad is None else p.grad.clone() for p in one.parameters]
     one.optimizer.zero_grad(set_to_none=True)
-    workers.use(3)
-    total, sums = one._summed(indices, indices.tensor_split(3))
+    assert one.pieces is not None
+    total, sums = one.pieces.summed((0,), indices, indices.tensor_split(3))
     assert float(total) == pytest.approx(float(loss.detach()), rel=0, abs=1e-12)
     assert parts.keys() == sums.keys()
     for part in parts:
@@ -87,26 +73,7 @@ def test_pieces_add_up_to_the_batch(name: str, targets: tuple[str, ...]) -> None
 
 @pytest.fixture(scope="module")
 def densities(tmp_path_factory: pytest.TempPathFactory) -> hdf5.Dataset:
-    path = tmp_path_factory.mktemp("pieces") / "h.h5"
-    with DensityWriter(path, "made up", spin=False) as writer:
-        for length in np.linspace(0.6, 0.9, 6):
-            atoms = ase.Atoms("HH", [[0, 0, 0], [length, 0, 0]])
-            values = np.random.default_rng(0).gamma(1.0, size=(7, 7, 7))
-            writer.add(atoms, values, np.full(3, -1.5), np.diag([0.5] * 3))
-        writer.split("default", {"train": np.arange(6)})
-    return hdf5.read(path)
-
-
-def particles() -> hdf5.Dataset:
-    rng = np.random.default_rng(1)
-    targets = {
-        name: hdf5.Target(rng.normal(size=(30, *shape)), "", "atom")
-        for name, shape in (("velocities", (3,)), ("charges", ()), ("positions_later", (3,)))
-    }
-    return hdf5.Dataset(
-        "nbody", np.ones(30, int), rng.normal(size=(30, 3)), np.arange(0, 31, 5), targets=targets,
-        splits={"s": {"train": np.arange(6)}}, references={}, source="random",
-    )  # fmt: skip
+    return hydrogens(tmp_path_factory.mktemp("pieces") / "h.h5")
 
 
 @pytest.mark.parametrize("name", ["charge3net", "deepdft-schnet", "egnn-nbody"])
@@ -129,44 +96,108 @@ def test_a_piece_weighs_as_much_as_it_holds(name: str, densities: hdf5.Dataset) 
     assert task.grain >= 1
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_threads_change_no_bit(ema: float) -> None:
-    """Dropout and noise, seven pieces a step: the weights after ten steps."""
-
-    def trained(threads: int) -> dict[str, torch.Tensor]:
-        workers.use(threads)
-        task = ToyTask()
-        task.grain = 1
-        one = Trainer(task, Settings(batch_size=7, steps=10, lr=1e-2, ema=ema))
-        for _ in range(10):
-            one.step()
-        return {name: value.clone() for name, value in one.model.state_dict().items()}
-
-    alone = trained(1)
-    for threads in (2, 5):
-        together = trained(threads)
-        assert all(torch.equal(together[name], alone[name]) for name in alone)
-    workers.use(1)
-    task = ToyTask()
-    other = Trainer(task, replace(Settings(batch_size=7, steps=10, lr=1e-2, ema=ema), cut=False))
-    for _ in range(10):
-        other.step()  # draws other numbers: pieces were at work above
-    assert not torch.equal(other.model.state_dict()["first.weight"], alone["first.weight"])
+USUAL = Settings(batch_size=7, steps=10, lr=1e-2, ema=0.9)
+FORKED = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
 
 
-def test_a_fault_in_a_piece_is_raised_as_it_is() -> None:
+def toy() -> ToyTask:
+    """A task whose batches of seven are cut into four."""
     task = ToyTask()
     task.grain = 1
+    return task
+
+
+def trained(threads: int, settings: Settings = USUAL, apart: bool = False) -> Weights:
+    """The weights after ten steps with dropout and noise."""
+    workers.use(threads)
+    one = Trainer(toy(), settings)
+    with one.apart() if apart else nullcontext():
+        for _ in range(10):
+            one.step()
+    return weights(one)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_threads_and_copies_change_no_bit(ema: float) -> None:
+    settings = replace(USUAL, ema=ema)
+    alone = trained(1, settings)
+    for threads in (2, 5):
+        for apart in (False, True):
+            same(trained(threads, settings, apart), alone)
+    whole = trained(1, replace(settings, cut=False))  # draws other numbers: pieces were at work
+    assert not torch.equal(whole["model.first.weight"], alone["model.first.weight"])
+
+
+def test_where_nothing_can_be_forked_threads_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = trained(1)
+    monkeypatch.setattr(processes, "possible", lambda: False)
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("was forked"))
+    same(trained(2, apart=True), alone)
+
+
+@FORKED
+def test_where_copies_cannot_differentiate_threads_take_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone, here, asked = trained(1), os.getpid(), []
+    differentiate, ask = torch.autograd.grad, processes._asked
+
+    def only_here(*words: Any, **more: Any) -> Any:
+        if os.getpid() != here:
+            raise RuntimeError("no gradients in a copy")
+        return differentiate(*words, **more)
+
+    monkeypatch.setattr(torch.autograd, "grad", only_here)
+    monkeypatch.setattr(processes, "_asked", lambda *words: asked.append(1) or ask(*words))
+    same(trained(2, apart=True), alone)
+    assert 1 <= len(asked) <= 2  # no copy is asked again
+
+
+def own_children() -> set[int]:
+    this = os.getpid()
+    return set(map(int, Path(f"/proc/{this}/task/{this}/children").read_text().split()))
+
+
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=FORKED)])
+def test_a_fault_in_a_piece_is_raised_as_it_is(apart: bool) -> None:
+    task, known = toy(), own_children() if apart else set()
 
     def fails(loss: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("CUDA out of memory. Tried to allocate")
 
-    task.trouble = fails
     workers.use(2)
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    with pytest.raises(TemporaryError, match="out of memory with --batch-size 7"):
-        Trainer(task, Settings(batch_size=7, steps=10)).step()
+    one = Trainer(task, USUAL)
+    task.trouble = fails
+    with (
+        pytest.raises(TemporaryError, match="out of memory with --batch-size 7"),
+        one.apart() if apart else nullcontext(),
+    ):
+        one.step()
     assert all(torch.equal(v, before[name]) for name, v in task.model.state_dict().items())
+    assert not apart or own_children() == known
+
+
+@FORKED
+def test_what_reaches_no_parameter_is_said_by_copies_too() -> None:
+    task = toy()
+    task.trouble = torch.Tensor.detach
+    workers.use(2)
+    one = Trainer(task, USUAL)
+    with pytest.raises(UsageError, match="leave some of --freeze out"), one.apart():
+        one.step()
+
+
+@FORKED
+def test_a_copy_that_is_killed_ends_the_training_in_one_line() -> None:
+    workers.use(2)
+    one, known = Trainer(toy(), USUAL), own_children()
+    with pytest.raises(TemporaryError, match="was ended; take fewer --threads"), one.apart():
+        one.step()
+        for process in own_children() - known:
+            os.kill(process, signal.SIGKILL)
+        one.step()
+    assert own_children() == known
 
 
 def test_dropout_has_its_mean_and_its_own_generator() -> None:
