@@ -6,14 +6,17 @@ One thread. The operations of one step are counted with every kernel switched of
 of network.py have them: floating-point operations in matrix products, and bytes that all other
 operations read and write. Beside them stands what the step takes with its kernels, and what the
 core gives in the same minute: GFLOP/s of a large product, GB/s of a sum of two tensors that fit no
-cache, and of two that do. ``least`` is the time of the products alone at the first rate: no
-rewriting of what lies between them takes a step below it, only fewer products do.
+cache, and of two that do. ``least`` is the time of the products alone at the first rate, ``alone``
+of the same products one after the other, each by the faster library and with nothing between them:
+no rewriting of what lies between them takes a step below it, only fewer products do.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +65,21 @@ class Bytes(TorchDispatchMode):
         return result
 
 
+class Shapes(TorchDispatchMode):
+    """How often which product is made: its name and the shapes of its two matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[tuple[str, torch.Size, torch.Size]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in PRODUCTS:
+            a, b = [x.shape for x in args if isinstance(x, torch.Tensor)][-2:]
+            self.counts[name, a, b] += 1
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def formulas_alone() -> Iterator[None]:
     """No kernels, and products by operations that are counted."""
@@ -80,6 +98,33 @@ def counted(work: Work) -> tuple[float, float]:
         with Bytes() as moved:
             work()
     return float(flops.get_total_flops()), float(moved.moved)
+
+
+def alone(work: Work) -> float:
+    """Seconds of the products of one call, without anything between them."""
+    with formulas_alone(), Shapes() as made:
+        work()
+    with torch.no_grad():
+        return sum(count * fastest(*shapes) for shapes, count in made.counts.items())
+
+
+def fastest(name: str, a: torch.Size, b: torch.Size) -> float:
+    """Seconds of one product."""
+    one, other = torch.randn(a), torch.randn(b)
+    turned = other.mT.contiguous()
+    ways: list[Work] = [lambda: one @ other]
+    if name in ("mm", "addmm"):
+        ways.append(lambda: product(one, turned))
+    return min(seconds(way) for way in ways for _ in range(3))
+
+
+def seconds(work: Work) -> float:
+    """Of one call, in some hundredths of a second."""
+    calls, start = 0, time.process_time()
+    while (spent := time.process_time() - start) < 0.02:
+        work()
+        calls += 1
+    return spent / calls
 
 
 def cases(data: Path, molecules: int) -> Iterator[tuple[str, Work]]:
@@ -128,8 +173,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
-    heads = "step, ms | least, ms | GFLOP | GFLOP/s | of the core | GB elsewhere"
-    print(f"| | {heads} | core: GFLOP/s, GB/s far, near |\n|---|---|---|---|---|---|---|---|")
+    heads = "step, ms | least, ms | alone, ms | GFLOP | GFLOP/s | of the core | GB elsewhere"
+    print(f"| | {heads} | core: GFLOP/s, GB/s far, near |\n|---|---|---|---|---|---|---|---|---|")
     for name, work in cases(options.data, options.molecules):
         if not options.cases or name.startswith(tuple(options.cases)):
             print(row(name, work, options.rounds), flush=True)
@@ -139,11 +184,13 @@ def row(name: str, work: Work, rounds: int) -> str:
     """Counts and times one step, in turns with what tells what the core gives."""
     flops, moved = counted(work)
     turns = in_turns({"step": work, **core()}, rounds)
-    seconds = turns.fastest("step")
+    step = turns.fastest("step")
     rate = 2 * 4096 * 512 * 512 / turns.fastest("product")
     bandwidths = [3 * 4 * (1 << 24) / turns.fastest(side) / 1e9 for side in ("far", "near")]
-    numbers = f"{1e3 * seconds:.1f} | {1e3 * flops / rate:.1f} | {flops / 1e9:.2f}"
-    reached = f"{flops / seconds / 1e9:.0f} | {100 * flops / seconds / rate:.0f} %"
+    numbers = (
+        f"{1e3 * step:.1f} | {1e3 * flops / rate:.1f} | {1e3 * alone(work):.1f} | {flops / 1e9:.2f}"
+    )
+    reached = f"{flops / step / 1e9:.0f} | {100 * flops / step / rate:.0f} %"
     given = f"{rate / 1e9:.0f}, {bandwidths[0]:.0f}, {bandwidths[1]:.0f}"
     return f"| {name} | {numbers} | {reached} | {moved / 1e9:.2f} | {given} |"
 
