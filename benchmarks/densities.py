@@ -15,14 +15,15 @@ molecules and from a half and an eighth of them.
 Movable points, three seeds: ChargE3Net without, with points that move once behind the last layer
 among atoms (late) and with points that move after every layer, at equal time and at equal steps,
 those that the slowest makes in that time. ``--part combined``: late points, a learned radial table
-with its smoothness in the loss, and a promolecule, one by one and together, at equal time.
+with its smoothness in the loss, and a promolecule, one by one and together, likewise. Figure 3 and
+these have three seeds each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +133,22 @@ def table_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
     return runs
 
 
-def order_runs(data: Path, steps: int) -> list[study.Run]:
-    """Figure 3."""
+def order_runs(data: Path, steps: int, mul: int) -> list[study.Run]:
+    """Figure 3: every order with all the data, then those of `SHARES` with less."""
     size = len(next(iter(hdf5.read(data).splits.values()))["train"])
-    runs = []
+    whole, less = [], []
     for order in ORDERS:
-        config = {**CHARGE3NET, "lmax": order}
-        every = arguments("charge3net", config, data, 0.01, steps)
-        runs.append(study.Run(f"L{order}", tuple(every)))
-        for share in [share for share, orders in SHARES.items() if order in orders]:
-            fewer = (*every, "--limit", size // share)
-            runs.append(study.Run(f"L{order}-{share}", fewer))
-    return runs
+        config = {**CHARGE3NET, "lmax": order, "mul": mul}
+        whole += seeded(order_name(mul, order), config, data, steps)
+        for share in (share for share, orders in SHARES.items() if order in orders):
+            for run in seeded(order_name(mul, order, share), config, data, steps):
+                less.append(study.Run(run.name, (*run.arguments, "--limit", size // share)))
+    return seed_after_seed(whole) + seed_after_seed(less)
+
+
+def order_name(mul: int, order: int, share: int = 1) -> str:
+    """What a study of orders calls its trainings, but for their seeds."""
+    return f"orders/{mul}/L{order}" + (f"-{share}" if share > 1 else "")
 
 
 def seeded(name: str, config: dict[str, Any], data: Path, steps: int) -> list[study.Run]:
@@ -153,63 +158,79 @@ def seeded(name: str, config: dict[str, Any], data: Path, steps: int) -> list[st
     return [study.Run(f"{name}/{seed}", (*words, "--threads", 1, "--seed", seed)) for seed in SEEDS]
 
 
-def point_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
-    """Movable points: every seed at equal time, then at the steps of the slowest."""
-    timed = {name: ("charge3net", config) for name, config in POINTS.items()}
-    step_times = kept_seconds(out / "points" / "step_seconds.json", data, timed)
-    steps = {name: round(seconds / step_times[name]) for name in POINTS}
+def compared(
+    part: str, networks: Mapping[str, dict[str, Any]], data: Path, out: Path, seconds: float
+) -> list[study.Run]:
+    """ChargE3Net with several settings: every seed at equal time, then at the slowest's steps."""
+    timed = {name: ("charge3net", config) for name, config in networks.items()}
+    step_times = kept_seconds(out / part / "step_seconds.json", data, timed)
+    steps = {name: round(seconds / step_times[name]) for name in networks}
     fewest = min(steps.values())
-    runs = []
-    for name, config in POINTS.items():
-        runs += seeded(f"points/time/{name}", config, data, steps[name])
+    at_time, at_steps = [], []
+    for name, config in networks.items():
+        at_time += seeded(f"{part}/time/{name}", config, data, steps[name])
         if steps[name] > fewest:  # or else both are one
-            runs += seeded(f"points/steps/{name}", config, data, fewest)
-    return sorted(runs, key=lambda run: run.name.rpartition("/")[2])  # seed after seed
+            at_steps += seeded(f"{part}/steps/{name}", config, data, fewest)
+    return seed_after_seed(at_time) + seed_after_seed(at_steps)
 
 
-def combined_runs(data: Path, out: Path, seconds: float) -> list[study.Run]:
-    """What may be combined, every seed at equal time."""
-    timed = {name: ("charge3net", config) for name, config in COMBINED.items()}
-    step_times = kept_seconds(out / "combined" / "step_seconds.json", data, timed)
-    runs = []
-    for name, config in COMBINED.items():
-        runs += seeded(f"combined/{name}", config, data, round(seconds / step_times[name]))
+def seed_after_seed(runs: Sequence[study.Run]) -> list[study.Run]:
+    """Those of the first seed first, so that a study cut short has all its rows."""
     return sorted(runs, key=lambda run: run.name.rpartition("/")[2])
 
 
-def error(results: study.Results, name: str) -> str:
-    result = results.get(name)
-    return "-" if result is None else f"{result['test']['eps_mae_percent']['value']:.3f}"
+def errors_of(results: study.Results, name: str) -> list[float]:
+    """eps_mae in percent, seed by seed."""
+    found = [results[f"{name}/{seed}"] for seed in SEEDS if f"{name}/{seed}" in results]
+    return [float(result["test"]["eps_mae_percent"]["value"]) for result in found]
 
 
 def seeds_row(results: study.Results, name: str) -> str:
     """Steps, seed by seed and mean with standard error of a training's eps_mae."""
-    found = [results[f"{name}/{seed}"] for seed in SEEDS if f"{name}/{seed}" in results]
-    errors = [float(r["test"]["eps_mae_percent"]["value"]) for r in found]
-    steps = f"{found[0]['steps']:,}" if found else "-"
+    errors = errors_of(results, name)
+    steps = f"{results[f'{name}/{SEEDS[0]}']['steps']:,}" if errors else "-"
     return f"{steps} | {', '.join(f'{e:.3f}' for e in errors)} | {study.with_error(errors, '.3f')}"
 
 
-def report_seeds(results: study.Results) -> None:
-    """What has been trained of movable points and of combinations; eps_mae in percent."""
-    print("| | steps | seeds | eps_mae % |\n|---|---|---|---|")
-    names = [f"points/{budget}/{name}" for budget in ("time", "steps") for name in POINTS]
-    for name in [*names, *(f"combined/{name}" for name in COMBINED)]:
-        print(f"| {name} | {seeds_row(results, name)} |")
-
-
-def report(results: study.Results) -> None:
-    """The tables of what has been trained so far; eps_mae in percent."""
+def report_table(results: study.Results) -> None:
+    """Table 2."""
     print("| network | steps | eps_mae % | published, all of QM9 |\n|---|---|---|---|")
     for name, (_, _, _, published) in NETWORKS.items():
-        steps = f"{results[name]['steps']:,}" if name in results else "-"
-        print(f"| {name} | {steps} | {error(results, name)} | {published} |")
-    print("\n| L | all | half | eighth |\n|---|---|---|---|")
+        result = results.get(name)
+        steps = "-" if result is None else f"{result['steps']:,}"
+        error = "-" if result is None else f"{result['test']['eps_mae_percent']['value']:.3f}"
+        print(f"| {name} | {steps} | {error} | {published} |")
+
+
+def report_orders(results: study.Results, mul: int) -> None:
+    """Figure 3, means and standard errors."""
+    print(f"| L, mul {mul} | seeds | all | half | eighth |\n|---|---|---|---|---|")
     for order in ORDERS:
-        cells = [error(results, f"L{order}{suffix}") for suffix in ("", "-2", "-8")]
-        print(f"| {order} | {' | '.join(cells)} |")
-    print()
-    report_seeds(results)
+        names = [order_name(mul, order, share) for share in (1, 2, 8)]
+        cells = [study.with_error(errors_of(results, name), ".3f") for name in names]
+        print(f"| {order} | {len(errors_of(results, names[0]))} | {' | '.join(cells)} |")
+
+
+def report_compared(results: study.Results, part: str, names: Mapping[str, Any]) -> None:
+    """Settings at equal time and at equal steps."""
+    print("| | steps | seeds | eps_mae % | against the first |\n|---|---|---|---|---|")
+    for budget in ("time", "steps"):
+        runs = budget_names(results, part, budget, names)
+        first = errors_of(results, runs[next(iter(names))])
+        for name, run in runs.items():
+            pairs = zip(errors_of(results, run), first, strict=False)
+            ratio = study.with_error([own / its for own, its in pairs], ".3f")
+            print(f"| equal {budget}: {name} | {seeds_row(results, run)} | {ratio} |")
+
+
+def budget_names(
+    results: study.Results, part: str, budget: str, names: Mapping[str, Any]
+) -> dict[str, str]:
+    """Settings -> what their trainings are called; the slowest's steps are those of its time."""
+    times = {name: results.get(f"{part}/time/{name}/{SEEDS[0]}") for name in names}
+    steps = {name: result["steps"] for name, result in times.items() if result}
+    slowest = min(steps, key=lambda name: int(steps[name]), default=None)
+    return {name: f"{part}/{'time' if name == slowest else budget}/{name}" for name in names}
 
 
 def main() -> None:
@@ -219,6 +240,7 @@ def main() -> None:
     parser.add_argument("--products", action="store_true", help="count those of movable points")
     parser.add_argument("--seconds", type=float, default=300, help="a network, at equal time")
     parser.add_argument("--steps", type=int, default=1500, help="of Figure 3, a network")
+    parser.add_argument("--mul", type=int, default=80, help="of Figure 3")
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -227,14 +249,23 @@ def main() -> None:
         report_products(options.data)
         return
     given = options.data, options.out, options.seconds
-    parts = {
-        "table": lambda: table_runs(*given),
-        "orders": lambda: order_runs(options.data, options.steps),
-        "points": lambda: point_runs(*given),
-        "combined": lambda: combined_runs(*given),
+    parts: dict[str, tuple[Callable[[], list[study.Run]], Callable[[study.Results], None]]] = {
+        "table": (lambda: table_runs(*given), report_table),
+        "orders": (
+            lambda: order_runs(options.data, options.steps, options.mul),
+            lambda results: report_orders(results, options.mul),
+        ),
+        "points": (
+            lambda: compared("points", POINTS, *given),
+            lambda results: report_compared(results, "points", POINTS),
+        ),
+        "combined": (
+            lambda: compared("combined", COMBINED, *given),
+            lambda results: report_compared(results, "combined", COMBINED),
+        ),
     }
-    chosen = [options.part] if options.part else list(parts)
-    study.conduct([run for part in chosen for run in parts[part]()], options, report)
+    for runs, report in [parts[options.part]] if options.part else parts.values():
+        study.conduct(runs(), options, report)
 
 
 if __name__ == "__main__":
