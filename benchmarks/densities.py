@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def order_runs(data: Path, steps: int, mul: int) -> list[study.Run]:
         for share in (share for share, orders in SHARES.items() if order in orders):
             for run in seeded(order_name(mul, order, share), config, data, steps):
                 less.append(study.Run(run.name, (*run.arguments, "--limit", size // share)))
-    return seed_after_seed(whole) + seed_after_seed(less)
+    return study.seed_after_seed(whole) + study.seed_after_seed(less)
 
 
 def order_name(mul: int, order: int, share: int = 1) -> str:
@@ -171,12 +171,7 @@ def compared(
         at_time += seeded(f"{part}/time/{name}", config, data, steps[name])
         if steps[name] > fewest:  # or else both are one
             at_steps += seeded(f"{part}/steps/{name}", config, data, fewest)
-    return seed_after_seed(at_time) + seed_after_seed(at_steps)
-
-
-def seed_after_seed(runs: Sequence[study.Run]) -> list[study.Run]:
-    """Those of the first seed first, so that a study cut short has all its rows."""
-    return sorted(runs, key=lambda run: run.name.rpartition("/")[2])
+    return study.seed_after_seed(at_time) + study.seed_after_seed(at_steps)
 
 
 def errors_of(results: study.Results, name: str) -> list[float]:
@@ -264,8 +259,14 @@ def main() -> None:
             lambda results: report_compared(results, "combined", COMBINED),
         ),
     }
-    for runs, report in [parts[options.part]] if options.part else parts.values():
-        study.conduct(runs(), options, report)
+    chosen = [parts[options.part]] if options.part else list(parts.values())
+
+    def told(results: study.Results) -> None:
+        for _, report in chosen:
+            report(results)
+            print()
+
+    study.conduct([run for runs, _ in chosen for run in runs()], options, told)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ def conduct(
     report({name: json.loads(path.read_text()) for name, path in there.items() if path.exists()})
 
 
+def seed_after_seed(runs: Sequence[Run]) -> list[Run]:
+    """Runs whose names end in /SEED: the first seed's first, so that a study cut short has all its
+    rows."""
+    return sorted(runs, key=lambda run: int(run.name.rpartition("/")[2]))
+
+
 def with_error(values: Sequence[float], form: str) -> str:
     """A mean and its standard error, where there are two values to tell it from."""
     if not values:
