@@ -19,6 +19,7 @@ not seen:
                  network
     explained    share of those dipoles' squares that a factor an element times x~ - x explains; the
                  same of the way out of the bonds, and what x~ - x explains beside it
+    seeds        mean cosine between the displacements of two seeds
     to Boys      mean cosine between x~ - x and the atom's Foster-Boys centres: those of its lone
                  pairs and half of those of its bonds, summed from the atom (PySCF, PBE)
 """
@@ -30,6 +31,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -321,15 +323,17 @@ def report(results: study.Results, out: Path, truth: Reference, seeds: Sequence[
         steps = next(iter(found.values()))["steps"]
         print(f"| {learnt} | {mode} | {len(found)} | {steps:,} | {' | '.join(cells)} |")
     geometry = likeness(truth.out_of_bonds, truth)
-    columns = [name for name in geometry if name != "beside bonds"]
-    columns.insert(columns.index("explained") + 1, "beside bonds")
-    print(f"\n| learnt | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    heads = ("learnt", *geometry, "seeds")
+    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for learnt, mode, found in groups(results, seeds):
         if mode == "movable":
-            each = [likeness(np.load(out / f"{name}.npz")["moves"], truth) for name in found]
-            cells = [study.with_error([one[name] for one in each], "+.3f") for name in columns]
-            print(f"| {learnt} | {' | '.join(cells)} |")
-    print(f"| out of bonds | {' | '.join(f'{geometry[name]:+.3f}' for name in columns)} |")
+            moves = [np.load(out / f"{name}.npz")["moves"] for name in found]
+            each = [likeness(one, truth) for one in moves]
+            cells = [study.with_error([one[name] for one in each], "+.3f") for name in geometry]
+            alike = [np.nanmean(cosines(*pair)) for pair in combinations(moves, 2)]
+            between = f"{np.mean(alike):+.3f}" if alike else "-"
+            print(f"| {learnt} | {' | '.join(cells)} | {between} |")
+    print(f"| out of bonds | {' | '.join(f'{value:+.3f}' for value in geometry.values())} | |")
 
 
 def groups(
