@@ -19,6 +19,7 @@ not seen:
                  network
     explained    share of those dipoles' squares that a factor an element times x~ - x explains; the
                  same of the way out of the bonds, and what x~ - x explains beside it
+    into bonds   mean cosine between x~ - x and the way into the atom's bonds
     seeds        mean cosine between the displacements of two seeds
     to Boys      mean cosine between x~ - x and the atom's Foster-Boys centres: those of its lone
                  pairs and half of those of its bonds, summed from the atom (PySCF, PBE)
@@ -304,6 +305,7 @@ def likeness(moves: np.ndarray, truth: Reference) -> dict[str, float]:
         "shuffled": np.mean(chance),
         "explained": explained(truth.shifts, numbers, [moves]),
         "beside bonds": both - bonds,
+        "into bonds": np.nanmean(cosines(moves, -truth.out_of_bonds)),
         "to Boys": np.nanmean(cosines(moves[known], truth.boys[known])),
     }
     for number in np.unique(numbers):
