@@ -82,5 +82,5 @@ def with_error(values: Sequence[float], form: str) -> str:
         return "-"
     text = f"{statistics.mean(values):{form}}"
     if len(values) > 1:
-        text += f" ± {statistics.stdev(values) / len(values) ** 0.5:{form}}"
+        text += f" ± {statistics.stdev(values) / len(values) ** 0.5:{form.removeprefix('+')}}"
     return text
