@@ -1,8 +1,8 @@
 """What trained density networks do on the test molecules: their rates, and who gains by angles.
 
-    OMP_NUM_THREADS=1 python benchmarks/densities_trained.py density.h5 rates runs/densities/L2 ...
+    OMP_NUM_THREADS=1 python benchmarks/densities_trained.py density.h5 rates RUN_OR_MODEL ...
     OMP_NUM_THREADS=1 python benchmarks/densities_trained.py density.h5 angles \\
-        runs/densities/L0 runs/densities/L4 --plot zeta.png
+        runs/densities/orders/80/L0/0 runs/densities/orders/80/L4/0 --plot zeta.png
 
 ``rates``: probes per second of each run folder or checkpoint on the whole grids of the test
 molecules, atoms included, in turns; processor seconds, the median of the rounds. ``angles`` is
