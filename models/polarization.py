@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from neupol_cli.models.base import Backbone
 from neupol_cli.models.nn.graph import Edges, Graph, NeighbourList
-from neupol_cli.models.nn.neighbours import check_pairs, neighbours
+from neupol_cli.models.nn.neighbours import check_pairs, doubled, neighbours
 from neupol_cli.models.polarization_modes import polarization_mode
 from neupol_cli.models.streaming import EdgeRanges, is_large
 
@@ -138,21 +138,20 @@ def movable_edges(
     """
     points = torch.cat((graph.positions, moving))
     batch = torch.cat((graph.batch, graph.batch))
+    atoms = _coinciding(graph, moving, cutoff)
     if before is not None and cutoff is None:
         ends = before.receivers, before.senders
         listed = NeighbourList(*ends, None, before.both_ways, before.first_moving)
+    elif atoms is not None and cutoff is not None:
+        listed = doubled(atoms, graph.batch.shape[0])
     else:
         listed = neighbours(graph, points, cutoff)
     edges = Edges.of(listed, points, batch, graph.cell, softening)
-    edges.coinciding = _coinciding(graph, moving, cutoff, softening)
+    if atoms is not None:
+        edges.coinciding = Edges.of(atoms, moving, graph.batch, graph.cell, softening)
     return edges
 
 
-def _coinciding(
-    graph: Graph, moving: Tensor, cutoff: float | None, softening: float
-) -> Edges | None:
+def _coinciding(graph: Graph, moving: Tensor, cutoff: float | None) -> NeighbourList | None:
     """The edges among the atoms alone if no point has moved yet."""
-    if moving is not graph.positions:
-        return None
-    listed = neighbours(graph, moving, cutoff)
-    return Edges.of(listed, moving, graph.batch, graph.cell, softening)
+    return neighbours(graph, moving, cutoff) if moving is graph.positions else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,17 @@ def nothing_left_behind() -> Iterator[None]:
 def _of_the_process() -> tuple[object, ...]:
     handlers = [signal.getsignal(number) for number in signals.NUMBERS]
     return torch.get_default_dtype(), torch.is_grad_enabled(), handlers
+
+
+Alone = Callable[..., Any]  # a function and what it is given
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Alone]:
+    """Calls a function of a module in a process where no other test has been: once there is an
+    accelerator, or what passes for one, PyTorch differentiates in no copy of a process any more."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield lambda work, *given: pool.submit(work, *given).result()
 
 
 class Parity:

@@ -40,6 +40,23 @@ def neighbours(graph: Graph, positions: Tensor, cutoff: float | None) -> Neighbo
         return _closer(_pairs(graph, kinds), positions, cutoff, kinds)
 
 
+def doubled(listed: NeighbourList, atoms: int) -> NeighbourList:
+    """The list of A atoms and of the points that lie on them, from that of the atoms alone.
+
+    Four edges of each, and between each atom and its point one either way.
+    """
+    own = torch.arange(atoms, device=listed.receivers.device)
+    receivers, order = torch.cat((listed.receivers, listed.receivers, own)).sort(stable=True)
+    pairs = torch.cat((listed.senders, listed.senders + atoms))
+    senders = [torch.cat((pairs, other)).index_select(0, order) for other in (own + atoms, own)]
+    shifts = listed.shifts
+    if shifts is not None:
+        none = shifts.new_zeros(atoms, 3)
+        shifts = torch.cat((shifts, shifts, none)).index_select(0, order).repeat(2, 1)
+    ends = torch.cat((receivers, receivers + atoms)), torch.cat(senders)
+    return NeighbourList(*ends, shifts, listed.both_ways, len(receivers))
+
+
 def check_pairs(atoms: int, periodic: bool, label: str = "a structure") -> None:
     """What a model without a cutoff, which joins all pairs, cannot take.
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from neupol_cli import registry
 from neupol_cli.io.hdf5 import Dataset
-from neupol_cli.models import processes, workers
+from neupol_cli.models import workers
 from neupol_cli.models.base import DynamicsModel
 from neupol_cli.training import calibrating
 from neupol_cli.training.loop import Trainer
@@ -25,6 +26,7 @@ from neupol_cli.training.request import Request
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.task import Task
 from neupol_cli.training.tasks import task_for
+from tests.conftest import Alone
 from tests.contracts.conftest import (
     DENSITY_CASES,
     MODES,
@@ -44,18 +46,6 @@ PROPERTIES: list[dict[str, Any]] = [
     {"targets": ("energy", "mu"), "smoothness": 0.1, "loss": "l2"},
     {"targets": ("energy", "forces")},
 ]
-
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Copies differentiate, whatever other tests have left in this process; a few unseen structures
-    tell how far off a network is."""
-    monkeypatch.setattr(processes, "_differentiates", lambda: True)
-    monkeypatch.setattr(calibrating, "FEWEST", 2)
-    interval = sys.getswitchinterval()
-    yield
-    workers.use(1)
-    sys.setswitchinterval(interval)
 
 
 def task(name: str, data: Dataset, config: dict[str, Any], **more: Any) -> Task:
@@ -94,29 +84,34 @@ def trained(make: Callable[[], Task], threads: int) -> tuple[Weights, dict[str, 
 
 
 def held_to_it(make: Callable[[], Task]) -> None:
-    alone, found = trained(make, 1)
-    together, again = trained(make, 2)
+    """In a process of its own; a few unseen structures tell how far off a network is."""
+    with patch.object(calibrating, "FEWEST", 2):
+        one, found = trained(make, 1)
+        both, again = trained(make, 2)
     assert found and found == again
-    same(together, alone)
+    same(both, one)
+
+
+def of_densities(name: str, path: Path, config: dict[str, Any], **more: Any) -> Task:
+    return task(name, hydrogens(path, spin=bool(config.get("spin"))), config, **more)
 
 
 @pytest.mark.parametrize("more", PROPERTIES, ids=lambda more: "-".join(more["targets"]))
 @pytest.mark.parametrize(("name", "mode"), [(name, mode) for name in SMALL for mode in MODES[name]])
-def test_properties(name: str, mode: str, more: dict[str, Any]) -> None:
+def test_properties(name: str, mode: str, more: dict[str, Any], alone: Alone) -> None:
     config = SMALL[name] | {"polarization": mode, "encoding": "learned"}
-    held_to_it(partial(task, name, molecules(), config, **more))
+    alone(held_to_it, partial(task, name, molecules(), config, **more))
 
 
 @pytest.mark.parametrize("case", DENSITY_CASES, ids=str)
-def test_densities(case: DensityCase, tmp_path: Path) -> None:
+def test_densities(case: DensityCase, tmp_path: Path, alone: Alone) -> None:
     config = SMALL_DENSITIES[case.name] | {"probes": 12, "sampling_exponent": 0.5} | case.settings
     rough = {"smoothness": 0.1} if config.get("encoding") == "learned" else {}
-    data = hydrogens(tmp_path / "h.h5", spin=bool(config.get("spin")))
-    held_to_it(partial(task, case.name, data, config, **rough))
+    alone(held_to_it, partial(of_densities, case.name, tmp_path / "h.h5", config, **rough))
 
 
 @pytest.mark.parametrize("config", PARTICLES, ids=str)
 @pytest.mark.parametrize("name", DYNAMICS)
-def test_dynamics(name: str, config: dict[str, Any]) -> None:
+def test_dynamics(name: str, config: dict[str, Any], alone: Alone) -> None:
     sizes = {"hidden": 8, "layers": 2}
-    held_to_it(partial(task, name, particles(), sizes | config))
+    alone(held_to_it, partial(task, name, particles(), sizes | config))

@@ -114,12 +114,17 @@ def test_what_is_left_out_changes_nothing(
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-10 * scale)
 
 
-def test_doubled_neighbours_equal_brute_force() -> None:
+@pytest.mark.parametrize("moved", [0.0, 0.3])
+def test_doubled_neighbours_equal_brute_force(moved: float) -> None:
     generator = np.random.default_rng(0)
     several = [ase.Atoms(f"H{n}", generator.uniform(0, 4, (n, 3))) for n in (3, 1, 5)]
     graph = Graph.from_atoms(several, torch.float64)
-    moving = graph.positions + 0.3 * torch.from_numpy(generator.normal(size=(9, 3)))
+    moving = graph.positions
+    if moved:
+        moving = moving + moved * torch.from_numpy(generator.normal(size=(9, 3)))
     edges = movable_edges(graph, moving, 2.0, 0.5)
+    assert (edges.coinciding is None) == bool(moved)
+    assert edges.first_moving == int((edges.receivers < 9).sum())
     points = torch.cat((graph.positions, moving))
     owner = torch.cat((graph.batch, graph.batch))
     near = (torch.cdist(points, points) < 2.0) & (owner[:, None] == owner)

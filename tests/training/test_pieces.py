@@ -23,6 +23,7 @@ from neupol_cli.training.loop import Trainer
 from neupol_cli.training.request import Request
 from neupol_cli.training.settings import Settings
 from neupol_cli.training.tasks import task_for
+from tests.conftest import Alone
 from tests.contracts.conftest import SMALL
 from tests.training.small import Weights, hydrogens, molecules, particles, same, weights
 from tests.training.toy import ToyTask
@@ -189,7 +190,11 @@ def test_what_reaches_no_parameter_is_said_by_copies_too() -> None:
 
 
 @FORKED
-def test_a_copy_that_is_killed_ends_the_training_in_one_line() -> None:
+def test_a_copy_that_is_killed_ends_the_training_in_one_line(alone: Alone) -> None:
+    alone(with_copies_killed)
+
+
+def with_copies_killed() -> None:
     workers.use(2)
     one, known = Trainer(toy(), USUAL), own_children()
     with pytest.raises(TemporaryError, match="was ended; take fewer --threads"), one.apart():
