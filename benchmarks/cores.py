@@ -29,7 +29,7 @@ from neupol_cli.io import hdf5
 from neupol_cli.models import workers
 from neupol_cli.training.loop import Trainer
 
-SECONDS, SIDE = 3.0, 60
+SECONDS, SIDE = 3.0, 100
 STEPS = 3  # in a turn
 MEMORY = 2 << 30  # bytes of a density's tiles
 Sides = dict[str, Callable[[], Any]]
