@@ -8,6 +8,7 @@ one round, and told are its median and range. What comes out must be the same to
 
     busy   as many busy loops as there are cores beside it: the default against --threads 1
     idle   --threads 2 against --threads 1
+    most   --threads 1 twice at once against once: what two cores give to work that shares nothing
     count  what so many cores would do: seconds outside the pieces, of the longest piece, and of the
            Python between operations within them, which all threads share, but not copies of the
            process (an upper bound: compiled loops count as Python); and the bytes that operations
@@ -21,12 +22,14 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -139,6 +142,23 @@ def compared(
             for of in (wall, processor)
         ]
         print(f"  {name}: {medians}: wall {ratios[0]}, processor {ratios[1]}", flush=True)
+
+
+def at_most(folder: Path, lines: dict[str, list[str]], rounds: int) -> None:
+    """Prints, of each command, how much sooner two cores do it twice than one core would."""
+    again = folder / "again"
+    shutil.copytree(folder, again)
+    for name, line in lines.items():
+        once = partial(timed, line=[*line, "--threads", "1"])
+        ratios = []
+        for turn in range(rounds + 1):
+            alone, _ = once(folder)
+            start = time.perf_counter()
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(once, (folder, again)))
+            if turn:
+                ratios.append(2 * alone / (time.perf_counter() - start))
+        print(f"  {name}: two cores do it twice {told(ratios)} times as soon as one", flush=True)
 
 
 class Pieces:
@@ -262,7 +282,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=64)
-    parser.add_argument("--only", nargs="*", default=["busy", "idle", "count"])
+    parser.add_argument("--only", nargs="*", default=["busy", "idle", "most", "count"])
     parser.add_argument("--commands", nargs="*", default=["density", "predict", "fit"])
     options = parser.parse_args()
     own = len(os.sched_getaffinity(0))
@@ -278,6 +298,9 @@ def main() -> None:
             print("nothing beside it:", flush=True)
             sides = {"--threads 1": ["--threads", "1"], "--threads 2": ["--threads", "2"]}
             compared(folder, lines, sides, options.rounds)
+        if "most" in options.only:
+            print("nothing beside it, twice at once:", flush=True)
+            at_most(folder, lines, options.rounds)
         if "count" in options.only:
             print("counted:", flush=True)
             for command, line in lines.items():

@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from neupol_cli import earlier_settings
 from neupol_cli.errors import UsageError
@@ -96,12 +97,17 @@ def check_finite(options: Mapping[str, object]) -> None:
 
 
 def _converted(kind: object, text: str) -> object:
-    """A value of type ``kind``: plain, ``X | None`` (the word none), or ``tuple[X, ...]`` (1,2)."""
+    """A value of type ``kind``: plain, ``X | None`` (the word none), or ``tuple[X, ...]`` (1,2).
+
+    Of a Literal any word: whether it is one of them, the limits say.
+    """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if text.lower() == "none":
             return None
         return _converted(next(k for k in inner if k is not type(None)), text)
+    if origin is Literal:
+        return text
     if origin is tuple:
         return [_converted(inner[0], word) for word in text.split(",") if word]
     return CONVERTERS[kind](text)
