@@ -12,7 +12,11 @@ targets elsewhere. For each model, over all atoms and by element:
                       all atoms with its standard error, molecules being the independent samples
     cosine            mean cosine between displacement and that direction
     outwards          share of atoms whose point went outwards
-    to bond           mean angle to the nearest bond (degrees); to a lone bond, chance gives 90
+    to bond           mean angle to the nearest bond (degrees)
+    to plane          mean angle to the plane of the atom's flat ring (degrees), where it is in one
+                      whose molecule is not flat itself: there symmetry leaves nowhere else to go
+
+``by chance`` are the same angles of directions drawn at random, one for each of the same atoms.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +34,9 @@ import numpy as np
 from neupol_cli import registry
 from neupol_cli.io import hdf5
 from neupol_cli.models.base import Model
-from neupol_cli.trajectory.measures import STILL, AtomMeasures, measures
+from neupol_cli.trajectory.measures import STILL, AtomMeasures, measures, values_of
 from neupol_cli.trajectory.paths import Trajectory, check_movable, paths
-from neupol_cli.trajectory.skeleton import skeleton
+from neupol_cli.trajectory.skeleton import FLAT, skeleton
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -90,11 +95,11 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
     """What one model does, over all atoms and by element."""
     model = registry.load(name)
     check_movable(model, name)
-    molecules_rows = [measures(trajectory) for trajectory in followed(model, name, molecules)]
-    groups: dict[str, list[AtomMeasures]] = defaultdict(list)
-    for row in (row for rows in molecules_rows for row in rows):
-        groups["all"].append(row)
-        groups[row["element"]].append(row)
+    followed_all = list(followed(model, name, molecules))
+    molecules_rows = [of_molecule(trajectory) for trajectory in followed_all]
+    generator = np.random.default_rng(0)
+    chances = by_element(of_molecule(turned(one, generator)) for one in followed_all)
+    groups = by_element(molecules_rows)
     means = [np.mean(outward) for outward in map(outwards, molecules_rows) if len(outward)]
     return {
         "model": name,
@@ -102,8 +107,37 @@ def summary(name: str, molecules: list[Atoms]) -> dict[str, Any]:
         "molecules": len(molecules),
         "unit": "Angstrom",
         "outward_error": float(np.std(means, ddof=1) / len(means) ** 0.5),
-        "groups": {key: statistics(groups[key]) for key in sorted(groups, key=_all_first)},
+        "groups": {
+            key: statistics(groups[key]) | by_chance(chances[key])
+            for key in sorted(groups, key=_all_first)
+        },
     }
+
+
+def of_molecule(trajectory: Trajectory) -> list[AtomMeasures]:
+    """Its atoms' measures; none against the planes of rings where all of it is flat."""
+    rows = measures(trajectory)
+    spread = np.linalg.svd(trajectory.atoms.positions - trajectory.atoms.positions.mean(0))[1]
+    flat = len(spread) < 3 or spread[2] < FLAT * len(rows) ** 0.5
+    return [{**row, "plane_angle": None} for row in rows] if flat else rows
+
+
+def turned(trajectory: Trajectory, generator: np.random.Generator) -> Trajectory:
+    """The same as if points had gone as far in directions drawn at random."""
+    start, end = trajectory.points[0], trajectory.points[-1]
+    directions = generator.normal(size=start.shape)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    moves = np.linalg.norm(end - start, axis=1, keepdims=True) * directions
+    return replace(trajectory, points=np.stack((start, start + moves)))
+
+
+def by_element(molecules: Iterable[list[AtomMeasures]]) -> dict[str, list[AtomMeasures]]:
+    """All atoms, and those of each element."""
+    groups: dict[str, list[AtomMeasures]] = defaultdict(list)
+    for row in (row for rows in molecules for row in rows):
+        groups["all"].append(row)
+        groups[row["element"]].append(row)
+    return groups
 
 
 def _all_first(key: str) -> tuple[bool, str]:
@@ -117,11 +151,7 @@ def outwards(rows: list[AtomMeasures]) -> np.ndarray:
 
 def statistics(rows: list[AtomMeasures]) -> dict[str, float | int]:
     """Means and shares over some atoms; nan where none of them has the quantity."""
-
-    def having(key: str) -> np.ndarray:
-        return np.array([row[key] for row in rows if row[key] is not None], dtype=float)
-
-    outward = having("outward")
+    outward = values_of(rows, "outward")
     cosines = [
         row["outward"] / row["displacement"]
         for row in rows
@@ -129,14 +159,27 @@ def statistics(rows: list[AtomMeasures]) -> dict[str, float | int]:
     ]
     return {
         "atoms": len(rows),
-        "moved": float(having("displacement").mean()),
-        "largest": float(having("displacement").max()),
-        "within_half_bond": float((having("of_half_bond") < 1.0).mean()),
+        "moved": mean_of(rows, "displacement"),
+        "largest": float(values_of(rows, "displacement").max()),
+        "within_half_bond": float((values_of(rows, "of_half_bond") < 1.0).mean()),
         "outward": float(outward.mean()),
         "cosine": float(np.mean(cosines)),
         "moved_outward": float((outward > 0.0).mean()),
-        "bond_angle": float(having("bond_angle").mean()),
+        "bond_angle": mean_of(rows, "bond_angle"),
+        "ring_atoms": len(values_of(rows, "plane_angle")),
+        "plane_angle": mean_of(rows, "plane_angle"),
     }
+
+
+def by_chance(rows: list[AtomMeasures]) -> dict[str, float]:
+    """The angles of random directions."""
+    return {f"{key}_by_chance": mean_of(rows, key) for key in ("bond_angle", "plane_angle")}
+
+
+def mean_of(rows: list[AtomMeasures], key: str) -> float:
+    """Over the atoms that have it; nan where none has."""
+    values = values_of(rows, key)
+    return float(values.mean()) if len(values) else float("nan")
 
 
 # heading -> how a group's numbers are written under it
@@ -147,7 +190,9 @@ COLUMNS = {
     "outward (Å)": "{outward:+.4f}",
     "cosine": "{cosine:+.3f}",
     "outwards": "{moved_outward:.1%}",
-    "to bond (°)": "{bond_angle:.1f}",
+    "to bond, by chance (°)": "{bond_angle:.1f}, {bond_angle_by_chance:.1f}",
+    "ring atoms": "{ring_atoms}",
+    "to plane, by chance (°)": "{plane_angle:.1f}, {plane_angle_by_chance:.1f}",
 }
 
 
