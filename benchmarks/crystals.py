@@ -9,8 +9,10 @@
 the volume), and as many copies of them as make up the count: every element may be replaced by one
 of its column, with a volume that goes as the cubes of the covalent radii; cells are strained by up
 to 3 percent, atoms displaced by 0.05 Angstrom a coordinate. ``parted`` puts a prototype with all of
-its copies on one side of the split. ``errors`` tells the errors on its test part, by the class of
-the material and by how many training structures have its rarest element.
+its copies on one side of the split; with ``--molecules`` some molecules' densities by the same
+pseudopotentials are learnt from, too, and none of them is tested. ``errors`` tells the errors on
+the test part, by the class of the material and by how many training structures have its rarest
+element.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -139,13 +142,25 @@ def parted(options: argparse.Namespace) -> None:
     crystals = [data.atoms(k) for k in range(data.size)]
     elements = [set(atoms.numbers.tolist()) for atoms in crystals]
     parts = divided([names[key(atoms)] for atoms in crystals], elements)
+    volumes = [partial(volume_of, data, k) for k in range(data.size)]
+    if options.molecules:
+        more = training_part(hdf5.read(options.molecules), options.most)
+        added = np.arange(len(more)) + data.size
+        parts["train"], volumes = np.concatenate((parts["train"], added)), volumes + more
     with DensityWriter(options.output, data.source) as writer:
-        for k in range(data.size):
-            volume = volume_of(data, k)
+        for k, read in enumerate(volumes):
+            volume = read()
             writer.add(volume.atoms, volume.values, volume.grid.origin, volume.grid.step, k)
-        writer.label(data.targets, data.references)
+        if not options.molecules:
+            writer.label(data.targets, data.references)
         writer.split("default", parts)
     print(f"{options.output}: " + ", ".join(f"{k} {len(v)}" for k, v in parts.items()))
+
+
+def training_part(data: hdf5.Dataset, most: int) -> list[Callable[[], Volume]]:
+    """What reads the first densities of a dataset's training part."""
+    chosen = next(iter(data.splits.values()))["train"][:most]
+    return [partial(volume_of, data, int(k)) for k in chosen]
 
 
 def kind(atoms: Atoms) -> str:
@@ -240,6 +255,8 @@ def main() -> None:
     command = commands.add_parser("parted")
     command.add_argument("dataset", type=Path)
     command.add_argument("structures", type=Path)
+    command.add_argument("--molecules", type=Path, help="densities of which to train, too")
+    command.add_argument("--most", type=int, default=100, help="of these")
     command.add_argument("-o", "--output", type=Path, required=True)
     command.set_defaults(run=parted)
     command = commands.add_parser("errors")
