@@ -19,15 +19,16 @@ struct Forward {
     const Transposed &by;
     REAL *moved, *out;
     Work work;
-    REAL *h, *received, *sent, *free, *m, *y;
+    REAL *h, *received, *sent, *free, *m, *y, *unkept;
 
+    // keeps: whether a tile's numbers have memory that lasts; otherwise the next tile has it, too
     Forward(const Sizes &n, const Inputs &in, const Weights &w, const Transposed &by, REAL *moved,
-            REAL *out)
+            REAL *out, bool keeps)
         : n(n), in(in), w(w), by(by), moved(moved), out(out),
-          work((4 * n.points + 2 * n.pairs()) * n.tile * H) {
+          work(((4 * n.points + 2 * n.pairs()) * H + (keeps ? 0 : n.saved())) * n.tile) {
         const long points = n.points * n.tile * H, pairs = n.pairs() * n.tile * H;
         h = work.rows(points), received = work.rows(points), sent = work.rows(points);
-        free = work.rows(points), m = work.rows(pairs), y = work.rows(pairs);
+        free = work.rows(points), m = work.rows(pairs), y = work.rows(pairs), unkept = work.rows(0);
     }
 
     void messages(const Tile &t, Saved &saved) {
@@ -271,7 +272,8 @@ extern "C" long saved(const long *sizes) {
     return n.saved() * n.systems;
 }
 
-// moved (movable, B, 3), out (P, B, H); what the derivative needs goes to ``keep``.
+// moved (movable, B, 3), out (P, B, H); what the derivative needs goes to ``keep``, which is null where
+// nobody goes back.
 extern "C" void forward(const long *sizes, REAL **inputs, REAL **weights, REAL *keep, REAL *moved,
                         REAL *out) {
     const Sizes &n = *(const Sizes *)sizes;
@@ -280,10 +282,12 @@ extern "C" void forward(const long *sizes, REAL **inputs, REAL **weights, REAL *
     const Transposed by(w, n.update);
 #pragma omp parallel num_threads(n.threads)
     {
-        Forward tile(n, in, w, by, moved, out);
+        Forward tile(n, in, w, by, moved, out, keep);
 #pragma omp for schedule(static)
-        for (long k = 0; k < n.tiles(); ++k)
-            tile(Tile(n, k), Saved(keep + k * n.tile * n.saved(), n, Tile(n, k).S));
+        for (long k = 0; k < n.tiles(); ++k) {
+            REAL *to = keep ? keep + k * n.tile * n.saved() : tile.unkept;
+            tile(Tile(n, k), Saved(to, n, Tile(n, k).S));
+        }
     }
 }
 

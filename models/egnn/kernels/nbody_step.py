@@ -73,7 +73,9 @@ def step(
     points, systems, _ = h.shape
     threads = torch.get_num_threads()
     sizes = Sizes(points, systems, first, fixed, len(weights) > 11, x.requires_grad, threads)
-    displacements, out = _Step.apply(sizes, constants, h.contiguous(), x.contiguous(), *weights)
+    inputs = sizes, constants, h.contiguous(), x.contiguous(), *weights
+    recorded = torch.is_grad_enabled()  # an operation of PyTorch's own takes its time
+    displacements, out = _Step.apply(*inputs) if recorded else _stepped(*inputs)
     return displacements, h if out is None else out
 
 
@@ -106,18 +108,31 @@ def _loaded(h: Tensor) -> ctypes.CDLL:
     return loops
 
 
+def _stepped(
+    sizes: Sizes,
+    constants: Constants,
+    h: Tensor,
+    x: Tensor,
+    *weights: Tensor,
+    saved: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Displacements and new features; what the derivative needs goes to ``saved``."""
+    displacements, out = torch.empty_like(constants[2]), None
+    if sizes.update:
+        out = torch.empty_like(h)
+    tensors = (_pointers((h, x, *constants)), _pointers(weights))
+    _loaded(h).forward(_numbers(sizes), *tensors, *map(_pointer, (saved, displacements, out)))
+    return displacements, out
+
+
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Context, sizes: Sizes, constants: Constants, h: Tensor, x: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        loops, numbers = _loaded(h), _numbers(sizes)
-        saved = h.new_empty(loops.saved(numbers))
-        displacements, out = torch.empty_like(constants[2]), None
-        if sizes.update:
-            out = torch.empty_like(h)
-        tensors = (_pointers((h, x, *constants)), _pointers(weights))
-        loops.forward(numbers, *tensors, *map(_pointer, (saved, displacements, out)))
+        numbers = _numbers(sizes)
+        saved = h.new_empty(_loaded(h).saved(numbers))
+        displacements, out = _stepped(sizes, constants, h, x, *weights, saved=saved)
         ctx.numbers, ctx.constants, ctx.threads = numbers, constants, sizes.threads
         ctx.save_for_backward(h, x, saved, *weights)
         return displacements, out

@@ -176,6 +176,18 @@ def test_compiled_layers_equal_composed_ones(
 
 
 @needs_compiler
+@pytest.mark.parametrize("mode", MODES)
+def test_answers_without_a_record_are_the_same(mode: str) -> None:
+    # Whole tiles and a part of one, in memory that still has another tile's numbers.
+    model = network(mode, hidden=16)
+    x, v = torch.randn(2, 27, 5, 3, dtype=torch.float64)
+    q = torch.randn(27, 5, dtype=torch.float64).sign()
+    recorded = model(x, v, q).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, v, q), recorded, rtol=0, atol=0)
+
+
+@needs_compiler
 def test_what_cannot_be_compiled_is_composed() -> None:
     given = Particles(torch.zeros(5, 2, 3), torch.zeros(5, 2), torch.zeros(5, 2, 3))
     assert nbody_kernels(given, 64) == (True, True)
