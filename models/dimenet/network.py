@@ -38,7 +38,6 @@ from neupol_cli.models.dimenet.triplets import AngularBasis
 from neupol_cli.models.nn.activation import activated
 from neupol_cli.models.nn.graph import Edges, Graph, segment_sum
 from neupol_cli.models.nn.linear import Linear, product
-from neupol_cli.models.streaming import forces_are_learnt
 
 
 def glorot_orthogonal(weight: Tensor) -> None:
@@ -132,7 +131,7 @@ class Interaction(nn.Module):
         return self.after(activated(self.skip, self.before(g), m))
 
     def forward(self, m: Tensor, basis: Basis) -> Tensor:
-        dense = edgewise(self, m, forces_are_learnt())
+        dense = edgewise(self, m)
         t = dense.offered(m, basis.radial)
         t = basis.angular.turned(t, self.angular_in.weight, self.angular_out.weight)
         return dense.answered(m, t)

@@ -38,16 +38,13 @@ def angular_basis(
     return basis if loops is None else FanLoops(basis, loops)
 
 
-def edgewise(block: Block, m: Tensor, forces_are_learnt: bool) -> Edgewise:
+def edgewise(block: Block, m: Tensor) -> Edgewise:
     """A block's dense layers as compiled loops; the block itself where none serve, on a GPU too, of
     few edges, and if the environment says ``NEUPOL_KERNELS=0``.
 
     Args:
         block: an interaction.
         m: (E, H) messages.
-        forces_are_learnt: derivatives of derivatives follow, which loops have from PyTorch's
-            operations: made twice over.
     """
-    serves = not forces_are_learnt and len(m) >= FEWEST
-    loops = edge_layers.library(m, block.down.weight.shape) if serves else None
+    loops = edge_layers.library(m, block.down.weight.shape) if len(m) >= FEWEST else None
     return block if loops is None else BlockLayers(block, loops)

@@ -4,8 +4,12 @@
 
 Written with one PyTorch operation after another, every layer walks some (E, H) tensors through
 memory three or four times, and its products with them. Here some edges go through all layers while
-they are in the cache, and one tensor a layer waits for the way back. Derivatives of derivatives
-come from PyTorch's operations.
+they are in the cache, and one tensor a layer waits for the way back.
+
+What comes back to y_0, y_1 and r, as forces want it, is a compiled step with a derivative of its
+own. It reads each z, which is therefore a second output of the chain: what the derivative's
+derivative has to say of z joins the rest on one way back. Third derivatives, and second ones by a
+way that passes weights, come from PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -60,26 +64,32 @@ def library(like: Tensor, widths: Sequence[int]) -> ctypes.CDLL | None:
 
 
 def plainly(layers: Sequence[Layer], given: Given) -> Tensor:
-    """The last y in plain PyTorch.
+    """The last y in plain PyTorch; see :func:`last_and_z`."""
+    return last_and_z(layers, given)[0]
+
+
+def last_and_z(layers: Sequence[Layer], given: Given) -> list[Tensor]:
+    """The last y, and (E, out) z of each layer, in plain PyTorch.
 
     Args:
         layers: the first makes y_2.
         given: (E, in) y_0, (E, in) y_1 or None, (E, N) r or None.
     """
     first, second, radial = given
-    values = [first, second]
+    values, zs = [first, second], []
     for of, skip, weight, bias, factor in layers:
-        y = functional.silu(product(_there(values[of]), weight, bias))
+        zs.append(product(_there(values[of]), weight, bias))
+        y = functional.silu(zs[-1])
         y = y if factor is None else y * product(_there(radial), factor)
         values.append(y if skip < 0 else y + _there(values[skip]))
-    return _there(values[-1])
+    return [_there(values[-1]), *zs]
 
 
 def layered(loops: ctypes.CDLL, layers: Sequence[Layer], given: Given) -> Tensor:
     """The function above, compiled."""
     ends = tuple((layer.of, layer.skip) for layer in layers)
     tensors = [x for layer in layers for x in layer[2:]]
-    return _Layered.apply(loops, torch.is_grad_enabled(), ends, *given, *tensors)
+    return _Layered.apply(loops, torch.is_grad_enabled(), ends, *given, *tensors)[0]
 
 
 def _there(tensor: Tensor | None) -> Tensor:
@@ -96,45 +106,158 @@ def _named(ends: Sequence[tuple[int, int]], inputs: Sequence[Tensor | None]) -> 
     ]
 
 
+def pulled_plainly(
+    layers: Sequence[Layer], radial: Tensor | None, zs: Sequence[Tensor], by_last: Tensor
+) -> list[Tensor | None]:
+    """What comes back to y_0, y_1 and r in plain PyTorch; None where nothing does.
+
+    Args:
+        layers: as for :func:`plainly`.
+        radial: (E, N) r or None.
+        zs: (E, out) z of each layer.
+        by_last: (E, out) the gradient by the last y.
+    """
+    by_y: dict[int, Tensor] = {len(layers) + 1: by_last}
+    by_radial = None
+    for n in reversed(range(len(layers))):
+        (of, skip, weight, _, factor), z, g = layers[n], zs[n], by_y.pop(n + 2, None)
+        if g is None:
+            continue
+        if skip >= 0:
+            by_y[skip] = _plus(by_y.get(skip), g)
+        if factor is not None:
+            by_radial = _plus(by_radial, product(g * functional.silu(z), factor.t()))
+            g = g * product(_there(radial), factor)
+        gate = torch.sigmoid(z)
+        dz = g * gate * (1 + z * (1 - gate))
+        by_y[of] = _plus(by_y.get(of), product(dz, weight.t()))
+    return [by_y.get(0), by_y.get(1), by_radial]
+
+
+def _plus(sum_: Tensor | None, more: Tensor) -> Tensor:
+    return more if sum_ is None else sum_ + more
+
+
+Ends = tuple[tuple[int, int], ...]
+
+
 class _Layered(torch.autograd.Function):
+    """The last y, and z of each layer where somebody goes back."""
+
+    @staticmethod
+    def forward(
+        ctx: Context, loops: ctypes.CDLL, recorded: bool, ends: Ends, *inputs: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        # needs_input_grad is about the inputs alone: it is true of weights under no_grad, too.
+        held = _Held(ends, inputs)
+        if recorded and any(ctx.needs_input_grad):
+            held.z = held.rows()
+        last = held.new(held.edges, len(held.layers[-1].weight))
+        loops.layered(*held.arguments(), pointer(last))
+        ctx.loops, ctx.ends = loops, ends
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *held.z)
+        return last, *held.z
+
+    @staticmethod
+    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        ends, wanted = ctx.ends, ctx.needs_input_grad[3:]
+        inputs, z = ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
+        by_last, *by_z = gradients
+        # Forces are after no derivative by a weight.
+        needed = [want and gradient_needed(x) for want, x in zip(wanted, inputs, strict=True)]
+        if by_last is None:
+            by_last = torch.zeros_like(z[-1])
+        if torch.is_grad_enabled():  # somebody will differentiate the gradient
+            if any(needed[TENSORS:]) or any(g is not None for g in by_z):
+                return *(None,) * 3, *_chain_gradients(ends, inputs, (by_last, *by_z), wanted)
+            pulled = _Pulled.apply(ctx.loops, ends, tuple(needed), by_last, *inputs, *z)
+            return *(None,) * 3, *pulled, *(None,) * (len(inputs) - TENSORS)
+        held = _Held(ends, inputs, z=z, by_z=by_z, needed=needed)
+        ctx.loops.layered_back(*held.arguments(), pointer(by_last.contiguous()))
+        return *(None,) * 3, *held.answers()
+
+
+def _chain_gradients(
+    ends: Ends,
+    inputs: Sequence[Tensor | None],
+    gradients: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The derivatives of the chain and its z as PyTorch's operations have them."""
+    there = [g is not None for g in gradients]
+
+    def formula(inputs: list[Tensor | None]) -> list[Tensor]:
+        layers, given = _named(ends, inputs), inputs[:TENSORS]
+        outputs = last_and_z(layers, tuple(given))  # type: ignore[arg-type]
+        return [y for y, has in zip(outputs, there, strict=True) if has]
+
+    return recorded_gradients(formula, inputs, [g for g in gradients if g is not None], wanted)
+
+
+class _Pulled(torch.autograd.Function):
+    """What comes back to y_0, y_1 and r from the last y, given each z."""
+
     @staticmethod
     def forward(
         ctx: Context,
         loops: ctypes.CDLL,
-        recorded: bool,
-        ends: tuple[tuple[int, int], ...],
-        *inputs: Tensor | None,
-    ) -> Tensor:
-        # needs_input_grad is about the inputs alone: it is true of weights under no_grad, too.
-        held = _Held(ends, inputs, keep=recorded and any(ctx.needs_input_grad))
-        last = held.new(held.edges, len(held.layers[-1].weight))
-        loops.layered(*held.arguments(), pointer(last))
+        ends: Ends,
+        needed: tuple[bool, ...],
+        by_last: Tensor,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        inputs, z = tensors[: len(needed)], tensors[len(needed) :]
+        by_last = by_last.contiguous()
+        held = _Held(ends, inputs, z=z, needed=needed)
+        by_y = held.by_y = [*held.rows()[:-1], by_last]
+        loops.layered_back(*held.arguments(), pointer(by_last))
         ctx.loops, ctx.ends = loops, ends
-        ctx.save_for_backward(*inputs, *held.kept)
-        return last
+        ctx.save_for_backward(*inputs, *z, *by_y)
+        return tuple(held.answers())[:TENSORS]
 
     @staticmethod
-    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        ends, wanted = ctx.ends, ctx.needs_input_grad[3:]
-        inputs, kept = ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
-        if torch.is_grad_enabled():  # somebody will differentiate the gradient
+    def backward(ctx: Context, *along: Tensor | None) -> tuple[Tensor | None, ...]:
+        ends, wanted, saved = ctx.ends, ctx.needs_input_grad[3:], ctx.saved_tensors
+        layers, count = len(ends), TENSORS * (len(ends) + 1)
+        inputs, z, by_y = saved[:count], saved[count : count + layers], saved[count + layers :]
+        if torch.is_grad_enabled():  # a third derivative may follow
+            return *(None,) * 3, *_pulled_gradients(ends, [by_y[-1], *inputs, *z], along, wanted)
+        needed = [want and gradient_needed(x) for want, x in zip(wanted[1:], inputs, strict=False)]
+        # y_0 and y_1 are read by way of z alone; their directions stand where they stood.
+        needed[:2] = False, False
+        pairs = zip(inputs[:TENSORS], along, strict=True)
+        given = [x if x is None or u is not None else torch.zeros_like(x) for x, u in pairs]
+        given = [u if u is not None else x for x, u in zip(given, along, strict=True)]
+        held = _Held(ends, [*given[:2], *inputs[2:]], along=given[2], z=z, by_y=by_y, needed=needed)
+        by_last, held.by_z, held.turned = torch.empty_like(by_y[-1]), held.rows(), True
+        ctx.loops.layered_along(*held.arguments(), pointer(by_last))
+        return *(None,) * 3, by_last, *held.answers(), *held.by_z
 
-            def formula(inputs: list[Tensor | None]) -> Tensor:
-                return plainly(_named(ends, inputs), tuple(inputs[:TENSORS]))  # type: ignore[arg-type]
 
-            return *(None,) * 3, *recorded_gradients(formula, inputs, gradients, wanted)
-        # Forces are after no derivative by a weight.
-        needed = [want and gradient_needed(x) for want, x in zip(wanted, inputs, strict=True)]
-        held = _Held(ends, inputs, kept=kept, needed=needed)
-        ctx.loops.layered_back(*held.arguments(), pointer(gradients[0].contiguous()))
-        return *(None,) * 3, *held.answers()
+def _pulled_gradients(
+    ends: Ends,
+    inputs: Sequence[Tensor | None],
+    along: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The derivatives of :class:`_Pulled` as PyTorch's operations have them."""
+    count = TENSORS * (len(ends) + 1) + 1
+
+    def formula(inputs: list[Tensor | None]) -> list[Tensor]:
+        by_last, z = _there(inputs[0]), [_there(x) for x in inputs[count:]]
+        pulled = pulled_plainly(_named(ends, inputs[1:count]), inputs[3], z, by_last)
+        return [_there(g) for g, u in zip(pulled, along, strict=True) if u is not None]
+
+    return recorded_gradients(formula, inputs, [u for u in along if u is not None], wanted)
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_long) for name in ("inputs", "outputs", "of", "skip")),
         *((name, ctypes.c_void_p) for name in ("weight", "turned", "bias", "factor", "across")),
-        *((name, ctypes.c_void_p) for name in ("z", "by_weight", "by_bias", "by_factor")),
+        *((name, ctypes.c_void_p) for name in ("z", "by_y", "by_z")),
+        *((name, ctypes.c_void_p) for name in ("by_weight", "by_bias", "by_factor")),
     )
 
 
@@ -142,7 +265,7 @@ class _Edges(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_long) for name in ("edges", "layers", "threads")),
         *((name, ctypes.c_long) for name in ("first", "second", "numbers", "wide")),
-        *((name, ctypes.c_void_p) for name in ("y_0", "y_1", "radial")),
+        *((name, ctypes.c_void_p) for name in ("y_0", "y_1", "radial", "along")),
         *((name, ctypes.c_void_p) for name in ("by_0", "by_1", "by_radial")),
     )
 
@@ -153,28 +276,35 @@ class _Held:
     Attributes:
         edges: E.
         layers: every tensor's numbers one behind the other.
-        kept: (E, out) z of each layer, if the way back is to read it.
+        turned: whether matrices are wanted turned: on the way there, and along.
+        z, by_y, by_z: (E, out) of each layer, where the loops read or make them; see the source.
         by: memory for the derivatives that the loops make, in the order of the inputs.
     """
 
     def __init__(
         self,
-        ends: Sequence[tuple[int, int]],
+        ends: Ends,
         inputs: Sequence[Tensor | None],
-        keep: bool = False,
-        kept: Sequence[Tensor] = (),
+        along: Tensor | None = None,
+        z: Sequence[Tensor] = (),
+        by_y: Sequence[Tensor] = (),
+        by_z: Sequence[Tensor | None] = (),
         needed: Sequence[bool] = (),
     ) -> None:
         dense = [None if x is None else x.contiguous() for x in inputs]
         self.layers, self.given = _named(ends, dense), dense[:TENSORS]
+        self.along = None if along is None else along.contiguous()
         self.edges, self.threads = len(_there(dense[0])), torch.get_num_threads()
         self.numbers = 0 if dense[2] is None else dense[2].shape[1]
         self.wide = -(-self.numbers // MULTIPLE) * MULTIPLE
-        self.needed, self.kept = needed, list(kept)
-        if keep:
-            self.kept = [self.new(self.edges, len(layer.weight)) for layer in self.layers]
+        self.needed, self.turned = needed, not needed
+        self.z, self.by_y = list(z), list(by_y)
+        self.by_z = [None if g is None else g.contiguous() for g in by_z]
         self.by = list(self._memory(dense)) if needed else [None] * len(inputs)
-        self._structures = [self._layer(n, layer) for n, layer in enumerate(self.layers)]
+
+    def rows(self) -> list[Tensor]:
+        """(E, out) memory for each layer."""
+        return [self.new(self.edges, len(layer.weight)) for layer in self.layers]
 
     def new(self, *shape: int) -> Tensor:
         return _there(self.given[0]).new_empty(shape)
@@ -193,20 +323,21 @@ class _Held:
     def _layer(self, n: int, layer: Layer) -> tuple[_Layer, tuple[Tensor | None, ...]]:
         """A layer as the loops read it, and the tensors that are to last as long."""
         weight, factor = layer.weight, layer.factor
-        turned, across = None if self.needed else weight.t().contiguous(), None
+        turned, across = weight.t().contiguous() if self.turned else None, None
         if factor is not None:
             across = functional.pad(factor, (0, self.wide - self.numbers))
             factor = factor.t().contiguous()
-        z = self.kept[n] if self.kept else None
+        rows = (of_layers[n] if of_layers else None for of_layers in (self.z, self.by_y, self.by_z))
         at = TENSORS * (n + 1)
-        tensors = weight, turned, layer.bias, factor, across, z, *self.by[at : at + TENSORS]
+        tensors = weight, turned, layer.bias, factor, across, *rows, *self.by[at : at + TENSORS]
         ends = (*weight.shape[::-1], layer.of, layer.skip)
         return _Layer(*ends, *map(pointer, tensors)), tensors
 
     def arguments(self) -> tuple[object, ...]:
         widths = (0 if x is None else x.shape[1] for x in self.given[:2])
         sizes = (self.edges, len(self.layers), self.threads, *widths, self.numbers, self.wide)
-        pointers = map(pointer, (*self.given, *self.by[:TENSORS]))
+        pointers = map(pointer, (*self.given, self.along, *self.by[:TENSORS]))
+        self._structures = [self._layer(n, layer) for n, layer in enumerate(self.layers)]
         layers = (_Layer * len(self.layers))(*(layer for layer, _ in self._structures))
         return ctypes.byref(_Edges(*sizes, *pointers)), layers
 

@@ -159,18 +159,64 @@ def test_a_network_has_the_same_answers_with_and_without(
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
-def test_where_forces_are_learnt_the_network_itself_serves(counted: Callable[[], int]) -> None:
-    model = registry.build("dimenet", SMALL).double()
-    graph = Graph.from_atoms([ase.build.molecule("CO2")], torch.float64)
-    model.derivatives(graph, create_graph=True)
-    assert counted() == 0
-    block, m = model.backbone.layers[0], graph.positions
-    assert isinstance(choice.edgewise(block, m, False), BlockLayers)
-    assert choice.edgewise(block, m, True) is block
+def test_forces_are_learnt_by_the_loops(
+    counted: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = registry.build("dimenet", SMALL | {"output_start": "glorot"}).double()
+    graph = Graph.from_atoms([ase.build.molecule("CH3OH"), ase.Atoms("C")], torch.float64)
+
+    def slopes() -> tuple[torch.Tensor, ...]:
+        value, forces = model.derivatives(graph, create_graph=True)[:2]
+        loss = value.square().sum() + forces.square().sum()
+        return torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+
+    found = slopes()
+    assert counted() == 2 * SMALL["layers"]  # type: ignore[operator]
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    for one, other in zip(found, slopes(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1, 2), (0, 1, 2)])
+def test_the_derivative_of_what_comes_back(wanted: tuple[int, ...]) -> None:
+    layers, given = chain(200)
+    inputs, rate = leaves(layers, given), torch.randn(200, 32, dtype=torch.float64)
+    rates = [torch.randn(200, width, dtype=torch.float64) for width in (32, 16, 5)]
+
+    def derivatives(last: torch.Tensor) -> list[torch.Tensor]:
+        """By given ones, once; by everything, of these and the last y; and once more."""
+        at = [given[n] for n in wanted]
+        first = torch.autograd.grad(last, at, rate, create_graph=True)  # type: ignore[arg-type]
+        sums = [(g * rates[n]).sum() for n, g in zip(wanted, first, strict=True)]
+        loss = last.square().sum() + sum(sums)
+        second = torch.autograd.grad(loss, inputs, create_graph=True)
+        third = torch.autograd.grad(sum(g.square().sum() for g in second), inputs)
+        return [*first, *second, *third]
+
+    found = derivatives(layered(loops_for(given), layers, given))
+    for one, other in zip(found, derivatives(plainly(layers, given)), strict=True):
+        scale = max(1.0, float(other.detach().abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * scale)
+
+
+def test_a_chain_without_a_factor_has_the_derivative_of_what_comes_back() -> None:
+    layers, (m, t, _) = chain(200)
+    bare = [layer._replace(factor=None) for layer in layers]
+    weights = leaves(bare, (m, t, None))
+    found = []
+    for last in (
+        layered(loops_for((m, t, None)), bare, (m, t, None)),
+        plainly(bare, (m, t, None)),
+    ):
+        (first,) = torch.autograd.grad(last.sum(), m, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), weights, allow_unused=True))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 def test_of_few_edges_the_network_itself_serves() -> None:
     block = registry.build("dimenet", SMALL).double().backbone.layers[0]
     few, many = (torch.zeros(edges, 32, dtype=torch.float64) for edges in (511, 512))
-    assert choice.edgewise(block, few, False) is block
-    assert isinstance(choice.edgewise(block, many, False), BlockLayers)
+    assert choice.edgewise(block, few) is block
+    assert isinstance(choice.edgewise(block, many), BlockLayers)
