@@ -81,17 +81,68 @@ def test_derivatives_are_those_of_differences() -> None:
     assert torch.autograd.gradgradcheck(fans.turned, random_inputs(edges), fast_mode=True)
 
 
-def test_where_the_basis_has_derivatives_or_widths_are_odd_fans_serve() -> None:
-    assert isinstance(basis_of(small(encoding="learned"), MOLECULES)[0], FanBasis)
+def test_where_widths_are_odd_fans_serve() -> None:
     assert isinstance(basis_of(small(triplet=24), MOLECULES)[0], FanBasis)
-    model = small()
+    assert isinstance(basis_of(small(encoding="learned"), MOLECULES)[0], FanLoops)
+
+
+def with_variables(fans: FanLoops) -> FanLoops:
+    """The same with variables for what distances and angles give."""
+    basis = fans.basis
+    arriving = basis.arriving.detach().clone().requires_grad_()
+    angular = [block.detach().clone().requires_grad_() for block in basis.angular]
+    variables = FanBasis(basis.triplets, arriving, angular, basis.degrees)
+    return FanLoops(variables, fans.loops)
+
+
+# By t; by t and R; by R and F; by all three.
+@pytest.mark.parametrize("wanted", [(0,), (0, 1), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("structures", [MANY, [CRYSTAL]])
+def test_what_forces_learn_is_what_fans_learn(
+    structures: list[ase.Atoms], wanted: tuple[int, ...]
+) -> None:
+    found, edges = basis_of(small(), structures)
+    fans = with_variables(found)
+    t, *weights = random_inputs(edges)
+    groups = [[t], [fans.basis.arriving], fans.basis.angular]
+    at = [x for n in wanted for x in groups[n]]
+    rate, rates = torch.randn_like(t), [torch.randn_like(x) for x in at]
+    everything = [t, *weights, fans.basis.arriving, *fans.basis.angular]
+
+    def derivatives(basis: FanLoops | FanBasis) -> list[torch.Tensor]:
+        """By some, once; by everything, of these and the sum; and once more."""
+        total = basis.turned(t, *weights)
+        first = torch.autograd.grad(total, at, rate, create_graph=True)
+        sums = [(g * r).sum() for g, r in zip(first, rates, strict=True)]
+        loss = total.square().sum() + torch.stack(sums).sum()
+        second = torch.autograd.grad(loss, everything, create_graph=True)
+        squares = torch.stack([g.square().sum() for g in second]).sum()
+        return [*first, *second, *torch.autograd.grad(squares, everything)]
+
+    for one, other in zip(derivatives(fans), derivatives(fans.basis), strict=True):
+        scale = max(1.0, float(other.detach().abs().max())) if other.numel() else 1.0
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("encoding", ["bessel", "learned"])
+def test_forces_are_learnt_by_the_loops(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(encoding=encoding)
     graph = Graph.from_atoms(MOLECULES, torch.float64)
-    for learnt in (False, True):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fan_loops._Turned, "apply", None)  # whoever calls it fails
-            model.derivatives(graph, create_graph=learnt)
-    with torch.no_grad():
-        assert isinstance(basis_of(small(encoding="learned"), MOLECULES)[0], FanLoops)
+    calls, apply = [], fan_loops._Back.apply
+    monkeypatch.setattr(
+        fan_loops._Back, "apply", lambda *inputs: [calls.append(None), apply(*inputs)][1]
+    )
+
+    def slopes() -> tuple[torch.Tensor, ...]:
+        value, forces = model.derivatives(graph, create_graph=True)[:2]
+        loss = value.square().sum() + forces.square().sum()
+        return torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+
+    found = slopes()
+    assert len(calls) == SMALL["layers"]
+    monkeypatch.setenv("NEUPOL_KERNELS", "0")
+    for one, other in zip(found, slopes(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 def test_single_precision() -> None:
