@@ -8,6 +8,7 @@
 #include <memory>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 constexpr int BYTES = 64, COLUMNS = 4;  // 6 x 4 accumulators of 32 registers
 #else
 constexpr int BYTES = 32, COLUMNS = 2;  // 6 x 2 of 16
@@ -43,6 +44,19 @@ struct Series {
     }
 };
 
+// x, but within +-most; NaN stays. Compilers make two operations of each `?` and one of each of these.
+static inline V clamped(V x, V most) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(REAL) == 4)
+        return (V)_mm512_max_ps((__m512)-most, _mm512_min_ps((__m512)most, (__m512)x));
+    else
+        return (V)_mm512_max_pd((__m512d)-most, _mm512_min_pd((__m512d)most, (__m512d)x));
+#else
+    x = x > most ? most : x;
+    return x < -most ? -most : x;
+#endif
+}
+
 // 1 / (1 + exp(-z)), the exponential as 2^n 2^f, |f| <= 1/2. Adding ``shift`` rounds to the integer
 // n and leaves it in the lowest bits, from where it is added to the exponent of 2^f.
 static inline V sigmoid(V z) {
@@ -50,8 +64,7 @@ static inline V sigmoid(V z) {
     constexpr REAL shift = single ? REAL(12582912.0) : REAL(6755399441055744.0);
     constexpr Series series;
     V t = z * REAL(-1.44269504088896340736);
-    t = t > 100 ? V{} + 100 : t;  // beyond, silu is 0 or z; 2^t would overflow
-    t = t < -100 ? V{} - 100 : t;
+    t = clamped(t, V{} + 100);  // beyond, silu is 0 or z; 2^t would overflow
     V shifted = t + shift, f = t - (shifted - shift), sum = V{} + series.factor[series.terms];
 #pragma GCC unroll 13
     for (int k = series.terms - 1; k >= 0; --k) sum = sum * f + series.factor[k];

@@ -151,13 +151,13 @@ class _Layered(torch.autograd.Function):
         # needs_input_grad is about the inputs alone: it is true of weights under no_grad, too.
         held = _Held(ends, inputs)
         if recorded and any(ctx.needs_input_grad):
-            held.z = held.rows()
+            held.z = list(held.rows())
         last = held.new(held.edges, len(held.layers[-1].weight))
         loops.layered(*held.arguments(), pointer(last))
         ctx.loops, ctx.ends = loops, ends
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *held.z)
-        return last, *held.z
+        return last, *(_there(z) for z in held.z)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -230,9 +230,10 @@ class _Pulled(torch.autograd.Function):
         given = [x if x is None or u is not None else torch.zeros_like(x) for x, u in pairs]
         given = [u if u is not None else x for x, u in zip(given, along, strict=True)]
         held = _Held(ends, [*given[:2], *inputs[2:]], along=given[2], z=z, by_y=by_y, needed=needed)
-        by_last, held.by_z, held.turned = torch.empty_like(by_y[-1]), held.rows(), True
+        by_last, by_z = torch.empty_like(by_y[-1]), held.rows()
+        held.by_z, held.turned = list(by_z), True
         ctx.loops.layered_along(*held.arguments(), pointer(by_last))
-        return *(None,) * 3, by_last, *held.answers(), *held.by_z
+        return *(None,) * 3, by_last, *held.answers(), *by_z
 
 
 def _pulled_gradients(
@@ -286,7 +287,7 @@ class _Held:
         ends: Ends,
         inputs: Sequence[Tensor | None],
         along: Tensor | None = None,
-        z: Sequence[Tensor] = (),
+        z: Sequence[Tensor | None] = (),
         by_y: Sequence[Tensor] = (),
         by_z: Sequence[Tensor | None] = (),
         needed: Sequence[bool] = (),

@@ -105,7 +105,8 @@ class Made:
     def answers(self) -> tuple[Tensor | None, ...]:
         """By t, C, R and F."""
         by_wide = None if self.by_wide is None else self.by_wide.sum(0)
-        return self.by_t, by_wide, self.by_radial, *(self.by_angular or [None] * self.fans)
+        by_angular: Sequence[Tensor | None] = self.by_angular or [None] * self.fans
+        return self.by_t, by_wide, self.by_radial, *by_angular
 
 
 class _Fans(ctypes.Structure):

@@ -73,9 +73,9 @@ def step(
     points, systems, _ = h.shape
     threads = torch.get_num_threads()
     sizes = Sizes(points, systems, first, fixed, len(weights) > 11, x.requires_grad, threads)
-    inputs = sizes, constants, h.contiguous(), x.contiguous(), *weights
-    recorded = torch.is_grad_enabled()  # an operation of PyTorch's own takes its time
-    displacements, out = _Step.apply(*inputs) if recorded else _stepped(*inputs)
+    # An operation of PyTorch's own takes its time, where nobody goes back as well.
+    stepped = _Step.apply if torch.is_grad_enabled() else _stepped
+    displacements, out = stepped(sizes, constants, h.contiguous(), x.contiguous(), *weights)
     return displacements, h if out is None else out
 
 
