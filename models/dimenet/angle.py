@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from neupol_cli.models.dimenet.config import DimeNetConfig
-from neupol_cli.models.dimenet.spherical_basis import legendre
+from neupol_cli.models.dimenet.kernels.choice import legendre_polynomials
 from neupol_cli.models.dimenet.triplets import Angles
 from neupol_cli.models.nn.hermite import HermiteTable
 from neupol_cli.models.nn.linear import Linear
@@ -23,7 +23,7 @@ class LegendreAngles(nn.Module):
 
     def forward(self, given: Angles) -> Tensor:
         """(...) angles -> (..., size)."""
-        return legendre(given.cosines, self.size)
+        return legendre_polynomials(given.cosines, self.size)
 
 
 class PerceptronAngles(nn.Module):

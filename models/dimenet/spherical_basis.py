@@ -105,5 +105,10 @@ def legendre(cosines: Tensor, orders: int) -> Tensor:
     for order in range(1, orders - 1):
         up, down = (2 * order + 1) / (order + 1), order / (order + 1)
         terms.append(up * cosines * terms[-1] - down * terms[-2])
-    factors = [math.sqrt((2 * order + 1) / (4 * math.pi)) for order in range(orders)]
+    factors = legendre_factors(orders)
     return torch.stack([f * t for f, t in zip(factors, terms, strict=False)], -1)
+
+
+def legendre_factors(orders: int) -> list[float]:
+    """F_l / P_l."""
+    return [math.sqrt((2 * order + 1) / (4 * math.pi)) for order in range(orders)]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from neupol_cli.models.dimenet.kernels import edge_layers, fan_loops
+from neupol_cli.models.dimenet import spherical_basis
+from neupol_cli.models.dimenet.kernels import edge_layers, fan_loops, legendre
 from neupol_cli.models.dimenet.kernels.block_layers import Block, BlockLayers, Edgewise
 from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
 from neupol_cli.models.dimenet.kernels.fan_loops import FanLoops
@@ -36,6 +37,14 @@ def angular_basis(
     basis = FanBasis.of(edges, points, radial, angles)
     loops = fan_loops.library(basis, width)
     return basis if loops is None else FanLoops(basis, loops)
+
+
+def legendre_polynomials(cosines: Tensor, orders: int) -> Tensor:
+    """(...,) cosines -> (..., orders) F_l of spherical_basis.py, in a compiled pass where one serves."""
+    loops = legendre.library(cosines, orders)
+    if loops is None:
+        return spherical_basis.legendre(cosines, orders)
+    return legendre.compiled(loops, cosines, orders)
 
 
 def edgewise(block: Block, m: Tensor) -> Edgewise:
