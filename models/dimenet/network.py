@@ -32,7 +32,7 @@ from neupol_cli.models.base import Arguments, Backbone
 from neupol_cli.models.dimenet.angle import angular
 from neupol_cli.models.dimenet.bases import EncodedBasis, RadialBasis, envelope
 from neupol_cli.models.dimenet.config import DimeNetConfig, check
-from neupol_cli.models.dimenet.kernels.choice import angular_basis, edgewise
+from neupol_cli.models.dimenet.kernels.choice import angular_basis, atom_sums, edgewise
 from neupol_cli.models.dimenet.published import recognised, translated
 from neupol_cli.models.dimenet.triplets import AngularBasis
 from neupol_cli.models.nn.activation import activated
@@ -151,7 +151,7 @@ class Output(nn.Module):
             nn.init.zeros_(self.heads.weight)
 
     def forward(self, m: Tensor, radial: Tensor, receivers: Tensor, points: int) -> Tensor:
-        h = self.up(segment_sum(self.radial(radial) * m, receivers, points))
+        h = self.up(atom_sums(m, radial, self.radial.weight, receivers, points))
         for layer in self.layers:
             h = activated(cast(Linear, layer), h)
         return self.heads(h)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from neupol_cli.models.dimenet import spherical_basis
+from neupol_cli.models.dimenet.kernels import atom_sums as sums
 from neupol_cli.models.dimenet.kernels import edge_layers, fan_loops, legendre
 from neupol_cli.models.dimenet.kernels.block_layers import Block, BlockLayers, Edgewise
 from neupol_cli.models.dimenet.kernels.fan_basis import FanBasis
@@ -39,8 +40,27 @@ def angular_basis(
     return basis if loops is None else FanLoops(basis, loops)
 
 
+def atom_sums(m: Tensor, radial: Tensor, weight: Tensor, receivers: Tensor, points: int) -> Tensor:
+    """sum_j (C r_ji) * m_ji, in a compiled pass where one serves.
+
+    Args:
+        m: (E, H).
+        radial: (E, N) r.
+        weight: (H, N) C.
+        receivers: (E,) of the points.
+        points: how many there are.
+
+    Returns:
+        (points, H).
+    """
+    loops = sums.library(m) if len(m) >= FEWEST else None
+    if loops is None:
+        return sums.plainly(m, radial, weight, receivers, points)
+    return sums.compiled(loops, m, radial, weight, receivers, points)
+
+
 def legendre_polynomials(cosines: Tensor, orders: int) -> Tensor:
-    """(...,) cosines -> (..., orders) F_l of spherical_basis.py, in a compiled pass where one serves."""
+    """(...,) cosines -> (..., orders) F_l of spherical_basis.py, compiled where that serves."""
     loops = legendre.library(cosines, orders)
     if loops is None:
         return spherical_basis.legendre(cosines, orders)

@@ -14,7 +14,7 @@
 #include <cstring>
 #include <vector>
 
-constexpr long SOME = 192;  // edges at a time
+constexpr long SOME = 384;  // edges at a time
 
 struct Layer {
     long in, out, of, skip;  // numbers of y; skip: -1 without one

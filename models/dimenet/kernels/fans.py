@@ -79,12 +79,12 @@ class FanTriplets:
     def arriving(self, values: Tensor) -> Tensor:
         """(E, ...) -> (S, ...): the values of the edges k -> j, zero in empty slots."""
         empty = values.new_zeros(self.size, *values.shape[1:])
-        return empty.index_copy(0, self.arrival, values)
+        return empty.index_copy_(0, self.arrival, values)
 
     def leaving(self, values: Tensor) -> Tensor:
         """(E, ...) -> (S, ...): the values of the edges j -> i, zero in empty slots."""
         empty = values.new_zeros(self.size, *values.shape[1:])
-        return empty.index_copy(0, self.departure, values)
+        return empty.index_copy_(0, self.departure, values)
 
     def split(self, values: Tensor) -> Sequence[Tensor]:
         """(S, ...) -> the rows of each fan."""

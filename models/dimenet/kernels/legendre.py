@@ -2,8 +2,9 @@
 
     F_l(c) = sqrt((2l+1) / 4 pi) P_l(c)
 
-In PyTorch's operations each degree is four passes, putting degrees next to each other is a slow one
-more, and the derivative of the derivative is some fifty. Third derivatives are PyTorch's operations.
+In PyTorch's operations each degree is four passes, putting degrees next to each other is a slow
+one more, and the derivative of the derivative is some fifty. Third derivatives are PyTorch's
+operations.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ SOURCE = Path(__file__).with_name("legendre.cpp")
 
 
 def library(like: Tensor, orders: int) -> ctypes.CDLL | None:
-    """The loops for so many degrees of numbers like these; None where they do not serve, of straight
-    lines as well."""
+    """The loops for so many degrees of numbers like these; None where they do not serve, for two
+    degrees as well."""
     return compiler.library_for(SOURCE, like, {"ORDERS": orders}) if orders > 2 else None
 
 
