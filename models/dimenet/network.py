@@ -101,7 +101,8 @@ class Embedding(nn.Module):
         pairs = (received[:, None] + sent).flatten(0, 1)
         first, second = (types.index_select(0, ends) for ends in (edges.receivers, edges.senders))
         m = product(activated(self.radial, radial), to_radial)
-        return functional.silu(m + pairs.index_select(0, first * len(sent) + second))
+        m = m + pairs.index_select(0, first * len(sent) + second)
+        return functional.silu(m, inplace=not torch.is_grad_enabled())
 
 
 class Interaction(nn.Module):
