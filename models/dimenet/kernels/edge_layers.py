@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from neupol_cli.models.dimenet.kernels.edge_pointers import EdgePointers, LayerPointers
 from neupol_cli.models.kernels import compiler
 from neupol_cli.models.kernels.context import Context
 from neupol_cli.models.kernels.pointers import pointer
@@ -253,24 +254,6 @@ def _pulled_gradients(
     return recorded_gradients(formula, inputs, [u for u in along if u is not None], wanted)
 
 
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_long) for name in ("inputs", "outputs", "of", "skip")),
-        *((name, ctypes.c_void_p) for name in ("weight", "turned", "bias", "factor", "across")),
-        *((name, ctypes.c_void_p) for name in ("z", "by_y", "by_z")),
-        *((name, ctypes.c_void_p) for name in ("by_weight", "by_bias", "by_factor")),
-    )
-
-
-class _Edges(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_long) for name in ("edges", "layers", "threads")),
-        *((name, ctypes.c_long) for name in ("first", "second", "numbers", "wide")),
-        *((name, ctypes.c_void_p) for name in ("y_0", "y_1", "radial", "along")),
-        *((name, ctypes.c_void_p) for name in ("by_0", "by_1", "by_radial")),
-    )
-
-
 class _Held:
     """The loops' first arguments, with the matrices that they want turned.
 
@@ -321,7 +304,7 @@ class _Held:
                 shape = x.shape[::-1] if _is_factor(n) else x.shape
                 yield x.new_zeros(self.threads, *shape)
 
-    def _layer(self, n: int, layer: Layer) -> tuple[_Layer, tuple[Tensor | None, ...]]:
+    def _layer(self, n: int, layer: Layer) -> tuple[LayerPointers, tuple[Tensor | None, ...]]:
         """A layer as the loops read it, and the tensors that are to last as long."""
         weight, factor = layer.weight, layer.factor
         turned, across = weight.t().contiguous() if self.turned else None, None
@@ -332,15 +315,15 @@ class _Held:
         at = TENSORS * (n + 1)
         tensors = weight, turned, layer.bias, factor, across, *rows, *self.by[at : at + TENSORS]
         ends = (*weight.shape[::-1], layer.of, layer.skip)
-        return _Layer(*ends, *map(pointer, tensors)), tensors
+        return LayerPointers(*ends, *map(pointer, tensors)), tensors
 
     def arguments(self) -> tuple[object, ...]:
         widths = (0 if x is None else x.shape[1] for x in self.given[:2])
         sizes = (self.edges, len(self.layers), self.threads, *widths, self.numbers, self.wide)
         pointers = map(pointer, (*self.given, self.along, *self.by[:TENSORS]))
         self._structures = [self._layer(n, layer) for n, layer in enumerate(self.layers)]
-        layers = (_Layer * len(self.layers))(*(layer for layer, _ in self._structures))
-        return ctypes.byref(_Edges(*sizes, *pointers)), layers
+        layers = (LayerPointers * len(self.layers))(*(layer for layer, _ in self._structures))
+        return ctypes.byref(EdgePointers(*sizes, *pointers)), layers
 
     def answers(self) -> Iterator[Tensor | None]:
         """The derivatives that are needed, matrices turned back."""
