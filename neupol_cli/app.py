@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
@@ -121,7 +122,8 @@ def main() -> NoReturn:
     signals.install()
     code = run(sys.argv[1:])
     atexit._run_exitfuncs()
-    sys.stderr.flush()
+    with suppress(OSError):  # its reader may have left
+        sys.stderr.flush()
     # An interpreter that tidies up after torch takes two thirds of the time that importing it took,
     # and the threads of torch's exchanges do not always outlive that.
     os._exit(code)
@@ -213,7 +215,8 @@ def _oserror(error: OSError) -> str:
 
 def _say(message: str, code: int) -> int:
     if not signals.received():
-        print(f"neupol{_rank()}: {printable(message, keep=LINES)}", file=sys.stderr)
+        with suppress(OSError):  # the code says it as well
+            print(f"neupol{_rank()}: {printable(message, keep=LINES)}", file=sys.stderr)
     return code
 
 
