@@ -13,11 +13,21 @@ import typer
 from neupol_cli import provenance, registry
 from neupol_cli.completion import trained
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption
+from neupol_cli.options import (
+    AltlocOption,
+    DeviceOption,
+    OnError,
+    OnErrorOption,
+    PbcOption,
+    SpeciesOption,
+    ThreadsOption,
+    reading_of,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from neupol_cli.io.structure_formats.frame import Reading
     from neupol_cli.models.base import Model
     from neupol_cli.trajectory.paths import Trajectory
     from neupol_cli.trajectory.polarity import Polarity
@@ -69,6 +79,9 @@ def trajectory(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a structure and model.")
     ] = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -90,7 +103,8 @@ def trajectory(
     write = writer(checked_target(output)) if output else None
     draw = plotter(checked_target(plot)) if plot else None
     trajectories = []
-    for followed in _followed(files, _models(model, device, threads), on_error.value):
+    reading = reading_of(altloc, species, pbc)
+    for followed in _followed(files, _models(model, device, threads), on_error.value, reading):
         trajectories.append(followed)
         _print(followed, as_json)
     if not trajectories:
@@ -148,7 +162,9 @@ def _is_movable(header: registry.Header) -> bool:
     return bool(header["config"].get("polarization") == "movable")
 
 
-def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iterator[Trajectory]:
+def _followed(
+    files: list[str], models: dict[str, Model], on_error: str, reading: Reading
+) -> Iterator[Trajectory]:
     """Every structure under every model; a structure that one model refuses is left out of all."""
     from neupol_cli.io import structures
     from neupol_cli.models.workers import in_order
@@ -160,7 +176,7 @@ def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iter
         except InputError as error:
             return error
 
-    for followed in in_order(follow, structures.read(files, on_error)):
+    for followed in in_order(follow, structures.read(files, on_error, reading=reading)):
         if not isinstance(followed, InputError):
             yield from followed
         elif on_error == "fail":
