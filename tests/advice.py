@@ -18,7 +18,7 @@ def unknown(arguments: Sequence[str], told: str) -> Iterator[str]:
     for line in told.splitlines():
         if MESSAGE.match(line) and "No such option" not in line:
             named = (options_of(one.groups("")) for one in NAMED.finditer(line))
-            known = options_of(arguments).union(_typed(arguments), *named)
+            known = options_of(arguments).union({"--help"}, _typed(arguments), *named)
             yield from (word for word in OPTION.findall(line) if word not in known)
 
 
