@@ -22,6 +22,7 @@ from neupol_cli.options import (
     SpeciesOption,
     ThreadsOption,
     reading_of,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Beside(StrEnum):
 
 
 def trajectory(
+    ctx: typer.Context,
     files: Annotated[
         list[str],
         typer.Argument(
@@ -98,8 +100,9 @@ def trajectory(
     from neupol_cli.trajectory.files import writer
     from neupol_cli.trajectory.pictures import check_count, plotter
 
-    if beside is not None and plot is None:
-        raise UsageError("--beside is drawn in the picture of --plot FILE")
+    for name in ("beside", "magnify"):
+        if typed(ctx, name) and plot is None:
+            raise UsageError(f"--{name} shows in the picture of --plot FILE: add it")
     write = writer(checked_target(output)) if output else None
     draw = plotter(checked_target(plot)) if plot else None
     trajectories = []
