@@ -11,11 +11,19 @@ import typer
 from neupol_cli import provenance
 from neupol_cli.completion import any_model
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.options import DeviceOption, ThreadsOption
+from neupol_cli.options import (
+    AltlocOption,
+    DeviceOption,
+    PbcOption,
+    SpeciesOption,
+    ThreadsOption,
+    reading_of,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from neupol_cli.io.structure_formats.frame import Reading
     from neupol_cli.runtime.cases import Conditions, Subject, System
     from neupol_cli.runtime.job import Crossing, Report
     from neupol_cli.runtime.timing import Environment
@@ -76,6 +84,9 @@ def bench_runtime(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all of it as JSON instead of tables.")
     ] = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     memory: Annotated[str, typer.Option(help="What a size may take.")] = "2GB",
@@ -97,8 +108,11 @@ def bench_runtime(
         raise UsageError(f"--dft knows pyscf, not '{dft}'")
     _check_outputs(output, plot)
     conditions = Conditions(_device(device, threads), _memory(memory), spacing)
+    reading = reading_of(altloc, species, pbc)
     molecules = chains(counts(alkanes, "--alkanes"))
-    subjects = _subjects(model, _crystal(structure, supercells), molecules, conditions, dft)
+    subjects = _subjects(
+        model, _crystal(structure, supercells, reading), molecules, conditions, dft
+    )
     report = _timed(subjects, conditions, minutes, repeats, not as_json)
     if output:
         write_json(output, report)
@@ -146,7 +160,9 @@ def _memory(text: str) -> int:
     return parse_memory(text)
 
 
-def _crystal(structure: str | None, supercells: str | None) -> Callable[[], System] | None:
+def _crystal(
+    structure: str | None, supercells: str | None, reading: Reading
+) -> Callable[[], System] | None:
     """The system that the user asked for, made when it is needed; None where none was."""
     from neupol_cli.runtime import cases
 
@@ -155,17 +171,17 @@ def _crystal(structure: str | None, supercells: str | None) -> Callable[[], Syst
     times = counts(supercells or TIMES, "--supercells")
     if structure is None:
         return lambda: cases.supercells(cases.bavs3(), "BaVS3", times)
-    atoms = _read(structure)
+    atoms = _read(structure, reading)
     if not atoms.pbc.any() and supercells is None:
         times = (1,)
     system = cases.supercells(atoms, structure, times)
     return lambda: system
 
 
-def _read(structure: str) -> Atoms:
+def _read(structure: str, reading: Reading) -> Atoms:
     from neupol_cli.io import structures
 
-    frames = [atoms for _, atoms in structures.read([structure], "fail")]
+    frames = [atoms for _, atoms in structures.read([structure], reading=reading)]
     if len(frames) != 1:
         raise InputError(f"{structure}: holds {len(frames)} structures; name a file with one")
     return frames[0]

@@ -70,7 +70,7 @@ def charges(
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
-    margin: options.MarginOption = options.MARGIN,
+    margin: options.MarginOption = None,
     normalize: options.NormalizeOption = None,
     charge: ChargeOption = None,
     accept: AcceptOption = False,

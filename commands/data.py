@@ -16,6 +16,7 @@ from neupol_cli.options import (
     OnError,
     OnErrorOption,
     PartitionOption,
+    PbcOption,
     SeedOption,
     SpeciesOption,
     SplitFileOption,
@@ -115,6 +116,7 @@ def xyz(
     missing: Annotated[
         OnError, typer.Option(help="A structure that lacks a label of others.")
     ] = OnError.fail,
+    pbc: PbcOption = None,
     altloc: AltlocOption = None,
     species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.fail,
@@ -141,7 +143,7 @@ def xyz(
     with atomic(output) as partial, counted("reading frames", None) as tick:
         dataset = xyz.read(
             frames, labels, units, test or (), counts, seed, on_error.value, missing.value, tick,
-            reading_of(altloc, species, None),
+            reading_of(altloc, species, pbc),
         )  # fmt: skip
         hdf5.save(partial, dataset)
 

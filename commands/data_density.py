@@ -13,6 +13,7 @@ from neupol_cli.errors import UsageError
 from neupol_cli.options import (
     LARGEST_SEED,
     AcceptOption,
+    AltlocOption,
     DatasetOutput,
     OldSplitOption,
     OnError,
@@ -20,7 +21,9 @@ from neupol_cli.options import (
     PartitionOption,
     PbcOption,
     SeedOption,
+    SpeciesOption,
     SplitFileOption,
+    reading_of,
     typed,
 )
 
@@ -158,6 +161,9 @@ def dft(
         bool,
         typer.Option(help="Energies of free atoms, too: references for learning energies."),
     ] = True,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.skip,
 ) -> None:
     """Make densities, energies, forces and dipoles by DFT: PySCF (extra: dft) or CP2K.
@@ -182,7 +188,8 @@ def dft(
     limit = 60.0 * limit_minutes if limit_minutes is not None else float("inf")
     skip = on_error is OnError.skip
     choices = dft_job.Choices(densities, spin, free_atoms, limit, skip, counts, seed)
-    frames = list(reader.read(structures, on_error.value))
+    reading = reading_of(altloc, species, pbc)
+    frames = list(reader.read(structures, on_error.value, reading=reading))
     if rattle is not None:
         from neupol_cli.datasets.rattled import rattled
 

@@ -53,7 +53,7 @@ def density(
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
-    margin: options.MarginOption = options.MARGIN,
+    margin: options.MarginOption = None,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale to the right number of electrons.")
     ] = False,

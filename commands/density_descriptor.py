@@ -37,7 +37,7 @@ def density_descriptor(
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
-    margin: options.MarginOption = options.MARGIN,
+    margin: options.MarginOption = None,
     pbc: PbcOption = None,
     altloc: AltlocOption = None,
     species: SpeciesOption = None,

@@ -9,6 +9,8 @@ import typer
 
 from neupol_cli import provenance
 from neupol_cli.completion import trained
+from neupol_cli.errors import UsageError
+from neupol_cli.options import typed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +26,7 @@ COLUMNS: dict[Literal["nonlinearity", "nonmonotonicity", "diversity", "smoothnes
 
 
 def encoding(
+    ctx: typer.Context,
     checkpoints: Annotated[
         list[str],
         typer.Argument(
@@ -45,7 +48,12 @@ def encoding(
         ),
     ] = None,
     layer: Annotated[
-        int, typer.Option(help="Whose curves and components are shown, from 1.", min=1)
+        int,
+        typer.Option(
+            help="Whose curves and components --plot, -o and --json have, from 1; of fewer layers "
+            "the last.",
+            min=1,
+        ),
     ] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all numbers as JSON instead of a table.")
@@ -62,6 +70,8 @@ def encoding(
     from neupol_cli.encoding.plot import draw
     from neupol_cli.io.files import write_json
 
+    if typed(ctx, "layer") and not (plot or output or as_json):
+        raise UsageError("--layer is of what --plot, -o and --json have: add one of them")
     if plot:
         figures.check_name(plot)
     studies = study.read(checkpoints)

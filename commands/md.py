@@ -39,6 +39,13 @@ if TYPE_CHECKING:
     from neupol_cli.simulation.dynamics import Moved
     from neupol_cli.simulation.md_job import Going
 
+# The ensembles that read an option, of those that not all read.
+READ_BY = {
+    "thermostat": ("nvt",),
+    "barostat": ("npt",),
+    "pressure": ("npt",),
+    "coupling": ("nvt", "npt"),
+}
 # What a run has from its beginning, and --resume takes from there.
 OF_A_BEGINNING = (
     "files", "model", "ensemble", "thermostat", "barostat", "temperature", "pressure", "timestep",
@@ -159,9 +166,9 @@ def _begun(ctx: typer.Context, going: Going, place: torch.device) -> Iterator[Mo
     said = ctx.params
     words = ("thermostat", "barostat", "temperature", "pressure", "timestep", "coupling")
     ensemble = Ensemble(said["ensemble"], **{word: said[word] for word in words})
-    for word, kind in (("thermostat", "nvt"), ("barostat", "npt"), ("pressure", "npt")):
-        if typed(ctx, word) and ensemble.kind != kind:
-            raise UsageError(f"--{word} is for --ensemble {kind}")
+    for word, kinds in READ_BY.items():
+        if typed(ctx, word) and ensemble.kind not in kinds:
+            raise UsageError(f"--{word} is for --ensemble {' or '.join(kinds)}")
     if not said["files"]:
         raise UsageError("name a structure to move, or --resume")
     steps = said["steps"]

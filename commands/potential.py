@@ -86,7 +86,7 @@ def potential(
     spacing: options.SpacingOption = None,
     grid: options.CountsOption = None,
     grid_from: options.GridFromOption = None,
-    margin: options.MarginOption = options.MARGIN,
+    margin: options.MarginOption = None,
     normalize: options.NormalizeOption = None,
     charge: ChargeOption = None,
     accept: AcceptOption = False,

@@ -13,11 +13,22 @@ import typer
 from neupol_cli import provenance, registry
 from neupol_cli.completion import trained
 from neupol_cli.errors import InputError, UsageError
-from neupol_cli.options import DeviceOption, OnError, OnErrorOption, ThreadsOption
+from neupol_cli.options import (
+    AltlocOption,
+    DeviceOption,
+    OnError,
+    OnErrorOption,
+    PbcOption,
+    SpeciesOption,
+    ThreadsOption,
+    reading_of,
+    typed,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from neupol_cli.io.structure_formats.frame import Reading
     from neupol_cli.models.base import Model
     from neupol_cli.trajectory.paths import Trajectory
     from neupol_cli.trajectory.polarity import Polarity
@@ -31,6 +42,7 @@ class Beside(StrEnum):
 
 
 def trajectory(
+    ctx: typer.Context,
     files: Annotated[
         list[str],
         typer.Argument(
@@ -69,6 +81,9 @@ def trajectory(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a structure and model.")
     ] = False,
+    pbc: PbcOption = None,
+    altloc: AltlocOption = None,
+    species: SpeciesOption = None,
     on_error: OnErrorOption = OnError.fail,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -85,12 +100,14 @@ def trajectory(
     from neupol_cli.trajectory.files import writer
     from neupol_cli.trajectory.pictures import check_count, plotter
 
-    if beside is not None and plot is None:
-        raise UsageError("--beside is drawn in the picture of --plot FILE")
+    for name in ("beside", "magnify"):
+        if typed(ctx, name) and plot is None:
+            raise UsageError(f"--{name} shows in the picture of --plot FILE: add it")
     write = writer(checked_target(output)) if output else None
     draw = plotter(checked_target(plot)) if plot else None
     trajectories = []
-    for followed in _followed(files, _models(model, device, threads), on_error.value):
+    reading = reading_of(altloc, species, pbc)
+    for followed in _followed(files, _models(model, device, threads), on_error.value, reading):
         trajectories.append(followed)
         _print(followed, as_json)
     if not trajectories:
@@ -148,7 +165,9 @@ def _is_movable(header: registry.Header) -> bool:
     return bool(header["config"].get("polarization") == "movable")
 
 
-def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iterator[Trajectory]:
+def _followed(
+    files: list[str], models: dict[str, Model], on_error: str, reading: Reading
+) -> Iterator[Trajectory]:
     """Every structure under every model; a structure that one model refuses is left out of all."""
     from neupol_cli.io import structures
     from neupol_cli.models.workers import in_order
@@ -160,7 +179,7 @@ def _followed(files: list[str], models: dict[str, Model], on_error: str) -> Iter
         except InputError as error:
             return error
 
-    for followed in in_order(follow, structures.read(files, on_error)):
+    for followed in in_order(follow, structures.read(files, on_error, reading=reading)):
         if not isinstance(followed, InputError):
             yield from followed
         elif on_error == "fail":

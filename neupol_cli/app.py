@@ -12,7 +12,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
@@ -121,7 +122,8 @@ def main() -> NoReturn:
     signals.install()
     code = run(sys.argv[1:])
     atexit._run_exitfuncs()
-    sys.stderr.flush()
+    with suppress(OSError):  # its reader may have left
+        sys.stderr.flush()
     # An interpreter that tidies up after torch takes two thirds of the time that importing it took,
     # and the threads of torch's exchanges do not always outlive that.
     os._exit(code)
@@ -176,7 +178,7 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         return _say(_oserror(error), StorageError.code)
     except Exception as error:
-        return _other(error)
+        return _other(error, arguments)
 
 
 def _terminated(end: SystemExit) -> int:
@@ -192,18 +194,35 @@ class _WrongUsage(Protocol):
     def format_message(self) -> str: ...
 
 
-def _other(error: Exception) -> int:
+def _other(error: Exception, arguments: Sequence[str]) -> int:
     """UsageError errors of typer carry their message and code; anything else is a bug of ours."""
     if isinstance(error, _WrongUsage):
         return _say(error.format_message(), error.exit_code)
     if out_of_memory(error):
-        return _say(f"out of memory: {error}; use a smaller batch or --memory", TemporaryError.code)
+        return _say(f"out of memory: {error}{_saving(arguments)}", TemporaryError.code)
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     if signals.received():  # which a library met in the middle of something
         return signals.final(BUG)
     traceback.print_exc()
     return _say("this is a bug in neupol; please report the lines above, and neupol info", BUG)
+
+
+def _saving(arguments: Sequence[str]) -> str:
+    """What to change where memory is short, of what the command has."""
+    less = {"--memory": "a smaller", "--batch-size": "a smaller", "--threads": "fewer"}
+    own = options_of(arguments)
+    advice = [f"{word} {option}" for option, word in less.items() if option in own]
+    return f"; use {' or '.join(advice)}" if advice else ""
+
+
+def options_of(arguments: Sequence[str]) -> set[str]:
+    """The options, as they are written, of the command that a command line names."""
+    command = typer.main.get_command(app)
+    for word in arguments[:2]:
+        command = getattr(command, "commands", {}).get(word, command)
+    own = (one for one in command.params if one.param_type_name == "option")
+    return {name for one in own for name in (*one.opts, *one.secondary_opts)}
 
 
 def _oserror(error: OSError) -> str:
@@ -213,7 +232,8 @@ def _oserror(error: OSError) -> str:
 
 def _say(message: str, code: int) -> int:
     if not signals.received():
-        print(f"neupol{_rank()}: {printable(message, keep=LINES)}", file=sys.stderr)
+        with suppress(OSError):  # the code says it as well
+            print(f"neupol{_rank()}: {printable(message, keep=LINES)}", file=sys.stderr)
     return code
 
 

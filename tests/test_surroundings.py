@@ -46,6 +46,44 @@ def test_closed_and_full_streams(program: str, streams: str, code: int, message:
     assert message in done.stderr and "Traceback" not in done.stderr  # beside a doubt
 
 
+# What goes on printing while a file is being written, and what prints at its end.
+PRINTING = [
+    ("density", "-", "--grid", "8,8,8", "-o", "out.h5"),
+    ("charges", "-", "--spacing", "0.5", "-o", "out.extxyz"),
+    ("potential", "-", "--spacing", "0.5", "-o", "out.npz"),
+    ("relax", "-", "--steps", "1", "-o", "out.extxyz"),
+    ("md", "-", "--steps", "1", "-o", "run"),
+    ("trajectory", "-", "-o", "out.h5"),
+    ("models",),
+]
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=lambda words: words[0])
+def test_a_reader_that_has_left_is_told_from_a_disk(words: tuple[str, ...], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = Process(
+        "-m", "neupol_cli", *words,
+        streams=(subprocess.PIPE, writing, subprocess.PIPE), cwd=tmp_path,
+    )  # fmt: skip
+    os.close(writing)
+    _, told = process.communicate(WATER)
+    assert process.returncode == 141, told
+    assert "Broken pipe" not in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("predict - -m nonsense", 65), ("predict", 2), ("predict - -m qm9", 141)]
+)
+def test_messages_that_nobody_reads_leave_the_exit_code(words: str, code: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "neupol_cli", *words.split()]
+    done = subprocess.run(line, input=WATER, text=True, stderr=writing, stdout=subprocess.PIPE)
+    os.close(writing)
+    assert done.returncode == code
+
+
 ANSWERS = ["out.csv", "out.extxyz", "out.xyz", "out.h5", "--json"]
 DENSITIES = ["out.cube", "out.cube.gz", "out.xsf", "out.npz", "out.h5"]
 SMALL = ("--grid", "8,8,8", "--accept")

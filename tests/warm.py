@@ -25,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from tests import advice
+
 ROOT = Path(__file__).parents[1]
 PATIENCE = 900  # seconds, of a machine that is busy with other work
 SHARED = "NEUPOL_TESTS_FORKS"  # the environment's variable for the folder of a shared server
@@ -190,8 +192,10 @@ def python(*arguments: object, input: str | None = None, **settings: Any) -> Don
 
 
 def neupol(*arguments: object, **settings: Any) -> Done:
-    """What a command line of ours ends with and says."""
-    return python("-m", "neupol_cli", *arguments, **settings)
+    """What a command line of ours ends with and says, which it has to keep to (tests/advice.py)."""
+    done = python("-m", "neupol_cli", *arguments, **settings)
+    assert not [*advice.unknown(list(map(str, arguments)), done.stderr)], done.stderr
+    return done
 
 
 def wait_for(ready: Any, *processes: Process) -> None:

@@ -66,7 +66,7 @@ def check_pairs(atoms: int, periodic: bool, label: str = "a structure") -> None:
     if periodic:
         raise InputError(
             f"{label}: is periodic, and this model has no cutoff; choose one that has, or --no-pbc "
-            "for a whole molecule in a wide box"
+            "for a whole molecule in a wide box (of a dataset: neupol data xyz --no-pbc)"
         )
     if atoms > COMPLETE_LIMIT:
         raise InputError(

@@ -55,7 +55,7 @@ def volumes(paths: Iterable[Path], pbc: bool | None = None) -> Iterator[tuple[st
             any_density = True
             yield item
         if not any_density:
-            known = volumetric.names_of(tuple(f for f in volumetric.FORMATS if f.readable))
+            known = volumetric.names_of(volumetric.READABLE)
             raise UsageError(f"{path}: no density in it; a file of one must end in {known}")
 
 

@@ -170,7 +170,9 @@ def parse(text: str) -> tuple[int, ...]:
     """``"800,100"`` is (800, 100); UsageError if these are not two or three numbers."""
     words = text.split(",")
     if len(words) not in (2, 3) or not all(word.strip().isdecimal() for word in words):
-        raise UsageError(f"--partition {text}: give TRAIN,VALID or TRAIN,VALID,TEST as numbers")
+        raise UsageError(
+            f"--partition {text}: give TRAIN,VALID or TRAIN,VALID,TEST as whole numbers"
+        )
     return tuple(int(word) for word in words)
 
 

@@ -108,9 +108,7 @@ def outputs_of(name: str, output: str) -> list[str]:
         UsageError: no such descriptor, or names that cannot hold it.
     """
     descriptor.check_name(name)
-    if volumetric.written_as(output).densities_only:
-        able = tuple(f for f in volumetric.FORMATS if f.writable and not f.densities_only)
-        raise UsageError(f"{output}: a descriptor is written as {volumetric.names_of(able)}")
+    volumetric.written_as(output, "descriptor")
     if name != "hessian":
         return [output]
     if "{}" not in output:

@@ -31,35 +31,42 @@ Result = TypeVar("Result")
 Progress = Callable[[int], None]
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*\Z", re.I)
+SPACING, MARGIN = 0.2, 3.6  # Angstrom, where nothing is said
 LEAST = 32_000_000  # bytes: a tile with less than this is mostly overhead
 
 
 @dataclass(frozen=True)
 class GridChoice:
-    """What the user said about the grid; at most one of spacing, counts and source is not None."""
+    """What the user said about the grid; at most one of spacing, counts and source is not None.
+
+    The margin of a source is its own.
+    """
 
     spacing: float | None = None
     counts: tuple[int, int, int] | None = None
     source: Path | None = None
-    margin: float = 3.6
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         given = [x for x in (self.spacing, self.counts, self.source) if x is not None]
         if len(given) > 1:
             raise UsageError("choose one of --spacing, --grid and --grid-from")
+        if self.source is not None and self.margin is not None:
+            raise UsageError("--margin: the grid is that of another file; leave it out")
 
     @property
     def said(self) -> bool:
         """Whether anything was."""
-        return (self.spacing, self.counts, self.source) != (None, None, None)
+        return (self.spacing, self.counts, self.source, self.margin) != (None,) * 4
 
     def grid(self, atoms: Atoms) -> Grid:
         """The grid for a structure; 0.2 Angstrom where nothing was said."""
         if self.source is not None:
             return volumetric.read(self.source).grid
+        margin = MARGIN if self.margin is None else self.margin
         if self.counts is not None:
-            return by_counts(atoms, self.counts, self.margin)
-        return by_spacing(atoms, 0.2 if self.spacing is None else self.spacing, self.margin)
+            return by_counts(atoms, self.counts, margin)
+        return by_spacing(atoms, SPACING if self.spacing is None else self.spacing, margin)
 
 
 def parse_counts(text: str | None) -> tuple[int, int, int] | None:

@@ -28,8 +28,10 @@ CountsOption = Annotated[
 GridFromOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The grid of another density's file.")
 ]
-MarginOption = Annotated[float, typer.Option(help="Around a molecule, Angstrom; cells have none.")]
-MARGIN = 3.6  # Angstrom
+MarginOption = Annotated[
+    float | None,
+    typer.Option(help="Around a molecule, Angstrom (default: 3.6); cells have none."),
+]
 NormalizeOption = Annotated[
     bool | None,
     typer.Option(

@@ -172,7 +172,7 @@ def read(paths: Sequence[str]) -> list[Study]:
         tables = tuple(found_in(model))
         if not tables:
             raise InputError(
-                f"{path}: has no learned encoding to study; train with `--encoding learned`"
+                f"{path}: has no learned encoding; train with neupol fit --encoding learned"
             )
         targets = tuple(model.header.get("targets", {}))
         studies.append(Study(label, path, model.header["model"], targets, tables))

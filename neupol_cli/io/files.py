@@ -104,6 +104,8 @@ def reported(path: str | Path) -> Iterator[None]:
     """Turn what the operating system says about ``path`` into StorageError."""
     try:
         yield
+    except BrokenPipeError:  # of no file: whoever read our standard streams has left
+        raise
     except OSError as error:
         # What failed may be another file, one that is read while this one is written.
         raise StorageError(f"{error.filename or path}: {_reason(error)}") from error

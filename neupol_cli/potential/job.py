@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from neupol_cli.charges.sources import Source
-from neupol_cli.errors import InputError, UsageError
+from neupol_cli.errors import InputError
 from neupol_cli.io import structures, volumetric
 from neupol_cli.io.files import checked_target
 from neupol_cli.io.units import BOHR, HARTREE, KCALMOL
@@ -52,11 +52,7 @@ class PotentialOptions:
         if self.output is None:
             return
         checked_target(self.output)
-        if volumetric.written_as(self.output).densities_only:
-            able = tuple(f for f in volumetric.FORMATS if f.writable and not f.densities_only)
-            raise UsageError(
-                f"{self.output}: a potential is written as {volumetric.names_of(able)}"
-            )
+        volumetric.written_as(self.output, "potential")
 
 
 def reports(

@@ -77,7 +77,9 @@ def _check_run(run: Path, said: Said) -> None:
         raise InputError(f"{run}: was resumed with other options; no one command makes it")
     trained = _is_training(run)
     if trained and Folder(run).read_config()["options"]["minutes"] is not None:
-        raise InputError(f"{run}: was limited by time (--minutes), and is never the same")
+        raise InputError(
+            f"{run}: was limited by time (neupol fit --minutes), and is never the same"
+        )
 
 
 def _check_input(output: Path, name: str, checksum: str | None) -> None:

@@ -101,6 +101,10 @@ class Schedule:
             raise UsageError(
                 f"--schedule {self.name}: {text!r} is no number ({meaning})"
             ) from error
+        if kind == "constant" and text:
+            raise UsageError(
+                f"--schedule {self.name}: constant takes no number; leave {text!r} out"
+            )
         if not math.isfinite(self.number):
             raise UsageError(f"--schedule {self.name}: {text!r} is not finite")
         if kind == "exponential" and self.number <= 0:

@@ -170,8 +170,8 @@ def page(
 <header>
 <label>layer <input id="layer" type="range" min="0" max="{last}" value="{last}">
 <output id="layer-now"></output></label>
-<label>paths times <input id="magnify" type="range" min="1" max="{max(20, magnify):g}"
- step="0.5" value="{magnify:g}"> <output id="magnify-now"></output></label>
+<label>paths times <input id="magnify" type="range" min="0.1" max="{max(20, magnify):g}"
+ step="0.1" value="{magnify:g}"> <output id="magnify-now"></output></label>
 <small>drag or arrow keys: turn; wheel: zoom; double click: back.
 Dark red: where each atom's movable point goes, layer by layer.</small>
 </header>

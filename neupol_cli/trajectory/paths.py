@@ -67,12 +67,12 @@ def check_movable(model: Model, name: str) -> None:
     if mode is None:
         raise UsageError(
             f"{name}: moves no points; trajectories are those of networks for properties "
-            "and of charge3net, trained with --polarization movable"
+            "and of charge3net, trained with neupol fit --polarization movable"
         )
     if not DENSITY_MODES[mode].moves:
         raise UsageError(
             f"{name}: has no movable points (polarization is {mode}); "
-            "train one with --polarization movable"
+            "train one with neupol fit --polarization movable"
         )
 
 

@@ -82,7 +82,7 @@ def test_checkpoints_without_tables_are_refused(neupol: Run, untrained: Callable
     done = neupol("encoding", plain)
     assert done.returncode == 65
     assert done.stderr == (
-        f"neupol: {plain}: has no learned encoding to study; train with `--encoding learned`\n"
+        f"neupol: {plain}: has no learned encoding; train with neupol fit --encoding learned\n"
     )
 
 

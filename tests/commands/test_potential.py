@@ -208,9 +208,9 @@ def test_a_page_is_painted_with_the_potential(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (["water.xyz", "-o", "v.h5"], 2, "a potential is written as .cube"),
-        (["water.xyz", "-o", "CHGCAR"], 2, "a potential is written as .cube"),
-        (["water.xyz", "-o", "v.png"], 2, "the name must end in"),
+        (["water.xyz", "-o", "v.h5"], 2, "v.h5: holds no potential; the name must end in .cube"),
+        (["water.xyz", "-o", "CHGCAR"], 2, "CHGCAR: holds no potential; the name must end in"),
+        (["water.xyz", "-o", "v.png"], 2, "the name must end in .cube, .xsf or .npz\n"),
         (["water.xyz", "-o", "no/v.cube"], 2, "the folder"),
         (["water.xyz", "--plot", "v.png"], 2, "a page's name ends in .html"),
         (["water.xyz", "--at", "1,2"], 2, "--at takes X,Y,Z"),

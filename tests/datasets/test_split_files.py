@@ -72,7 +72,7 @@ def test_pairs_are_not_written(tmp_path: Path) -> None:
     for words in (["density"], ["density-descriptor", "iri"]):
         done = neupol(*words, "-", "--spacing", "0.6", "-o", output, input=water)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-        assert "npy can only be read; write .cube" in done.stderr
+        assert "npy can only be read; the name must end in .cube" in done.stderr
     with pytest.raises(UsageError, match="only be read"):
         volumetric.write(output, crystal("H"), "")
     assert not output.exists()

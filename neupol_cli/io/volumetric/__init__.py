@@ -14,8 +14,8 @@ from neupol_cli.io.volumetric.format import Entry, VolumetricFormat
 from neupol_cli.io.volumetric.grid import DENSITY, Grid, Volume, by_counts, by_spacing
 
 __all__ = [
-    "DENSITY", "FORMATS", "Entry", "Grid", "Volume", "VolumetricFormat", "by_counts", "by_spacing",
-    "entries", "format_of", "names_of", "read", "write", "written_as",
+    "DENSITY", "FORMATS", "READABLE", "Entry", "Grid", "Volume", "VolumetricFormat", "by_counts",
+    "by_spacing", "entries", "format_of", "names_of", "read", "write", "written_as",
 ]  # fmt: skip
 
 FORMATS: tuple[VolumetricFormat, ...] = (
@@ -27,10 +27,17 @@ FORMATS: tuple[VolumetricFormat, ...] = (
     npz.FORMAT,
     npy.FORMAT,
 )
+READABLE = tuple(item for item in FORMATS if item.readable)
 
 
-def format_of(name: str | Path) -> VolumetricFormat:
-    """The format that a file's name tells; ``.gz`` is looked through.
+def format_of(
+    name: str | Path, wanted: tuple[VolumetricFormat, ...] = READABLE
+) -> VolumetricFormat:
+    """The format that a file's name tells, of all there are; ``.gz`` is looked through.
+
+    Args:
+        name: of the file.
+        wanted: those that a message lists.
 
     Raises:
         UsageError: a name that tells nothing, or a ``.gz`` after a format that is packed as it is.
@@ -45,20 +52,25 @@ def format_of(name: str | Path) -> VolumetricFormat:
                 f"{name}: {volumetric_format.name} is not packed once more; leave out .gz"
             )
         return volumetric_format
-    raise UsageError(f"{name}: the name must end in {names_of(FORMATS)}")
+    raise UsageError(f"{name}: the name must end in {names_of(wanted)}")
 
 
-def written_as(name: str | Path) -> VolumetricFormat:
+def written_as(name: str | Path, other: str = "") -> VolumetricFormat:
     """The format that a file is to be written in.
 
+    Args:
+        name: of the file.
+        other: what is written, where that is no density.
+
     Raises:
-        UsageError: as :func:`format_of`; one that can only be read.
+        UsageError: as :func:`format_of`; one that can only be read, or holds densities only.
     """
-    told = format_of(name)
-    if not told.writable:
-        able = names_of(tuple(item for item in FORMATS if item.writable))
-        raise UsageError(f"{name}: {told.name} can only be read; write {able}")
-    return told
+    able = tuple(f for f in FORMATS if f.writable and not (other and f.densities_only))
+    told = format_of(name, able)
+    if told in able:
+        return told
+    reason = f"holds no {other}" if told.writable else f"{told.name} can only be read"
+    raise UsageError(f"{name}: {reason}; the name must end in {names_of(able)}")
 
 
 def names_of(formats: tuple[VolumetricFormat, ...]) -> str:
