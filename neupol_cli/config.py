@@ -2,7 +2,7 @@
 
     model = ["qm9", "run"]     # --model qm9 --model run
     forces = true              # --forces; false: --no-forces
-    layer-lr = ["head=2"]      # as it is spelled on the command line, without the dashes
+    layer-lr = ["heads=2"]     # as it is spelled on the command line, without the dashes
     files = ["water.xyz"]      # an argument, by its name
 
 The file fills `default_map` of the command's context before anything else is looked at: what stands

@@ -138,9 +138,11 @@ class PropertyTask:
         self, dataset: Dataset, counts: np.ndarray, values: np.ndarray, train: np.ndarray
     ) -> TargetNormalization:
         species: tuple[int, ...] = self.species
+        there = {z for z, count in zip(species, counts.sum(0), strict=True) if count}
         atoms = {
-            name: np.array([table.get(int(z), 0.0) for z in species])
+            name: np.array([table.get(z, 0.0) for z in species])
             for name, table in dataset.references.items()
+            if there <= table.keys()
         }
         normalization = normalization_of(
             values[train],

@@ -122,8 +122,8 @@ def normalization_of(
     if references == "atoms" and not any(name in atoms for name in names):
         there = ", ".join(atoms) or "none"
         raise InputError(
-            f"no atomic references for {', '.join(names)} in the data (there are: {there}); "
-            f"use --references fitted"
+            f"no atomic references for {', '.join(names)} of all elements in the data (there are: "
+            f"{there}); use --references fitted"
         )
     table = np.zeros((len(names), counts.shape[1]))
     summed = np.array([kind is SUM and references == "fitted" for kind in kinds])

@@ -215,6 +215,10 @@ def test_kinds_of_references(dataset: hdf5.Dataset) -> None:
     assert float(none.scale[0]) == pytest.approx(train.std(), rel=1e-12)
     with pytest.raises(InputError, match=r"no atomic references for mu .*there are: energy"):
         task(dataset, "mu", references="atoms")
+    for table in ({}, {1: -13.0, 6: -1030.0}):  # of data without free atoms, or without some
+        lacking = replace(dataset, references={"energy": table})
+        with pytest.raises(InputError, match=r"energy of all elements .*there are: none"):
+            task(lacking, "energy", references="atoms")
     with pytest.raises(UsageError, match="--references is one of"):
         task(dataset, "mu", references="some")
     with pytest.raises(UsageError, match="--scale is one of"):
