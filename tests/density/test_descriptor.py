@@ -159,7 +159,7 @@ def test_the_command_writes_fields_as_they_are(monkeypatch, capsys, tmp_path: Pa
     np.testing.assert_allclose(zz, hessian[:, 2, 2], rtol=0, atol=1e-6)
     capsys.readouterr()
     for name, output, says in (
-        ("iri", "rho.h5", "as .cube, .xsf or .npz"),
+        ("iri", "rho.h5", "holds no descriptor; the name must end in .cube, .xsf or .npz"),
         ("hessian", "h.cube", "put {} in the name"),
         ("nci", "a.cube", "one of iri, dori"),
     ):
