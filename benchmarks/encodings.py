@@ -2,14 +2,11 @@
 
     neupol data qm9 -o qm9.h5
     OMP_NUM_THREADS=1 python benchmarks/encodings.py qm9.h5 --out runs/encodings
-    neupol encoding runs/encodings/task-U0 runs/encodings/task-mu runs/encodings/task-r2 \\
-        --plot encodings.png
 
-The first part is Table 2 of Gao et al. 2022 in small: each network with its own description of a
-distance (r^2; a Bessel basis and spherical harmonics), with a perceptron, with a learned table, and
-with one kept smooth. Four targets share a trunk, so that one run answers for all. The second part
-trains a small network a task, each from another seed, whose tables `neupol encoding` then compares.
-It is half as wide, for more steps: tables begin as random curves and are what is looked at.
+Table 2 of Gao et al. 2022 in small: each network with its own description of a distance (r^2; a
+Bessel basis and spherical harmonics), with a perceptron, with a learned table, and with one kept
+smooth. Four targets share a trunk, so that one run answers for all. What tables become is in
+`tables.py`.
 """
 
 from __future__ import annotations
@@ -27,24 +24,12 @@ NETWORKS = {
         *("--set", "output=128"),
     ),
 }
-SMOOTH = ("--encoding", "learned", "--smoothness", 0.01)
 CHOSEN = {
     "own": (),
     "mlp": ("--encoding", "mlp"),
     "learned": ("--encoding", "learned"),
-    "smooth": SMOOTH,
+    "smooth": ("--encoding", "learned", "--smoothness", 0.01),
 }
-# target -> seed, and what is taken off the labels. U0 less its free atoms, as published: what is
-# left after a fit of the composition gives EGNN nothing to begin with (no progress in 2,500 steps).
-TASKS = {
-    "U0": (1, ("--references", "atoms", "--scale", "mad")),
-    "mu": (2, ("--references", "none")),
-    "r2": (3, ("--references", "none")),
-}
-TASK = (
-    *("--batch-size", 16, "--lr", 0.002, "--warmup", 200, "--clip", 2, "--ema", 0.995),
-    *("--set", "hidden=32", "--set", "layers=4", "--set", "encoding_range=12"),
-)
 # Table 2 (own, mlp, learned, smooth): U0 and homo in meV, mu in D, r2 in bohr^2.
 PAPER = {
     ("egnn", "U0"): "11, 10, 9, 9",
@@ -58,13 +43,13 @@ PAPER = {
 }
 
 
-def runs(data: Path, steps: dict[str, int], task_steps: int) -> list[study.Run]:
-    """Every training of both parts."""
+def runs(data: Path, steps: dict[str, int]) -> list[study.Run]:
+    """A training a network and encoding."""
     common = ("--batch-size", 32, "--lr", 0.001, "--warmup", 200, "--clip", 2, "--ema", 0.995)
     limits = {
         name: ("--steps", count, "--valid-every", count, *common) for name, count in steps.items()
     }
-    runs = [
+    return [
         study.Run(
             f"{network}-{encoding}",
             (
@@ -75,11 +60,6 @@ def runs(data: Path, steps: dict[str, int], task_steps: int) -> list[study.Run]:
         for network, sizes in NETWORKS.items()
         for encoding in ENCODINGS
     ]
-    limit = ("--steps", task_steps, "--valid-every", task_steps)
-    for task, (seed, labels) in TASKS.items():
-        chosen = (*limit, *TASK, *SMOOTH, *labels, "--seed", seed)
-        runs.append(study.Run(f"task-{task}", ("egnn", data, "--target", task, *chosen)))
-    return runs
 
 
 def report(results: study.Results) -> None:
@@ -100,10 +80,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=2500, help="of EGNN")
     parser.add_argument("--dimenet-steps", type=int, default=1500)
-    parser.add_argument("--task-steps", type=int, default=10_000, help="of a network a task")
     options = parser.parse_args()
     steps = {"egnn": options.steps, "dimenet": options.dimenet_steps}
-    study.conduct(runs(options.data, steps, options.task_steps), options, report)
+    study.conduct(runs(options.data, steps), options, report)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ the start. No two trainings share a seed, since one seed starts all targets from
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable
+from itertools import combinations, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import study
@@ -38,17 +38,18 @@ COMMON = (
 WEIGHT, SIZE, BINS = 0.3, 32, 64
 WEIGHTS, SIZES, SEVERAL_BINS = (0, 0.01, 0.3, 1), (4, 8, 16, 64), (8, 16, 256, 1024)
 SHORT, LONG = (1.0, 3.0), (6.0, 10.0)  # Angstrom
-Numbers = Sequence[float]
 
 
-def training(target: str, weight: float = WEIGHT, size: int = SIZE, bins: int = BINS) -> tuple:
+def training(
+    target: str, weight: float = WEIGHT, size: int = SIZE, bins: int = BINS
+) -> tuple[Any, ...]:
     """What `neupol fit` is told of one."""
     references = "atoms" if target in ENERGIES else "none"
     table = ("--set", f"encoding_size={size}", "--set", f"encoding_bins={bins}")
     return ("--target", target, "--references", references, "--smoothness", weight, *table)
 
 
-def variants() -> dict[str, tuple]:
+def variants() -> dict[str, tuple[Any, ...]]:
     """Name -> what differs."""
     found = {f"target/{name}": training(name) for name in TARGETS}
     found |= {f"weight/{w}": training("U0", w) for w in WEIGHTS if w != WEIGHT}
@@ -139,17 +140,14 @@ def of_targets(record: Record) -> None:
 
 def of_similarity(record: Record) -> None:
     """Figure 4: between targets that are said to be alike, that are not, and seeds of one."""
-    tables = {name: record.tables(f"target/{name}") for name in TARGETS}
+    networks = [(name, t) for name in TARGETS for t in record.tables(f"target/{name}")]
+    pairs = [("a network and itself", t, t) for _, t in networks]
+    pairs += [(kind_of(a, b), t, u) for (a, t), (b, u) in combinations(networks, 2)]
     found: dict[str, list[float]] = {}
-    for a in TARGETS:
-        for b in TARGETS:
-            for i, one in enumerate(tables[a]):
-                for k, other in enumerate(tables[b]):
-                    if (a, i) < (b, k) and (value := similarity(one, other)) is not None:
-                        found.setdefault(kind_of(a, b), []).append(value)
+    for kind, one, other in pairs:
+        if (value := similarity(one, other)) is not None:
+            found.setdefault(kind, []).append(value)
     heads("similarity of", "pairs", "mean", "standard deviation")
-    itself = [similarity(t, t) for of_one in tables.values() for t in of_one]
-    found["a network and itself"] = [value for value in itself if value is not None]
     for kind, values in found.items():
         row([kind, len(values), f"{np.mean(values):.3f}", f"{np.std(values):.3f}"])
 
@@ -170,7 +168,6 @@ def of_sizes(record: Record) -> None:
     for words, variant in (base | names).items():
         if errors := record.errors(variant):
             row([words, len(errors), study.with_error(errors, ".0f")])
-    print(f"\nspread of seeds: {statistics.stdev(record.errors('target/U0')):.0f} meV")
 
 
 def report(results: study.Results, out: Path) -> None:
