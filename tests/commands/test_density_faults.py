@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from ase import Atoms
 
 from neupol_cli import app, checkpoint, registry
-from neupol_cli.density import measures
+from neupol_cli.density import measures, on_grid, options
 from neupol_cli.density.on_grid import GridChoice, check_size, parse_counts, parse_memory
 from neupol_cli.errors import InputError, UsageError
 from neupol_cli.io import volumetric
@@ -179,3 +180,11 @@ def test_sizes_are_read() -> None:
             Volume(Atoms("H"), grid, np.zeros(grid.shape)),
             Volume(Atoms("H"), Grid([0, 0, 1], np.eye(3), grid.shape), np.zeros(grid.shape)),
         )
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [(options.SpacingOption, on_grid.SPACING), (options.MarginOption, on_grid.MARGIN)],
+)
+def test_the_help_says_what_is_taken_where_nothing_is_said(option: Any, value: float) -> None:
+    assert f"(default: {value})" in option.__metadata__[0].help
